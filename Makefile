@@ -1,0 +1,68 @@
+# vlmd - `make help` lists the targets. Sources are found by folder: a new .c file needs no line here.
+SHELL := /bin/bash
+CC ?= cc
+BUILD ?= build
+SAN ?=
+CSTD := -std=c11 -D_GNU_SOURCE
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wno-format-truncation -Werror
+# No contraction, no fast-math: a row's bits are a promise (docs/architecture.md, "Numbers").
+OPT := -O2 -g -fno-math-errno -ffp-contract=off -fno-omit-frame-pointer
+PKGS := libmicrohttpd jansson libjpeg libpng libwebp openblas libpcre2-8 libutf8proc
+CFLAGS += $(CSTD) $(WARN) $(OPT) $(SAN) -I. -MMD -MP -pthread
+LDLIBS := $(SAN) -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lgif -lm
+
+SRC := $(shell find kernels engine server -name '*.c' | sort)
+OBJ := $(SRC:%.c=$(BUILD)/%.o)
+LIBOBJ := $(filter-out $(BUILD)/server/main.o,$(OBJ))
+# A unit test is tests/**/test_*.c: one program each, linked with everything but main.
+UNIT := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell find tests -name 'test_*.c' | sort))
+BENCH := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell find tests/bench -name 'bench_*.c' | sort))
+TESTOBJ := $(patsubst tests/%.c,$(BUILD)/tests/%.o,$(shell find tests/ref -name '*.c' | sort))
+
+all: $(BUILD)/vlmd
+$(BUILD)/vlmd: $(BUILD)/server/main.o $(BUILD)/libvlmd.a
+	$(CC) -o $@ $^ $(LDLIBS)
+$(BUILD)/libvlmd.a: $(LIBOBJ)
+	@rm -f $@; ar rcs $@ $^
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/libvlmd.a
+	$(CC) -o $@ $^ -lcmocka $(LDLIBS)
+# SIMD files carry their instruction set in their name; a run-time check picks one (kernels/cpu/cpu.c).
+$(BUILD)/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
+$(BUILD)/%_avx2.o: ISA := -mavx2 -mfma -mf16c
+$(BUILD)/kernels/cpu/%.o: OPT += -O3
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(ISA) -c $< -o $@
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+deps: ## install the Debian packages that are missing
+	@tests/deps.sh
+run: deps ## build and serve the bundled model on 127.0.0.1:8000
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@exec $(BUILD)/vlmd serve
+test: deps ## build and run every test that fits in a few minutes
+	@$(MAKE) --no-print-directory -j$$(nproc) check
+check: all unit-bins
+	@tests/run.sh $(UNIT)
+unit-bins: $(UNIT)
+test-all: test ## also the long suites
+	@VLMD_LONG=1 tests/run.sh $(UNIT)
+test-asan: deps ## the whole suite under AddressSanitizer and UBSan
+	@$(MAKE) --no-print-directory -j$$(nproc) check BUILD=build/asan SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+test-tsan: deps ## server and scheduler tests under ThreadSanitizer
+	@VLMD_SUITE=tsan $(MAKE) --no-print-directory -j$$(nproc) check BUILD=build/tsan SAN="-fsanitize=thread"
+lint: ## formatting, static checks, the direction of includes
+	@tests/lint.sh
+bench: ## figures of speed, as ratios measured in the same run
+	@$(MAKE) --no-print-directory -j$$(nproc) all bench-bins && tests/bench.sh $(BENCH)
+bench-bins: $(BENCH)
+fuzz: ## libFuzzer over every parser of foreign bytes (FUZZ_SECONDS=60 each)
+	@tests/fuzz/run.sh
+format: ## rewrite the sources with clang-format
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+clean: ## remove what make wrote
+	rm -rf build
+.PHONY: all help deps run test check unit-bins test-all test-asan test-tsan lint bench bench-bins fuzz format clean
+.SECONDARY:
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

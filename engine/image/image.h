@@ -1,0 +1,91 @@
+/* image.h - pictures: base64 and headers, decoding, resizing, and the pixels a tower reads.
+ *
+ * Threads: all functions are pure; probe and plan run on HTTP threads (headers only), decode and prepare on the
+ * picture workers, never on the engine's thread. Owner: whoever passes an image in frees it with image_fini.
+ * Errors are ST_INVALID / ST_TOO_LARGE / ST_UNSUPPORTED with a reason of ours: text from a decoder library never
+ * reaches a client. Sources: Pillow (decode modes, resize), transformers' image processors (the Pillow ones). */
+#ifndef VLMD_ENGINE_IMAGE_H
+#define VLMD_ENGINE_IMAGE_H
+
+#include <jansson.h>
+
+#include "kernels/base.h"
+
+typedef enum image_format { IMAGE_JPEG, IMAGE_PNG, IMAGE_WEBP, IMAGE_GIF } image_format;
+
+typedef struct image_limits {
+    int64_t max_pixels;       /* w*h of the file, and of any size after resize; default 64 million */
+    size_t max_encoded_bytes; /* of the compressed file */
+    int max_scans;            /* progressive JPEG; default 100 */
+} image_limits;
+extern const image_limits IMAGE_LIMITS_DEFAULT;
+
+/* The base64 of a data URL (after the comma), as it lies in the request body. */
+typedef struct image_source {
+    const char *b64;
+    size_t n;
+} image_source;
+
+/* Splits "data:image/png;base64,...." into its base64 part; false (ST_INVALID) when it is no base64 data URL. */
+bool image_source_from_url(const char *url, size_t n, image_source *out, status *st);
+
+/* Standard and URL-safe alphabet, padding optional, white space skipped; appends to out. False on other bytes. */
+bool base64_decode(const char *s, size_t n, buf *out);
+
+typedef struct image_info {
+    image_format format;
+    int w, h;            /* as a viewer shows it: EXIF orientation applied */
+    size_t decode_bytes; /* upper bound of what decoding allocates at once */
+} image_info;
+
+/* From the header alone: decodes no more base64 than the header needs. Refuses what is over the limits. */
+bool image_probe(const image_source *src, const image_limits *lim, image_info *out, status *st);
+
+typedef struct image { /* 8-bit RGB, row-major, no padding; rgb owned */
+    int w, h;
+    uint8_t *rgb;
+} image;
+void image_fini(image *im);
+
+/* Whole picture; alpha over white, 16 bits to the high byte, first frame of an animation. A truncated file is an
+ * error, never a half-grey picture. */
+bool image_decode(const image_source *src, const image_limits *lim, image *out, status *st);
+bool image_decode_bytes(const void *file, size_t n, const image_limits *lim, image *out, status *st);
+
+typedef enum resample { RESAMPLE_NEAREST = 0, RESAMPLE_LANCZOS = 1, RESAMPLE_BILINEAR = 2, RESAMPLE_BICUBIC = 3,
+                        RESAMPLE_BOX = 4, RESAMPLE_HAMMING = 5 } resample; /* Pillow's numbers */
+
+/* Pillow's Image.resize((w, h), filter): every pixel equal. Then crop: only rows/columns of the box
+ * [x, x+cw) x [y, y+ch) of the resized picture are computed and kept. */
+bool image_resize_crop(const image *in, int w, int h, resample filter, int x, int y, int cw, int ch, image *out,
+                       status *st);
+
+/* ---- preprocess: preprocessor_config.json / processor_config.json as data -------------------------------- */
+
+typedef enum prep_size { PREP_SIZE_NONE, PREP_SIZE_SHORTEST, PREP_SIZE_LONGEST, PREP_SIZE_EXACT } prep_size;
+
+/* How the picture becomes what a tower reads. Order: pad to square (LLaVA's do_pad), resize, centre crop,
+ * rescale, normalise. The last two are not applied to pixels here: patchify does them from 8 bits. */
+typedef struct prep_spec {
+    bool pad_square;
+    uint8_t pad_rgb[3]; /* int(mean * 255) */
+    prep_size size;
+    int size_w, size_h; /* EXACT: both; SHORTEST/LONGEST: size_w is the edge */
+    resample filter;
+    bool crop;
+    int crop_w, crop_h;
+    float rescale;          /* 1 when do_rescale is false */
+    float mean[3], std[3];  /* 0 and 1 when do_normalize is false */
+} prep_spec;
+
+/* Reads the old flat form (preprocessor_config.json) and the new one (processor_config.json:image_processor),
+ * int or object sizes, defaults of the class named in image_processor_type where a key is left out.
+ * config is the image processor's object. */
+bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st);
+
+/* The final size for a picture of w x h, from the header alone; refuses sizes over lim. */
+bool prep_plan(const prep_spec *p, int w, int h, const image_limits *lim, int *out_w, int *out_h, status *st);
+/* 8-bit RGB of exactly the planned size. in is not changed. */
+bool prep_run(const prep_spec *p, const image *in, const image_limits *lim, image *out, status *st);
+
+#endif

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Runs the unit test programs named as arguments, then the end-to-end tests against the program beside them.
+# VLMD_SUITE=tsan keeps to what threads share; VLMD_LONG=1 adds the long tests.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+failed=0
+for t in "$@"; do
+    if [ "${VLMD_SUITE:-}" = tsan ] && ! [[ $t =~ tests/(server|engine/sched|kernels/test_pool) ]]; then continue; fi
+    out=$("$t" 2>&1) || { failed=1; echo "$out"; echo "FAILED: $t"; continue; }
+    echo "$out" | grep -E '^\[  PASSED  \]' | sed "s|^|$(basename "$t"): |"
+done
+bin=$(dirname "${1:-build/tests/x}"); bin=${bin%%/tests*}/vlmd
+VLMD_BIN=$PWD/$bin python3 -m pytest -q -p no:cacheprovider tests/e2e ${VLMD_SUITE:+-m $VLMD_SUITE} || failed=1
+exit $failed
