@@ -1,0 +1,174 @@
+/* ops.h - the op table: what a model's forward code is written in. Checks once here, then dispatches to a backend.
+ *
+ * Immediate mode. A ctx belongs to one thread (the engine's); its errors are sticky, so a layer reads as straight
+ * lines and the end of a step asks ctx_ok once. In dry mode (ctx.dry) every op checks shapes and launches nothing,
+ * and ctx_tensor counts bytes: the same forward code measures its own peak.
+ *
+ * Letters: N rows, D model width, H query heads, K kv heads, hd head size, F ffn width, V vocabulary, P pages.
+ * Activations are f32; every sum is accumulated in f32. "Row-exact" ops give a row the same bits whatever other
+ * rows are in the call: all but those marked BULK. Order of summation of a row-exact dot product over k: lane j of
+ * 16 takes k = j, j+16, ... in rising order by fused multiply-add from 0; then lanes 8..15 are added to 0..7,
+ * 4..7 to 0..3, 2..3 to 0..1, 1 to 0. It is the same in the portable, AVX2 and AVX-512 paths.
+ * Every op is tested against tests/ref in double precision (tests/kernels/test_ops_*.c). */
+#ifndef VLMD_KERNELS_OPS_H
+#define VLMD_KERNELS_OPS_H
+
+#include "kernels/tensor.h"
+
+typedef struct backend backend; /* a device: memory, weights, kernels, worker threads */
+typedef struct weight weight;   /* a parameter in the layout that the backend wants */
+
+/* ---- backend ------------------------------------------------------------------------------------------- */
+
+typedef struct backend_options {
+    const char *device; /* "cpu" */
+    int threads;        /* compute threads, the caller's included; 0: one per online core */
+    const char *isa;    /* NULL: best of this machine; "portable", "avx2", "avx512" (tests, VLMD_ISA) */
+} backend_options;
+backend *backend_new(const backend_options *o, status *st);
+void backend_free(backend *be); /* after all weights and device memory of it */
+const char *backend_describe(const backend *be); /* "cpu avx512, 2 threads" */
+
+/* Device memory, 64-byte aligned, zeroed. NULL with ST_NO_MEMORY. */
+void *backend_alloc(backend *be, size_t bytes, status *st);
+void backend_release(backend *be, void *p);
+
+typedef enum weight_use {
+    WEIGHT_VECTOR = 1, /* bias, norm gain: any float dtype, kept as f32 (small) */
+    WEIGHT_TABLE = 2,  /* rows picked by index: embedding tables */
+    WEIGHT_LINEAR = 4  /* [out, in] matrix of op_linear */
+} weight_use;
+/* A handle on a host tensor (f32, f16 or bf16; any alignment). On the CPU matrices and tables stay where they are:
+ * the bytes must outlive the handle and are never copied to f32. use: WEIGHT_* or-ed (tied embeddings: both). */
+weight *weight_new(backend *be, const tensor *host, unsigned use, status *st);
+void weight_free(weight *w); /* NULL is fine */
+int64_t weight_dim(const weight *w, int i); /* d[i]; a vector has d[0] only */
+
+/* ---- context -------------------------------------------------------------------------------------------- */
+
+typedef struct ctx {
+    backend *be;
+    arena *scratch; /* activations of this step, device memory; arena_mark/arena_reset around a layer */
+    bool dry;
+    status st;
+} ctx;
+static inline bool ctx_ok(const ctx *c) { return c->st.code == ST_OK; }
+/* An uninitialised activation in scratch; in dry mode data is NULL. */
+tensor ctx_tensor(ctx *c, dtype dt, int nd, const int64_t *d);
+static inline tensor ctx_2d(ctx *c, dtype dt, int64_t a, int64_t b) { return ctx_tensor(c, dt, 2, (int64_t[]){a, b}); }
+/* Host to device and back, packed tensors; download waits for the device. */
+void ctx_upload(ctx *c, tensor dst, const void *src);
+void ctx_download(ctx *c, void *dst, tensor src);
+
+/* ---- linear ---------------------------------------------------------------------------------------------- */
+
+typedef enum act { ACT_NONE, ACT_SILU, ACT_GELU /* erf */, ACT_GELU_TANH, ACT_QUICK_GELU /* x*sigmoid(1.702x) */,
+                   ACT_RELU } act;
+enum {
+    LINEAR_ADD = 1, /* y += act(x w^T + b) instead of = */
+    LINEAR_BULK = 2 /* the caller always brings the same N for this work (a picture's rows): BLAS on tiles fixed by
+                       shape may be used; bits then depend on N, not on other pictures or threads */
+};
+/* y[N,out] = act(x[N,in] w[out,in]^T + b[out]); b may be NULL. y and x may not overlap. */
+void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
+
+/* ---- rows ------------------------------------------------------------------------------------------------- */
+
+typedef enum norm_kind { NORM_LAYER, NORM_RMS } norm_kind;
+/* y[N,D] = norm(x[N,D]) * (gain_offset + gain[D]) + bias[D]; bias may be NULL; y may be x. Also per head: pass
+ * [N*H, hd]. HF's *RMSNorm (f32 inside) and torch LayerNorm. 3-d x [N,H,hd] normalises each [hd]. */
+void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
+             float gain_offset);
+void op_add(ctx *c, tensor y, tensor x);                       /* y[N,D] += x[N,D] */
+void op_copy(ctx *c, tensor y, tensor x);                      /* y[N,D] = x[N,D] */
+void op_act(ctx *c, tensor y, act a);                          /* y = a(y) */
+void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a);  /* y[N,F] = a(gate) * up; y may be gate */
+/* y[i,:] = scale * table[ids[i],:] for ids[i] >= 0; rows with a negative id are left alone. ids i32 [N]. */
+void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale);
+/* y[i,:] += table[ids[i],:]: learned positions. ids i32 [N]. */
+void op_embed_add(ctx *c, tensor y, const weight *table, tensor ids);
+/* y[i,:] = x[idx[i],:]. idx i32 [M]. */
+void op_gather(ctx *c, tensor y, tensor x, tensor idx);
+
+/* ---- rotary positions (HF modeling_rope_utils) ------------------------------------------------------------ */
+
+typedef struct rope_args {
+    const weight *inv_freq; /* f32 vector [rot/2], attention factor not included */
+    float factor;           /* multiplies cos and sin (yarn's attention_factor) */
+    /* dynamic NTK: when a row's len exceeds max_pos its frequencies come from a larger base
+     * theta * ((dyn_factor*len/max_pos) - (dyn_factor-1))^(rot/(rot-2)); dyn_factor 0: off */
+    float theta, dyn_factor;
+    int max_pos;
+} rope_args;
+/* cs[N, rot/2, 2] = (cos, sin) * factor of pos[i] * inv_freq. pos i32 [N]; len i32 [N] (the row's sequence length as
+ * the reference sees it, for dyn_factor) or data NULL. Computed once a step for all layers. */
+void op_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a);
+/* Rotates x[N,H,hd] in place, rotate-half pairing (i, i + rot/2) over the first rot = 2*cs.d[1] of each head. */
+void op_rope(ctx *c, tensor x, tensor cs);
+
+/* ---- attention ---------------------------------------------------------------------------------------------- */
+
+enum { KV_PAGE_TOK = 16 }; /* tokens a page */
+/* Writes k[N,K,hd], v[N,K,hd] into pages kc, vc [P, K, KV_PAGE_TOK, hd] (f32) at slots i32 [N] =
+ * page*KV_PAGE_TOK + offset; slot -1 is skipped. Page 0 is reserved for dummies. */
+void op_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots);
+
+typedef struct attn_args {
+    float scale;
+    bool causal; /* row at position p sees keys 0..p; otherwise all kv_len keys */
+    int window;  /* > 0: only keys with p - window < j; 0: no limit */
+    bool bulk;   /* as LINEAR_BULK: the same shape every time */
+    int n_seqs;
+    /* Rows of sequence s are q_start[s] .. q_start[s+1]-1; its last row sits at position kv_len[s]-1. Host memory
+     * would force a sync: device i32 tensors. */
+    tensor q_start; /* i32 [n_seqs+1] */
+    tensor kv_len;  /* i32 [n_seqs], the rows' own keys included */
+    tensor pages;   /* i32 [n_seqs, max pages]: k, v are the page pools. data NULL and nd 0: k, v are dense
+                       [M,K,hd] rows and sequence s owns rows q_start[s] .. (self-attention without a cache) */
+} attn_args;
+/* y[N,H,hd] = softmax(q k^T * scale, masked) v, H a multiple of K. Keys are walked in blocks of KV_PAGE_TOK fixed
+ * by position, one online softmax per row and head. */
+void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a);
+
+/* ---- pictures ------------------------------------------------------------------------------------------------- */
+
+typedef struct patchify_args {
+    int patch;
+    float rescale, mean[3], std[3]; /* (u8 * rescale - mean) / std */
+} patchify_args;
+/* x[n_patches, 3*patch*patch] in the order of a conv weight [D,3,patch,patch], patches row by row, from
+ * pixels u8 [h, w, 3]; h and w are floored to whole patches. */
+void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a);
+
+/* ---- choosing a token --------------------------------------------------------------------------------------------- */
+
+/* One row of logits and how to choose from it. Order: logit bias, penalties, min_tokens bans, temperature, top-k,
+ * top-p, min-p, then one draw. */
+typedef struct sample_row {
+    float temperature; /* 0: greedy, lowest id wins a tie */
+    float top_p, min_p; /* 1 and 0: off */
+    int top_k;          /* 0: off */
+    float repetition_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0: off */
+    uint64_t seed;      /* counter-based generator keyed by (seed, choice, position) */
+    uint32_t choice, position;
+    const int32_t *bias_ids;  /* sparse bias; -INFINITY bans */
+    const float *bias;
+    int n_bias;
+    /* ids seen so far with counts, for penalties: the prompt's (repetition only) and the answer's. Host memory. */
+    const int32_t *prompt_seen;
+    int n_prompt_seen;
+    const int32_t *out_seen, *out_count;
+    int n_out_seen;
+    int top_logprobs; /* -1: no log-probs; else how many of the best, 0..20 */
+} sample_row;
+typedef struct sample_result {
+    int32_t id;
+    float logprob; /* log softmax of the raw logits (before bias, penalties, temperature) at id */
+    int n_top;
+    int32_t top_id[20];
+    float top_logprob[20]; /* best first; ties by id */
+} sample_result;
+/* logits f32 [N,V]; rows and out are host arrays of N. Waits for the device. */
+void op_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out);
+
+#endif
