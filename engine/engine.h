@@ -1,0 +1,180 @@
+/* engine.h - the only header of the engine that server/ includes: load a model, make prompts, run jobs.
+ *
+ * Threads: engine_new/engine_free from one thread; everything else from any thread. One engine thread owns
+ * sequences, pages and model state; picture workers decode and resize; HTTP threads call in here and never wait
+ * for the device. Text in and out is UTF-8.
+ * Errors: functions that can fail return false/NULL/0 and fill a status; only server/reply maps it to HTTP. */
+#ifndef VLMD_ENGINE_ENGINE_H
+#define VLMD_ENGINE_ENGINE_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "kernels/base.h"
+
+typedef struct engine engine;
+
+typedef struct engine_options { /* 0 / NULL: the default in brackets */
+    const char *model_dir;
+    const char *device;         /* ["cpu"] */
+    const char *isa;            /* [best]; see backend_options */
+    int threads;                /* [one per online core] */
+    int max_model_len;          /* [the model's max_position_embeddings] prompt and answer, in tokens */
+    int max_num_seqs;           /* [16] sequences in a step */
+    int max_num_batched_tokens; /* [512] rows in a step */
+    size_t kv_cache_bytes;      /* [enough for max_num_seqs/2 full lengths, at most a quarter of memory] */
+    int64_t max_image_pixels;   /* [64 million] */
+    int image_workers;          /* [2] threads that decode and resize */
+} engine_options;
+
+/* Loads the model and starts the threads; returns when jobs can run. Errors name file, tensor, expected, found. */
+engine *engine_new(const engine_options *o, status *st);
+/* Every job gets its final event (ENGINE_ERROR, ST_CANCELLED) before this returns. */
+void engine_free(engine *e);
+
+typedef struct engine_info {
+    const char *family;      /* "llava", "llama", ... as the registry names it */
+    const char *summary;     /* one line: tower, join, decoder, dtype, threads; for the start message */
+    bool takes_images;
+    int max_model_len, vocab_size;
+    size_t weight_bytes, kv_bytes, kv_bytes_per_token, activation_bytes;
+    int image_tokens;        /* of a typical picture, 0 without a tower */
+} engine_info;
+const engine_info *engine_get_info(const engine *e); /* lives as long as e */
+
+/* ---- prompts ---------------------------------------------------------------------------------------------- */
+
+/* A picture's base64, as it lies in the request body. The bytes must stay where they are until the job's
+ * ENGINE_INPUT_DONE, or until prompt_free when it is never submitted. */
+typedef struct engine_image {
+    const char *b64;
+    size_t n;
+    const char *param; /* the field it came from, for messages: "messages[0].content[1].image_url"; copied */
+} engine_image;
+
+typedef struct engine_chat {
+    /* Array of message objects: "role" (system | user | assistant | tool) and "content", a string or a list of
+     * {"type":"text","text":...} and {"type":"image"}; other keys are passed on to the template. The n-th
+     * {"type":"image"} of all messages is images[n]. */
+    const json_t *messages;
+    const engine_image *images;
+    int n_images;
+    const json_t *template_kwargs; /* object or NULL: further template variables */
+    bool no_generation_prompt;
+} engine_chat;
+
+typedef struct prompt prompt; /* ids with the picture placeholders expanded, and the pictures not yet decoded */
+
+/* Renders, tokenises and counts from picture headers alone; decodes no pixels. Errors: ST_INVALID / ST_UNSUPPORTED
+ * (bad picture, template's refusal, pictures for a text model), each with param; a prompt that leaves no room for
+ * one token within max_model_len: ST_INVALID with both numbers. */
+prompt *engine_prompt_chat(engine *e, const engine_chat *c, status *st);
+void prompt_free(prompt *p); /* NULL is fine */
+const int32_t *prompt_ids(const prompt *p, size_t *n); /* lives as long as p */
+
+/* ---- jobs ---------------------------------------------------------------------------------------------------- */
+
+typedef struct engine_params {
+    int max_tokens; /* -1: as many as fit */
+    int min_tokens;
+    float temperature, top_p, min_p;
+    int top_k; /* 0: off */
+    float repetition_penalty, presence_penalty, frequency_penalty;
+    bool has_seed; /* else a fresh one is drawn */
+    uint64_t seed;
+    bool ignore_eos;
+    int top_logprobs; /* -1: none, else 0..20 */
+    /* Lists are copied by engine_submit. */
+    const char *const *stop;
+    int n_stop;
+    const int32_t *stop_ids;
+    int n_stop_ids;
+    const int32_t *bias_ids;
+    const float *bias;
+    int n_bias;
+} engine_params;
+/* What a request gets that sets nothing: generation_config.json over the API's defaults. */
+void engine_default_params(const engine *e, engine_params *out);
+/* Checks ranges and the number of tokens that can be asked for, with OpenAI's field name in param. */
+bool engine_check_params(const engine *e, const engine_params *p, const prompt *pr, status *st);
+
+typedef struct engine_token {
+    int32_t id;
+    float logprob;
+    const char *bytes; /* the bytes it stands for */
+    size_t n_bytes;
+    int n_top;
+    struct engine_top {
+        int32_t id;
+        float logprob;
+        const char *bytes;
+        size_t n_bytes;
+    } top[20];
+} engine_token;
+
+typedef enum engine_finish { FINISH_STOP, FINISH_LENGTH } engine_finish;
+
+typedef enum engine_event_kind {
+    ENGINE_INPUT_DONE, /* pictures are decoded: the request body may go. Once, before any other event but ERROR */
+    ENGINE_TOKENS,     /* new text and tokens */
+    ENGINE_DONE,       /* final: finished by itself */
+    ENGINE_ERROR       /* final: error says why (ST_CANCELLED after engine_cancel) */
+} engine_event_kind;
+
+typedef struct engine_event {
+    engine_event_kind kind;
+    /* TOKENS: text is whole UTF-8 characters already cleared of stop strings; it may be empty while a stop string
+     * or a character is undecided. Tokens carry log-probs when asked for (logprob 0 otherwise). */
+    const char *text;
+    size_t n_text;
+    const engine_token *tokens;
+    int n_tokens;
+    /* DONE */
+    engine_finish finish;
+    int prompt_tokens, completion_tokens;
+    /* ERROR */
+    const status *error;
+} engine_event;
+
+/* Called on the engine's thread or a picture worker, one event of a job at a time; must return at once (push to a
+ * queue, wake somebody). Pointers in ev live for the call. */
+typedef void (*engine_sink)(void *user, const engine_event *ev);
+
+/* Takes the prompt (freed by the engine, also on failure). Returns the job's number, or 0. After a number was
+ * returned exactly one final event comes; it may come before this returns. */
+uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user, status *st);
+/* Frees what the job holds within one turn; its final event still comes. A number that is over is ignored. */
+void engine_cancel(engine *e, uint64_t job);
+
+/* ---- tokens as a service ----------------------------------------------------------------------------------------- */
+
+/* *ids is mem_alloc'd, the caller frees it with mem_free. */
+bool engine_tokenize(engine *e, const char *text, size_t n, bool add_special, int32_t **ids, size_t *n_ids,
+                     status *st);
+bool engine_detokenize(engine *e, const int32_t *ids, size_t n, buf *out, status *st);
+bool engine_token_string(engine *e, int32_t id, buf *out); /* as the vocabulary spells it */
+
+/* ---- counters (for /metrics), a snapshot ------------------------------------------------------------------------- */
+
+typedef struct engine_stats {
+    int running, waiting; /* jobs; waiting includes those whose pictures are being decoded */
+    double kv_usage;      /* 0..1 of the pages */
+    uint64_t preemptions, prompt_tokens, generation_tokens, finished_stop, finished_length, finished_abort,
+        finished_error, images, steps;
+    double image_decode_seconds, image_encode_seconds;
+} engine_stats;
+void engine_get_stats(engine *e, engine_stats *out);
+
+/* ---- tools: what the command line does besides serving -------------------------------------------------------------- */
+
+typedef struct tool_tokenize_opts {
+    const char *path; /* tokenizer.json or its folder */
+    bool no_special, json_lines, decode;
+} tool_tokenize_opts;
+bool tool_tokenize(const tool_tokenize_opts *o, FILE *in, FILE *out, status *st);
+/* A JSON object of variables on in, the rendered prompt on out, byte for byte. */
+bool tool_render(const char *template_file_or_dir, FILE *in, FILE *out, status *st);
+/* What vlmd understood of a checkpoint: architecture, tensors, what was ignored, memory, tokens per picture. */
+bool tool_inspect(const char *model_dir, FILE *out, status *st);
+
+#endif
