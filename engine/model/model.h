@@ -1,0 +1,64 @@
+/* model.h - a loaded checkpoint and its forward passes. Only the engine's thread runs them; the model itself is
+ * read-only after model_load. No tensor's bytes are touched here except through ops and uploads.
+ * Tested by tests/engine/model (against goldens of the reference library) and tests/e2e/test_parity.py. */
+#ifndef VLMD_ENGINE_MODEL_MODEL_H
+#define VLMD_ENGINE_MODEL_MODEL_H
+
+#include "engine/model/spec.h"
+
+typedef struct model model;
+
+/* dir: a Hugging Face folder. Weights stay mmapped. Errors say which file, which tensor, expected and found. */
+model *model_load(const char *dir, backend *be, status *st);
+void model_free(model *m); /* before its backend */
+const model_spec *model_get_spec(const model *m);
+size_t model_weight_bytes(const model *m);
+dtype model_weight_dtype(const model *m); /* of the decoder's matrices */
+/* The text of `vlmd inspect`: architecture, tensors with shapes and dtypes, ignored ones, memory, picture tokens. */
+bool model_inspect(const char *dir, buf *out, status *st);
+
+/* ---- decoder ----------------------------------------------------------------------------------------------- */
+
+/* The paged KV cache's memory, one pair of pools a layer, owned by engine/kv. f32 [P, K, KV_PAGE_TOK, hd]. */
+typedef struct kv_pool {
+    int n_layers, n_pages;
+    tensor *k, *v;
+} kv_pool;
+
+/* One step's rows, ragged: sequence s owns rows q_start[s] .. q_start[s+1]-1. All tensors are device i32. */
+typedef struct step {
+    int n_rows, n_seqs, n_out;
+    tensor ids;      /* [N]; -1: the row comes from a splice */
+    tensor pos;      /* [N] */
+    tensor rope_len; /* [N] the length the reference had when it ran this row: max(prompt length, pos + 1) */
+    tensor slots;    /* [N] where k and v go; -1: nowhere */
+    tensor q_start;  /* [S+1] */
+    tensor kv_len;   /* [S] keys of s after this step's rows are written */
+    tensor pages;    /* [S, max pages of a sequence] */
+    tensor out_rows; /* [n_out] rows whose logits are wanted */
+    int n_splices;
+    const struct step_splice { /* rows of an encoded picture: rows.d[0] rows of the batch from `row` on */
+        int row;
+        tensor rows; /* f32 [n, width] */
+    } *splices;
+} step;
+
+/* Logits f32 [n_out, vocab] in c->scratch. Row-exact. In dry mode it measures. */
+tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s);
+
+/* ---- pictures: tower and join, resumable at a layer ------------------------------------------------------------ */
+
+typedef struct encode encode;
+/* Device bytes that one picture's encode holds between its steps, and its result's rows and bytes. */
+size_t encode_bytes(const model *m);
+/* Starts an encode of prepared pixels (8-bit RGB of the planned size, copied). Owns its buffers until encode_free. */
+encode *encode_new(const model *m, backend *be, const image *pixels, status *st);
+/* Runs at most max_layers further layers (the join counts as one); true when the rows are ready. */
+bool encode_run(ctx *c, encode *e, int max_layers);
+int encode_layers(const encode *e);   /* how many layers a whole encode takes */
+tensor encode_rows(const encode *e);  /* f32 [n, text width], once encode_run returned true */
+/* Gives back all but the rows (what a finished picture keeps until its sequence ends). */
+void encode_shrink(encode *e);
+void encode_free(encode *e);
+
+#endif

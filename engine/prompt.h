@@ -1,0 +1,53 @@
+/* prompt.h - from chat messages to ids and pictures (engine-internal side of engine.h's prompt).
+ *
+ * Threads: prompt_new_chat on HTTP threads; prompt_decode on a picture worker; afterwards the engine's thread owns
+ * it. Covering tests: tests/engine/test_prompt.c, tests/e2e. */
+#ifndef VLMD_ENGINE_PROMPT_H
+#define VLMD_ENGINE_PROMPT_H
+
+#include "engine/engine.h"
+#include "engine/model/spec.h"
+#include "engine/tmpl/tmpl.h"
+#include "engine/tok/tok.h"
+
+/* What a prompt needs to know of a loaded checkpoint; read-only, shared by all threads, owned by the engine. */
+typedef struct promptkit {
+    const model_spec *spec;
+    tok *tok;
+    tmpl *tmpl;          /* NULL: the checkpoint brings no chat template */
+    tmpl_forms forms;
+    json_t *template_vars; /* bos_token, eos_token, ... from tokenizer_config.json, as the reference passes them */
+    char *image_text;    /* the placeholder as text, "<image>"; NULL without pictures */
+    int max_model_len;
+    image_limits limits;
+} promptkit;
+bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec, int max_model_len,
+                    const image_limits *limits, status *st);
+void promptkit_fini(promptkit *k);
+
+typedef struct prompt_image {
+    image_source source; /* the caller's bytes, until decoded */
+    char *param;
+    image_info info;
+    int w, h;      /* planned size */
+    int n_rows;    /* rows of the decoder's context that it fills */
+    image pixels;  /* after prompt_decode */
+} prompt_image;
+
+typedef struct prompt_rows { /* rows [row, row+n) of the prompt are rows [from, from+n) of picture `image` */
+    int row, n, image, from;
+} prompt_rows;
+
+struct prompt {
+    tok_ids ids; /* placeholders expanded */
+    prompt_image *images;
+    int n_images;
+    prompt_rows *rows; /* in rising order */
+    int n_rows;
+};
+
+prompt *prompt_new_chat(const promptkit *k, const engine_chat *c, status *st);
+/* Decodes and prepares every picture; afterwards no source is read any more. Errors carry param. */
+bool prompt_decode(const promptkit *k, prompt *p, status *st);
+
+#endif
