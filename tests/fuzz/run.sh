@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds every tests/fuzz/fuzz_*.c with clang's libFuzzer, ASan and UBSan, and runs each for FUZZ_SECONDS (60).
+# A finding stays in build/fuzz/<name>/ as crash-*; starting inputs lie in tests/fuzz/corpus/<name>/.
+# usage: run.sh [name ...]
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+tests/deps.sh fuzz || exit 1
+make --no-print-directory -s -j"$(nproc)" CC=clang BUILD=build/fuzzlib build/fuzzlib/libvlmd.a \
+    SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" || exit 1
+libs=$(pkg-config --libs libmicrohttpd jansson libjpeg libpng libwebp openblas libpcre2-8 libutf8proc)
+failed=0
+for src in tests/fuzz/fuzz_*.c; do
+    name=$(basename "$src" .c)
+    name=${name#fuzz_}
+    [ $# -gt 0 ] && [[ " $* " != *" $name "* ]] && continue
+    dir=build/fuzz/$name
+    mkdir -p "$dir/corpus" "tests/fuzz/corpus/$name"
+    # shellcheck disable=SC2086
+    clang -std=c11 -D_GNU_SOURCE -g -O1 -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+        "$src" build/fuzzlib/libvlmd.a -o "$dir/fuzz" $libs -lgif -lm -pthread || { failed=1; continue; }
+    echo "fuzzing $name for ${FUZZ_SECONDS:-60} s"
+    "$dir/fuzz" -max_total_time="${FUZZ_SECONDS:-60}" -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 \
+        -artifact_prefix="$dir/" "$dir/corpus" "tests/fuzz/corpus/$name" >"$dir/log" 2>&1 ||
+        { failed=1; tail -n 30 "$dir/log"; echo "FAILED: $name, see $dir"; }
+    grep -E 'number_of_executed_units' "$dir/log"
+done
+exit $failed
