@@ -1,9 +1,10 @@
 /* image.h - pictures: base64 and headers, decoding, resizing, and the pixels a tower reads.
  *
- * Threads: all functions are pure; probe and plan run on HTTP threads (headers only), decode and prepare on the
- * picture workers, never on the engine's thread. Owner: whoever passes an image in frees it with image_fini.
- * Errors are ST_INVALID / ST_TOO_LARGE / ST_UNSUPPORTED with a reason of ours: text from a decoder library never
- * reaches a client. Sources: Pillow (decode modes, resize), transformers' image processors (the Pillow ones). */
+ * Threads: all functions are pure; probe and plan run on HTTP threads (headers only), decode and prepare on
+ * the picture workers, never on the engine's thread. Owner: whoever passes an image in frees it with
+ * image_fini. Errors are ST_INVALID / ST_TOO_LARGE / ST_UNSUPPORTED with a reason of ours: text from a
+ * decoder library never reaches a client. Sources: Pillow (decode modes, resize), transformers' image
+ * processors (the Pillow ones). */
 #ifndef VLMD_ENGINE_IMAGE_H
 #define VLMD_ENGINE_IMAGE_H
 
@@ -26,10 +27,13 @@ typedef struct image_source {
     size_t n;
 } image_source;
 
-/* Splits "data:image/png;base64,...." into its base64 part; false (ST_INVALID) when it is no base64 data URL. */
+/* Splits "data:image/png;base64,...." into its base64 part; false (ST_INVALID) when it is no base64 data URL.
+ */
 bool image_source_from_url(const char *url, size_t n, image_source *out, status *st);
 
-/* Standard and URL-safe alphabet, padding optional, white space skipped; appends to out. False on other bytes. */
+/* Standard and URL-safe alphabet, padding optional, white space skipped, JSON's escapes understood (a span of
+ * a body is not unescaped); appends to out. False on other bytes (out then holds what came before) and
+ * without memory (out->failed). Source: RFC 4648. Tested by tests/engine/image/test_base64.c. */
 bool base64_decode(const char *s, size_t n, buf *out);
 
 typedef struct image_info {
@@ -47,22 +51,35 @@ typedef struct image { /* 8-bit RGB, row-major, no padding; rgb owned */
 } image;
 void image_fini(image *im);
 
-/* Whole picture; alpha over white, 16 bits to the high byte, first frame of an animation. A truncated file is an
- * error, never a half-grey picture. */
+/* Whole picture; alpha over white, 16 bits to the high byte, first frame of an animation. A truncated file is
+ * an error, never a half-grey picture. */
 bool image_decode(const image_source *src, const image_limits *lim, image *out, status *st);
 bool image_decode_bytes(const void *file, size_t n, const image_limits *lim, image *out, status *st);
 
-typedef enum resample { RESAMPLE_NEAREST = 0, RESAMPLE_LANCZOS = 1, RESAMPLE_BILINEAR = 2, RESAMPLE_BICUBIC = 3,
-                        RESAMPLE_BOX = 4, RESAMPLE_HAMMING = 5 } resample; /* Pillow's numbers */
+typedef enum resample {
+    RESAMPLE_NEAREST = 0,
+    RESAMPLE_LANCZOS = 1,
+    RESAMPLE_BILINEAR = 2,
+    RESAMPLE_BICUBIC = 3,
+    RESAMPLE_BOX = 4,
+    RESAMPLE_HAMMING = 5
+} resample; /* Pillow's numbers */
 
 /* Pillow's Image.resize((w, h), filter): every pixel equal. Then crop: only rows/columns of the box
  * [x, x+cw) x [y, y+ch) of the resized picture are computed and kept. */
-bool image_resize_crop(const image *in, int w, int h, resample filter, int x, int y, int cw, int ch, image *out,
-                       status *st);
+bool image_resize_crop(const image *in, int w, int h, resample filter, int x, int y, int cw, int ch,
+                       image *out, status *st);
 
-/* ---- preprocess: preprocessor_config.json / processor_config.json as data -------------------------------- */
+/* ---- preprocess: preprocessor_config.json / processor_config.json as data --------------------------------
+ */
 
-typedef enum prep_size { PREP_SIZE_NONE, PREP_SIZE_SHORTEST, PREP_SIZE_LONGEST, PREP_SIZE_EXACT } prep_size;
+typedef enum prep_size {
+    PREP_SIZE_NONE,
+    PREP_SIZE_SHORTEST, /* the short side becomes size_w; the long one at most size_h when that is not 0 */
+    PREP_SIZE_LONGEST,  /* the long side becomes size_w */
+    PREP_SIZE_EXACT,    /* size_w x size_h */
+    PREP_SIZE_WITHIN    /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
+} prep_size;
 
 /* How the picture becomes what a tower reads. Order: pad to square (LLaVA's do_pad), resize, centre crop,
  * rescale, normalise. The last two are not applied to pixels here: patchify does them from 8 bits. */
@@ -70,20 +87,26 @@ typedef struct prep_spec {
     bool pad_square;
     uint8_t pad_rgb[3]; /* int(mean * 255) */
     prep_size size;
-    int size_w, size_h; /* EXACT: both; SHORTEST/LONGEST: size_w is the edge */
+    int size_w, size_h;
     resample filter;
     bool crop;
     int crop_w, crop_h;
-    float rescale;          /* 1 when do_rescale is false */
-    float mean[3], std[3];  /* 0 and 1 when do_normalize is false */
+    float rescale;         /* 1 when do_rescale is false */
+    float mean[3], std[3]; /* 0 and 1 when do_normalize is false */
 } prep_spec;
 
 /* Reads the old flat form (preprocessor_config.json) and the new one (processor_config.json:image_processor),
- * int or object sizes, defaults of the class named in image_processor_type where a key is left out.
- * config is the image processor's object. */
+ * int or object sizes, defaults of the class named in image_processor_type (or feature_extractor_type) where
+ * a key is left out. Names that end in Fast or Pil mean the same class; no name at all means the CLIP
+ * defaults and a do_pad that pads to a square. config is the image processor's object, or a
+ * processor_config.json that holds one. ST_UNSUPPORTED for a class or a setting that vlmd does not have,
+ * ST_INVALID for a value that makes no sense. Source: transformers 5.23, the Pillow classes. Tested by
+ * tests/engine/image/test_prep.c. */
 bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st);
 
-/* The final size for a picture of w x h, from the header alone; refuses sizes over lim. */
+/* The final size for a picture of w x h, from the header alone. ST_TOO_LARGE when what is kept (the crop's
+ * box, or the whole resized picture) has more than lim->max_pixels; ST_INVALID when a side would be 0.
+ * test_prep.c. */
 bool prep_plan(const prep_spec *p, int w, int h, const image_limits *lim, int *out_w, int *out_h, status *st);
 /* 8-bit RGB of exactly the planned size. in is not changed. */
 bool prep_run(const prep_spec *p, const image *in, const image_limits *lim, image *out, status *st);

@@ -1,0 +1,25 @@
+/* prep_classes.h - inside engine/image: what the reference library's image processors do when a key is left
+ * out. Source: transformers 5.23, the Pillow classes' attributes; only classes that change nothing but these.
+ * tests/golden/image/make_goldens.py compares the table with the library. */
+#ifndef VLMD_ENGINE_IMAGE_PREP_CLASSES_H
+#define VLMD_ENGINE_IMAGE_PREP_CLASSES_H
+
+#include "engine/image/image.h"
+
+typedef struct prep_class {
+    const char *name;
+    int filter;
+    double mean[3], std[3], rescale;
+    int shortest;      /* size: the short side; 0: height and width */
+    int height, width; /* size */
+    int crop;          /* crop_size, a square; 0: none */
+    bool center_crop;  /* do_center_crop */
+    bool square;       /* default_to_square: what an int size means */
+    bool pads_square;  /* do_pad means a square, before resizing */
+} prep_class;
+
+/* NULL when there is none. name as the class is called, without Fast or Pil; "" for a file that names none.
+ */
+const prep_class *prep_class_find(const char *name, size_t n);
+
+#endif

@@ -1,0 +1,291 @@
+/* prep_config.c - an image processor's JSON to a prep_spec.
+ *
+ * Thread: whoever loads a model. Owner of memory: nothing is kept; config stays the caller's.
+ * A key with the value null takes the class's default, as in the library. Known keys whose value asks for
+ * something that vlmd does not do are errors; unknown keys are warned about once a file. Source:
+ * transformers 5.23 image_processing_utils.py and the Pillow classes. Tested by
+ * tests/engine/image/test_prep.c. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/image/prep_classes.h"
+
+enum { MAX_EDGE = 65536 };
+
+static const json_t *get(const json_t *config, const char *key) {
+    const json_t *v = json_object_get(config, key);
+    return json_is_null(v) ? NULL : v;
+}
+
+static const char *kind_of(const json_t *v) {
+    switch (json_typeof(v)) {
+    case JSON_OBJECT: return "an object";
+    case JSON_ARRAY: return "a list";
+    case JSON_STRING: return "a string";
+    case JSON_INTEGER: return "an integer";
+    case JSON_REAL: return "a number with a fraction";
+    case JSON_TRUE: return "true";
+    case JSON_FALSE: return "false";
+    default: return "null";
+    }
+}
+
+static bool get_bool(const json_t *config, const char *key, bool otherwise, bool *out, status *st) {
+    const json_t *v = get(config, key);
+    *out = otherwise;
+    if (!v) return true;
+    if (json_is_boolean(v))
+        *out = json_is_true(v);
+    else if (json_is_integer(v))
+        *out = json_integer_value(v) != 0;
+    else
+        return status_set(st, ST_INVALID, "%s: expected true or false, found %s", key, kind_of(v));
+    return true;
+}
+
+static bool edge(const json_t *v, const char *key, int *out, status *st) {
+    if (!json_is_integer(v))
+        return status_set(st, ST_INVALID, "%s: expected an integer, found %s", key, kind_of(v));
+    json_int_t n = json_integer_value(v);
+    if (n < 1 || n > MAX_EDGE)
+        return status_set(st, ST_INVALID, "%s: expected 1 to %d pixels, found %lld", key, (int)MAX_EDGE,
+                          (long long)n);
+    *out = (int)n;
+    return true;
+}
+
+/* Three numbers, or one that stands for three. */
+static bool triple(const json_t *config, const char *key, const double otherwise[3], double out[3],
+                   status *st) {
+    const json_t *v = get(config, key);
+    for (int c = 0; c < 3; c++) out[c] = otherwise[c];
+    if (!v) return true;
+    if (json_is_number(v)) {
+        for (int c = 0; c < 3; c++) out[c] = json_number_value(v);
+    } else {
+        if (!json_is_array(v) || json_array_size(v) != 3)
+            return status_set(st, ST_INVALID, "%s: expected a number or a list of 3, found %s of %zu", key,
+                              kind_of(v), json_is_array(v) ? json_array_size(v) : (size_t)1);
+        for (size_t c = 0; c < 3; c++) {
+            const json_t *e = json_array_get(v, c);
+            if (!json_is_number(e))
+                return status_set(st, ST_INVALID, "%s[%zu]: expected a number, found %s", key, c, kind_of(e));
+            out[c] = json_number_value(e);
+        }
+    }
+    return true;
+}
+
+typedef struct size_value {
+    int shortest, longest, height, width, max_height, max_width;
+} size_value;
+
+/* An int (square: height and width, else the short side), a list [height, width], or an object with one of
+ * the sets of keys the library knows. */
+static bool read_size(const json_t *v, const char *key, bool square, size_value *out, status *st) {
+    memset(out, 0, sizeof *out);
+    if (json_is_integer(v)) {
+        if (!edge(v, key, square ? &out->height : &out->shortest, st)) return false;
+        out->width = out->height;
+        return true;
+    }
+    if (json_is_array(v)) {
+        if (json_array_size(v) != 2)
+            return status_set(st, ST_INVALID, "%s: expected [height, width], found a list of %zu", key,
+                              json_array_size(v));
+        return edge(json_array_get(v, 0), key, &out->height, st) &&
+               edge(json_array_get(v, 1), key, &out->width, st);
+    }
+    if (!json_is_object(v))
+        return status_set(st, ST_INVALID, "%s: expected an integer or an object, found %s", key, kind_of(v));
+    const struct {
+        const char *name;
+        int *to;
+    } parts[] = {{"shortest_edge", &out->shortest}, {"longest_edge", &out->longest},
+                 {"height", &out->height},          {"width", &out->width},
+                 {"max_height", &out->max_height},  {"max_width", &out->max_width}};
+    const char *name;
+    json_t *e;
+    json_object_foreach((json_t *)v, name, e) {
+        char path[96];
+        snprintf(path, sizeof path, "%s.%.60s", key, name);
+        size_t i = 0;
+        while (i < ARRAY_LEN(parts) && strcmp(parts[i].name, name) != 0) i++;
+        if (i == ARRAY_LEN(parts))
+            return status_set(
+                st, ST_UNSUPPORTED,
+                "%s is not supported; expected shortest_edge, longest_edge, height and width, or "
+                "max_height and max_width",
+                path);
+        if (!json_is_null(e) && !edge(e, path, parts[i].to, st)) return false;
+    }
+    bool edges = out->shortest || out->longest, exact = out->height || out->width;
+    bool within = out->max_height || out->max_width;
+    if (edges + exact + within != 1 || !out->height != !out->width || !out->max_height != !out->max_width)
+        return status_set(
+            st, ST_INVALID,
+            "%s: expected shortest_edge and/or longest_edge, or both height and width, or both max_height "
+            "and max_width",
+            key);
+    return true;
+}
+
+static void put_size(const size_value *s, prep_spec *out) {
+    if (s->shortest)
+        out->size = PREP_SIZE_SHORTEST, out->size_w = s->shortest, out->size_h = s->longest;
+    else if (s->longest)
+        out->size = PREP_SIZE_LONGEST, out->size_w = s->longest;
+    else if (s->max_height)
+        out->size = PREP_SIZE_WITHIN, out->size_w = s->max_width, out->size_h = s->max_height;
+    else
+        out->size = PREP_SIZE_EXACT, out->size_w = s->width, out->size_h = s->height;
+}
+
+/* The class's name without Fast or Pil; *n is 0 when the file names none. */
+static const char *class_name(const json_t *config, char *room, size_t cap, size_t *n) {
+    const char *name = json_string_value(get(config, "image_processor_type"));
+    if (!name) {
+        static const char old[] = "FeatureExtractor", now[] = "ImageProcessor";
+        name = json_string_value(get(config, "feature_extractor_type"));
+        size_t len = name ? strlen(name) : 0;
+        if (len > sizeof old - 1 && strcmp(name + len - (sizeof old - 1), old) == 0) {
+            snprintf(room, cap, "%.*s%s", (int)(len - (sizeof old - 1) < 60 ? len - (sizeof old - 1) : 60),
+                     name, now);
+            name = room;
+        }
+    }
+    if (!name) name = "";
+    *n = strlen(name);
+    if (*n > 4 && strcmp(name + *n - 4, "Fast") == 0)
+        *n -= 4;
+    else if (*n > 3 && strcmp(name + *n - 3, "Pil") == 0)
+        *n -= 3;
+    return name;
+}
+
+static void warn_unknown(const json_t *config) {
+    static const char *const known[] = {"auto_map",
+                                        "crop_size",
+                                        "data_format",
+                                        "default_to_square",
+                                        "device",
+                                        "disable_grouping",
+                                        "do_center_crop",
+                                        "do_convert_rgb",
+                                        "do_normalize",
+                                        "do_pad",
+                                        "do_rescale",
+                                        "do_resize",
+                                        "feature_extractor_type",
+                                        "image_mean",
+                                        "image_processor_type",
+                                        "image_seq_length",
+                                        "image_std",
+                                        "input_data_format",
+                                        "pad_size",
+                                        "processor_class",
+                                        "resample",
+                                        "rescale_factor",
+                                        "return_tensors",
+                                        "size",
+                                        "use_square_size",
+                                        "_valid_processor_keys",
+                                        "do_flip_channel_order",
+                                        "do_image_splitting"};
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)config, key, v) {
+        size_t i = 0;
+        while (i < ARRAY_LEN(known) && strcmp(known[i], key) != 0) i++;
+        if (i == ARRAY_LEN(known)) log_warn("image processor: key \"%.60s\" is unknown and ignored", key);
+    }
+}
+
+bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
+    memset(out, 0, sizeof *out);
+    if (json_is_object(json_object_get(config, "image_processor")))
+        config = json_object_get(config, "image_processor");
+    if (!json_is_object(config)) return status_set(st, ST_INVALID, "image processor: expected an object");
+    char room[96];
+    size_t n;
+    const char *name = class_name(config, room, sizeof room, &n);
+    const prep_class *class = prep_class_find(name, n);
+    if (!class)
+        return status_set(st, ST_UNSUPPORTED, "image_processor_type \"%.80s\" is not supported", name);
+
+    bool do_resize, do_crop, do_rescale, do_normalize, do_pad, square, flip, split, square_size;
+    if (!get_bool(config, "do_resize", true, &do_resize, st) ||
+        !get_bool(config, "do_center_crop", class->center_crop, &do_crop, st) ||
+        !get_bool(config, "do_rescale", true, &do_rescale, st) ||
+        !get_bool(config, "do_normalize", true, &do_normalize, st) ||
+        !get_bool(config, "do_pad", false, &do_pad, st) ||
+        !get_bool(config, "default_to_square", class->square, &square, st) ||
+        !get_bool(config, "do_flip_channel_order", false, &flip, st) ||
+        !get_bool(config, "do_image_splitting", false, &split, st) ||
+        !get_bool(config, "use_square_size", false, &square_size, st))
+        return false;
+    if (flip) return status_set(st, ST_UNSUPPORTED, "do_flip_channel_order: true is not supported");
+    if (split) return status_set(st, ST_UNSUPPORTED, "do_image_splitting: true is not supported");
+    if (do_pad && !class->pads_square && get(config, "pad_size"))
+        return status_set(st, ST_UNSUPPORTED, "do_pad with a pad_size is not supported");
+
+    if (do_resize) {
+        const json_t *v = get(config, "size"), *filter = get(config, "resample");
+        size_value size = {.shortest = class->shortest, .height = class->height, .width = class->width};
+        if (square_size && class->shortest) {
+            size = (size_value){.height = class->shortest, .width = class->shortest};
+        } else if (v && !read_size(v, "size", square, &size, st)) {
+            return false;
+        }
+        put_size(&size, out);
+        if (out->size == PREP_SIZE_SHORTEST && out->size_h && out->size_h < out->size_w)
+            log_warn("image processor: size.longest_edge is less than size.shortest_edge");
+        out->filter = (resample) class->filter;
+        if (filter) {
+            if (!json_is_integer(filter) || json_integer_value(filter) < 0 || json_integer_value(filter) > 5)
+                return status_set(st, ST_INVALID, "resample: expected 0 to 5 (Pillow's filters), found %s",
+                                  json_is_integer(filter) ? "another number" : kind_of(filter));
+            out->filter = (resample)json_integer_value(filter);
+        }
+    }
+    if (do_crop) {
+        const json_t *v = get(config, "crop_size");
+        size_value crop = {.height = class->crop, .width = class->crop};
+        if (v && !read_size(v, "crop_size", true, &crop, st)) return false;
+        if (!crop.height)
+            return status_set(st, ST_INVALID, "crop_size: expected height and width for do_center_crop");
+        out->crop = true;
+        out->crop_w = crop.width;
+        out->crop_h = crop.height;
+    }
+    out->rescale = 1;
+    if (do_rescale) {
+        const json_t *v = get(config, "rescale_factor");
+        if (v && !json_is_number(v))
+            return status_set(st, ST_INVALID, "rescale_factor: expected a number, found %s", kind_of(v));
+        out->rescale = (float)(v ? json_number_value(v) : class->rescale);
+    }
+    double mean[3], std[3];
+    if (!triple(config, "image_mean", class->mean, mean, st) ||
+        !triple(config, "image_std", class->std, std, st))
+        return false;
+    for (int c = 0; c < 3; c++) {
+        if (do_normalize && !((float)std[c] > 0 && isfinite((float)std[c]) && isfinite((float)mean[c])))
+            return status_set(st, ST_INVALID, "image_std: expected numbers over 0, found %g", std[c]);
+        out->mean[c] = do_normalize ? (float)mean[c] : 0.0f;
+        out->std[c] = do_normalize ? (float)std[c] : 1.0f;
+    }
+    if (do_pad && class->pads_square) {
+        out->pad_square = true;
+        for (int c = 0; c < 3; c++) {
+            double v = mean[c] * 255;
+            if (!(v > -1 && v < 256))
+                return status_set(st, ST_INVALID, "image_mean: expected 0 to 1 for do_pad, found %g",
+                                  mean[c]);
+            out->pad_rgb[c] = (uint8_t)v;
+        }
+    }
+    warn_unknown(config);
+    return true;
+}
