@@ -1,0 +1,57 @@
+/* backend.h - what a device implements behind ops.h. Internal to kernels/: ops.c checks, a backend computes.
+ *
+ * Each function gets tensors whose types, shapes and strides ops.c has checked, with at least one element of
+ * work and ctx_ok; what it finds wrong with their contents (an index out of range) goes into c->st. Threads:
+ * as ops.h. */
+#ifndef VLMD_KERNELS_BACKEND_H
+#define VLMD_KERNELS_BACKEND_H
+
+#include "kernels/ops.h"
+
+typedef struct backend_ops {
+    void (*free)(backend *be);
+    void *(*alloc)(backend *be, size_t bytes, status *st);
+    void (*release)(backend *be, void *p);
+    bool (*weight_init)(weight *w, const tensor *host, status *st); /* shape and use are set already */
+    void (*weight_fini)(weight *w);
+    void (*upload)(ctx *c, tensor dst, const void *src);
+    void (*download)(ctx *c, void *dst, tensor src);
+    void (*linear)(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
+    /* y, x: [rows, H, D] */
+    void (*norm)(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
+                 float eps, float gain_offset);
+    void (*add)(ctx *c, tensor y, tensor x);
+    void (*copy)(ctx *c, tensor y, tensor x);
+    void (*act)(ctx *c, tensor y, act a);
+    void (*glu)(ctx *c, tensor y, tensor gate, tensor up, act a);
+    void (*embed)(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add);
+    void (*gather)(ctx *c, tensor y, tensor x, tensor idx);
+    void (*rope_table)(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a);
+    void (*rope)(ctx *c, tensor x, tensor cs);
+    void (*kv_write)(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots);
+    void (*attn)(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a);
+    void (*patchify)(ctx *c, tensor x, tensor pixels, const patchify_args *a);
+    void (*sample)(ctx *c, tensor logits, const sample_row *rows, sample_result *out);
+} backend_ops;
+
+struct backend {
+    const backend_ops *ops;
+    char about[64];
+};
+
+struct weight {
+    backend *be;
+    unsigned use;
+    dtype dt; /* as stored */
+    int nd;
+    int64_t d[TENSOR_MAX_DIMS];
+    int64_t rows,
+        cols;   /* d[0] and the product of the rest: what a linear or a table sees; a vector: 1, count */
+    int64_t ld; /* elements from row to row */
+    const uint8_t *data; /* matrices and tables: on the CPU the caller's bytes */
+    float *vec;          /* vectors, when used as such: own f32 copy in device memory */
+};
+
+backend *cpu_backend_new(const backend_options *o, status *st);
+
+#endif

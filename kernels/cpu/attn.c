@@ -1,0 +1,183 @@
+/* attn.c - key-value pages and attention on the CPU: checks what lies in device memory (lengths, page
+ * numbers), cuts the work into tiles of (sequence, rows, kv head) and gives them to the pool. Thread: the ctx
+ * owner's. Memory: the backend's work memory. */
+#include "kernels/cpu/cpu.h"
+
+#include <string.h>
+
+typedef struct kv_job {
+    float *kc, *vc;
+    const float *k, *v;
+    int64_t k_ld, v_ld, n, hd, page_ld;
+    const int32_t *slots;
+} kv_job;
+
+static void kv_range(void *arg, int64_t from, int64_t to, int thread) {
+    (void)thread;
+    const kv_job *j = arg;
+    const size_t bytes = (size_t)j->hd * sizeof(float);
+    for (int64_t i = 0; i < j->n; i++) {
+        if (j->slots[i] < 0) continue;
+        int64_t page = j->slots[i] / KV_PAGE_TOK, at = j->slots[i] % KV_PAGE_TOK;
+        for (int64_t h = from; h < to; h++) {
+            int64_t off = (h * KV_PAGE_TOK + at) * j->hd;
+            memcpy(j->kc + page * j->page_ld + off, j->k + i * j->k_ld + h * j->hd, bytes);
+            memcpy(j->vc + page * j->page_ld + off, j->v + i * j->v_ld + h * j->hd, bytes);
+        }
+    }
+}
+
+void cpu_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
+    kv_job j = {kc.data, vc.data, k.data, v.data, k.ld, v.ld, k.d[0], k.d[2], kc.ld, slots.data};
+    for (int64_t i = 0; i < j.n; i++)
+        if (j.slots[i] < -1 || j.slots[i] >= kc.d[0] * KV_PAGE_TOK) {
+            status_set(&c->st, ST_INTERNAL, "kv_write: expected slots from -1 to %lld, found %d",
+                       (long long)(kc.d[0] * KV_PAGE_TOK - 1), (int)j.slots[i]);
+            return;
+        }
+    /* Shared out by heads: dummy rows may have one slot in common, whose writes then stay on one thread. */
+    cpu_for(cpu_of(c), k.d[1], 1, (double)tensor_count(&k) / 4, kv_range, &j);
+}
+
+/* ---- attention ---- */
+
+enum { TILE_ROWS = 32 }; /* query rows times heads of a group in one tile, about */
+
+typedef struct attn_job {
+    cpu_backend *be;
+    const attn_args *a;
+    float *y;
+    const float *q, *k, *v;
+    int64_t y_ld, q_ld, k_ld, v_ld;
+    int64_t heads, kv_heads, hd, rows; /* rows: of a sequence, in one tile */
+    const int32_t *q_start, *kv_len, *pages;
+    int64_t pages_ld;
+    const int64_t *tile_start; /* [n_seqs + 1] tiles before sequence s */
+} attn_job;
+
+static void attn_one(void *arg, int64_t index, int thread) {
+    const attn_job *j = arg;
+    const int64_t kvh = index % j->kv_heads, tile = index / j->kv_heads;
+    int64_t lo = 0, hi = j->a->n_seqs; /* the last s with tile_start[s] <= tile */
+    while (hi - lo > 1) {
+        int64_t mid = (lo + hi) / 2;
+        if (j->tile_start[mid] <= tile)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    const int64_t s = lo, n = j->q_start[s + 1] - j->q_start[s], row0 = (tile - j->tile_start[s]) * j->rows;
+    const int64_t group = j->heads / j->kv_heads, first = j->q_start[s] + row0;
+    attn_tile t = {
+        .q = j->q + first * j->q_ld + kvh * group * j->hd,
+        .y = j->y + first * j->y_ld + kvh * group * j->hd,
+        .q_ld = j->q_ld,
+        .y_ld = j->y_ld,
+        .hd = (int)j->hd,
+        .group = (int)group,
+        .row0 = row0,
+        .row1 = min_i64(row0 + j->rows, n),
+        .pos0 = j->kv_len[s] - n + row0,
+        .kv_len = j->kv_len[s],
+        .scale = j->a->scale,
+        .causal = j->a->causal,
+        .window = j->a->window,
+        .scratch = cpu_work_thread(j->be, thread),
+    };
+    if (j->pages) {
+        t.page = j->pages + s * j->pages_ld;
+        t.page_ld = j->kv_heads * KV_PAGE_TOK * j->hd;
+        t.k = j->k + kvh * KV_PAGE_TOK * j->hd;
+        t.v = j->v + kvh * KV_PAGE_TOK * j->hd;
+        t.k_tok_ld = t.v_tok_ld = j->hd;
+    } else {
+        t.k = j->k + j->q_start[s] * j->k_ld + kvh * j->hd;
+        t.v = j->v + j->q_start[s] * j->v_ld + kvh * j->hd;
+        t.k_tok_ld = j->k_ld;
+        t.v_tok_ld = j->v_ld;
+    }
+    j->be->simd->attn(&t);
+}
+
+/* Lengths and page numbers are data: wrong ones must not become wild reads. */
+static bool attn_check(ctx *c, const attn_job *j, int64_t n_rows, int64_t n_pages) {
+    const attn_args *a = j->a;
+    for (int s = 0; s < a->n_seqs; s++) {
+        int64_t from = j->q_start[s], to = j->q_start[s + 1], len = j->kv_len[s];
+        if (from < 0 || to < from || to > n_rows)
+            return status_set(&c->st, ST_INTERNAL,
+                              "attn: sequence %d: expected rows within 0 to %lld, found %lld to %lld", s,
+                              (long long)n_rows, (long long)from, (long long)to);
+        if (len < 0 || ((a->causal || a->window > 0) && len < to - from))
+            return status_set(&c->st, ST_INTERNAL,
+                              "attn: sequence %d: expected at least %lld keys, found %lld", s,
+                              (long long)(to - from), (long long)len);
+        if (!j->pages) {
+            if (len > to - from)
+                return status_set(&c->st, ST_INTERNAL,
+                                  "attn: sequence %d: expected at most its %lld keys, found %lld", s,
+                                  (long long)(to - from), (long long)len);
+            continue;
+        }
+        int64_t used = ceil_div(len, KV_PAGE_TOK), first = 0;
+        if (used > j->pages_ld)
+            return status_set(&c->st, ST_INTERNAL,
+                              "attn: sequence %d: expected at most %lld pages, found %lld keys", s,
+                              (long long)j->pages_ld, (long long)len);
+        if (a->window > 0)
+            first = max_i64(0, len - (to - from) - a->window) / KV_PAGE_TOK; /* the rest may be gone */
+        for (int64_t i = first; i < used && to > from; i++) {
+            int32_t p = j->pages[s * j->pages_ld + i];
+            if (p < 0 || p >= n_pages)
+                return status_set(&c->st, ST_INTERNAL,
+                                  "attn: sequence %d: expected pages from 0 to %lld, found %d", s,
+                                  (long long)n_pages - 1, (int)p);
+        }
+    }
+    return true;
+}
+
+void cpu_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a) {
+    cpu_backend *be = cpu_of(c);
+    const bool paged = a->pages.nd != 0;
+    attn_job j = {
+        .be = be,
+        .a = a,
+        .y = y.data,
+        .q = q.data,
+        .k = k.data,
+        .v = v.data,
+        .y_ld = y.ld,
+        .q_ld = q.ld,
+        .k_ld = k.ld,
+        .v_ld = v.ld,
+        .heads = q.d[1],
+        .kv_heads = k.d[1],
+        .hd = q.d[2],
+        .q_start = a->q_start.data,
+        .kv_len = a->kv_len.data,
+        .pages = paged ? a->pages.data : NULL,
+        .pages_ld = paged ? a->pages.ld : 0,
+    };
+    if (!attn_check(c, &j, q.d[0], paged ? k.d[0] : 0)) return;
+    const int64_t group = j.heads / j.kv_heads;
+    j.rows = max_i64(1, TILE_ROWS / group);
+    if (!cpu_work(c, ((size_t)a->n_seqs + 1) * sizeof(int64_t),
+                  attn_scratch(j.rows, (int)group, (int)j.hd) * sizeof(float)))
+        return;
+    int64_t *start = cpu_work_shared(be);
+    double cost = 0;
+    start[0] = 0;
+    for (int s = 0; s < a->n_seqs; s++) {
+        int64_t n = j.q_start[s + 1] - j.q_start[s];
+        start[s + 1] = start[s] + ceil_div(n, j.rows);
+        cost += (double)n * j.kv_len[s] * (double)(j.heads * j.hd) * 2;
+    }
+    j.tile_start = start;
+    int64_t tiles = start[a->n_seqs] * j.kv_heads;
+    if (cost < 32768) {
+        for (int64_t t = 0; t < tiles; t++) attn_one(&j, t, 0);
+    } else {
+        pool_run(be->pool, tiles, attn_one, &j);
+    }
+}

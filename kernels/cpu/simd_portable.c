@@ -1,0 +1,13 @@
+/* simd_portable.c - the inner loops of simd.h, compiled for any machine. */
+#include "kernels/cpu/simd.h"
+
+#include "kernels/cpu/vmath.h"
+
+#include "kernels/cpu/rows.inc"
+#include "kernels/cpu/gemm.inc"
+#include "kernels/cpu/attn.inc"
+
+const simd simd_portable = {
+    .name = "portable",
+#include "kernels/cpu/table.inc"
+};

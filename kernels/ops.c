@@ -1,0 +1,351 @@
+/* ops.c - the op table's front: every check of types and shapes, once, then the backend. See ops.h.
+ *
+ * A mismatch is a bug of ours or a checkpoint that binding should have refused: ST_INTERNAL, with what was
+ * expected and found, and no work done. Thread: the ctx owner's. Owns nothing but what backend_new and
+ * weight_new return. */
+#include "kernels/backend.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- backend and weights ---- */
+
+backend *backend_new(const backend_options *o, status *st) {
+    static const backend_options defaults = {.device = "cpu"};
+    if (!o) o = &defaults;
+    if (!o->device || strcmp(o->device, "cpu") == 0) return cpu_backend_new(o, st);
+    status_set(st, ST_UNSUPPORTED, "unknown device '%s'; known is cpu", o->device);
+    return NULL;
+}
+
+void backend_free(backend *be) {
+    if (be) be->ops->free(be);
+}
+
+const char *backend_describe(const backend *be) {
+    return be->about;
+}
+
+void *backend_alloc(backend *be, size_t bytes, status *st) {
+    return be->ops->alloc(be, bytes, st);
+}
+
+void backend_release(backend *be, void *p) {
+    if (p) be->ops->release(be, p);
+}
+
+static bool is_float(dtype t) {
+    return t == DT_F32 || t == DT_F16 || t == DT_BF16;
+}
+
+weight *weight_new(backend *be, const tensor *host, unsigned use, status *st) {
+    const unsigned matrix = WEIGHT_TABLE | WEIGHT_LINEAR;
+    if (use == 0 || (use & ~(WEIGHT_VECTOR | matrix))) {
+        status_set(st, ST_INTERNAL, "weight: expected a known use, found %u", use);
+        return NULL;
+    }
+    if (!is_float(host->dt)) {
+        status_set(st, ST_UNSUPPORTED, "expected a parameter of type f32, f16 or bf16, found %s",
+                   dtype_name(host->dt));
+        return NULL;
+    }
+    if (host->nd < ((use & matrix) ? 2 : 1) || host->nd > TENSOR_MAX_DIMS ||
+        (!host->data && tensor_count(host) > 0)) {
+        status_set(st, ST_INTERNAL, "weight: expected a %s, found %d dimensions",
+                   (use & matrix) ? "matrix" : "vector", host->nd);
+        return NULL;
+    }
+    weight *w = mem_calloc(1, sizeof *w);
+    if (!w) {
+        status_set(st, ST_NO_MEMORY, "no memory for a parameter");
+        return NULL;
+    }
+    w->be = be;
+    w->use = use;
+    w->dt = host->dt;
+    w->nd = host->nd;
+    w->rows = host->nd == 1 ? 1 : host->d[0];
+    w->cols = host->nd == 1 ? host->d[0] : 1;
+    w->ld = host->nd == 1 ? host->d[0] : host->ld;
+    for (int i = 0; i < host->nd; i++) {
+        w->d[i] = host->d[i];
+        if (i) w->cols *= host->d[i];
+    }
+    if (use == WEIGHT_VECTOR) {
+        w->d[0] = w->rows * w->cols;
+        w->nd = 1;
+    }
+    if (!be->ops->weight_init(w, host, st)) {
+        mem_free(w);
+        return NULL;
+    }
+    return w;
+}
+
+void weight_free(weight *w) {
+    if (!w) return;
+    w->be->ops->weight_fini(w);
+    mem_free(w);
+}
+
+int64_t weight_dim(const weight *w, int i) {
+    return i >= 0 && i < w->nd ? w->d[i] : 1;
+}
+
+/* ---- context ---- */
+
+tensor ctx_tensor(ctx *c, dtype dt, int nd, const int64_t *d) {
+    tensor t = tensor_of(NULL, dt, nd, d);
+    size_t bytes = dtype_size(dt);
+    bool ok = true;
+    for (int i = 0; i < nd; i++) ok = ok && d[i] >= 0 && !__builtin_mul_overflow(bytes, (size_t)d[i], &bytes);
+    if (!ok || bytes > SIZE_MAX / 4) {
+        status_set(&c->st, ST_INTERNAL, "expected an activation that fits in memory, found %lld x ...",
+                   (long long)d[0]);
+        return t;
+    }
+    void *p = arena_alloc(c->scratch, bytes);
+    if (c->dry) return t;
+    if (!p)
+        status_set(&c->st, ST_NO_MEMORY, "the work area is full: %zu bytes wanted, %zu of %zu used", bytes,
+                   c->scratch->used_bytes, c->scratch->cap_bytes);
+    t.data = p;
+    return t;
+}
+
+/* ---- checks ---- */
+
+/* "[3,4] f32" */
+typedef struct shape_text {
+    char s[96];
+} shape_text;
+
+static shape_text describe(const tensor *t) {
+    shape_text r;
+    int n = snprintf(r.s, sizeof r.s, "[");
+    for (int i = 0; i < t->nd && i < TENSOR_MAX_DIMS; i++)
+        n += snprintf(r.s + n, sizeof r.s - (size_t)n, "%s%lld", i ? "," : "", (long long)t->d[i]);
+    snprintf(r.s + n, sizeof r.s - (size_t)n, "] %s", dtype_name(t->dt));
+    return r;
+}
+
+/* t has type dt, nd dimensions, those of want[] that are >= 0, a stride that covers a row, and data unless
+ * dry. */
+static bool expect(ctx *c, const char *op, const char *name, const tensor *t, dtype dt, int nd,
+                   const int64_t *want) {
+    if (!ctx_ok(c)) return false;
+    bool ok = t->nd == nd && t->dt == dt;
+    int64_t row = 1;
+    for (int i = 0; ok && i < nd; i++) {
+        ok = t->d[i] >= 0 && (want[i] < 0 || t->d[i] == want[i]);
+        if (i) row *= t->d[i];
+    }
+    if (!ok) {
+        tensor e = {.dt = dt, .nd = nd};
+        for (int i = 0; i < nd; i++) e.d[i] = want[i];
+        return status_set(&c->st, ST_INTERNAL, "%s: %s: expected %s (-1: any), found %s", op, name,
+                          describe(&e).s, describe(t).s);
+    }
+    if (t->d[0] > 1 && t->ld < row)
+        return status_set(&c->st, ST_INTERNAL, "%s: %s: expected a stride of at least %lld, found %lld", op,
+                          name, (long long)row, (long long)t->ld);
+    if (!c->dry && !t->data && tensor_count(t) > 0)
+        return status_set(&c->st, ST_INTERNAL, "%s: %s: expected data, found none", op, name);
+    return true;
+}
+#define EXPECT(name, t, dt, ...)                                                                             \
+    expect(c, op, name, &(t), dt, (int)ARRAY_LEN(((int64_t[]){__VA_ARGS__})), (int64_t[]){__VA_ARGS__})
+
+static bool expect_packed(ctx *c, const char *op, const char *name, const tensor *t) {
+    int64_t row = 1;
+    for (int i = 1; i < t->nd; i++) row *= t->d[i];
+    if (t->d[0] > 1 && t->ld != row)
+        return status_set(&c->st, ST_INTERNAL,
+                          "%s: %s: expected packed rows, found a stride of %lld for %lld", op, name,
+                          (long long)t->ld, (long long)row);
+    return true;
+}
+
+/* A weight of this backend that serves `use`; vectors have n numbers, matrices n columns (n < 0: any). */
+static bool expect_weight(ctx *c, const char *op, const char *name, const weight *w, unsigned use,
+                          int64_t n) {
+    if (!ctx_ok(c)) return false;
+    if (!w || w->be != c->be || !(w->use & use))
+        return status_set(&c->st, ST_INTERNAL,
+                          "%s: %s: expected a parameter of this backend and use %u, found %s", op, name, use,
+                          w ? "another" : "none");
+    int64_t have = use == WEIGHT_VECTOR ? w->rows * w->cols : w->cols;
+    if (n >= 0 && have != n)
+        return status_set(&c->st, ST_INTERNAL, "%s: %s: expected %lld numbers%s, found %lld", op, name,
+                          (long long)n, use == WEIGHT_VECTOR ? "" : " a row", (long long)have);
+    return true;
+}
+
+static bool expect_that(ctx *c, bool ok, const char *op, const char *what) {
+    return ctx_ok(c) && (ok || status_set(&c->st, ST_INTERNAL, "%s: expected %s", op, what));
+}
+
+/* After the checks: is there anything to launch? */
+static bool launch(const ctx *c, const tensor *t) {
+    return ctx_ok(c) && !c->dry && tensor_count(t) > 0;
+}
+
+/* ---- transfers ---- */
+
+void ctx_upload(ctx *c, tensor dst, const void *src) {
+    const char *op = "upload";
+    if (ctx_ok(c) && expect_packed(c, op, "destination", &dst) &&
+        expect_that(c, c->dry || dst.data || tensor_count(&dst) == 0, op, "a destination") && launch(c, &dst))
+        c->be->ops->upload(c, dst, src);
+}
+
+void ctx_download(ctx *c, void *dst, tensor src) {
+    const char *op = "download";
+    if (ctx_ok(c) && expect_packed(c, op, "source", &src) &&
+        expect_that(c, c->dry || src.data || tensor_count(&src) == 0, op, "a source") && launch(c, &src))
+        c->be->ops->download(c, dst, src);
+}
+
+/* ---- ops ---- */
+
+void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags) {
+    const char *op = "linear";
+    if (!EXPECT("x", x, DT_F32, -1, -1) || !expect_weight(c, op, "w", w, WEIGHT_LINEAR, x.d[1]) ||
+        !EXPECT("y", y, DT_F32, x.d[0], w->rows) ||
+        (b && !expect_weight(c, op, "bias", b, WEIGHT_VECTOR, w->rows)))
+        return;
+    if (launch(c, &y)) c->be->ops->linear(c, y, x, w, b, a, flags);
+}
+
+void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
+             float gain_offset) {
+    const char *op = "norm";
+    if (!ctx_ok(c)) return;
+    if (x.nd == 2 && y.nd == 2) { /* [N,D] as [N,1,D] */
+        x.nd = y.nd = 3;
+        x.d[2] = x.d[1];
+        y.d[2] = y.d[1];
+        x.d[1] = y.d[1] = 1;
+    }
+    if (!EXPECT("x", x, DT_F32, -1, -1, -1) || !EXPECT("y", y, DT_F32, x.d[0], x.d[1], x.d[2]) ||
+        !expect_weight(c, op, "gain", gain, WEIGHT_VECTOR, x.d[2]) ||
+        (bias && !expect_weight(c, op, "bias", bias, WEIGHT_VECTOR, x.d[2])))
+        return;
+    if (launch(c, &y)) c->be->ops->norm(c, y, x, gain, bias, kind, eps, gain_offset);
+}
+
+void op_add(ctx *c, tensor y, tensor x) {
+    const char *op = "add";
+    if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("x", x, DT_F32, y.d[0], y.d[1]) && launch(c, &y))
+        c->be->ops->add(c, y, x);
+}
+
+void op_copy(ctx *c, tensor y, tensor x) {
+    const char *op = "copy";
+    if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("x", x, DT_F32, y.d[0], y.d[1]) && launch(c, &y))
+        c->be->ops->copy(c, y, x);
+}
+
+void op_act(ctx *c, tensor y, act a) {
+    const char *op = "act";
+    if (EXPECT("y", y, DT_F32, -1, -1) && launch(c, &y)) c->be->ops->act(c, y, a);
+}
+
+void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
+    const char *op = "glu";
+    if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("gate", gate, DT_F32, y.d[0], y.d[1]) &&
+        EXPECT("up", up, DT_F32, y.d[0], y.d[1]) && launch(c, &y))
+        c->be->ops->glu(c, y, gate, up, a);
+}
+
+void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale) {
+    const char *op = "embed";
+    if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("ids", ids, DT_I32, y.d[0]) &&
+        expect_weight(c, op, "table", table, WEIGHT_TABLE, y.d[1]) && launch(c, &y))
+        c->be->ops->embed(c, y, table, ids, scale, false);
+}
+
+void op_embed_add(ctx *c, tensor y, const weight *table, tensor ids) {
+    const char *op = "embed_add";
+    if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("ids", ids, DT_I32, y.d[0]) &&
+        expect_weight(c, op, "table", table, WEIGHT_TABLE, y.d[1]) && launch(c, &y))
+        c->be->ops->embed(c, y, table, ids, 1.0f, true);
+}
+
+void op_gather(ctx *c, tensor y, tensor x, tensor idx) {
+    const char *op = "gather";
+    if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("x", x, DT_F32, -1, y.d[1]) &&
+        EXPECT("idx", idx, DT_I32, y.d[0]) && launch(c, &y))
+        c->be->ops->gather(c, y, x, idx);
+}
+
+void op_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
+    const char *op = "rope_table";
+    if (!EXPECT("cs", cs, DT_F32, -1, -1, 2) || !EXPECT("pos", pos, DT_I32, cs.d[0]) ||
+        !expect_weight(c, op, "inv_freq", a->inv_freq, WEIGHT_VECTOR, cs.d[1]))
+        return;
+    if (a->dyn_factor > 0) {
+        if (!expect_that(c, a->max_pos > 0 && a->theta > 0 && cs.d[1] > 1, op,
+                         "max_pos, theta and a width over 2") ||
+            ((len.data || c->dry) && len.nd && !EXPECT("len", len, DT_I32, cs.d[0])))
+            return;
+    }
+    if (launch(c, &cs)) c->be->ops->rope_table(c, cs, pos, len, a);
+}
+
+void op_rope(ctx *c, tensor x, tensor cs) {
+    const char *op = "rope";
+    if (EXPECT("x", x, DT_F32, -1, -1, -1) && EXPECT("cs", cs, DT_F32, x.d[0], -1, 2) &&
+        expect_that(c, 2 * cs.d[1] <= x.d[2], op, "a table no wider than a head") && launch(c, &x) &&
+        launch(c, &cs))
+        c->be->ops->rope(c, x, cs);
+}
+
+void op_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
+    const char *op = "kv_write";
+    if (EXPECT("k", k, DT_F32, -1, -1, -1) && EXPECT("v", v, DT_F32, k.d[0], k.d[1], k.d[2]) &&
+        EXPECT("k pages", kc, DT_F32, -1, k.d[1], KV_PAGE_TOK, k.d[2]) &&
+        EXPECT("v pages", vc, DT_F32, kc.d[0], k.d[1], KV_PAGE_TOK, k.d[2]) &&
+        EXPECT("slots", slots, DT_I32, k.d[0]) && expect_packed(c, op, "k pages", &kc) &&
+        expect_packed(c, op, "v pages", &vc) && launch(c, &k))
+        c->be->ops->kv_write(c, kc, vc, k, v, slots);
+}
+
+void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a) {
+    const char *op = "attn";
+    const bool paged = a->pages.nd != 0;
+    if (!EXPECT("q", q, DT_F32, -1, -1, -1) || !EXPECT("y", y, DT_F32, q.d[0], q.d[1], q.d[2])) return;
+    if (paged) {
+        if (!EXPECT("k pages", k, DT_F32, -1, -1, KV_PAGE_TOK, q.d[2]) ||
+            !EXPECT("v pages", v, DT_F32, k.d[0], k.d[1], KV_PAGE_TOK, q.d[2]) ||
+            !expect_packed(c, op, "k pages", &k) || !expect_packed(c, op, "v pages", &v) ||
+            !EXPECT("pages", a->pages, DT_I32, a->n_seqs, -1))
+            return;
+    } else if (!EXPECT("k", k, DT_F32, q.d[0], -1, q.d[2]) ||
+               !EXPECT("v", v, DT_F32, q.d[0], k.d[1], q.d[2])) {
+        return;
+    }
+    if (!expect_that(c, a->n_seqs >= 0, op, "a number of sequences") ||
+        !EXPECT("q_start", a->q_start, DT_I32, (int64_t)a->n_seqs + 1) ||
+        !EXPECT("kv_len", a->kv_len, DT_I32, a->n_seqs) ||
+        !expect_that(c, k.d[1] > 0 ? q.d[1] % k.d[1] == 0 : q.d[1] == 0, op,
+                     "query heads a multiple of kv heads"))
+        return;
+    if (launch(c, &y) && a->n_seqs > 0) c->be->ops->attn(c, y, q, k, v, a);
+}
+
+void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
+    const char *op = "patchify";
+    if (!EXPECT("pixels", pixels, DT_U8, -1, -1, 3) || !expect_that(c, a->patch > 0, op, "a patch size"))
+        return;
+    int64_t p = a->patch, n = (pixels.d[0] / p) * (pixels.d[1] / p);
+    if (EXPECT("x", x, DT_F32, n, 3 * p * p) && launch(c, &x)) c->be->ops->patchify(c, x, pixels, a);
+}
+
+void op_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out) {
+    const char *op = "sample";
+    if (!EXPECT("logits", logits, DT_F32, -1, -1) ||
+        !expect_that(c, logits.d[0] == 0 || logits.d[1] > 0, op, "a vocabulary"))
+        return;
+    if (launch(c, &logits)) c->be->ops->sample(c, logits, rows, out);
+}

@@ -1,0 +1,98 @@
+/* ops_util.h - what the tests of ops share: a backend and context per instruction set and thread count, float
+ * buffers, comparison. Header only; each test program has its own copy. */
+#ifndef VLMD_TESTS_OPS_UTIL_H
+#define VLMD_TESTS_OPS_UTIL_H
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "tests/ref/ref.h"
+
+#define UTIL static inline __attribute__((unused))
+
+typedef struct rig {
+    backend *be;
+    arena scratch;
+    ctx c;
+    const char *isa;
+    int threads;
+} rig;
+
+static const char *const rig_isa[] = {"portable", "avx2", "avx512"};
+
+/* false when this machine does not have the instruction set */
+UTIL bool rig_init(rig *r, const char *isa, int threads) {
+    memset(r, 0, sizeof *r);
+    status st = {0};
+    r->be = backend_new(&(backend_options){.device = "cpu", .threads = threads, .isa = isa}, &st);
+    if (!r->be) {
+        assert_int_equal(st.code, ST_UNSUPPORTED);
+        return false;
+    }
+    assert_true(arena_init(&r->scratch, 1 << 20, &st));
+    r->c = (ctx){.be = r->be, .scratch = &r->scratch};
+    r->isa = isa;
+    r->threads = threads;
+    return true;
+}
+UTIL void rig_fini(rig *r) {
+    arena_fini(&r->scratch);
+    backend_free(r->be);
+}
+#define RIG_EACH(r, n_threads)                                                                               \
+    for (size_t isa_ = 0; isa_ < ARRAY_LEN(rig_isa); isa_++)                                                 \
+        if (rig_init(&(r), rig_isa[isa_], n_threads))
+
+UTIL void rig_ok(rig *r) {
+    if (!ctx_ok(&r->c)) fail_msg("%s: %s", r->isa, r->c.st.msg);
+}
+
+UTIL float *floats(int64_t n) {
+    float *p = malloc(sizeof(float) * (size_t)(n > 0 ? n : 1));
+    assert_non_null(p);
+    return p;
+}
+UTIL float *random_floats(uint64_t *seed, int64_t n, float scale) {
+    float *p = floats(n);
+    ref_fill(seed, p, n, scale);
+    return p;
+}
+UTIL double *doubles(int64_t n) {
+    double *p = malloc(sizeof(double) * (size_t)(n > 0 ? n : 1));
+    assert_non_null(p);
+    return p;
+}
+
+UTIL weight *new_weight(rig *r, tensor t, unsigned use) {
+    status st = {0};
+    weight *w = weight_new(r->be, &t, use, &st);
+    if (!w) fail_msg("weight: %s", st.msg);
+    return w;
+}
+
+UTIL void near(const char *what, double got, double want, double tol) {
+    if (isnan(want) && isnan(got)) return;
+    if (isinf(want) && got == want) return;
+    if (!(fabs(got - want) <= tol))
+        fail_msg("%s: expected %.9g, found %.9g (tolerance %.3g)", what, want, got, tol);
+}
+
+/* Equal bits; a NaN equals any NaN. */
+UTIL void same_bits(const char *what, const float *a, const float *b, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t u, v;
+        memcpy(&u, a + i, 4);
+        memcpy(&v, b + i, 4);
+        if (u != v && !(isnan(a[i]) && isnan(b[i])))
+            fail_msg("%s: element %lld differs: %.9g (%08x) and %.9g (%08x)", what, (long long)i,
+                     (double)a[i], u, (double)b[i], v);
+    }
+}
+
+#endif

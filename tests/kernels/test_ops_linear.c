@@ -1,0 +1,229 @@
+/* test_ops_linear.c - op_linear: against double precision over awkward shapes, and the promise of equal bits
+ * (rows alone or together, any thread count, any instruction set). */
+#include "tests/kernels/ops_util.h"
+
+typedef struct lin {
+    int64_t n, k, out, x_ld, y_ld, w_ld;
+    dtype dt;
+    float *x, *bias, *y0;
+    uint8_t *bytes, *w; /* w = bytes + 2: unaligned */
+} lin;
+
+static lin lin_new(uint64_t *seed, int64_t n, int64_t k, int64_t out, dtype dt, bool strided) {
+    lin l = {.n = n, .k = k, .out = out, .dt = dt};
+    l.x_ld = k + (strided ? ref_int(seed, 0, 5) : 0);
+    l.y_ld = out + (strided ? ref_int(seed, 0, 5) : 0);
+    l.w_ld = k + (strided ? ref_int(seed, 0, 3) : 0);
+    l.x = random_floats(seed, n * l.x_ld, 1);
+    l.bias = random_floats(seed, out, 1);
+    l.y0 = random_floats(seed, n * l.y_ld, 1);
+    float *w = random_floats(seed, out * l.w_ld, 0.5f);
+    l.bytes = malloc((size_t)(out * l.w_ld) * dtype_size(dt) + 2);
+    assert_non_null(l.bytes);
+    l.w = l.bytes + 2;
+    ref_store(dt, l.w, w, out * l.w_ld);
+    free(w);
+    return l;
+}
+static void lin_free(lin *l) {
+    free(l->x);
+    free(l->bias);
+    free(l->y0);
+    free(l->bytes);
+}
+
+/* Rows [from, from + n) in calls of `chunk` rows; the result keeps y's stride. */
+static float *lin_run(rig *r, const lin *l, int64_t chunk, bool bias, act a, unsigned flags) {
+    float *y = floats(l->n * l->y_ld);
+    memcpy(y, l->y0, sizeof(float) * (size_t)(l->n * l->y_ld));
+    tensor wt = tensor_2d(l->w, l->dt, l->out, l->k), bt = tensor_1d(l->bias, DT_F32, l->out);
+    wt.ld = l->w_ld;
+    weight *w = new_weight(r, wt, WEIGHT_LINEAR), *b = new_weight(r, bt, WEIGHT_VECTOR);
+    for (int64_t i = 0; i < l->n; i += chunk) {
+        int64_t m = chunk < l->n - i ? chunk : l->n - i;
+        tensor x = tensor_2d(l->x + i * l->x_ld, DT_F32, m, l->k),
+               o = tensor_2d(y + i * l->y_ld, DT_F32, m, l->out);
+        x.ld = l->x_ld;
+        o.ld = l->y_ld;
+        op_linear(&r->c, o, x, w, bias ? b : NULL, a, flags);
+        rig_ok(r);
+    }
+    weight_free(w);
+    weight_free(b);
+    return y;
+}
+
+static void check_truth(const lin *l, const float *y, bool bias, act a, unsigned flags) {
+    double *want = doubles(l->n * l->out);
+    ref_linear(want, l->x, l->x_ld, l->n, l->k, l->out, l->dt, l->w, l->w_ld, bias ? l->bias : NULL, a);
+    for (int64_t i = 0; i < l->n; i++)
+        for (int64_t o = 0; o < l->y_ld; o++) {
+            double old = l->y0[i * l->y_ld + o], got = y[i * l->y_ld + o];
+            if (o >= l->out) {
+                assert_true(got == old); /* the gap between rows is not ours */
+                continue;
+            }
+            double size = ref_dot_size(l->x + i * l->x_ld, l->dt,
+                                       l->w + (size_t)(o * l->w_ld) * dtype_size(l->dt), l->k);
+            near("linear", got, want[i * l->out + o] + (flags & LINEAR_ADD ? old : 0),
+                 1e-6 + 3e-7 * (size + 4));
+        }
+    free(want);
+}
+
+static const int64_t odd_k[] = {1, 2, 15, 16, 17, 31, 33, 100, 1023, 1040, 2100};
+static const int64_t odd_n[] = {1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 40, 129};
+static const int64_t odd_out[] = {1, 2, 5, 6, 7, 8, 23, 25, 64, 70};
+static const dtype types[] = {DT_F32, DT_F16, DT_BF16};
+
+static void test_truth(void **state) {
+    (void)state;
+    uint64_t seed = 1;
+    rig r;
+    RIG_EACH(r, 2) {
+        int rounds = strcmp(r.isa, "portable") ? 150 : 40;
+        for (int t = 0; t < rounds; t++) {
+            int64_t k = odd_k[ref_int(&seed, 0, ARRAY_LEN(odd_k) - 1)],
+                    n = odd_n[ref_int(&seed, 0, ARRAY_LEN(odd_n) - 1)],
+                    out = odd_out[ref_int(&seed, 0, ARRAY_LEN(odd_out) - 1)];
+            if (n * k * out > 3000000) n = 9;
+            bool bias = ref_int(&seed, 0, 1);
+            act a = (act)ref_int(&seed, 0, ACT_RELU);
+            unsigned flags = (unsigned)ref_int(&seed, 0, 3);
+            lin l = lin_new(&seed, n, k, out, types[t % 3], ref_int(&seed, 0, 1));
+            float *y = lin_run(&r, &l, n, bias, a, flags);
+            check_truth(&l, y, bias, a, flags);
+            free(y);
+            lin_free(&l);
+        }
+        rig_fini(&r);
+    }
+}
+
+/* Alone = together, portable = AVX2 = AVX-512, 1 = 2 = 3 threads. */
+static void test_bits(void **state) {
+    (void)state;
+    uint64_t seed = 2;
+    for (int t = 0; t < 14; t++) {
+        int64_t n = t % 7 == 6 ? 300 : ref_int(&seed, 1, 40),
+                k = odd_k[ref_int(&seed, 0, ARRAY_LEN(odd_k) - 1)],
+                out = n == 300 ? 40 : ref_int(&seed, 1, 150);
+        act a = (act)ref_int(&seed, 0, ACT_RELU);
+        unsigned flags = (unsigned)ref_int(&seed, 0, 1);
+        lin l = lin_new(&seed, n, k, out, types[t % 3], true);
+        float *first = NULL;
+        rig r;
+        for (int threads = 1; threads <= 3; threads++) RIG_EACH(r, threads) {
+                bool slow = strcmp(r.isa, "portable") == 0;
+                for (int64_t chunk = 1; chunk <= n;
+                     chunk = chunk < 9 ? chunk + (slow ? 4 : 1) : chunk * 2 + 1) {
+                    if (slow && threads > 1 && chunk > 1) break;
+                    float *y = lin_run(&r, &l, chunk == 1 && first && n > 40 ? n : chunk, true, a, flags);
+                    if (!first)
+                        first = y;
+                    else {
+                        same_bits(r.isa, first, y, n * l.y_ld);
+                        free(y);
+                    }
+                }
+                float *y = lin_run(&r, &l, n, true, a, flags);
+                same_bits(r.isa, first, y, n * l.y_ld);
+                free(y);
+                rig_fini(&r);
+            }
+        free(first);
+        lin_free(&l);
+    }
+}
+
+/* BULK: bits do not depend on the thread count. */
+static void test_bulk_bits(void **state) {
+    (void)state;
+    uint64_t seed = 3;
+    const int64_t shapes[][3] = {{577, 96, 300}, {33, 130, 513}, {700, 64, 64}, {16, 16, 1}};
+    for (size_t s = 0; s < ARRAY_LEN(shapes); s++)
+        for (size_t d = 0; d < ARRAY_LEN(types); d++) {
+            lin l = lin_new(&seed, shapes[s][0], shapes[s][1], shapes[s][2], types[d], true);
+            float *first = NULL;
+            for (int threads = 1; threads <= 3; threads++) {
+                rig r;
+                assert_true(rig_init(&r, NULL, threads));
+                float *y = lin_run(&r, &l, l.n, true, ACT_QUICK_GELU, LINEAR_BULK);
+                if (first) {
+                    same_bits("bulk", first, y, l.n * l.y_ld);
+                    free(y);
+                } else {
+                    check_truth(&l, y, true, ACT_QUICK_GELU, LINEAR_BULK);
+                    first = y;
+                }
+                rig_fini(&r);
+            }
+            free(first);
+            lin_free(&l);
+        }
+}
+
+/* Subnormals, infinities and NaN of f16 weights arrive as they are; NaN stays in its row. */
+static void test_special(void **state) {
+    (void)state;
+    rig r;
+    RIG_EACH(r, 2) {
+        enum { K = 19, OUT = 5 };
+        for (int64_t n = 1; n <= 21; n += 5) {
+            uint16_t w[OUT * K] = {0};
+            float *x = floats(n * K), *y = floats(n * OUT);
+            for (int64_t i = 0; i < n * K; i++) x[i] = 1.0f + (float)(i % K);
+            w[0 * K + 3] = 0x0001;  /* smallest subnormal, 2^-24 */
+            w[0 * K + 18] = 0x03FF; /* largest subnormal */
+            w[1 * K + 17] = 0x7C00; /* infinity */
+            w[2 * K + 2] = 0xFC00;  /* -infinity */
+            w[3 * K + 18] = 0x7E00; /* NaN */
+            w[4 * K + 0] = 0x8001;
+            if (n > 2) x[1 * K + 5] = NAN;
+            weight *wt = new_weight(&r, tensor_2d(w, DT_F16, OUT, K), WEIGHT_LINEAR);
+            op_linear(&r.c, tensor_2d(y, DT_F32, n, OUT), tensor_2d(x, DT_F32, n, K), wt, NULL, ACT_NONE, 0);
+            rig_ok(&r);
+            for (int64_t i = 0; i < n; i++) {
+                const float *o = y + i * OUT;
+                if (n > 2 && i == 1) {
+                    for (int j = 0; j < OUT; j++) assert_true(isnan(o[j]));
+                    continue;
+                }
+                near("subnormals", o[0], 4 * 0x1p-24 + 19 * 1023 * 0x1p-24, 0);
+                assert_true(isinf(o[1]) && o[1] > 0);
+                assert_true(isinf(o[2]) && o[2] < 0);
+                assert_true(isnan(o[3]));
+                near("negative subnormal", o[4], -0x1p-24, 0);
+            }
+            weight_free(wt);
+            free(x);
+            free(y);
+        }
+        rig_fini(&r);
+    }
+}
+
+static void test_empty_and_dry(void **state) {
+    (void)state;
+    rig r;
+    assert_true(rig_init(&r, NULL, 2));
+    float w[12] = {0};
+    weight *wt = new_weight(&r, tensor_2d(w, DT_F32, 3, 4), WEIGHT_LINEAR);
+    op_linear(&r.c, tensor_2d(NULL, DT_F32, 0, 3), tensor_2d(NULL, DT_F32, 0, 4), wt, NULL, ACT_NONE, 0);
+    rig_ok(&r);
+    r.c.dry = true;
+    op_linear(&r.c, tensor_2d(NULL, DT_F32, 7, 3), tensor_2d(NULL, DT_F32, 7, 4), wt, NULL, ACT_NONE, 0);
+    rig_ok(&r);
+    op_linear(&r.c, tensor_2d(NULL, DT_F32, 7, 3), tensor_2d(NULL, DT_F32, 7, 5), wt, NULL, ACT_NONE, 0);
+    assert_int_equal(r.c.st.code, ST_INTERNAL);
+    assert_non_null(strstr(r.c.st.msg, "expected 5"));
+    weight_free(wt);
+    rig_fini(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_truth), cmocka_unit_test(test_bits),
+                                       cmocka_unit_test(test_bulk_bits), cmocka_unit_test(test_special),
+                                       cmocka_unit_test(test_empty_and_dry)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
