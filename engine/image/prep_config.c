@@ -1,10 +1,10 @@
 /* prep_config.c - an image processor's JSON to a prep_spec.
  *
  * Thread: whoever loads a model. Owner of memory: nothing is kept; config stays the caller's.
- * A key with the value null takes the class's default, as in the library. Known keys whose value asks for
- * something that vlmd does not do are errors; unknown keys are warned about once a file. Source:
- * transformers 5.23 image_processing_utils.py and the Pillow classes. Tested by
- * tests/engine/image/test_prep.c. */
+ * A key with the value null is not the same as one left out: null switches a step off, or takes away what a
+ * step needs, as in the library. Known keys whose value asks for something that vlmd does not do are errors;
+ * unknown keys are warned about once a file. Source: transformers 5.23 image_processing_utils.py and the
+ * Pillow classes. Tested by tests/engine/image/test_prep.c. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +16,16 @@ enum { MAX_EDGE = 65536 };
 static const json_t *get(const json_t *config, const char *key) {
     const json_t *v = json_object_get(config, key);
     return json_is_null(v) ? NULL : v;
+}
+
+static bool is_null(const json_t *config, const char *key) {
+    return json_is_null(json_object_get(config, key));
+}
+
+/* For what a step that is switched on cannot do without. */
+static bool not_null(const json_t *config, const char *key, const char *step, status *st) {
+    if (!is_null(config, key)) return true;
+    return status_set(st, ST_INVALID, "%s: expected a value for %s, found null", key, step);
 }
 
 static const char *kind_of(const json_t *v) {
@@ -33,7 +43,7 @@ static const char *kind_of(const json_t *v) {
 
 static bool get_bool(const json_t *config, const char *key, bool otherwise, bool *out, status *st) {
     const json_t *v = get(config, key);
-    *out = otherwise;
+    *out = otherwise && !is_null(config, key);
     if (!v) return true;
     if (json_is_boolean(v))
         *out = json_is_true(v);
@@ -220,17 +230,20 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         !get_bool(config, "do_rescale", true, &do_rescale, st) ||
         !get_bool(config, "do_normalize", true, &do_normalize, st) ||
         !get_bool(config, "do_pad", false, &do_pad, st) ||
-        !get_bool(config, "default_to_square", class->square, &square, st) ||
+        !get_bool(config, "default_to_square", false, &square, st) ||
         !get_bool(config, "do_flip_channel_order", false, &flip, st) ||
         !get_bool(config, "do_image_splitting", false, &split, st) ||
         !get_bool(config, "use_square_size", false, &square_size, st))
         return false;
+    if (!get(config, "default_to_square")) square = class->square;
     if (flip) return status_set(st, ST_UNSUPPORTED, "do_flip_channel_order: true is not supported");
     if (split) return status_set(st, ST_UNSUPPORTED, "do_image_splitting: true is not supported");
     if (do_pad && !class->pads_square && get(config, "pad_size"))
         return status_set(st, ST_UNSUPPORTED, "do_pad with a pad_size is not supported");
 
     if (do_resize) {
+        if (!not_null(config, "size", "do_resize", st) || !not_null(config, "resample", "do_resize", st))
+            return false;
         const json_t *v = get(config, "size"), *filter = get(config, "resample");
         size_value size = {.shortest = class->shortest, .height = class->height, .width = class->width};
         if (square_size && class->shortest) {
@@ -250,6 +263,7 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         }
     }
     if (do_crop) {
+        if (!not_null(config, "crop_size", "do_center_crop", st)) return false;
         const json_t *v = get(config, "crop_size");
         size_value crop = {.height = class->crop, .width = class->crop};
         if (v && !read_size(v, "crop_size", true, &crop, st)) return false;
@@ -261,12 +275,16 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
     }
     out->rescale = 1;
     if (do_rescale) {
+        if (!not_null(config, "rescale_factor", "do_rescale", st)) return false;
         const json_t *v = get(config, "rescale_factor");
         if (v && !json_is_number(v))
             return status_set(st, ST_INVALID, "rescale_factor: expected a number, found %s", kind_of(v));
         out->rescale = (float)(v ? json_number_value(v) : class->rescale);
     }
     double mean[3], std[3];
+    if (do_normalize && (!not_null(config, "image_mean", "do_normalize", st) ||
+                         !not_null(config, "image_std", "do_normalize", st)))
+        return false;
     if (!triple(config, "image_mean", class->mean, mean, st) ||
         !triple(config, "image_std", class->std, std, st))
         return false;
@@ -279,7 +297,7 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
     if (do_pad && class->pads_square) {
         out->pad_square = true;
         for (int c = 0; c < 3; c++) {
-            double v = mean[c] * 255;
+            double v = is_null(config, "image_mean") ? 0 : mean[c] * 255;
             if (!(v > -1 && v < 256))
                 return status_set(st, ST_INVALID, "image_mean: expected 0 to 1 for do_pad, found %g",
                                   mean[c]);
