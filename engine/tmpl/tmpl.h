@@ -27,6 +27,9 @@ tmpl_forms tmpl_content_forms(const tmpl *t);
 /* A string in user_vars of the form { TMPL_MIXED: [ "user text", {"trusted": "<image>\n"}, ... ] } is one string
  * value whose parts differ in origin (for templates that take content as a string only). */
 #define TMPL_MIXED "\x01mixed"
+/* Whether a key anywhere in v begins with \x01: such JSON must be refused when it comes from a client, since its
+ * "trusted" parts would be trusted. v comes from a parser that bounds depth (jansson: 2048). */
+bool tmpl_json_has_mixed(const json_t *v);
 
 typedef struct tmpl_out {
     buf text;
