@@ -1,5 +1,5 @@
-/* ast.h - tokens and syntax tree of a template. Private to engine/tmpl; owned by the tmpl's pool, read-only after
- * the parse. */
+/* ast.h - tokens and syntax tree of a template. Private to engine/tmpl; owned by the tmpl's pool, read-only
+ * after the parse. */
 #ifndef VLMD_ENGINE_TMPL_AST_H
 #define VLMD_ENGINE_TMPL_AST_H
 
@@ -26,8 +26,8 @@ typedef enum token_type {
 typedef struct token {
     token_type type;
     int line;
-    int op;   /* T_OP: the character, or OP2 of two */
-    str *s;   /* T_DATA, T_NAME, T_STR */
+    int op; /* T_OP: the character, or OP2 of two */
+    str *s; /* T_DATA, T_NAME, T_STR */
     int64_t i;
     double f;
 } token;
@@ -143,7 +143,9 @@ bool skip_op(parser *p, int op);
 void expect_op(parser *p, int op);
 token *expect_name(parser *p);
 void parse_enter(parser *p);
-static inline void parse_leave(parser *p) { p->depth--; }
+static inline void parse_leave(parser *p) {
+    p->depth--;
+}
 
 node *parse_expression(parser *p);
 node *parse_tuple(parser *p, bool with_cond, bool parenthesised, const char *end_name);

@@ -1,6 +1,6 @@
-/* attr.c - obj.name, obj[key], obj[a:b:c], and which methods values have. The sandbox's rules: names that begin with
- * an underscore and methods that would change a list or dict give an undefined value that explains itself on use.
- * Source: Jinja's ImmutableSandboxedEnvironment. */
+/* attr.c - obj.name, obj[key], obj[a:b:c], and which methods values have. The sandbox's rules: names that
+ * begin with an underscore and methods that would change a list or dict give an undefined value that explains
+ * itself on use. Source: Jinja's ImmutableSandboxedEnvironment. */
 #include <string.h>
 
 #include "engine/tmpl/eval.h"
@@ -27,7 +27,8 @@ static val python_attr(env *e, val obj, str *name) {
         if (str_is(name, "caller")) return bool_val(d->uses_caller);
         if (str_is(name, "arguments")) {
             list *l = list_new(e, 0);
-            for (int i = 0; i < d->params.n; i++) list_push(e, l, str_val(e->run->t->syms[d->params.v[i]->sym]));
+            for (int i = 0; i < d->params.n; i++)
+                list_push(e, l, str_val(e->run->t->syms[d->params.v[i]->sym]));
             return tuple_val(l);
         }
         return MISSING_VAL;
@@ -55,7 +56,8 @@ static val python_attr(env *e, val obj, str *name) {
 static val no_attr(env *e, val obj, const str *name) {
     int n = (int)(name->n < 100 ? name->n : 100);
     if (name->n && name->p[0] == '_')
-        return undef_val(e, "access to attribute '%.*s' of '%s' object is unsafe.", n, name->p, type_name(obj));
+        return undef_val(e, "access to attribute '%.*s' of '%s' object is unsafe.", n, name->p,
+                         type_name(obj));
     return undef_val(e, "'%s object' has no attribute '%.*s'", type_name(obj), n, name->p);
 }
 
@@ -83,19 +85,23 @@ static val python_item(env *e, val obj, val key) {
 
 val get_attr(env *e, val obj, str *name) {
     val v = MISSING_VAL;
-    if (name->n == 0 || name->p[0] != '_') v = python_attr(e, obj, name);
-    else if (obj.t == V_UNDEF) fail_undef(e, obj);
+    if (name->n == 0 || name->p[0] != '_')
+        v = python_attr(e, obj, name);
+    else if (obj.t == V_UNDEF)
+        fail_undef(e, obj);
     if (v.t == V_MISSING) v = python_item(e, obj, str_val(name));
     return v.t == V_MISSING ? no_attr(e, obj, name) : v;
 }
 
 val get_item(env *e, val obj, val key) {
     val v = python_item(e, obj, key);
-    if (v.t == V_MISSING && key.t == V_STR && !(key.s->n && key.s->p[0] == '_')) v = python_attr(e, obj, key.s);
+    if (v.t == V_MISSING && key.t == V_STR && !(key.s->n && key.s->p[0] == '_'))
+        v = python_attr(e, obj, key.s);
     if (v.t != V_MISSING) return v;
     if (key.t == V_STR) return no_attr(e, obj, key.s);
     str *r = val_repr(e, key);
-    return undef_val(e, "%s object has no element %.*s", type_name(obj), (int)(r->n < 100 ? r->n : 100), r->p);
+    return undef_val(e, "%s object has no element %.*s", type_name(obj), (int)(r->n < 100 ? r->n : 100),
+                     r->p);
 }
 
 /* ---- slices ---- */
@@ -121,11 +127,13 @@ val get_slice(env *e, val obj, val start, val stop, val step) {
     if (slice_index(e, start, &a)) {
         if (a < 0) a += n;
         a = a < lo ? lo : a > hi ? hi : a;
-    } else a = by > 0 ? lo : hi;
+    } else
+        a = by > 0 ? lo : hi;
     if (slice_index(e, stop, &b)) {
         if (b < 0) b += n;
         b = b < lo ? lo : b > hi ? hi : b;
-    } else b = by > 0 ? hi : lo;
+    } else
+        b = by > 0 ? hi : lo;
     size_t count = 0;
     if (by > 0 && a < b) count = (size_t)((b - a - 1) / by) + 1;
     if (by < 0 && a > b) count = (size_t)((a - b - 1) / -by) + 1;
@@ -166,9 +174,15 @@ static val view_of(env *e, val self, const args *a, view_kind kind) {
     *v = (view){self.d, kind};
     return (val){.t = V_VIEW, .view = v};
 }
-static val dict_keys(env *e, val self, const args *a) { return view_of(e, self, a, VIEW_KEYS); }
-static val dict_values(env *e, val self, const args *a) { return view_of(e, self, a, VIEW_VALUES); }
-static val dict_items(env *e, val self, const args *a) { return view_of(e, self, a, VIEW_ITEMS); }
+static val dict_keys(env *e, val self, const args *a) {
+    return view_of(e, self, a, VIEW_KEYS);
+}
+static val dict_values(env *e, val self, const args *a) {
+    return view_of(e, self, a, VIEW_VALUES);
+}
+static val dict_items(env *e, val self, const args *a) {
+    return view_of(e, self, a, VIEW_ITEMS);
+}
 
 static val dict_get(env *e, val self, const args *a) {
     val v[2];
@@ -237,7 +251,10 @@ static val float_is_integer(env *e, val self, const args *a) {
 }
 
 const func *seq_method(vtype t, const str *name) {
-    static const func dicts[] = {{"get", dict_get}, {"items", dict_items}, {"keys", dict_keys}, {"values", dict_values},
+    static const func dicts[] = {{"get", dict_get},
+                                 {"items", dict_items},
+                                 {"keys", dict_keys},
+                                 {"values", dict_values},
                                  {"copy", dict_copy}};
     static const func lists[] = {{"count", seq_count}, {"index", seq_index}, {"copy", list_copy}};
     static const func tuples[] = {{"count", seq_count}, {"index", seq_index}};
@@ -261,7 +278,8 @@ const func *seq_method(vtype t, const str *name) {
 
 bool is_mutator(vtype t, const str *name) {
     static const char *const dicts[] = {"clear", "pop", "popitem", "setdefault", "update"};
-    static const char *const lists[] = {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"};
+    static const char *const lists[] = {"append", "clear", "pop",    "reverse",
+                                        "insert", "sort",  "extend", "remove"};
     if (t == V_DICT)
         for (size_t i = 0; i < ARRAY_LEN(dicts); i++)
             if (str_is(name, dicts[i])) return true;

@@ -1,19 +1,21 @@
-/* call.c - calling values, binding arguments, and the global functions. Source: Jinja 3.1 and what transformers adds
- * to its environment (raise_exception, strftime_now). Memory is the env's. */
+/* call.c - calling values, binding arguments, and the global functions. Source: Jinja 3.1 and what
+ * transformers adds to its environment (raise_exception, strftime_now). Memory is the env's. */
 #include <string.h>
 #include <sys/time.h>
 #include <time.h>
 
 #include "engine/tmpl/eval.h"
 
-void bind_args(env *e, const char *fn, const args *a, const char *const *names, size_t n_req, size_t n_max, val *out) {
+void bind_args(env *e, const char *fn, const args *a, const char *const *names, size_t n_req, size_t n_max,
+               val *out) {
     for (size_t i = 0; i < n_max; i++) out[i] = i < a->n ? a->v[i] : MISSING_VAL;
     if (a->n > n_max) fail(e, "%s() takes at most %zu argument(s), got %zu", fn, n_max, a->n);
     for (size_t k = 0; k < a->n_kw; k++) {
         size_t i = 0;
         while (names && i < n_max && !str_is(a->kw[k].name, names[i])) i++;
         if (!names || i == n_max)
-            fail(e, "%s() got an unexpected keyword argument '%.*s'", fn, (int)a->kw[k].name->n, a->kw[k].name->p);
+            fail(e, "%s() got an unexpected keyword argument '%.*s'", fn, (int)a->kw[k].name->n,
+                 a->kw[k].name->p);
         if (out[i].t != V_MISSING) fail(e, "%s() got multiple values for argument '%s'", fn, names[i]);
         out[i] = a->kw[k].v;
     }
@@ -92,7 +94,8 @@ static val fn_range(env *e, val self, const args *a) {
     if (r->step > 0 && r->stop > r->start) gap = (uint64_t)r->stop - (uint64_t)r->start;
     if (r->step < 0 && r->stop < r->start) gap = (uint64_t)r->start - (uint64_t)r->stop;
     uint64_t n = gap ? (gap - 1) / by + 1 : 0;
-    if (n > MAX_RANGE) fail(e, "Range too big. The sandbox blocks ranges larger than MAX_RANGE (%d).", MAX_RANGE);
+    if (n > MAX_RANGE)
+        fail(e, "Range too big. The sandbox blocks ranges larger than MAX_RANGE (%d).", MAX_RANGE);
     r->n = (size_t)n;
     return (val){.t = V_RANGE, .r = r};
 }
@@ -107,7 +110,8 @@ static dict *dict_from(env *e, const args *a, const char *who) {
         iter *it = iter_of(e, a->v[0]);
         val pair;
         while (iter_next(e, it, &pair)) {
-            if (!val_iterable(pair)) fail(e, "cannot convert dictionary update sequence element to a sequence");
+            if (!val_iterable(pair))
+                fail(e, "cannot convert dictionary update sequence element to a sequence");
             list *l = val_list(e, pair);
             if (l->n != 2) fail(e, "dictionary update sequence element has length %zu; 2 is required", l->n);
             dict_put(e, d, l->v[0], l->v[1]);
@@ -207,9 +211,14 @@ static val fn_strftime_now(env *e, val self, const args *a) {
 
 const func *find_global(const str *name) {
     static const func all[] = {
-        {"range", fn_range},   {"dict", fn_dict},     {"namespace", fn_namespace},
-        {"joiner", fn_joiner}, {"cycler", fn_cycler}, {"lipsum", fn_lipsum},
-        {"raise_exception", fn_raise_exception},      {"strftime_now", fn_strftime_now},
+        {"range", fn_range},
+        {"dict", fn_dict},
+        {"namespace", fn_namespace},
+        {"joiner", fn_joiner},
+        {"cycler", fn_cycler},
+        {"lipsum", fn_lipsum},
+        {"raise_exception", fn_raise_exception},
+        {"strftime_now", fn_strftime_now},
     };
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         if (str_is(name, all[i].name)) return &all[i];

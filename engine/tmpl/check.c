@@ -1,5 +1,5 @@
-/* check.c - what can be told about a template before it runs: unknown filters and tests, break outside a loop,
- * which special names a macro uses. Runs once, at the end of the parse. */
+/* check.c - what can be told about a template before it runs: unknown filters and tests, break outside a
+ * loop, which special names a macro uses. Runs once, at the end of the parse. */
 #include "engine/tmpl/ast.h"
 
 /* Calls fn for the direct children of x, in source order as Jinja's tree has it. */
@@ -79,8 +79,10 @@ static void check_macro(checker *c, node *x) {
     int explicit_caller = -1;
     for (int i = 0; i < x->params.n; i++) {
         int sym = x->params.v[i]->sym;
-        if (sym == SYM_CALLER) explicit_caller = i;
-        else if (sym < N_FIXED_SYMS) s.open[sym] = false;
+        if (sym == SYM_CALLER)
+            explicit_caller = i;
+        else if (sym < N_FIXED_SYMS)
+            s.open[sym] = false;
     }
     for (int i = 0; i < x->body.n; i++) find_special(x->body.v[i], &s);
     if (explicit_caller >= 0 && s.used[SYM_CALLER] && explicit_caller < x->params.n - x->defaults.n) {
@@ -101,7 +103,8 @@ static void check_node(node *x, void *ctx) {
     c->e->line = x->line;
     switch (x->kind) {
     case N_FILTER:
-        if (!c->soft && !find_filter(x->name)) fail(c->e, "no filter named '%.*s'", (int)x->name->n, x->name->p);
+        if (!c->soft && !find_filter(x->name))
+            fail(c->e, "no filter named '%.*s'", (int)x->name->n, x->name->p);
         break;
     case N_TEST:
         if (!c->soft && !find_test(x->name)) fail(c->e, "no test named '%.*s'", (int)x->name->n, x->name->p);
@@ -116,9 +119,7 @@ static void check_node(node *x, void *ctx) {
     case N_MACRO:
     case N_CALLBLOCK: check_macro(c, x); return;
     case N_GENERATION: in.in_loop = in.soft = false; break;
-    case N_BLOCK:
-        in = (checker){.e = c->e};
-        break;
+    case N_BLOCK: in = (checker){.e = c->e}; break;
     case N_SET:
     case N_SETBLOCK: check_target(c, x->a); break;
     case N_WITH:

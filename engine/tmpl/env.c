@@ -1,4 +1,5 @@
-/* env.c - memory, bounds and failure of one parse or render. See value.h. One thread; the pool owns everything. */
+/* env.c - memory, bounds and failure of one parse or render. See value.h. One thread; the pool owns
+ * everything. */
 #include <stdio.h>
 #include <string.h>
 
@@ -26,8 +27,10 @@ _Noreturn void env_raise(env *e, status_code code, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(msg, sizeof msg, fmt, ap);
     va_end(ap);
-    if (code == ST_INVALID && e->line > 0) status_set(e->st, code, "chat template, line %d: %s", e->line, msg);
-    else status_set(e->st, code, "%s", msg);
+    if (code == ST_INVALID && e->line > 0)
+        status_set(e->st, code, "chat template, line %d: %s", e->line, msg);
+    else
+        status_set(e->st, code, "%s", msg);
     longjmp(e->on_error, 1);
 }
 

@@ -44,8 +44,8 @@ static val namespace_attrs(env *e, frame *f, const node *target) {
     val ns = lookup(e, f, target->sym);
     if (ns.t != V_NS) fail(e, "cannot assign attribute on non-namespace object");
     if (target->name->p[0] == '_')
-        fail(e, "names that begin with an underscore cannot be stored on a namespace ('%.*s')", (int)target->name->n,
-             target->name->p);
+        fail(e, "names that begin with an underscore cannot be stored on a namespace ('%.*s')",
+             (int)target->name->n, target->name->p);
     return ns;
 }
 
@@ -198,18 +198,15 @@ static val eval_node(env *e, frame *f, const node *x) {
         e->line = x->line;
         return num_binary(e, x->op, v, w);
     case N_CONCAT: return eval_concat(e, f, x);
-    case N_AND:
-        v = eval(e, f, x->a);
-        return val_truth(e, v) ? eval(e, f, x->b) : v;
-    case N_OR:
-        v = eval(e, f, x->a);
-        return val_truth(e, v) ? v : eval(e, f, x->b);
+    case N_AND: v = eval(e, f, x->a); return val_truth(e, v) ? eval(e, f, x->b) : v;
+    case N_OR: v = eval(e, f, x->a); return val_truth(e, v) ? v : eval(e, f, x->b);
     case N_COMPARE: return eval_compare(e, f, x);
     case N_COND:
         if (val_truth(e, eval(e, f, x->b))) return eval(e, f, x->a);
         if (x->c) return eval(e, f, x->c);
-        return undef_val(e, "the inline if-expression on line %d evaluated to false and no else section was defined.",
-                         x->line);
+        return undef_val(
+            e, "the inline if-expression on line %d evaluated to false and no else section was defined.",
+            x->line);
     case N_ATTR:
         v = eval(e, f, x->a);
         e->line = x->line;

@@ -51,7 +51,7 @@ val apply_filters(env *e, frame *f, const node *x, val body); /* the filter chai
 
 val macro_value(env *e, frame *f, const node *def);
 val call_macro(env *e, const macro *m, const args *a);
-val call_loop(env *e, loop *l, const args *a); /* loop(children) of a recursive loop */
+val call_loop(env *e, loop *l, const args *a);   /* loop(children) of a recursive loop */
 val loop_attr(env *e, loop *l, const str *name); /* V_MISSING: no such attribute */
 void exec_for(env *e, frame *f, const node *x, sb *out);
 

@@ -1,5 +1,6 @@
 /* exec.c - statements. See eval.h. Output goes to a builder, so that captured text keeps its origin.
- * Source: Jinja 3.1's compiler for what has a scope of its own: loops, macros, with, set, call and filter blocks. */
+ * Source: Jinja 3.1's compiler for what has a scope of its own: loops, macros, with, set, call and filter
+ * blocks. */
 #include <string.h>
 
 #include "engine/tmpl/eval.h"
@@ -67,9 +68,7 @@ static flow exec_one(env *e, frame *f, const node *x, sb *out) {
         return how;
     }
     case N_WITH: return exec_with(e, f, x, out);
-    case N_BLOCK:
-        sb_str(out, capture(e, x->flag ? f : e->run->root, &x->body, &how));
-        return FLOW_ON;
+    case N_BLOCK: sb_str(out, capture(e, x->flag ? f : e->run->root, &x->body, &how)); return FLOW_ON;
     case N_GENERATION: sb_str(out, capture(e, f, &x->body, NULL)); return FLOW_ON;
     case N_BREAK: return FLOW_BREAK;
     case N_CONTINUE: return FLOW_CONTINUE;
@@ -120,7 +119,8 @@ static bool loop_next(env *e, loop *l) {
         if (l->at_end) return false;
         v = l->after;
         l->peeked = false;
-    } else if (!iter_next(e, l->it, &v)) return false;
+    } else if (!iter_next(e, l->it, &v))
+        return false;
     if (l->started) l->index0++;
     l->started = true;
     l->before = l->current;
@@ -182,7 +182,8 @@ void exec_for(env *e, frame *f, const node *x, sb *out) {
 val call_loop(env *e, loop *l, const args *a) {
     if (!l->recursive) fail(e, "The loop must have the 'recursive' marker to be called recursively.");
     if (a->n != 1 || a->n_kw) fail(e, "loop() takes exactly one argument");
-    if (++e->calls > e->max_calls) fail(e, "loops and macros call each other more than %d levels deep", e->max_calls);
+    if (++e->calls > e->max_calls)
+        fail(e, "loops and macros call each other more than %d levels deep", e->max_calls);
     sb b = sb_new(e);
     run_loop(e, l->scope, l->recursive, a->v[0], l->depth0 + 1, &b);
     e->calls--;
@@ -241,7 +242,8 @@ val call_macro(env *e, const macro *m, const args *a) {
     const node *d = m->def;
     const char *name = d->name ? d->name->p : "caller";
     int name_n = d->name ? (int)d->name->n : 6;
-    if (++e->calls > e->max_calls) fail(e, "loops and macros call each other more than %d levels deep", e->max_calls);
+    if (++e->calls > e->max_calls)
+        fail(e, "loops and macros call each other more than %d levels deep", e->max_calls);
     frame *f = frame_new(e, m->scope);
     bool *used = env_array(e, a->n_kw + 1, sizeof *used);
     memset(used, 0, (a->n_kw + 1) * sizeof *used);
@@ -251,7 +253,8 @@ val call_macro(env *e, const macro *m, const args *a) {
         const str *pname = e->run->t->syms[p->sym];
         val v = MISSING_VAL;
         if (p->sym == SYM_CALLER) has_caller_param = true;
-        if ((size_t)i < a->n) v = a->v[i];
+        if ((size_t)i < a->n)
+            v = a->v[i];
         else
             for (size_t k = 0; k < a->n_kw; k++)
                 if (!used[k] && str_eq(a->kw[k].name, pname)) {
@@ -261,7 +264,8 @@ val call_macro(env *e, const macro *m, const args *a) {
         int dflt = i - (d->params.n - d->defaults.n);
         if (v.t == V_MISSING && dflt >= 0) v = eval(e, f, d->defaults.v[dflt]);
         if (v.t == V_MISSING)
-            v = undef_val(e, "parameter '%.*s' was not provided", (int)(pname->n < 200 ? pname->n : 200), pname->p);
+            v = undef_val(e, "parameter '%.*s' was not provided", (int)(pname->n < 200 ? pname->n : 200),
+                          pname->p);
         frame_set(e, f, p->sym, v);
     }
     if (d->uses_caller && !has_caller_param) {

@@ -12,10 +12,10 @@ static val no_args(env *e, const char *fn, const args *a) {
     return NONE_VAL;
 }
 
-#define CASE_FILTER(name, op)                                                                                  \
-    static val f_##name(env *e, val v, const args *a) {                                                        \
-        no_args(e, #name, a);                                                                                  \
-        return str_val(str_case(e, val_str(e, v), op));                                                        \
+#define CASE_FILTER(name, op)                                                                                \
+    static val f_##name(env *e, val v, const args *a) {                                                      \
+        no_args(e, #name, a);                                                                                \
+        return str_val(str_case(e, val_str(e, v), op));                                                      \
     }
 CASE_FILTER(upper, CASE_UPPER)
 CASE_FILTER(lower, CASE_LOWER)
@@ -34,8 +34,10 @@ static val f_title(env *e, val v, const args *a) {
         for (; i < s->n; i += k) {
             k = (size_t)str_char(s, i, &cp);
             bool is_sep = uc_space(cp) || cp == '-' || cp == '(' || cp == '{' || cp == '[' || cp == '<';
-            if (i == from) sep = is_sep;
-            else if (is_sep != sep) break;
+            if (i == from)
+                sep = is_sep;
+            else if (is_sep != sep)
+                break;
         }
         size_t first = (size_t)str_char(s, from, &cp);
         sb_str(&b, str_case(e, str_sub(e, s, from, from + first), CASE_UPPER));
@@ -89,7 +91,8 @@ static val f_default(env *e, val v, const args *a) {
     static const char *const names[] = {"default_value", "boolean"};
     val x[2];
     bind_args(e, "default", a, names, 0, 2, x);
-    if (v.t == V_UNDEF || (val_truth(e, x[1]) && !val_truth(e, v))) return x[0].t == V_MISSING ? lit_val(e, "") : x[0];
+    if (v.t == V_UNDEF || (val_truth(e, x[1]) && !val_truth(e, v)))
+        return x[0].t == V_MISSING ? lit_val(e, "") : x[0];
     return v;
 }
 
@@ -111,7 +114,8 @@ static val f_indent(env *e, val v, const args *a) {
     val x[3];
     bind_args(e, "indent", a, names, 0, 3, x);
     str *pad;
-    if (x[0].t == V_STR) pad = x[0].s;
+    if (x[0].t == V_STR)
+        pad = x[0].s;
     else {
         sb p = sb_new(e);
         int64_t n = x[0].t == V_MISSING ? 4 : need_int(e, x[0], "the width");
@@ -139,7 +143,8 @@ static val f_truncate(env *e, val v, const args *a) {
     int64_t len = x[0].t == V_MISSING ? 255 : need_int(e, x[0], "the length");
     str *end = x[2].t == V_MISSING ? str_lit(e, "...") : need_str(e, x[2], "end");
     int64_t leeway = x[3].t == V_MISSING || x[3].t == V_NONE ? 5 : need_int(e, x[3], "leeway");
-    if (len < (int64_t)str_len(e, end)) fail(e, "expected length >= %zu, got %lld", str_len(e, end), (long long)len);
+    if (len < (int64_t)str_len(e, end))
+        fail(e, "expected length >= %zu, got %lld", str_len(e, end), (long long)len);
     if (leeway < 0) fail(e, "expected leeway >= 0, got %lld", (long long)leeway);
     if (v.t == V_UNDEF) return v;
     str *s = need_str(e, v, "the value of truncate");
@@ -199,7 +204,8 @@ static val f_striptags(env *e, val v, const args *a) {
         sb_str(&b, words->v[i].s);
     }
     s = sb_done(&b);
-    static const char *const ents[][2] = {{"&lt;", "<"}, {"&gt;", ">"}, {"&#34;", "\""}, {"&quot;", "\""}, {"&#39;", "'"}, {"&amp;", "&"}};
+    static const char *const ents[][2] = {{"&lt;", "<"},    {"&gt;", ">"},  {"&#34;", "\""},
+                                          {"&quot;", "\""}, {"&#39;", "'"}, {"&amp;", "&"}};
     for (size_t i = 0; i < ARRAY_LEN(ents); i++) {
         str *from = str_lit(e, ents[i][0]);
         if (str_find(e, s, from, 0, s->n) == SIZE_MAX) continue;
@@ -222,7 +228,10 @@ static val f_int(env *e, val v, const args *a) {
     double f;
     if (v.t == V_UNDEF) fail_undef(e, v);
     if (is_intlike(v)) return int_val(as_int(v));
-    if (v.t == V_FLOAT) return isfinite(v.f) ? float_to_int(e, v.f) : isnan(v.f) ? dflt : (fail(e, "cannot convert float infinity to integer"), dflt);
+    if (v.t == V_FLOAT)
+        return isfinite(v.f) ? float_to_int(e, v.f)
+               : isnan(v.f)  ? dflt
+                             : (fail(e, "cannot convert float infinity to integer"), dflt);
     if (v.t != V_STR) return dflt;
     if (base >= 0 && base != 1 && base <= 36 && parse_int_text(v.s, (int)base, &i, &over)) return int_val(i);
     if (over) fail(e, "an integer does not fit 64 bits");
@@ -254,7 +263,8 @@ static val f_round(env *e, val v, const args *a) {
     bind_args(e, "round", a, names, 0, 2, x);
     str *how = x[1].t == V_MISSING ? str_lit(e, "common") : need_str(e, x[1], "method");
     bool up = str_is(how, "ceil");
-    if (!up && !str_is(how, "floor") && !str_is(how, "common")) fail(e, "method must be common, ceil or floor");
+    if (!up && !str_is(how, "floor") && !str_is(how, "common"))
+        fail(e, "method must be common, ceil or floor");
     if (str_is(how, "common") && x[0].t == V_NONE) return num_round(e, v, 0, false);
     int64_t prec = x[0].t == V_MISSING ? 0 : need_int(e, x[0], "precision");
     if (str_is(how, "common")) return num_round(e, v, prec, true);
@@ -272,17 +282,21 @@ static val f_filesizeformat(env *e, val v, const args *a) {
     val x;
     bind_args(e, "filesizeformat", a, names, 0, 1, &x);
     double bytes;
-    if (is_number(v)) bytes = as_float(v);
-    else if (v.t != V_STR || !parse_float_text(e, v.s, &bytes)) fail(e, "could not convert to float");
+    if (is_number(v))
+        bytes = as_float(v);
+    else if (v.t != V_STR || !parse_float_text(e, v.s, &bytes))
+        fail(e, "could not convert to float");
     bool bin = val_truth(e, x);
     double base = bin ? 1024 : 1000, u = base;
     char t[400];
     if (bytes == 1) return lit_val(e, "1 Byte");
-    if (bytes < base) snprintf(t, sizeof t, "%lld Bytes", (long long)bytes);
+    if (bytes < base)
+        snprintf(t, sizeof t, "%lld Bytes", (long long)bytes);
     else {
         size_t i = 0;
         for (u = base * base; i < 7 && bytes >= u; i++) u *= base;
-        snprintf(t, sizeof t, "%.1f %c%s", base * bytes / u, bin && unit[i] == 'k' ? 'K' : unit[i], bin ? "iB" : "B");
+        snprintf(t, sizeof t, "%.1f %c%s", base * bytes / u, bin && unit[i] == 'k' ? 'K' : unit[i],
+                 bin ? "iB" : "B");
     }
     return str_val(str_copy(e, t, strlen(t), false));
 }
@@ -293,10 +307,13 @@ static val f_tojson(env *e, val v, const args *a) {
     static const char *const names[] = {"ensure_ascii", "indent", "separators", "sort_keys"};
     val x[4];
     bind_args(e, "tojson", a, names, 0, 4, x);
-    json_style style = {.ensure_ascii = val_truth(e, x[0]), .sort_keys = val_truth(e, x[3]),
-                        .item_sep = str_lit(e, ", "), .key_sep = str_lit(e, ": ")};
+    json_style style = {.ensure_ascii = val_truth(e, x[0]),
+                        .sort_keys = val_truth(e, x[3]),
+                        .item_sep = str_lit(e, ", "),
+                        .key_sep = str_lit(e, ": ")};
     if (x[1].t != V_MISSING && x[1].t != V_NONE) {
-        if (x[1].t == V_STR) style.indent = x[1].s;
+        if (x[1].t == V_STR)
+            style.indent = x[1].s;
         else {
             sb p = sb_new(e);
             int64_t n = need_int(e, x[1], "indent");
@@ -320,9 +337,12 @@ static val f_tojson(env *e, val v, const args *a) {
 static void put_quoted(sb *b, const str *s, bool query) {
     for (size_t i = 0; i < s->n; i++) {
         char c = s->p[i], t[4];
-        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("_.-~", c)) || (c == '/' && !query);
-        if (plain) sb_sub(b, s, i, i + 1);
-        else if (c == ' ' && query) sb_add(b, "+", 1, str_user_at(s, i));
+        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                     (c && strchr("_.-~", c)) || (c == '/' && !query);
+        if (plain)
+            sb_sub(b, s, i, i + 1);
+        else if (c == ' ' && query)
+            sb_add(b, "+", 1, str_user_at(s, i));
         else {
             snprintf(t, sizeof t, "%%%02X", (unsigned char)c);
             sb_add(b, t, 3, str_user_at(s, i));
@@ -368,7 +388,8 @@ static val f_xmlattr(env *e, val v, const args *a) {
         if (w.t == V_NONE || w.t == V_UNDEF) continue;
         str *name = need_str(e, k, "an attribute name");
         for (size_t j = 0; j < name->n; j++)
-            if (name->p[j] && strchr(" \t\n\r\f\v/>=", name->p[j])) fail(e, "Invalid character in attribute name");
+            if (name->p[j] && strchr(" \t\n\r\f\v/>=", name->p[j]))
+                fail(e, "Invalid character in attribute name");
         if (b.n || space) sb_puts(&b, " ");
         sb_str(&b, str_html_escape(e, name));
         sb_puts(&b, "=\"");
@@ -398,7 +419,8 @@ static val f_attr(env *e, val v, const args *a) {
     str *name = need_str(e, x, "the attribute's name");
     val r = get_attr(e, v, name);
     if (v.t == V_DICT && r.t != V_METHOD && r.t != V_UNDEF) /* only attributes, no items */
-        return undef_val(e, "'dict object' has no attribute '%.*s'", (int)(name->n < 100 ? name->n : 100), name->p);
+        return undef_val(e, "'dict object' has no attribute '%.*s'", (int)(name->n < 100 ? name->n : 100),
+                         name->p);
     return r;
 }
 
@@ -416,17 +438,38 @@ static val f_refused(env *e, val v, const args *a) {
 }
 
 static const filter FILTERS[] = {
-    {"trim", f_trim},         {"tojson", f_tojson},           {"default", f_default},
-    {"d", f_default},         {"upper", f_upper},             {"lower", f_lower},
-    {"replace", f_replace},   {"string", f_string},           {"safe", f_safe},
-    {"escape", f_escape},     {"e", f_escape},                {"forceescape", f_forceescape},
-    {"title", f_title},       {"capitalize", f_capitalize},   {"center", f_center},
-    {"indent", f_indent},     {"truncate", f_truncate},       {"wordcount", f_wordcount},
-    {"int", f_int},           {"float", f_float},             {"abs", f_abs},
-    {"round", f_round},       {"urlencode", f_urlencode},     {"xmlattr", f_xmlattr},
-    {"format", f_format},     {"attr", f_attr},               {"striptags", f_striptags},
-    {"pprint", f_pprint},     {"filesizeformat", f_filesizeformat},
-    {"random", f_refused},    {"urlize", f_refused},          {"wordwrap", f_refused},
+    {"trim", f_trim},
+    {"tojson", f_tojson},
+    {"default", f_default},
+    {"d", f_default},
+    {"upper", f_upper},
+    {"lower", f_lower},
+    {"replace", f_replace},
+    {"string", f_string},
+    {"safe", f_safe},
+    {"escape", f_escape},
+    {"e", f_escape},
+    {"forceescape", f_forceescape},
+    {"title", f_title},
+    {"capitalize", f_capitalize},
+    {"center", f_center},
+    {"indent", f_indent},
+    {"truncate", f_truncate},
+    {"wordcount", f_wordcount},
+    {"int", f_int},
+    {"float", f_float},
+    {"abs", f_abs},
+    {"round", f_round},
+    {"urlencode", f_urlencode},
+    {"xmlattr", f_xmlattr},
+    {"format", f_format},
+    {"attr", f_attr},
+    {"striptags", f_striptags},
+    {"pprint", f_pprint},
+    {"filesizeformat", f_filesizeformat},
+    {"random", f_refused},
+    {"urlize", f_refused},
+    {"wordwrap", f_refused},
 };
 
 func_fn find_filter(const str *name) {

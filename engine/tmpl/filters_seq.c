@@ -1,5 +1,6 @@
-/* filters_seq.c - filters over sequences: map, select, sort, groupby and their kin. Those that Jinja writes as
- * generators are lazy here too, since templates can tell. Memory is the env's. Source: Jinja 3.1's filters. */
+/* filters_seq.c - filters over sequences: map, select, sort, groupby and their kin. Those that Jinja writes
+ * as generators are lazy here too, since templates can tell. Memory is the env's. Source: Jinja 3.1's
+ * filters. */
 #include <string.h>
 
 #include "engine/tmpl/filters.h"
@@ -36,7 +37,9 @@ val attr_walk(env *e, val item, const list *parts, val dflt) {
     return item;
 }
 
-static val ignore_case(env *e, val v) { return v.t == V_STR ? str_val(str_case(e, v.s, CASE_LOWER)) : v; }
+static val ignore_case(env *e, val v) {
+    return v.t == V_STR ? str_val(str_case(e, v.s, CASE_LOWER)) : v;
+}
 
 /* The items of v to compare by: an attribute of each, in lower case unless asked otherwise. */
 static val key_of(env *e, val item, const list *parts, val dflt, bool case_sensitive) {
@@ -60,7 +63,8 @@ typedef struct lazy {
     list *all;
 } lazy;
 
-static iter *lazy_iter(env *e, bool (*next)(env *e, iter *it, val *out), val src, const args *a, lazy **state) {
+static iter *lazy_iter(env *e, bool (*next)(env *e, iter *it, val *out), val src, const args *a,
+                       lazy **state) {
     lazy *z = env_alloc(e, sizeof *z);
     iter *it = env_alloc(e, sizeof *it);
     z->src = src;
@@ -84,9 +88,12 @@ static bool map_start(env *e, iter *it) {
     for (size_t k = 0; k < z->a.n_kw; k++) has_attr |= str_is(z->a.kw[k].name, "attribute");
     if (z->a.n == 0 && has_attr) {
         for (size_t k = 0; k < z->a.n_kw; k++) {
-            if (str_is(z->a.kw[k].name, "attribute")) z->parts = attr_parts(e, z->a.kw[k].v);
-            else if (str_is(z->a.kw[k].name, "default")) z->dflt = z->a.kw[k].v;
-            else fail(e, "Unexpected keyword argument '%.*s'", (int)z->a.kw[k].name->n, z->a.kw[k].name->p);
+            if (str_is(z->a.kw[k].name, "attribute"))
+                z->parts = attr_parts(e, z->a.kw[k].v);
+            else if (str_is(z->a.kw[k].name, "default"))
+                z->dflt = z->a.kw[k].v;
+            else
+                fail(e, "Unexpected keyword argument '%.*s'", (int)z->a.kw[k].name->n, z->a.kw[k].name->p);
         }
     } else {
         if (z->a.n == 0) fail(e, "map requires a filter argument");
@@ -152,10 +159,18 @@ static val select_with(env *e, val v, const args *a, bool by_attr, bool negate) 
     z->negate = negate;
     return iter_val(it);
 }
-static val f_select(env *e, val v, const args *a) { return select_with(e, v, a, false, false); }
-static val f_reject(env *e, val v, const args *a) { return select_with(e, v, a, false, true); }
-static val f_selectattr(env *e, val v, const args *a) { return select_with(e, v, a, true, false); }
-static val f_rejectattr(env *e, val v, const args *a) { return select_with(e, v, a, true, true); }
+static val f_select(env *e, val v, const args *a) {
+    return select_with(e, v, a, false, false);
+}
+static val f_reject(env *e, val v, const args *a) {
+    return select_with(e, v, a, false, true);
+}
+static val f_selectattr(env *e, val v, const args *a) {
+    return select_with(e, v, a, true, false);
+}
+static val f_rejectattr(env *e, val v, const args *a) {
+    return select_with(e, v, a, true, true);
+}
 
 static bool next_unique(env *e, iter *it, val *out) {
     lazy *z = it->state;
@@ -372,7 +387,8 @@ static val f_sort(env *e, val v, const args *a) {
         args one = {.v = &comma, .n = 1};
         list *attrs = str_method(str_lit(e, "split"))->fn(e, x[2], &one).l;
         for (size_t i = 0; i < attrs->n; i++) list_push(e, s.attrs, list_val(attr_parts(e, attrs->v[i])));
-    } else list_push(e, s.attrs, list_val(attr_parts(e, x[2])));
+    } else
+        list_push(e, s.attrs, list_val(attr_parts(e, x[2])));
     list *l = val_list(e, v);
     keyed *k = sort_keyed(e, l, multi_key, &s, val_truth(e, x[0]));
     for (size_t i = 0; i < l->n; i++) l->v[i] = k[i].item;
@@ -391,8 +407,10 @@ static val f_dictsort(env *e, val v, const args *a) {
     bind_args(e, "dictsort", a, names, 0, 3, x);
     sort_by s = {.case_sensitive = val_truth(e, x[0])};
     if (x[1].t != V_MISSING) {
-        if (x[1].t == V_STR && str_is(x[1].s, "value")) s.pos = 1;
-        else if (x[1].t != V_STR || !str_is(x[1].s, "key")) fail(e, "You can only sort by either \"key\" or \"value\"");
+        if (x[1].t == V_STR && str_is(x[1].s, "value"))
+            s.pos = 1;
+        else if (x[1].t != V_STR || !str_is(x[1].s, "key"))
+            fail(e, "You can only sort by either \"key\" or \"value\"");
     }
     if (v.t == V_UNDEF) fail_undef(e, v);
     if (v.t != V_DICT) fail(e, "dictsort needs a dict, not %s", type_name(v));
@@ -443,8 +461,12 @@ static val extreme(env *e, val v, const args *a, const char *fn, bool max) {
     }
     return best.t == V_MISSING ? undef_val(e, "No aggregated item, sequence was empty.") : best;
 }
-static val f_min(env *e, val v, const args *a) { return extreme(e, v, a, "min", false); }
-static val f_max(env *e, val v, const args *a) { return extreme(e, v, a, "max", true); }
+static val f_min(env *e, val v, const args *a) {
+    return extreme(e, v, a, "min", false);
+}
+static val f_max(env *e, val v, const args *a) {
+    return extreme(e, v, a, "max", true);
+}
 
 static val f_sum(env *e, val v, const args *a) {
     static const char *const names[] = {"attribute", "start"};
@@ -474,10 +496,27 @@ static val f_join(env *e, val v, const args *a) {
 }
 
 const filter SEQ_FILTERS[] = {
-    {"map", f_map},         {"select", f_select}, {"reject", f_reject},     {"selectattr", f_selectattr},
-    {"unique", f_unique},   {"batch", f_batch},   {"slice", f_slice},       {"rejectattr", f_rejectattr},
-    {"items", f_items},     {"first", f_first},   {"last", f_last},         {"list", f_list},
-    {"reverse", f_reverse}, {"length", f_length}, {"count", f_length},      {"sort", f_sort},
-    {"groupby", f_groupby}, {"min", f_min},       {"dictsort", f_dictsort}, {"max", f_max},
-    {"sum", f_sum},         {"join", f_join},     {NULL, NULL},
+    {"map", f_map},
+    {"select", f_select},
+    {"reject", f_reject},
+    {"selectattr", f_selectattr},
+    {"unique", f_unique},
+    {"batch", f_batch},
+    {"slice", f_slice},
+    {"rejectattr", f_rejectattr},
+    {"items", f_items},
+    {"first", f_first},
+    {"last", f_last},
+    {"list", f_list},
+    {"reverse", f_reverse},
+    {"length", f_length},
+    {"count", f_length},
+    {"sort", f_sort},
+    {"groupby", f_groupby},
+    {"min", f_min},
+    {"dictsort", f_dictsort},
+    {"max", f_max},
+    {"sum", f_sum},
+    {"join", f_join},
+    {NULL, NULL},
 };

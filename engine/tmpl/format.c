@@ -62,9 +62,12 @@ static void pad_out(sb *out, str *body, const spec *sp, size_t sign_n, bool zero
 }
 
 static void put_sign(sb *b, bool negative, const spec *sp) {
-    if (negative) sb_puts(b, "-");
-    else if (sp->plus) sb_puts(b, "+");
-    else if (sp->space) sb_puts(b, " ");
+    if (negative)
+        sb_puts(b, "-");
+    else if (sp->plus)
+        sb_puts(b, "+");
+    else if (sp->space)
+        sb_puts(b, " ");
 }
 
 static void format_int(sb *out, val v, char conv, const spec *sp) {
@@ -75,10 +78,14 @@ static void format_int(sb *out, val v, char conv, const spec *sp) {
     uint64_t mag = i < 0 ? 0 - (uint64_t)i : (uint64_t)i;
     char t[80];
     const char *prefix = "";
-    if (conv == 'x') snprintf(t, sizeof t, "%llx", (unsigned long long)mag), prefix = "0x";
-    else if (conv == 'X') snprintf(t, sizeof t, "%llX", (unsigned long long)mag), prefix = "0X";
-    else if (conv == 'o') snprintf(t, sizeof t, "%llo", (unsigned long long)mag), prefix = "0o";
-    else snprintf(t, sizeof t, "%llu", (unsigned long long)mag);
+    if (conv == 'x')
+        snprintf(t, sizeof t, "%llx", (unsigned long long)mag), prefix = "0x";
+    else if (conv == 'X')
+        snprintf(t, sizeof t, "%llX", (unsigned long long)mag), prefix = "0X";
+    else if (conv == 'o')
+        snprintf(t, sizeof t, "%llo", (unsigned long long)mag), prefix = "0o";
+    else
+        snprintf(t, sizeof t, "%llu", (unsigned long long)mag);
     sb b = sb_new(e);
     put_sign(&b, i < 0, sp);
     if (sp->alt) sb_puts(&b, prefix);
@@ -92,8 +99,10 @@ static void format_float(sb *out, val v, char conv, const spec *sp) {
     env *e = out->e;
     double f;
     if (v.t == V_UNDEF) fail_undef(e, v);
-    if (is_number(v)) f = as_float(v);
-    else fail(e, "must be real number, not %s", type_name(v));
+    if (is_number(v))
+        f = as_float(v);
+    else
+        fail(e, "must be real number, not %s", type_name(v));
     if (sp->prec > 1000) fail(e, "the precision of a format is larger than 1000");
     sb b = sb_new(e);
     put_sign(&b, signbit(f) && !isnan(f), sp);
@@ -109,7 +118,8 @@ static str *ascii_repr(env *e, val v) {
     for (size_t i = 0; i < r->n;) {
         uint32_t cp;
         size_t k = (size_t)str_char(r, i, &cp);
-        if (cp < 0x80) sb_sub(&b, r, i, i + k);
+        if (cp < 0x80)
+            sb_sub(&b, r, i, i + k);
         else {
             snprintf(t, sizeof t, cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x", cp);
             sb_add(&b, t, strlen(t), str_user_at(r, i));
@@ -127,7 +137,8 @@ static void format_one(sb *out, val v, char conv, const spec *sp) {
     case 'r':
     case 'a':
         s = conv == 's' ? val_str(e, v) : conv == 'r' ? val_repr(e, v) : ascii_repr(e, v);
-        if (sp->prec >= 0 && (size_t)sp->prec < str_len(e, s)) s = str_sub(e, s, 0, str_offset(e, s, (size_t)sp->prec));
+        if (sp->prec >= 0 && (size_t)sp->prec < str_len(e, s))
+            s = str_sub(e, s, 0, str_offset(e, s, (size_t)sp->prec));
         pad_out(out, s, sp, 0, false);
         return;
     case 'c':
@@ -177,7 +188,8 @@ static int64_t width_at(source *src, str *fmt, size_t *i) {
 
 str *format_percent(env *e, str *fmt, val arg) {
     source src = {.e = e, .arg = arg};
-    bool mapping = arg.t == V_DICT || arg.t == V_LIST || arg.t == V_UNDEF || arg.t == V_RANGE; /* what has [] and is no tuple or str */
+    bool mapping = arg.t == V_DICT || arg.t == V_LIST || arg.t == V_UNDEF ||
+                   arg.t == V_RANGE; /* what has [] and is no tuple or str */
     sb out = sb_new(e);
     for (size_t i = 0; i < fmt->n;) {
         const char *hit = memchr(fmt->p + i, '%', fmt->n - i);
@@ -194,7 +206,8 @@ str *format_percent(env *e, str *fmt, val arg) {
             if (depth) fail(e, "incomplete format key");
             if (arg.t != V_DICT) fail(e, "format requires a mapping");
             val *found = dict_find(e, arg.d, str_val(str_sub(e, fmt, b, i - 1)));
-            if (!found) fail(e, "the format's key '%.*s' is not in the mapping", (int)(i - 1 - b), fmt->p + b);
+            if (!found)
+                fail(e, "the format's key '%.*s' is not in the mapping", (int)(i - 1 - b), fmt->p + b);
             v = *found;
             src.used_mapping = true;
         }

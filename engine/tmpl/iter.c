@@ -94,7 +94,9 @@ iter *iter_of(env *e, val v) {
     return it;
 }
 
-iter *iter_list(env *e, list *l) { return iter_of(e, list_val(l)); }
+iter *iter_list(env *e, list *l) {
+    return iter_of(e, list_val(l));
+}
 
 list *val_list(env *e, val v) {
     iter *it = iter_of(e, v);

@@ -1,5 +1,5 @@
-/* json.c - the tojson filter: json.dumps with the arguments transformers exposes. A user's text stays the user's,
- * escapes included. Memory is the env's. Source: Python's json module. */
+/* json.c - the tojson filter: json.dumps with the arguments transformers exposes. A user's text stays the
+ * user's, escapes included. Memory is the env's. Source: Python's json module. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,14 +15,22 @@ static void put_json_str(sb *b, const str *s, bool ascii) {
         uint32_t cp;
         size_t k = (size_t)str_char(s, i, &cp);
         t[0] = 0;
-        if (cp == '"') strcpy(t, "\\\"");
-        else if (cp == '\\') strcpy(t, "\\\\");
-        else if (cp == '\n') strcpy(t, "\\n");
-        else if (cp == '\r') strcpy(t, "\\r");
-        else if (cp == '\t') strcpy(t, "\\t");
-        else if (cp == '\f') strcpy(t, "\\f");
-        else if (cp == '\b') strcpy(t, "\\b");
-        else if (cp < 0x20 || (ascii && cp >= 0x7F && cp < 0x10000)) snprintf(t, sizeof t, "\\u%04x", cp);
+        if (cp == '"')
+            strcpy(t, "\\\"");
+        else if (cp == '\\')
+            strcpy(t, "\\\\");
+        else if (cp == '\n')
+            strcpy(t, "\\n");
+        else if (cp == '\r')
+            strcpy(t, "\\r");
+        else if (cp == '\t')
+            strcpy(t, "\\t");
+        else if (cp == '\f')
+            strcpy(t, "\\f");
+        else if (cp == '\b')
+            strcpy(t, "\\b");
+        else if (cp < 0x20 || (ascii && cp >= 0x7F && cp < 0x10000))
+            snprintf(t, sizeof t, "\\u%04x", cp);
         else if (ascii && cp >= 0x10000)
             snprintf(t, sizeof t, "\\u%04x\\u%04x", 0xD800 + ((cp - 0x10000) >> 10), 0xDC00 + (cp & 0x3FF));
         if (t[0]) {
@@ -47,9 +55,12 @@ static void put_scalar(sb *b, val v) {
     case V_NONE: sb_puts(b, "null"); break;
     case V_BOOL: sb_puts(b, v.b ? "true" : "false"); break;
     case V_FLOAT:
-        if (isnan(v.f)) sb_puts(b, "NaN");
-        else if (isinf(v.f)) sb_puts(b, v.f > 0 ? "Infinity" : "-Infinity");
-        else put_float(b, v.f);
+        if (isnan(v.f))
+            sb_puts(b, "NaN");
+        else if (isinf(v.f))
+            sb_puts(b, v.f > 0 ? "Infinity" : "-Infinity");
+        else
+            put_float(b, v.f);
         break;
     default: put_repr(b, v); break;
     }
@@ -136,4 +147,6 @@ static void put_value(sb *b, val v, const json_style *style, int level) {
     env_leave(e);
 }
 
-void put_json(sb *b, val v, const json_style *style) { put_value(b, v, style, 0); }
+void put_json(sb *b, val v, const json_style *style) {
+    put_value(b, v, style, 0);
+}

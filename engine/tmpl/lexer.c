@@ -1,6 +1,6 @@
-/* lexer.c - a template's text into tokens, with Jinja's whitespace control: trim_blocks and lstrip_blocks are on, one
- * trailing newline of the template is dropped, "-" strips and "+" keeps. Memory is the env's.
- * Source: Jinja 3.1's lexer rules. */
+/* lexer.c - a template's text into tokens, with Jinja's whitespace control: trim_blocks and lstrip_blocks are
+ * on, one trailing newline of the template is dropped, "-" strips and "+" keeps. Memory is the env's. Source:
+ * Jinja 3.1's lexer rules. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,7 +60,8 @@ static size_t skip_space(const lexer *x, size_t i) {
     return i;
 }
 
-/* End of the tag end at i ("-%}" strips what follows, "%}" takes one newline, "+%}" keeps it); 0 if none is there. */
+/* End of the tag end at i ("-%}" strips what follows, "%}" takes one newline, "+%}" keeps it); 0 if none is
+ * there. */
 static size_t tag_end(const lexer *x, size_t i, const char *close, bool trim) {
     if (i < x->n && x->p[i] == '-' && starts(x, i + 1, close)) return skip_space(x, i + 3);
     if (trim && i < x->n && x->p[i] == '+' && starts(x, i + 1, close)) return i + 3;
@@ -104,7 +105,9 @@ static bool word_byte(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
            (unsigned char)c >= 0x80;
 }
-static bool digit(char c) { return c >= '0' && c <= '9'; }
+static bool digit(char c) {
+    return c >= '0' && c <= '9';
+}
 
 /* End of (\d+_)*\d+ at i; i when there is none. */
 static size_t digits_end(const lexer *x, size_t i) {
@@ -153,7 +156,8 @@ static void lex_number(lexer *x) {
             end = based_end(x, b + 2, of);
         } else { /* zeros only: 012 is two numbers, which no rule accepts */
             end = b + 1;
-            while (end < x->n && (x->p[end] == '0' || (x->p[end] == '_' && end + 1 < x->n && x->p[end + 1] == '0')))
+            while (end < x->n &&
+                   (x->p[end] == '0' || (x->p[end] == '_' && end + 1 < x->n && x->p[end + 1] == '0')))
                 end++;
         }
     }
@@ -165,7 +169,8 @@ static void lex_number(lexer *x) {
     }
     text[n] = 0;
     token *t = emit(x, is_float ? T_FLOAT : T_INT);
-    if (is_float) t->f = strtod(text, NULL);
+    if (is_float)
+        t->f = strtod(text, NULL);
     else {
         str s = {.p = text, .n = n};
         bool overflow = false;
@@ -216,7 +221,8 @@ static void lex_string(lexer *x) {
             sb_cp(&b, cp, false);
         } else if (c == 'x' || c == 'u' || c == 'U') {
             int n = c == 'x' ? 2 : c == 'u' ? 4 : 8;
-            if (!hex_value(x, i + 1, n, &cp) || cp > 0x10FFFF) lex_fail(x, "a \\x, \\u or \\U escape is cut short");
+            if (!hex_value(x, i + 1, n, &cp) || cp > 0x10FFFF)
+                lex_fail(x, "a \\x, \\u or \\U escape is cut short");
             i += 1 + (size_t)n;
             uint32_t low;
             if (cp >= 0xD800 && cp < 0xDC00 && starts(x, i, "\\u") && hex_value(x, i + 2, 4, &low) &&
@@ -283,15 +289,19 @@ static void lex_tag(lexer *x, bool variable) {
         }
         size_t sp = skip_space(x, x->at);
         char c = x->p[x->at];
-        if (sp > x->at) advance(x, sp);
-        else if (digit(c)) lex_number(x);
+        if (sp > x->at)
+            advance(x, sp);
+        else if (digit(c))
+            lex_number(x);
         else if (word_byte(c)) {
             size_t i = x->at;
             while (i < x->n && word_byte(x->p[i])) i++;
             emit(x, T_NAME)->s = str_new(x->e, x->p + x->at, i - x->at, false);
             advance(x, i);
-        } else if (c == '"' || c == '\'') lex_string(x);
-        else lex_op(x);
+        } else if (c == '"' || c == '\'')
+            lex_string(x);
+        else
+            lex_op(x);
     }
 }
 
@@ -325,7 +335,8 @@ static void normalise(lexer *x, const char *src, size_t n) {
         if (src[i] == '\r') {
             p[k++] = '\n';
             if (i + 1 < n && src[i + 1] == '\n') i++;
-        } else p[k++] = src[i];
+        } else
+            p[k++] = src[i];
     }
     if (k && p[k - 1] == '\n') k--;
     p[k] = 0;
@@ -355,8 +366,10 @@ token *lex(env *e, const char *src, size_t n) {
         }
         emit_data(x, i, sign, kind == '{');
         size_t body = i + 2 + (sign != 0);
-        if (raw_end) lex_raw(x, raw_end);
-        else if (kind == '#') lex_comment(x, body);
+        if (raw_end)
+            lex_raw(x, raw_end);
+        else if (kind == '#')
+            lex_comment(x, body);
         else {
             emit(x, kind == '{' ? T_VAR_BEGIN : T_BLOCK_BEGIN);
             advance(x, body);

@@ -1,5 +1,5 @@
-/* methods.c - the methods of str, as Python has them. Every result keeps the origin of the bytes it took over.
- * Memory is the env's. Source: Python 3's str. */
+/* methods.c - the methods of str, as Python has them. Every result keeps the origin of the bytes it took
+ * over. Memory is the env's. Source: Python 3's str. */
 #include <string.h>
 
 #include "engine/tmpl/value.h"
@@ -9,10 +9,10 @@ static int64_t int_or(env *e, val v, int64_t none, const char *what) {
     return need_int(e, v, what);
 }
 
-#define CASE_METHOD(name, op)                                                                                  \
-    static val m_##name(env *e, val self, const args *a) {                                                     \
-        bind_pos(e, #name, a, 0, 0, NULL);                                                                     \
-        return str_val(str_case(e, self.s, op));                                                               \
+#define CASE_METHOD(name, op)                                                                                \
+    static val m_##name(env *e, val self, const args *a) {                                                   \
+        bind_pos(e, #name, a, 0, 0, NULL);                                                                   \
+        return str_val(str_case(e, self.s, op));                                                             \
     }
 CASE_METHOD(upper, CASE_UPPER)
 CASE_METHOD(lower, CASE_LOWER)
@@ -27,13 +27,21 @@ static val strip_with(env *e, val self, const args *a, const char *fn, bool left
     const str *chars = v.t == V_MISSING || v.t == V_NONE ? NULL : need_str(e, v, "strip() argument");
     return str_val(str_strip(e, self.s, chars, left, right));
 }
-static val m_strip(env *e, val self, const args *a) { return strip_with(e, self, a, "strip", true, true); }
-static val m_lstrip(env *e, val self, const args *a) { return strip_with(e, self, a, "lstrip", true, false); }
-static val m_rstrip(env *e, val self, const args *a) { return strip_with(e, self, a, "rstrip", false, true); }
+static val m_strip(env *e, val self, const args *a) {
+    return strip_with(e, self, a, "strip", true, true);
+}
+static val m_lstrip(env *e, val self, const args *a) {
+    return strip_with(e, self, a, "lstrip", true, false);
+}
+static val m_rstrip(env *e, val self, const args *a) {
+    return strip_with(e, self, a, "rstrip", false, true);
+}
 
 /* ---- split ---- */
 
-static void push_sub(env *e, list *l, str *s, size_t b, size_t n) { list_push(e, l, str_val(str_sub(e, s, b, n))); }
+static void push_sub(env *e, list *l, str *s, size_t b, size_t n) {
+    list_push(e, l, str_val(str_sub(e, s, b, n)));
+}
 
 static list *split_space(env *e, str *s, int64_t max) {
     list *l = list_new(e, 0);
@@ -139,8 +147,12 @@ static val split_with(env *e, val self, const args *a, bool right) {
     str *sep = need_str(e, v[0], "the separator");
     return list_val(right ? rsplit_on(e, self.s, sep, max) : split_on(e, self.s, sep, max));
 }
-static val m_split(env *e, val self, const args *a) { return split_with(e, self, a, false); }
-static val m_rsplit(env *e, val self, const args *a) { return split_with(e, self, a, true); }
+static val m_split(env *e, val self, const args *a) {
+    return split_with(e, self, a, false);
+}
+static val m_rsplit(env *e, val self, const args *a) {
+    return split_with(e, self, a, true);
+}
 
 static val m_splitlines(env *e, val self, const args *a) {
     static const char *const names[] = {"keepends"};
@@ -187,12 +199,17 @@ static val partition_at(env *e, val self, const args *a, bool right) {
     push_sub(e, l, s, i + sep->n, s->n);
     return tuple_val(l);
 }
-static val m_partition(env *e, val self, const args *a) { return partition_at(e, self, a, false); }
-static val m_rpartition(env *e, val self, const args *a) { return partition_at(e, self, a, true); }
+static val m_partition(env *e, val self, const args *a) {
+    return partition_at(e, self, a, false);
+}
+static val m_rpartition(env *e, val self, const args *a) {
+    return partition_at(e, self, a, true);
+}
 
 /* ---- search ---- */
 
-/* The code point bounds of an optional start, stop pair, as byte offsets; false when the range is impossible. */
+/* The code point bounds of an optional start, stop pair, as byte offsets; false when the range is impossible.
+ */
 static bool search_range(env *e, str *s, val start, val stop, size_t *b, size_t *n) {
     int64_t len = (int64_t)str_len(e, s), x = int_or(e, start, 0, "start"), y = int_or(e, stop, len, "end");
     if (x < 0) x = x + len < 0 ? 0 : x + len;
@@ -215,8 +232,12 @@ static int64_t search(env *e, val self, const args *a, const char *fn, bool righ
     str head = {.p = self.s->p, .n = i, .n_cp = SIZE_MAX};
     return (int64_t)str_len(e, &head);
 }
-static val m_find(env *e, val self, const args *a) { return int_val(search(e, self, a, "find", false)); }
-static val m_rfind(env *e, val self, const args *a) { return int_val(search(e, self, a, "rfind", true)); }
+static val m_find(env *e, val self, const args *a) {
+    return int_val(search(e, self, a, "find", false));
+}
+static val m_rfind(env *e, val self, const args *a) {
+    return int_val(search(e, self, a, "rfind", true));
+}
 static val m_index(env *e, val self, const args *a) {
     int64_t i = search(e, self, a, "index", false);
     if (i < 0) fail(e, "substring not found");
@@ -264,12 +285,17 @@ static val affix(env *e, val self, const args *a, bool end) {
         }
         return bool_val(false);
     }
-    if (v[0].t == V_UNDEF) fail(e, "%s first arg must be str or a tuple of str, not Undefined", end ? "endswith" : "startswith");
+    if (v[0].t == V_UNDEF)
+        fail(e, "%s first arg must be str or a tuple of str, not Undefined", end ? "endswith" : "startswith");
     str *x = need_str(e, v[0], "the argument of startswith or endswith");
     return bool_val(in_range && has_affix(self.s, x, b, n, end));
 }
-static val m_startswith(env *e, val self, const args *a) { return affix(e, self, a, false); }
-static val m_endswith(env *e, val self, const args *a) { return affix(e, self, a, true); }
+static val m_startswith(env *e, val self, const args *a) {
+    return affix(e, self, a, false);
+}
+static val m_endswith(env *e, val self, const args *a) {
+    return affix(e, self, a, true);
+}
 
 static val m_removeprefix(env *e, val self, const args *a) {
     val v;
@@ -323,7 +349,8 @@ static val m_replace(env *e, val self, const args *a) {
     val v[3];
     bind_pos(e, "replace", a, 2, 3, v);
     int64_t max = v[2].t == V_MISSING ? -1 : need_int(e, v[2], "count");
-    return str_val(str_replace(e, self.s, need_str(e, v[0], "the old text"), need_str(e, v[1], "the new text"), max));
+    return str_val(
+        str_replace(e, self.s, need_str(e, v[0], "the old text"), need_str(e, v[1], "the new text"), max));
 }
 
 static val m_join(env *e, val self, const args *a) {
@@ -363,9 +390,15 @@ static val justify(env *e, val self, const args *a, const char *fn, char how) {
     if (how == 'c') left = more / 2 + (more & (size_t)width & 1);
     return str_val(pad(e, self.s, left, more - left, fill));
 }
-static val m_center(env *e, val self, const args *a) { return justify(e, self, a, "center", 'c'); }
-static val m_ljust(env *e, val self, const args *a) { return justify(e, self, a, "ljust", 'l'); }
-static val m_rjust(env *e, val self, const args *a) { return justify(e, self, a, "rjust", 'r'); }
+static val m_center(env *e, val self, const args *a) {
+    return justify(e, self, a, "center", 'c');
+}
+static val m_ljust(env *e, val self, const args *a) {
+    return justify(e, self, a, "ljust", 'l');
+}
+static val m_rjust(env *e, val self, const args *a) {
+    return justify(e, self, a, "rjust", 'r');
+}
 
 static val m_zfill(env *e, val self, const args *a) {
     val v;
@@ -415,10 +448,16 @@ static val all_chars(env *e, val self, const args *a, const char *fn, bool (*is)
     }
     return bool_val(self.s->n > 0 || empty);
 }
-static bool is_alnum(uint32_t cp) { return uc_alpha(cp) || uc_numeric(cp); }
-static bool is_ascii(uint32_t cp) { return cp < 0x80; }
-#define CLASS_METHOD(name, fn, empty)                                                                          \
-    static val m_##name(env *e, val self, const args *a) { return all_chars(e, self, a, #name, fn, empty); }
+static bool is_alnum(uint32_t cp) {
+    return uc_alpha(cp) || uc_numeric(cp);
+}
+static bool is_ascii(uint32_t cp) {
+    return cp < 0x80;
+}
+#define CLASS_METHOD(name, fn, empty)                                                                        \
+    static val m_##name(env *e, val self, const args *a) {                                                   \
+        return all_chars(e, self, a, #name, fn, empty);                                                      \
+    }
 CLASS_METHOD(isspace, uc_space, false)
 CLASS_METHOD(isalpha, uc_alpha, false)
 CLASS_METHOD(isdigit, uc_digit, false)
@@ -472,7 +511,9 @@ static val m_isidentifier(env *e, val self, const args *a) {
     return bool_val(self.s->n > 0);
 }
 
-static val m_format(env *e, val self, const args *a) { return str_val(format_braces(e, self.s, a)); }
+static val m_format(env *e, val self, const args *a) {
+    return str_val(format_braces(e, self.s, a));
+}
 static val m_format_map(env *e, val self, const args *a) {
     val v;
     bind_pos(e, "format_map", a, 1, 1, &v);
@@ -481,28 +522,49 @@ static val m_format_map(env *e, val self, const args *a) {
 
 const func *str_method(const str *name) {
     static const func all[] = {
-        {"strip", m_strip},           {"split", m_split},
-        {"startswith", m_startswith}, {"endswith", m_endswith},
-        {"replace", m_replace},       {"lstrip", m_lstrip},
-        {"rstrip", m_rstrip},         {"upper", m_upper},
-        {"lower", m_lower},           {"title", m_title},
-        {"capitalize", m_capitalize}, {"join", m_join},
-        {"format", m_format},         {"format_map", m_format_map},
-        {"find", m_find},             {"rfind", m_rfind},
-        {"index", m_index},           {"rindex", m_rindex},
-        {"count", m_count},           {"rsplit", m_rsplit},
-        {"splitlines", m_splitlines}, {"partition", m_partition},
-        {"rpartition", m_rpartition}, {"removeprefix", m_removeprefix},
+        {"strip", m_strip},
+        {"split", m_split},
+        {"startswith", m_startswith},
+        {"endswith", m_endswith},
+        {"replace", m_replace},
+        {"lstrip", m_lstrip},
+        {"rstrip", m_rstrip},
+        {"upper", m_upper},
+        {"lower", m_lower},
+        {"title", m_title},
+        {"capitalize", m_capitalize},
+        {"join", m_join},
+        {"format", m_format},
+        {"format_map", m_format_map},
+        {"find", m_find},
+        {"rfind", m_rfind},
+        {"index", m_index},
+        {"rindex", m_rindex},
+        {"count", m_count},
+        {"rsplit", m_rsplit},
+        {"splitlines", m_splitlines},
+        {"partition", m_partition},
+        {"rpartition", m_rpartition},
+        {"removeprefix", m_removeprefix},
         {"removesuffix", m_removesuffix},
-        {"zfill", m_zfill},           {"center", m_center},
-        {"ljust", m_ljust},           {"rjust", m_rjust},
-        {"expandtabs", m_expandtabs}, {"swapcase", m_swapcase},
-        {"casefold", m_casefold},     {"isspace", m_isspace},
-        {"isalpha", m_isalpha},       {"isdigit", m_isdigit},
-        {"isdecimal", m_isdecimal},   {"isnumeric", m_isnumeric},
-        {"isalnum", m_isalnum},       {"isascii", m_isascii},
-        {"isupper", m_isupper},       {"islower", m_islower},
-        {"istitle", m_istitle},       {"isprintable", m_isprintable},
+        {"zfill", m_zfill},
+        {"center", m_center},
+        {"ljust", m_ljust},
+        {"rjust", m_rjust},
+        {"expandtabs", m_expandtabs},
+        {"swapcase", m_swapcase},
+        {"casefold", m_casefold},
+        {"isspace", m_isspace},
+        {"isalpha", m_isalpha},
+        {"isdigit", m_isdigit},
+        {"isdecimal", m_isdecimal},
+        {"isnumeric", m_isnumeric},
+        {"isalnum", m_isalnum},
+        {"isascii", m_isascii},
+        {"isupper", m_isupper},
+        {"islower", m_islower},
+        {"istitle", m_istitle},
+        {"isprintable", m_isprintable},
         {"isidentifier", m_isidentifier},
     };
     for (size_t i = 0; i < ARRAY_LEN(all); i++)

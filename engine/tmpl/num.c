@@ -1,5 +1,5 @@
-/* num.c - arithmetic and number parsing with Python's rules: floor division, string and list repetition, int to
- * float promotion. Integers are 64-bit; a result beyond that is refused. */
+/* num.c - arithmetic and number parsing with Python's rules: floor division, string and list repetition, int
+ * to float promotion. Integers are 64-bit; a result beyond that is refused. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +7,9 @@
 
 #include "engine/tmpl/value.h"
 
-static _Noreturn void overflow(env *e) { fail(e, "an integer result does not fit 64 bits"); }
+static _Noreturn void overflow(env *e) {
+    fail(e, "an integer result does not fit 64 bits");
+}
 
 static _Noreturn void bad_operands(env *e, char op, val a, val b) {
     if (a.t == V_UNDEF) fail_undef(e, a);
@@ -87,7 +89,8 @@ static val float_op(env *e, char op, double a, double b) {
         return float_val(float_mod(a, b));
     default:
         if (a == 0 && b < 0) fail(e, "0.0 cannot be raised to a negative power");
-        if (a < 0 && b != floor(b) && isfinite(a)) fail(e, "a negative number to a fractional power is complex");
+        if (a < 0 && b != floor(b) && isfinite(a))
+            fail(e, "a negative number to a fractional power is complex");
         double r = pow(a, b);
         if (isinf(r) && isfinite(a) && isfinite(b)) fail(e, "numerical result out of range");
         return float_val(r);
@@ -110,7 +113,9 @@ static val repeat(env *e, val seq, int64_t times) {
     return seq.t == V_LIST ? list_val(l) : tuple_val(l);
 }
 
-static bool repeatable(val v) { return v.t == V_STR || v.t == V_LIST || v.t == V_TUPLE; }
+static bool repeatable(val v) {
+    return v.t == V_STR || v.t == V_LIST || v.t == V_TUPLE;
+}
 
 val num_binary(env *e, char op, val a, val b) {
     if (a.t == V_UNDEF) fail_undef(e, a);
@@ -121,8 +126,10 @@ val num_binary(env *e, char op, val a, val b) {
     if (op == '+') {
         if (a.t == V_STR && b.t == V_STR) {
             str *x = a.s, *y = b.s;
-            if (x->markup && !y->markup) y = str_html_escape(e, y);
-            else if (y->markup && !x->markup) x = str_html_escape(e, x);
+            if (x->markup && !y->markup)
+                y = str_html_escape(e, y);
+            else if (y->markup && !x->markup)
+                x = str_html_escape(e, x);
             return str_val(str_concat(e, x, y));
         }
         if (a.t == b.t && (a.t == V_LIST || a.t == V_TUPLE)) {
@@ -178,7 +185,11 @@ bool parse_int_text(const str *s, int base, int64_t *out, bool *over) {
     *over = false;
     bool neg = false;
     if (p < end && (*p == '-' || *p == '+')) neg = *p++ == '-';
-    int prefix = end - p > 2 && p[0] == '0' ? ((p[1] | 0x20) == 'x' ? 16 : (p[1] | 0x20) == 'o' ? 8 : (p[1] | 0x20) == 'b' ? 2 : 0) : 0;
+    int prefix = end - p > 2 && p[0] == '0' ? ((p[1] | 0x20) == 'x'   ? 16
+                                               : (p[1] | 0x20) == 'o' ? 8
+                                               : (p[1] | 0x20) == 'b' ? 2
+                                                                      : 0)
+                                            : 0;
     bool leading_zero = false;
     if (prefix && (base == prefix || base == 0)) {
         base = prefix;
@@ -199,7 +210,8 @@ bool parse_int_text(const str *s, int base, int64_t *out, bool *over) {
         char c = *p | 0x20;
         int d = *p >= '0' && *p <= '9' ? *p - '0' : c >= 'a' && c <= 'z' ? c - 'a' + 10 : 99;
         if (d >= base) return false;
-        if (__builtin_mul_overflow(v, (uint64_t)base, &v) || __builtin_add_overflow(v, (uint64_t)d, &v)) *over = true;
+        if (__builtin_mul_overflow(v, (uint64_t)base, &v) || __builtin_add_overflow(v, (uint64_t)d, &v))
+            *over = true;
         last_digit = true;
     }
     if (leading_zero && v != 0) return false;
@@ -219,7 +231,8 @@ bool parse_float_text(env *e, const str *s, double *out) {
     for (size_t i = 0; i < t.n; i++) {
         char c = t.p[i];
         if (c == '_') {
-            bool ok = i > 0 && i + 1 < t.n && t.p[i - 1] >= '0' && t.p[i - 1] <= '9' && t.p[i + 1] >= '0' && t.p[i + 1] <= '9';
+            bool ok = i > 0 && i + 1 < t.n && t.p[i - 1] >= '0' && t.p[i - 1] <= '9' && t.p[i + 1] >= '0' &&
+                      t.p[i + 1] <= '9';
             if (!ok) return false;
             continue;
         }
@@ -252,7 +265,8 @@ val num_round(env *e, val v, int64_t digits, bool has_digits) {
         if (r < 0) r += m;
         int64_t base, up = r * 2 > m || (r * 2 == m && ((x - r) / m) % 2 != 0);
         if (r > INT64_MAX / 2) up = 1;
-        if (__builtin_sub_overflow(x, r, &base) || __builtin_add_overflow(base, up ? m : 0, &base)) overflow(e);
+        if (__builtin_sub_overflow(x, r, &base) || __builtin_add_overflow(base, up ? m : 0, &base))
+            overflow(e);
         return int_val(base);
     }
     if (v.t != V_FLOAT) {

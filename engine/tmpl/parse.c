@@ -1,12 +1,13 @@
-/* parse.c - statements of a template into a tree, and tmpl_parse. See tmpl.h, ast.h. The tmpl owns all memory.
- * Include, import and extends are refused: a chat template is one file. Tested by tests/engine/tmpl/test_tmpl.c. */
+/* parse.c - statements of a template into a tree, and tmpl_parse. See tmpl.h, ast.h. The tmpl owns all
+ * memory. Include, import and extends are refused: a chat template is one file. Tested by
+ * tests/engine/tmpl/test_tmpl.c. */
 #include <stdio.h>
 #include <string.h>
 
 #include "engine/tmpl/ast.h"
 
 #define MAX_TEMPLATE_BYTES ((size_t)4 << 20)
-#define MAX_PARSE_BYTES ((size_t)512 << 20)
+#define MAX_PARSE_BYTES    ((size_t)512 << 20)
 
 _Noreturn void parse_fail(parser *p, const token *at, const char *fmt, ...) {
     char msg[300];
@@ -23,16 +24,18 @@ void parse_enter(parser *p) {
 }
 
 const char *token_text(parser *p, const token *t) {
-    static const char *const names[] = {[T_EOF] = "end of template", [T_DATA] = "template text",
-                                        [T_VAR_BEGIN] = "'{{'",      [T_VAR_END] = "'}}'",
-                                        [T_BLOCK_BEGIN] = "'{%'",    [T_BLOCK_END] = "'%}'",
-                                        [T_STR] = "a string",        [T_INT] = "a number",
-                                        [T_FLOAT] = "a number"};
+    static const char *const names[] = {
+        [T_EOF] = "end of template", [T_DATA] = "template text", [T_VAR_BEGIN] = "'{{'",
+        [T_VAR_END] = "'}}'",        [T_BLOCK_BEGIN] = "'{%'",   [T_BLOCK_END] = "'%}'",
+        [T_STR] = "a string",        [T_INT] = "a number",       [T_FLOAT] = "a number"};
     if (t->type != T_NAME && t->type != T_OP) return names[t->type];
     char *out = env_alloc(p->e, 64);
-    if (t->type == T_NAME) snprintf(out, 64, "'%.*s'", (int)(t->s->n < 50 ? t->s->n : 50), t->s->p);
-    else if (t->op > 255) snprintf(out, 64, "'%c%c'", t->op >> 8, t->op & 255);
-    else snprintf(out, 64, "'%c'", t->op);
+    if (t->type == T_NAME)
+        snprintf(out, 64, "'%.*s'", (int)(t->s->n < 50 ? t->s->n : 50), t->s->p);
+    else if (t->op > 255)
+        snprintf(out, 64, "'%c%c'", t->op >> 8, t->op & 255);
+    else
+        snprintf(out, 64, "'%c'", t->op);
     return out;
 }
 
@@ -56,7 +59,9 @@ void nodes_push(parser *p, nodes *l, node *x) {
     l->v[l->n++] = x;
 }
 
-static int taller(int h, const node *x) { return x && x->height > h ? x->height : h; }
+static int taller(int h, const node *x) {
+    return x && x->height > h ? x->height : h;
+}
 static int tallest(int h, const nodes *l) {
     for (int i = 0; i < l->n; i++) h = taller(h, l->v[i]);
     return h;
@@ -65,7 +70,8 @@ static int tallest(int h, const nodes *l) {
 node *grown(parser *p, node *x) {
     int h = taller(taller(taller(0, x->a), x->b), x->c);
     h = tallest(tallest(tallest(tallest(h, &x->body), &x->orelse), &x->params), &x->defaults);
-    if (x->args) h = taller(taller(tallest(tallest(h, &x->args->pos), &x->args->kw), x->args->star), x->args->star2);
+    if (x->args)
+        h = taller(taller(tallest(tallest(h, &x->args->pos), &x->args->kw), x->args->star), x->args->star2);
     x->height = h + 1;
     if (x->height > MAX_HEIGHT) parse_fail(p, p->t, "nested too deeply (more than %d levels)", MAX_HEIGHT);
     return x;
@@ -86,13 +92,17 @@ int intern(parser *p, str *name) {
     return p->n_syms++;
 }
 
-bool at_name(const parser *p, const char *name) { return p->t->type == T_NAME && str_is(p->t->s, name); }
+bool at_name(const parser *p, const char *name) {
+    return p->t->type == T_NAME && str_is(p->t->s, name);
+}
 bool skip_name(parser *p, const char *name) {
     if (!at_name(p, name)) return false;
     p->t++;
     return true;
 }
-bool at_op(const parser *p, int op) { return p->t->type == T_OP && p->t->op == op; }
+bool at_op(const parser *p, int op) {
+    return p->t->type == T_OP && p->t->op == op;
+}
 bool skip_op(parser *p, int op) {
     if (!at_op(p, op)) return false;
     p->t++;
@@ -181,8 +191,10 @@ static void parse_signature(parser *p, node *x) {
         for (int i = 0; i < x->params.n; i++)
             if (x->params.v[i]->sym == arg->sym) parse_fail(p, t, "a parameter is named twice");
         nodes_push(p, &x->params, arg);
-        if (skip_op(p, '=')) nodes_push(p, &x->defaults, parse_expression(p));
-        else if (x->defaults.n) parse_fail(p, t, "non-default argument follows default argument");
+        if (skip_op(p, '='))
+            nodes_push(p, &x->defaults, parse_expression(p));
+        else if (x->defaults.n)
+            parse_fail(p, t, "non-default argument follows default argument");
     }
     expect_op(p, ')');
 }
@@ -232,13 +244,20 @@ static void parse_statement(parser *p, nodes *out, const char *const *ends, cons
     if (t->type != T_NAME) parse_fail(p, t, "expected a tag name, got %s", token_text(p, t));
     p->t++;
     node *x = NULL;
-    if (str_is(t->s, "if")) x = parse_if(p, t);
-    else if (str_is(t->s, "for")) x = parse_for(p, t);
-    else if (str_is(t->s, "set")) x = parse_set(p, t);
-    else if (str_is(t->s, "macro")) x = parse_macro(p, t);
-    else if (str_is(t->s, "call")) x = parse_call_block(p, t);
-    else if (str_is(t->s, "with")) x = parse_with(p, t);
-    else if (str_is(t->s, "block")) x = parse_named_block(p, t);
+    if (str_is(t->s, "if"))
+        x = parse_if(p, t);
+    else if (str_is(t->s, "for"))
+        x = parse_for(p, t);
+    else if (str_is(t->s, "set"))
+        x = parse_set(p, t);
+    else if (str_is(t->s, "macro"))
+        x = parse_macro(p, t);
+    else if (str_is(t->s, "call"))
+        x = parse_call_block(p, t);
+    else if (str_is(t->s, "with"))
+        x = parse_with(p, t);
+    else if (str_is(t->s, "block"))
+        x = parse_named_block(p, t);
     else if (str_is(t->s, "filter")) {
         x = node_new(p, N_FILTERBLOCK, t->line);
         x->b = parse_filters(p, NULL, true);
@@ -259,14 +278,16 @@ static void parse_statement(parser *p, nodes *out, const char *const *ends, cons
         }
         expect_block_end(p);
         return;
-    } else if (str_is(t->s, "include") || str_is(t->s, "import") || str_is(t->s, "from") || str_is(t->s, "extends")) {
+    } else if (str_is(t->s, "include") || str_is(t->s, "import") || str_is(t->s, "from") ||
+               str_is(t->s, "extends")) {
         parse_fail(p, t, "{%% %.*s %%} is not supported: a chat template is one file", (int)t->s->n, t->s->p);
     } else if (str_is(t->s, "autoescape")) {
         parse_fail(p, t, "{%% autoescape %%} is not supported");
     } else if (outer) {
         parse_fail(p, t, "unknown tag %s; expected '%s' to close the block of line %d", token_text(p, t),
                    ends[0] ? ends[0] : "", outer->line);
-    } else parse_fail(p, t, "unknown tag %s", token_text(p, t));
+    } else
+        parse_fail(p, t, "unknown tag %s", token_text(p, t));
     nodes_push(p, out, x);
     expect_block_end(p);
 }
@@ -340,7 +361,10 @@ tmpl *tmpl_parse(const char *src, size_t n, status *st) {
         return NULL;
     }
     t->mem.max_bytes = MAX_PARSE_BYTES;
-    env e = {.mem = &t->mem, .st = st, .max_steps = (size_t)1 << 40, .max_str_bytes = MAX_PARSE_BYTES / 2,
+    env e = {.mem = &t->mem,
+             .st = st,
+             .max_steps = (size_t)1 << 40,
+             .max_str_bytes = MAX_PARSE_BYTES / 2,
              .max_nesting = 2000};
     if (parse_into(t, &e, src, n)) return t;
     tmpl_free(t);
@@ -353,4 +377,6 @@ void tmpl_free(tmpl *t) {
     mem_free(t);
 }
 
-tmpl_forms tmpl_content_forms(const tmpl *t) { return t->forms; }
+tmpl_forms tmpl_content_forms(const tmpl *t) {
+    return t->forms;
+}

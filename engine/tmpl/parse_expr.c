@@ -40,17 +40,25 @@ static node *parse_compare(parser *p) {
     uint8_t ops[64];
     for (;;) {
         cmp_op op;
-        if (skip_op(p, OP2('=', '='))) op = CMP_EQ;
-        else if (skip_op(p, OP2('!', '='))) op = CMP_NE;
-        else if (skip_op(p, '<')) op = CMP_LT;
-        else if (skip_op(p, OP2('<', '='))) op = CMP_LE;
-        else if (skip_op(p, '>')) op = CMP_GT;
-        else if (skip_op(p, OP2('>', '='))) op = CMP_GE;
-        else if (skip_name(p, "in")) op = CMP_IN;
+        if (skip_op(p, OP2('=', '=')))
+            op = CMP_EQ;
+        else if (skip_op(p, OP2('!', '=')))
+            op = CMP_NE;
+        else if (skip_op(p, '<'))
+            op = CMP_LT;
+        else if (skip_op(p, OP2('<', '=')))
+            op = CMP_LE;
+        else if (skip_op(p, '>'))
+            op = CMP_GT;
+        else if (skip_op(p, OP2('>', '=')))
+            op = CMP_GE;
+        else if (skip_name(p, "in"))
+            op = CMP_IN;
         else if (at_name(p, "not") && p->t[1].type == T_NAME && str_is(p->t[1].s, "in")) {
             p->t += 2;
             op = CMP_NOT_IN;
-        } else break;
+        } else
+            break;
         if (!x) {
             x = node_new(p, N_COMPARE, a->line);
             x->a = a;
@@ -105,7 +113,11 @@ static node *parse_pow(parser *p) {
 static node *parse_math2(parser *p) {
     node *a = parse_pow(p);
     for (;;) {
-        char op = skip_op(p, '*') ? '*' : skip_op(p, '/') ? '/' : skip_op(p, OP2('/', '/')) ? 'f' : skip_op(p, '%') ? '%' : 0;
+        char op = skip_op(p, '*')             ? '*'
+                  : skip_op(p, '/')           ? '/'
+                  : skip_op(p, OP2('/', '/')) ? 'f'
+                  : skip_op(p, '%')           ? '%'
+                                              : 0;
         if (!op) return a;
         node *b = parse_pow(p);
         a = binary(p, N_BINARY, op, a, b, a->line);
@@ -221,8 +233,10 @@ static node *parse_postfix(parser *p, node *x) {
             if (p->t->type == T_INT) {
                 y->b = node_new(p, N_CONST, line);
                 y->b->v = int_val(p->t->i);
-            } else if (p->t->type == T_NAME) y->name = p->t->s;
-            else parse_fail(p, p->t, "expected name or number, got %s", token_text(p, p->t));
+            } else if (p->t->type == T_NAME)
+                y->name = p->t->s;
+            else
+                parse_fail(p, p->t, "expected name or number, got %s", token_text(p, p->t));
             p->t++;
             x = grown(p, y);
         } else if (skip_op(p, '[')) {
@@ -234,12 +248,14 @@ static node *parse_postfix(parser *p, node *x) {
                 nodes_push(p, &parts, parse_subscribed(p));
             }
             expect_op(p, ']');
-            if (parts.n == 1) y->b = parts.v[0];
+            if (parts.n == 1)
+                y->b = parts.v[0];
             else {
                 y->b = node_new(p, N_TUPLE, line);
                 y->b->body = parts;
                 for (int i = 0; i < parts.n; i++)
-                    if (parts.v[i]->kind == N_SLICE) parse_fail(p, p->t, "a slice inside a tuple index is not supported");
+                    if (parts.v[i]->kind == N_SLICE)
+                        parse_fail(p, p->t, "a slice inside a tuple index is not supported");
                 grown(p, y->b);
             }
             x = grown(p, y);
@@ -248,7 +264,8 @@ static node *parse_postfix(parser *p, node *x) {
             y->a = x;
             y->args = parse_args(p);
             x = grown(p, y);
-        } else return x;
+        } else
+            return x;
     }
 }
 
@@ -258,11 +275,12 @@ static node *parse_test(parser *p, node *x) {
     bool negated = skip_name(p, "not");
     t->name = dotted_name(p);
     const token *k = p->t;
-    if (at_op(p, '(')) t->args = parse_args(p);
+    if (at_op(p, '('))
+        t->args = parse_args(p);
     else {
         t->args = env_alloc(p->e, sizeof *t->args);
-        bool arg = k->type == T_NAME || k->type == T_STR || k->type == T_INT || k->type == T_FLOAT || at_op(p, '[') ||
-                   at_op(p, '{');
+        bool arg = k->type == T_NAME || k->type == T_STR || k->type == T_INT || k->type == T_FLOAT ||
+                   at_op(p, '[') || at_op(p, '{');
         if (arg && !at_name(p, "else") && !at_name(p, "or") && !at_name(p, "and")) {
             if (at_name(p, "is")) parse_fail(p, k, "tests cannot be chained with is");
             node *y = parse_primary(p, false);
@@ -288,13 +306,18 @@ static node *parse_unary(parser *p, bool with_filter) {
         x = node_new(p, N_POS, line);
         x->a = parse_unary(p, false);
         grown(p, x);
-    } else x = parse_primary(p, false);
+    } else
+        x = parse_primary(p, false);
     x = parse_postfix(p, x);
     while (with_filter) {
-        if (at_op(p, '|')) x = parse_filters(p, x, false);
-        else if (skip_name(p, "is")) x = parse_test(p, x);
-        else if (at_op(p, '(')) x = parse_postfix(p, x);
-        else break;
+        if (at_op(p, '|'))
+            x = parse_filters(p, x, false);
+        else if (skip_name(p, "is"))
+            x = parse_test(p, x);
+        else if (at_op(p, '('))
+            x = parse_postfix(p, x);
+        else
+            break;
     }
     parse_leave(p);
     return x;
@@ -358,7 +381,8 @@ static node *parse_primary(parser *p, bool with_ns) {
 }
 
 static bool tuple_ends(const parser *p, const char *end_name) {
-    return p->t->type == T_VAR_END || p->t->type == T_BLOCK_END || at_op(p, ')') || (end_name && at_name(p, end_name));
+    return p->t->type == T_VAR_END || p->t->type == T_BLOCK_END || at_op(p, ')') ||
+           (end_name && at_name(p, end_name));
 }
 
 typedef enum tuple_mode { TUPLE_EXPR, TUPLE_NO_COND, TUPLE_TARGET, TUPLE_NS_TARGET } tuple_mode;

@@ -4,7 +4,8 @@
 
 #include "engine/tmpl/eval.h"
 
-const tmpl_limits TMPL_LIMITS_DEFAULT = {.max_output_bytes = (size_t)64 << 20, .max_steps = 50000000, .max_depth = 100};
+const tmpl_limits TMPL_LIMITS_DEFAULT = {
+    .max_output_bytes = (size_t)64 << 20, .max_steps = 50000000, .max_depth = 100};
 
 void tmpl_out_fini(tmpl_out *o) {
     buf_fini(&o->text);
@@ -50,7 +51,8 @@ static val from_json(env *e, const json_t *j, bool user) {
     case JSON_OBJECT: v = from_object(e, j, user); break;
     case JSON_ARRAY: {
         list *l = list_new(e, json_array_size(j));
-        for (size_t i = 0; i < json_array_size(j); i++) list_push(e, l, from_json(e, json_array_get(j, i), user));
+        for (size_t i = 0; i < json_array_size(j); i++)
+            list_push(e, l, from_json(e, json_array_get(j, i), user));
         v = list_val(l);
         break;
     }
@@ -70,7 +72,8 @@ bool tmpl_json_has_mixed(const json_t *j) {
     if (json_is_object(j)) {
         json_t *obj = (json_t *)j;
         for (void *it = json_object_iter(obj); it; it = json_object_iter_next(obj, it))
-            if (json_object_iter_key(it)[0] == TMPL_MIXED[0] || tmpl_json_has_mixed(json_object_iter_value(it)))
+            if (json_object_iter_key(it)[0] == TMPL_MIXED[0] ||
+                tmpl_json_has_mixed(json_object_iter_value(it)))
                 return true;
     } else if (json_is_array(j)) {
         for (size_t i = 0; i < json_array_size(j); i++)
@@ -100,15 +103,20 @@ static bool render_into(env *e, sb *out, const json_t *trusted, const json_t *us
     return true;
 }
 
-bool tmpl_render(const tmpl *t, const json_t *trusted_vars, const json_t *user_vars, const tmpl_limits *limits,
-                 tmpl_out *out, status *st) {
+bool tmpl_render(const tmpl *t, const json_t *trusted_vars, const json_t *user_vars,
+                 const tmpl_limits *limits, tmpl_out *out, status *st) {
     const tmpl_limits *l = limits ? limits : &TMPL_LIMITS_DEFAULT;
     status local = {0};
     /* A render may hold its output twice (a builder grows by doubling) and intermediate strings. */
     pool mem = {.max_bytes = 3 * l->max_output_bytes + ((size_t)64 << 20)};
     render run = {.t = t};
-    env e = {.mem = &mem, .st = &local, .max_steps = l->max_steps, .max_str_bytes = l->max_output_bytes,
-             .max_nesting = 20 * l->max_depth, .max_calls = l->max_depth, .run = &run};
+    env e = {.mem = &mem,
+             .st = &local,
+             .max_steps = l->max_steps,
+             .max_str_bytes = l->max_output_bytes,
+             .max_nesting = 20 * l->max_depth,
+             .max_calls = l->max_depth,
+             .run = &run};
     sb text = sb_new(&e);
     bool ok = render_into(&e, &text, trusted_vars, user_vars);
     if (ok) {

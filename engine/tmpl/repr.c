@@ -1,5 +1,5 @@
-/* repr.c - str() and repr() of values, as Python writes them. Text of a user's string stays the user's; quotes,
- * brackets and digits are the template's. Memory is the env's. */
+/* repr.c - str() and repr() of values, as Python writes them. Text of a user's string stays the user's;
+ * quotes, brackets and digits are the template's. Memory is the env's. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,8 +49,10 @@ void put_float(sb *b, double f) {
     size_t whole = (size_t)exp10 + 1;
     for (size_t i = 0; i < whole; i++) sb_add(b, i < n ? &digits[i] : "0", 1, false);
     sb_puts(b, ".");
-    if (n > whole) sb_add(b, digits + whole, n - whole, false);
-    else sb_puts(b, "0");
+    if (n > whole)
+        sb_add(b, digits + whole, n - whole, false);
+    else
+        sb_puts(b, "0");
 }
 
 static void put_str_repr(sb *b, const str *s) {
@@ -63,14 +65,21 @@ static void put_str_repr(sb *b, const str *s) {
         uint32_t cp;
         size_t k = (size_t)str_char(s, i, &cp);
         t[0] = 0;
-        if (cp == (uint32_t)quote || cp == '\\') snprintf(t, sizeof t, "\\%c", (int)cp);
-        else if (cp == '\n') strcpy(t, "\\n");
-        else if (cp == '\r') strcpy(t, "\\r");
-        else if (cp == '\t') strcpy(t, "\\t");
+        if (cp == (uint32_t)quote || cp == '\\')
+            snprintf(t, sizeof t, "\\%c", (int)cp);
+        else if (cp == '\n')
+            strcpy(t, "\\n");
+        else if (cp == '\r')
+            strcpy(t, "\\r");
+        else if (cp == '\t')
+            strcpy(t, "\\t");
         else if (!uc_printable(cp)) {
-            if (cp < 0x100) snprintf(t, sizeof t, "\\x%02x", cp);
-            else if (cp < 0x10000) snprintf(t, sizeof t, "\\u%04x", cp);
-            else snprintf(t, sizeof t, "\\U%08x", cp);
+            if (cp < 0x100)
+                snprintf(t, sizeof t, "\\x%02x", cp);
+            else if (cp < 0x10000)
+                snprintf(t, sizeof t, "\\u%04x", cp);
+            else
+                snprintf(t, sizeof t, "\\U%08x", cp);
         }
         if (t[0]) {
             sb_sub(b, s, from, i);
@@ -111,9 +120,12 @@ static void put_view(sb *b, val v) {
     const dict *d = v.view->d;
     for (size_t i = 0; i < d->n; i++) {
         if (i) sb_puts(b, ", ");
-        if (v.view->kind == VIEW_KEYS) put_repr(b, d->e[i].key);
-        else if (v.view->kind == VIEW_VALUES) put_repr(b, d->e[i].value);
-        else put_repr(b, tuple2(b->e, d->e[i].key, d->e[i].value));
+        if (v.view->kind == VIEW_KEYS)
+            put_repr(b, d->e[i].key);
+        else if (v.view->kind == VIEW_VALUES)
+            put_repr(b, d->e[i].value);
+        else
+            put_repr(b, tuple2(b->e, d->e[i].key, d->e[i].value));
     }
     sb_puts(b, "])");
 }
@@ -160,8 +172,10 @@ void put_repr(sb *b, val v) {
 }
 
 void put_str(sb *b, val v) {
-    if (v.t == V_STR) sb_str(b, v.s);
-    else if (v.t != V_UNDEF) put_repr(b, v);
+    if (v.t == V_STR)
+        sb_str(b, v.s);
+    else if (v.t != V_UNDEF)
+        put_repr(b, v);
 }
 
 str *val_str(env *e, val v) {

@@ -23,7 +23,9 @@ str *str_new(env *e, const char *p, size_t n, bool user) {
     return s;
 }
 
-str *str_lit(env *e, const char *z) { return str_new(e, z, strlen(z), false); }
+str *str_lit(env *e, const char *z) {
+    return str_new(e, z, strlen(z), false);
+}
 
 str *str_copy(env *e, const char *p, size_t n, bool user) {
     char *q = env_alloc(e, n + 1);
@@ -32,7 +34,9 @@ str *str_copy(env *e, const char *p, size_t n, bool user) {
     return str_new(e, q, n, user);
 }
 
-val lit_val(env *e, const char *z) { return str_val(str_lit(e, z)); }
+val lit_val(env *e, const char *z) {
+    return str_val(str_lit(e, z));
+}
 
 int str_char(const str *s, size_t i, uint32_t *cp) {
     unsigned char c = (unsigned char)s->p[i];
@@ -71,8 +75,10 @@ static size_t span_after(const span *u, size_t n, size_t i) {
     size_t lo = 0, hi = n;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
-        if (u[mid].end <= i) lo = mid + 1;
-        else hi = mid;
+        if (u[mid].end <= i)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo;
 }
@@ -82,7 +88,9 @@ bool str_user_at(const str *s, size_t i) {
     return k < s->n_user && s->user[k].begin <= i;
 }
 
-bool str_any_user(const str *s) { return s->n_user > 0; }
+bool str_any_user(const str *s) {
+    return s->n_user > 0;
+}
 
 str *str_sub(env *e, const str *s, size_t b, size_t e2) {
     if (b == 0 && e2 == s->n) return (str *)s;
@@ -104,7 +112,8 @@ str *str_sub(env *e, const str *s, size_t b, size_t e2) {
     return r;
 }
 
-/* Appending to the string that was appended to last costs only the new part: s = s + t in a loop is linear. */
+/* Appending to the string that was appended to last costs only the new part: s = s + t in a loop is linear.
+ */
 str *str_concat(env *e, str *a, str *b) {
     if (a->n == 0 && !a->markup) return b;
     if (b->n == 0 && !b->markup) return a;
@@ -139,17 +148,23 @@ str *str_concat(env *e, str *a, str *b) {
     if (k) memcpy(u, a->user, k * sizeof *u);
     for (size_t i = 0; i < b->n_user; i++) {
         span x = {b->user[i].begin + a->n, b->user[i].end + a->n};
-        if (k && u[k - 1].end == x.begin) u[k - 1].end = x.end;
-        else u[k++] = x;
+        if (k && u[k - 1].end == x.begin)
+            u[k - 1].end = x.end;
+        else
+            u[k++] = x;
     }
     r->user = u;
     r->n_user = k;
     return r;
 }
 
-bool str_eq(const str *a, const str *b) { return a->n == b->n && memcmp(a->p, b->p, a->n) == 0; }
+bool str_eq(const str *a, const str *b) {
+    return a->n == b->n && memcmp(a->p, b->p, a->n) == 0;
+}
 
-bool str_is(const str *a, const char *z) { return strlen(z) == a->n && memcmp(a->p, z, a->n) == 0; }
+bool str_is(const str *a, const char *z) {
+    return strlen(z) == a->n && memcmp(a->p, z, a->n) == 0;
+}
 
 int str_cmp(const str *a, const str *b) { /* UTF-8 sorts as its code points do */
     size_t n = a->n < b->n ? a->n : b->n;
@@ -217,7 +232,9 @@ void sb_add(sb *b, const char *p, size_t n, bool user) {
     if (n >= 64) env_step(b->e, n / 64);
 }
 
-void sb_puts(sb *b, const char *z) { sb_add(b, z, strlen(z), false); }
+void sb_puts(sb *b, const char *z) {
+    sb_add(b, z, strlen(z), false);
+}
 
 void sb_cp(sb *b, uint32_t cp, bool user) {
     char c[4];
@@ -234,11 +251,14 @@ void sb_sub(sb *b, const str *s, size_t begin, size_t end) {
     }
 }
 
-void sb_str(sb *b, const str *s) { sb_sub(b, s, 0, s->n); }
+void sb_str(sb *b, const str *s) {
+    sb_sub(b, s, 0, s->n);
+}
 
 void sb_repeat(sb *b, const str *s, size_t times) {
     if (s->n == 0) return;
-    if (times > b->e->max_str_bytes / s->n) fail(b->e, "a string grows beyond %zu MiB", b->e->max_str_bytes >> 20);
+    if (times > b->e->max_str_bytes / s->n)
+        fail(b->e, "a string grows beyond %zu MiB", b->e->max_str_bytes >> 20);
     sb_room(b, s->n * times);
     env_step(b->e, times);
     while (times-- > 0) sb_str(b, s);

@@ -1,5 +1,5 @@
-/* strformat.c - "{0} {name:>8}".format(...): fields, conversions and format specs. Text taken from an argument keeps
- * its origin. Memory is the env's. Source: Python's str.format inside Jinja's sandbox. */
+/* strformat.c - "{0} {name:>8}".format(...): fields, conversions and format specs. Text taken from an
+ * argument keeps its origin. Memory is the env's. Source: Python's str.format inside Jinja's sandbox. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,7 +34,8 @@ static fspec parse_spec(env *e, str *s) {
             f.fill = str_sub(e, s, 0, k);
             f.align = s->p[k];
             i = k + 1;
-        } else if (strchr("<>=^", s->p[0]) && s->p[0]) f.align = s->p[i++];
+        } else if (strchr("<>=^", s->p[0]) && s->p[0])
+            f.align = s->p[i++];
     }
     if (i < s->n && (s->p[i] == '+' || s->p[i] == '-' || s->p[i] == ' ')) f.sign = s->p[i++];
     if (i < s->n && s->p[i] == 'z') fail(e, "the z option of a format is not supported");
@@ -82,14 +83,17 @@ static void put_grouped(sb *b, const char *t, char sep, size_t every) {
 
 static str *sign_of(env *e, bool negative, const fspec *f, const char *prefix) {
     sb b = sb_new(e);
-    if (negative) sb_puts(&b, "-");
-    else if (f->sign == '+' || f->sign == ' ') sb_add(&b, &f->sign, 1, false);
+    if (negative)
+        sb_puts(&b, "-");
+    else if (f->sign == '+' || f->sign == ' ')
+        sb_add(&b, &f->sign, 1, false);
     sb_puts(&b, prefix);
     return sb_done(&b);
 }
 
 static void need_no_zero_group(env *e, const fspec *f) {
-    if (f->group && f->zero && f->width > 0) fail(e, "a format with both zero padding and a thousands separator is not supported");
+    if (f->group && f->zero && f->width > 0)
+        fail(e, "a format with both zero padding and a thousands separator is not supported");
 }
 
 static void format_as_float(sb *out, double x, fspec *f) {
@@ -99,18 +103,24 @@ static void format_as_float(sb *out, double x, fspec *f) {
     need_no_zero_group(e, f);
     sb b = sb_new(e);
     double mag = isnan(x) ? x : fabs(x);
-    if (conv == 'r' && f->prec < 0) put_float(&b, mag);
+    if (conv == 'r' && f->prec < 0)
+        put_float(&b, mag);
     else if (conv == '%') {
         put_float_fixed(&b, mag * 100, 'f', f->prec < 0 ? 6 : (int)f->prec, f->alt);
         sb_puts(&b, "%");
     } else if (conv == 'r' || conv == 'n' || strchr("eEfFgG", conv)) {
         if (conv == 'n') conv = 'g';
-        put_float_fixed(&b, mag, conv == 'r' ? 'g' : conv, f->prec < 0 ? 6 : f->prec == 0 && strchr("gGr", conv) ? 1 : (int)f->prec, f->alt);
+        put_float_fixed(&b, mag, conv == 'r' ? 'g' : conv,
+                        f->prec < 0                           ? 6
+                        : f->prec == 0 && strchr("gGr", conv) ? 1
+                                                              : (int)f->prec,
+                        f->alt);
         if (conv == 'r' && isfinite(mag)) { /* no type: like g, but a float always shows it is one */
             str *t = sb_done(&b);
             if (!memchr(t->p, '.', t->n) && !memchr(t->p, 'e', t->n)) sb_puts(&b, ".0");
         }
-    } else fail(e, "Unknown format code '%c' for object of type 'float'", conv);
+    } else
+        fail(e, "Unknown format code '%c' for object of type 'float'", conv);
     str *t = sb_done(&b);
     sb g = sb_new(e);
     char *z = env_alloc(e, t->n + 1);
@@ -153,8 +163,10 @@ static void format_as_int(sb *out, int64_t i, fspec *f) {
     if (f->prec >= 0) fail(e, "Precision not allowed in integer format specifier");
     need_no_zero_group(e, f);
     sb b = sb_new(e);
-    if (f->conv == 'c') sb_puts(&b, t);
-    else put_grouped(&b, t, f->group, every);
+    if (f->conv == 'c')
+        sb_puts(&b, t);
+    else
+        put_grouped(&b, t, f->group, every);
     put_padded(out, sign_of(e, i < 0, f, f->alt ? prefix : ""), sb_done(&b), f, '>');
 }
 
@@ -164,16 +176,21 @@ static void format_value(sb *out, val v, str *spec) {
         put_str(out, v);
         return;
     }
-    if (v.t != V_STR && !is_number(v)) fail(e, "unsupported format string passed to %s.__format__", type_name(v));
+    if (v.t != V_STR && !is_number(v))
+        fail(e, "unsupported format string passed to %s.__format__", type_name(v));
     fspec f = parse_spec(e, spec);
     if (v.t == V_STR) {
         if (f.conv && f.conv != 's') fail(e, "Unknown format code '%c' for object of type 'str'", f.conv);
-        if (f.sign || f.alt || f.group || f.align == '=') fail(e, "this format specifier is not allowed for a string");
+        if (f.sign || f.alt || f.group || f.align == '=')
+            fail(e, "this format specifier is not allowed for a string");
         str *s = v.s;
-        if (f.prec >= 0 && (size_t)f.prec < str_len(e, s)) s = str_sub(e, s, 0, str_offset(e, s, (size_t)f.prec));
+        if (f.prec >= 0 && (size_t)f.prec < str_len(e, s))
+            s = str_sub(e, s, 0, str_offset(e, s, (size_t)f.prec));
         put_padded(out, str_lit(e, ""), s, &f, '<');
-    } else if (v.t == V_FLOAT) format_as_float(out, v.f, &f);
-    else format_as_int(out, as_int(v), &f);
+    } else if (v.t == V_FLOAT)
+        format_as_float(out, v.f, &f);
+    else
+        format_as_int(out, as_int(v), &f);
 }
 
 /* ---- fields ---- */
@@ -181,7 +198,7 @@ static void format_value(sb *out, val v, str *spec) {
 typedef struct fmt_state {
     env *e;
     const args *a;
-    val map; /* V_MISSING, or what format_map was given */
+    val map;      /* V_MISSING, or what format_map was given */
     int64_t next; /* -1: fields are numbered by hand */
 } fmt_state;
 
@@ -196,15 +213,18 @@ static val first_value(fmt_state *st, str *name) {
     int64_t i = -1;
     bool over;
     if (name->n == 0) {
-        if (st->next < 0) fail(e, "cannot switch from manual field specification to automatic field numbering");
+        if (st->next < 0)
+            fail(e, "cannot switch from manual field specification to automatic field numbering");
         i = st->next++;
     } else if (all_digits(name)) {
-        if (st->next > 0) fail(e, "cannot switch from automatic field numbering to manual field specification");
+        if (st->next > 0)
+            fail(e, "cannot switch from automatic field numbering to manual field specification");
         st->next = -1;
         if (!parse_int_text(name, 10, &i, &over)) fail(e, "Too many decimal digits in format string");
     }
     if (i >= 0) {
-        if (!st->a || (uint64_t)i >= st->a->n) fail(e, "Replacement index %lld out of range for positional args tuple", (long long)i);
+        if (!st->a || (uint64_t)i >= st->a->n)
+            fail(e, "Replacement index %lld out of range for positional args tuple", (long long)i);
         return st->a->v[i];
     }
     if (st->map.t != V_MISSING) {
@@ -233,10 +253,13 @@ static val field_value(fmt_state *st, str *name) {
         str *part = str_sub(e, name, b, i);
         int64_t n;
         bool over;
-        if (attr) v = get_attr(e, v, part);
-        else if (i >= name->n) fail(e, "Missing ']' in format string");
+        if (attr)
+            v = get_attr(e, v, part);
+        else if (i >= name->n)
+            fail(e, "Missing ']' in format string");
         else {
-            v = get_item(e, v, all_digits(part) && parse_int_text(part, 10, &n, &over) ? int_val(n) : str_val(part));
+            v = get_item(
+                e, v, all_digits(part) && parse_int_text(part, 10, &n, &over) ? int_val(n) : str_val(part));
             i++;
             if (i < name->n && name->p[i] != '.' && name->p[i] != '[')
                 fail(e, "Only '.' or '[' may follow ']' in format field specifier");
@@ -264,9 +287,12 @@ static void put_field(sb *out, fmt_state *st, str *field, int depth) {
         if (i < field->n && field->p[i] != ':') fail(e, "expected ':' after conversion specifier");
     }
     val v = field_value(st, name);
-    if (conv == 'r' || conv == 'a') v = str_val(val_repr(e, v));
-    else if (conv == 's') v = str_val(val_str(e, v));
-    else if (conv) fail(e, "Unknown conversion specifier '%c'", conv < 32 || conv > 126 ? '?' : conv);
+    if (conv == 'r' || conv == 'a')
+        v = str_val(val_repr(e, v));
+    else if (conv == 's')
+        v = str_val(val_str(e, v));
+    else if (conv)
+        fail(e, "Unknown conversion specifier '%c'", conv < 32 || conv > 126 ? '?' : conv);
     sb spec = sb_new(e);
     if (i < field->n) put_format(&spec, st, str_sub(e, field, i + 1, field->n), depth + 1);
     format_value(out, v, sb_done(&spec));
@@ -298,7 +324,9 @@ static void put_format(sb *out, fmt_state *st, str *f, int depth) {
             open -= f->p[i] == '}';
             i++;
         }
-        if (open) fail(e, b >= f->n ? "Single '{' encountered in format string" : "expected '}' before end of string");
+        if (open)
+            fail(e,
+                 b >= f->n ? "Single '{' encountered in format string" : "expected '}' before end of string");
         put_field(out, st, str_sub(e, f, b, i - 1), depth);
     }
 }

@@ -1,10 +1,10 @@
 /* tests.c - what may stand after "is". Memory is the env's. Source: Jinja 3.1's tests. */
 #include "engine/tmpl/value.h"
 
-#define SIMPLE_TEST(name, expr)                                                                                \
-    static val t_##name(env *e, val v, const args *a) {                                                        \
-        bind_pos(e, #name, a, 0, 0, NULL);                                                                     \
-        return bool_val(expr);                                                                                 \
+#define SIMPLE_TEST(name, expr)                                                                              \
+    static val t_##name(env *e, val v, const args *a) {                                                      \
+        bind_pos(e, #name, a, 0, 0, NULL);                                                                   \
+        return bool_val(expr);                                                                               \
     }
 SIMPLE_TEST(defined, v.t != V_UNDEF)
 SIMPLE_TEST(undefined, v.t == V_UNDEF)
@@ -79,11 +79,11 @@ static int order(env *e, val v, const args *a, const char *op, bool *nan) {
     bind_pos(e, op, a, 1, 1, &x);
     return val_cmp(e, v, x, op, nan);
 }
-#define ORDER_TEST(name, op, cond)                                                                             \
-    static val t_##name(env *e, val v, const args *a) {                                                        \
-        bool nan = false;                                                                                      \
-        int c = order(e, v, a, op, &nan);                                                                      \
-        return bool_val(!nan && cond);                                                                         \
+#define ORDER_TEST(name, op, cond)                                                                           \
+    static val t_##name(env *e, val v, const args *a) {                                                      \
+        bool nan = false;                                                                                    \
+        int c = order(e, v, a, op, &nan);                                                                    \
+        return bool_val(!nan && cond);                                                                       \
     }
 ORDER_TEST(lt, "<", c < 0)
 ORDER_TEST(le, "<=", c <= 0)
@@ -92,16 +92,45 @@ ORDER_TEST(ge, ">=", c >= 0)
 
 func_fn find_test(const str *name) {
     static const func all[] = {
-        {"defined", t_defined},   {"undefined", t_undefined}, {"none", t_none},         {"string", t_string},
-        {"mapping", t_mapping},   {"iterable", t_iterable},   {"sequence", t_sequence}, {"number", t_number},
-        {"integer", t_integer},   {"float", t_float},         {"boolean", t_boolean},   {"true", t_true},
-        {"false", t_false},       {"callable", t_callable},   {"odd", t_odd},           {"even", t_even},
-        {"in", t_in},             {"sameas", t_sameas},       {"lower", t_lower},       {"upper", t_upper},
-        {"filter", t_filter},     {"test", t_test},           {"escaped", t_escaped},   {"divisibleby", t_divisibleby},
-        {"eq", t_eq},             {"==", t_eq},               {"equalto", t_eq},        {"ne", t_ne},
-        {"!=", t_ne},             {"lt", t_lt},               {"<", t_lt},              {"lessthan", t_lt},
-        {"le", t_le},             {"<=", t_le},               {"gt", t_gt},             {">", t_gt},
-        {"greaterthan", t_gt},    {"ge", t_ge},               {">=", t_ge},
+        {"defined", t_defined},
+        {"undefined", t_undefined},
+        {"none", t_none},
+        {"string", t_string},
+        {"mapping", t_mapping},
+        {"iterable", t_iterable},
+        {"sequence", t_sequence},
+        {"number", t_number},
+        {"integer", t_integer},
+        {"float", t_float},
+        {"boolean", t_boolean},
+        {"true", t_true},
+        {"false", t_false},
+        {"callable", t_callable},
+        {"odd", t_odd},
+        {"even", t_even},
+        {"in", t_in},
+        {"sameas", t_sameas},
+        {"lower", t_lower},
+        {"upper", t_upper},
+        {"filter", t_filter},
+        {"test", t_test},
+        {"escaped", t_escaped},
+        {"divisibleby", t_divisibleby},
+        {"eq", t_eq},
+        {"==", t_eq},
+        {"equalto", t_eq},
+        {"ne", t_ne},
+        {"!=", t_ne},
+        {"lt", t_lt},
+        {"<", t_lt},
+        {"lessthan", t_lt},
+        {"le", t_le},
+        {"<=", t_le},
+        {"gt", t_gt},
+        {">", t_gt},
+        {"greaterthan", t_gt},
+        {"ge", t_ge},
+        {">=", t_ge},
     };
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         if (str_is(name, all[i].name)) return all[i].fn;

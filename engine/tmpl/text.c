@@ -1,6 +1,6 @@
 /* text.c - Unicode as Python's str methods see it: classes, case, stripping. Stateless.
- * Case keeps origin: what a user's character becomes is the user's. Source: Python's str (Unicode's SpecialCasing
- * for the mappings to several characters); utf8proc for categories and simple mappings. */
+ * Case keeps origin: what a user's character becomes is the user's. Source: Python's str (Unicode's
+ * SpecialCasing for the mappings to several characters); utf8proc for categories and simple mappings. */
 #include <string.h>
 #include <utf8proc.h>
 
@@ -11,8 +11,10 @@ static bool in_ranges(const uint32_t (*t)[2], size_t n, uint32_t cp) {
     size_t lo = 0, hi = n;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
-        if (t[mid][1] < cp) lo = mid + 1;
-        else hi = mid;
+        if (t[mid][1] < cp)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo < n && t[lo][0] <= cp;
 }
@@ -22,14 +24,18 @@ static const uint32_t *in_map(const uint32_t (*t)[4], size_t n, uint32_t cp) {
     size_t lo = 0, hi = n;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
-        if (t[mid][0] < cp) lo = mid + 1;
-        else hi = mid;
+        if (t[mid][0] < cp)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo < n && t[lo][0] == cp ? t[lo] + 1 : NULL;
 }
 #define MAP(table, cp) in_map(table, ARRAY_LEN(table), cp)
 
-static utf8proc_category_t category(uint32_t cp) { return utf8proc_category((utf8proc_int32_t)cp); }
+static utf8proc_category_t category(uint32_t cp) {
+    return utf8proc_category((utf8proc_int32_t)cp);
+}
 
 bool uc_space(uint32_t cp) {
     if (cp < 0x80) return (cp >= 9 && cp <= 13) || (cp >= 28 && cp <= 32);
@@ -51,10 +57,8 @@ bool uc_printable(uint32_t cp) {
     case UTF8PROC_CATEGORY_CO:
     case UTF8PROC_CATEGORY_ZL:
     case UTF8PROC_CATEGORY_ZP:
-    case UTF8PROC_CATEGORY_ZS:
-        return false;
-    default:
-        return true;
+    case UTF8PROC_CATEGORY_ZS: return false;
+    default: return true;
     }
 }
 
@@ -62,15 +66,31 @@ bool uc_alpha(uint32_t cp) {
     utf8proc_category_t c = category(cp);
     return c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO;
 }
-bool uc_decimal(uint32_t cp) { return category(cp) == UTF8PROC_CATEGORY_ND; }
-bool uc_digit(uint32_t cp) { return uc_decimal(cp) || IN(other_digit, cp); }
-bool uc_numeric(uint32_t cp) { return uc_digit(cp) || IN(other_numeric, cp); }
-bool uc_upper(uint32_t cp) { return category(cp) == UTF8PROC_CATEGORY_LU || IN(other_upper, cp); }
-bool uc_lower(uint32_t cp) { return category(cp) == UTF8PROC_CATEGORY_LL || IN(other_lower, cp); }
-bool uc_title(uint32_t cp) { return category(cp) == UTF8PROC_CATEGORY_LT; }
-bool uc_word(uint32_t cp) { return cp == '_' || uc_alpha(cp) || uc_numeric(cp); }
+bool uc_decimal(uint32_t cp) {
+    return category(cp) == UTF8PROC_CATEGORY_ND;
+}
+bool uc_digit(uint32_t cp) {
+    return uc_decimal(cp) || IN(other_digit, cp);
+}
+bool uc_numeric(uint32_t cp) {
+    return uc_digit(cp) || IN(other_numeric, cp);
+}
+bool uc_upper(uint32_t cp) {
+    return category(cp) == UTF8PROC_CATEGORY_LU || IN(other_upper, cp);
+}
+bool uc_lower(uint32_t cp) {
+    return category(cp) == UTF8PROC_CATEGORY_LL || IN(other_lower, cp);
+}
+bool uc_title(uint32_t cp) {
+    return category(cp) == UTF8PROC_CATEGORY_LT;
+}
+bool uc_word(uint32_t cp) {
+    return cp == '_' || uc_alpha(cp) || uc_numeric(cp);
+}
 
-static bool cased(uint32_t cp) { return uc_upper(cp) || uc_lower(cp) || uc_title(cp); }
+static bool cased(uint32_t cp) {
+    return uc_upper(cp) || uc_lower(cp) || uc_title(cp);
+}
 
 static bool case_ignorable(uint32_t cp) {
     utf8proc_category_t c = category(cp);
@@ -111,11 +131,13 @@ static void put_mapped(sb *b, const uint32_t *to, uint32_t simple, bool user) {
 }
 
 static void put_lower(sb *b, const str *s, size_t i, size_t len, uint32_t cp, bool user) {
-    if (cp == 0x3A3 && final_sigma(s, i, len)) sb_cp(b, 0x3C2, user);
+    if (cp == 0x3A3 && final_sigma(s, i, len))
+        sb_cp(b, 0x3C2, user);
     else if (cp == 0x130) {
         sb_cp(b, 'i', user);
         sb_cp(b, 0x307, user);
-    } else sb_cp(b, (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), user);
+    } else
+        sb_cp(b, (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), user);
 }
 
 str *str_case(env *e, const str *s, case_op op) {
@@ -132,13 +154,16 @@ str *str_case(env *e, const str *s, case_op op) {
         if (op == CASE_TITLE && in_word) one = CASE_LOWER;
         if (op == CASE_CAPITALIZE) one = i == 0 ? CASE_TITLE : CASE_LOWER;
         if (op == CASE_SWAP) one = uc_upper(cp) ? CASE_LOWER : uc_lower(cp) ? CASE_UPPER : CASE_SWAP;
-        if (one == CASE_UPPER) put_mapped(&b, MAP(full_upper, cp), (uint32_t)utf8proc_toupper((int32_t)cp), user);
+        if (one == CASE_UPPER)
+            put_mapped(&b, MAP(full_upper, cp), (uint32_t)utf8proc_toupper((int32_t)cp), user);
         else if (one == CASE_TITLE)
             put_mapped(&b, MAP(full_title, cp), (uint32_t)utf8proc_totitle((int32_t)cp), user);
         else if (one == CASE_FOLD)
             put_mapped(&b, MAP(full_fold, cp), (uint32_t)utf8proc_tolower((int32_t)cp), user);
-        else if (one == CASE_LOWER) put_lower(&b, s, i, k, cp, user);
-        else sb_cp(&b, cp, user);
+        else if (one == CASE_LOWER)
+            put_lower(&b, s, i, k, cp, user);
+        else
+            sb_cp(&b, cp, user);
         in_word = cased(cp);
         i += k;
     }

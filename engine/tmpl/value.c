@@ -7,26 +7,11 @@
 #include "engine/tmpl/value.h"
 
 static const char *const TYPE_NAMES[] = {
-    [V_MISSING] = "missing",
-    [V_UNDEF] = "Undefined",
-    [V_NONE] = "NoneType",
-    [V_BOOL] = "bool",
-    [V_INT] = "int",
-    [V_FLOAT] = "float",
-    [V_STR] = "str",
-    [V_LIST] = "list",
-    [V_TUPLE] = "tuple",
-    [V_DICT] = "dict",
-    [V_RANGE] = "range",
-    [V_VIEW] = "dict_items",
-    [V_ITER] = "generator",
-    [V_NS] = "namespace",
-    [V_LOOP] = "loop",
-    [V_MACRO] = "macro",
-    [V_FUNC] = "function",
-    [V_METHOD] = "method",
-    [V_JOINER] = "joiner",
-    [V_CYCLER] = "cycler",
+    [V_MISSING] = "missing", [V_UNDEF] = "Undefined", [V_NONE] = "NoneType", [V_BOOL] = "bool",
+    [V_INT] = "int",         [V_FLOAT] = "float",     [V_STR] = "str",       [V_LIST] = "list",
+    [V_TUPLE] = "tuple",     [V_DICT] = "dict",       [V_RANGE] = "range",   [V_VIEW] = "dict_items",
+    [V_ITER] = "generator",  [V_NS] = "namespace",    [V_LOOP] = "loop",     [V_MACRO] = "macro",
+    [V_FUNC] = "function",   [V_METHOD] = "method",   [V_JOINER] = "joiner", [V_CYCLER] = "cycler",
 };
 
 const char *type_name(val v) {
@@ -51,7 +36,9 @@ val undef_val(env *e, const char *fmt, ...) {
     return (val){.t = V_UNDEF, .u = u};
 }
 
-_Noreturn void fail_undef(env *e, val v) { fail(e, "%s", v.u ? v.u->msg : "an undefined value is used"); }
+_Noreturn void fail_undef(env *e, val v) {
+    fail(e, "%s", v.u ? v.u->msg : "an undefined value is used");
+}
 
 /* ---- list ---- */
 
@@ -111,8 +98,7 @@ static uint64_t hash_of(env *e, val v) {
         return mix(h);
     }
     case V_BOOL:
-    case V_INT:
-        return mix((uint64_t)as_int(v));
+    case V_INT: return mix((uint64_t)as_int(v));
     case V_FLOAT:
         if (v.f == floor(v.f) && fabs(v.f) < 9e18) return mix((uint64_t)(int64_t)v.f);
         uint64_t bits;
@@ -126,14 +112,14 @@ static uint64_t hash_of(env *e, val v) {
         return h;
     }
     case V_NONE:
-    case V_UNDEF:
-        return mix((uint64_t)v.t);
-    default:
-        return mix((uint64_t)(uintptr_t)v.s);
+    case V_UNDEF: return mix((uint64_t)v.t);
+    default: return mix((uint64_t)(uintptr_t)v.s);
     }
 }
 
-dict *dict_new(env *e) { return env_alloc(e, sizeof(dict)); }
+dict *dict_new(env *e) {
+    return env_alloc(e, sizeof(dict));
+}
 
 #define SMALL_DICT 8
 
@@ -162,7 +148,9 @@ val *dict_find(env *e, const dict *d, val key) {
     return x ? &x->value : NULL;
 }
 
-val *dict_find_z(env *e, const dict *d, const char *z) { return dict_find(e, d, lit_val(e, z)); }
+val *dict_find_z(env *e, const dict *d, const char *z) {
+    return dict_find(e, d, lit_val(e, z));
+}
 
 static void index_add(dict *d, size_t k) {
     size_t i = d->e[k].hash & (d->n_index - 1);
@@ -303,9 +291,7 @@ bool val_eq(env *e, val a, val b) {
     switch (a.t) {
     case V_UNDEF:
     case V_NONE: return true;
-    case V_STR:
-        env_step(e, a.s->n / 64);
-        return str_eq(a.s, b.s);
+    case V_STR: env_step(e, a.s->n / 64); return str_eq(a.s, b.s);
     case V_LIST:
     case V_TUPLE:
         if (a.l == b.l) return true;
@@ -320,8 +306,8 @@ bool val_eq(env *e, val a, val b) {
         env_leave(e);
         return r;
     case V_RANGE:
-        return a.r->n == b.r->n && (a.r->n == 0 || (a.r->start == b.r->start &&
-                                                    (a.r->n == 1 || a.r->step == b.r->step)));
+        return a.r->n == b.r->n &&
+               (a.r->n == 0 || (a.r->start == b.r->start && (a.r->n == 1 || a.r->step == b.r->step)));
     case V_VIEW: return view_eq(e, a, b);
     case V_METHOD: return a.method->fn == b.method->fn && val_same(a.method->self, b.method->self);
     default: return a.s == b.s;

@@ -1,9 +1,9 @@
 /* value.h - the values a template computes with, and the environment (memory, bounds, errors) they live in.
  *
- * Private to engine/tmpl. One thread per env. All memory comes from the env's pool and is given back at once; a
- * failure of any kind leaves through env_raise (longjmp to the entry point), so no caller here checks for errors.
- * Strings are UTF-8 and remember which of their bytes came from the user (the span list).
- * Semantics are Python's, since the templates were written for Jinja. Tested by tests/engine/tmpl/. */
+ * Private to engine/tmpl. One thread per env. All memory comes from the env's pool and is given back at once;
+ * a failure of any kind leaves through env_raise (longjmp to the entry point), so no caller here checks for
+ * errors. Strings are UTF-8 and remember which of their bytes came from the user (the span list). Semantics
+ * are Python's, since the templates were written for Jinja. Tested by tests/engine/tmpl/. */
 #ifndef VLMD_ENGINE_TMPL_VALUE_H
 #define VLMD_ENGINE_TMPL_VALUE_H
 
@@ -38,7 +38,9 @@ void env_step(env *e, size_t n); /* counts work against the bound */
 static inline void env_enter(env *e) {
     if (++e->nesting > e->max_nesting) fail(e, "nested too deeply (more than %d levels)", e->max_nesting);
 }
-static inline void env_leave(env *e) { e->nesting--; }
+static inline void env_leave(env *e) {
+    e->nesting--;
+}
 
 /* ---- values ---- */
 
@@ -174,20 +176,44 @@ struct iter {
     void *state;
 };
 
-#define NONE_VAL ((val){.t = V_NONE})
+#define NONE_VAL    ((val){.t = V_NONE})
 #define MISSING_VAL ((val){.t = V_MISSING})
-static inline val bool_val(bool b) { return (val){.t = V_BOOL, .b = b}; }
-static inline val int_val(int64_t i) { return (val){.t = V_INT, .i = i}; }
-static inline val float_val(double f) { return (val){.t = V_FLOAT, .f = f}; }
-static inline val str_val(str *s) { return (val){.t = V_STR, .s = s}; }
-static inline val list_val(list *l) { return (val){.t = V_LIST, .l = l}; }
-static inline val tuple_val(list *l) { return (val){.t = V_TUPLE, .l = l}; }
-static inline val dict_val(dict *d) { return (val){.t = V_DICT, .d = d}; }
-static inline val iter_val(iter *it) { return (val){.t = V_ITER, .it = it}; }
-static inline bool is_intlike(val v) { return v.t == V_INT || v.t == V_BOOL; }
-static inline bool is_number(val v) { return v.t == V_INT || v.t == V_BOOL || v.t == V_FLOAT; }
-static inline int64_t as_int(val v) { return v.t == V_BOOL ? v.b : v.i; }
-static inline double as_float(val v) { return v.t == V_FLOAT ? v.f : (double)as_int(v); }
+static inline val bool_val(bool b) {
+    return (val){.t = V_BOOL, .b = b};
+}
+static inline val int_val(int64_t i) {
+    return (val){.t = V_INT, .i = i};
+}
+static inline val float_val(double f) {
+    return (val){.t = V_FLOAT, .f = f};
+}
+static inline val str_val(str *s) {
+    return (val){.t = V_STR, .s = s};
+}
+static inline val list_val(list *l) {
+    return (val){.t = V_LIST, .l = l};
+}
+static inline val tuple_val(list *l) {
+    return (val){.t = V_TUPLE, .l = l};
+}
+static inline val dict_val(dict *d) {
+    return (val){.t = V_DICT, .d = d};
+}
+static inline val iter_val(iter *it) {
+    return (val){.t = V_ITER, .it = it};
+}
+static inline bool is_intlike(val v) {
+    return v.t == V_INT || v.t == V_BOOL;
+}
+static inline bool is_number(val v) {
+    return v.t == V_INT || v.t == V_BOOL || v.t == V_FLOAT;
+}
+static inline int64_t as_int(val v) {
+    return v.t == V_BOOL ? v.b : v.i;
+}
+static inline double as_float(val v) {
+    return v.t == V_FLOAT ? v.f : (double)as_int(v);
+}
 val undef_val(env *e, const char *fmt, ...) PRINTF_LIKE(2, 3);
 _Noreturn void fail_undef(env *e, val v);
 const char *type_name(val v); /* as Python names it */
@@ -222,7 +248,9 @@ typedef struct sb { /* a string under construction */
     span *user;
     size_t n_user, cap_user;
 } sb;
-static inline sb sb_new(env *e) { return (sb){.e = e}; }
+static inline sb sb_new(env *e) {
+    return (sb){.e = e};
+}
 void sb_add(sb *b, const char *p, size_t n, bool user);
 void sb_puts(sb *b, const char *z);
 void sb_cp(sb *b, uint32_t cp, bool user);
@@ -263,8 +291,8 @@ void dict_put(env *e, dict *d, val key, val value);
 bool val_hashable(val v);
 bool val_truth(env *e, val v);
 bool val_eq(env *e, val a, val b);
-/* Order by <; fails when the types have none. op is for the message. Returns <0, 0, >0; *nan is set when a NaN makes
- * every comparison false. */
+/* Order by <; fails when the types have none. op is for the message. Returns <0, 0, >0; *nan is set when a
+ * NaN makes every comparison false. */
 int val_cmp(env *e, val a, val b, const char *op, bool *nan);
 bool val_in(env *e, val needle, val hay);
 bool val_len(env *e, val v, size_t *n); /* false: has no length */
@@ -308,9 +336,9 @@ val num_round(env *e, val v, int64_t digits, bool has_digits);
 
 /* ---- formatting (format.c, strformat.c) ---- */
 
-str *format_percent(env *e, str *fmt, val arg);              /* fmt % arg */
-str *format_braces(env *e, str *fmt, const args *a);         /* fmt.format(...) */
-val format_map_args(env *e, str *fmt, val mapping);          /* fmt.format_map(mapping) */
+str *format_percent(env *e, str *fmt, val arg);                       /* fmt % arg */
+str *format_braces(env *e, str *fmt, const args *a);                  /* fmt.format(...) */
+val format_map_args(env *e, str *fmt, val mapping);                   /* fmt.format_map(mapping) */
 void put_float_fixed(sb *b, double f, char conv, int prec, bool alt); /* %e %f %g as Python writes them */
 
 /* ---- attributes and calls (attr.c, call.c) ---- */
@@ -332,7 +360,8 @@ bool call_test(env *e, const str *name, val v, const args *a);
 const func *find_global(const str *name);
 
 /* Binds arguments to parameters: names[0..n_max), the first n_req must be given. Unset: V_MISSING. */
-void bind_args(env *e, const char *fn, const args *a, const char *const *names, size_t n_req, size_t n_max, val *out);
+void bind_args(env *e, const char *fn, const args *a, const char *const *names, size_t n_req, size_t n_max,
+               val *out);
 /* The same for positional-only parameters. */
 void bind_pos(env *e, const char *fn, const args *a, size_t n_req, size_t n_max, val *out);
 int64_t need_int(env *e, val v, const char *what);
