@@ -1,0 +1,201 @@
+/* chat.c - POST /v1/chat/completions: from a body to a job, from an outbox to a reply.
+ *
+ * Runs on the connection's HTTP thread. Memory: the parsed request and the body live in the outbox until the
+ * engine has read the pictures; chat_job lives until the HTTP request is over. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "server/app.h"
+#include "server/chat_request.h"
+#include "server/chat_stream.h"
+#include "server/http.h"
+#include "server/reply.h"
+#include "server/routes.h"
+
+typedef struct chat_job {
+    app *app;
+    outbox *ob; /* borrowed from the HTTP request */
+    chat_stream s;
+    char id[48];
+    int32_t *prompt_ids;
+} chat_job;
+
+/* What the engine reads in place. */
+typedef struct chat_input {
+    buf body;
+    chat_request req;
+} chat_input;
+
+static void input_free(void *what) {
+    chat_input *in = what;
+    chat_request_fini(&in->req);
+    buf_fini(&in->body);
+    mem_free(in);
+}
+
+static void job_drop(void *state) {
+    chat_job *j = state;
+    mem_free(j->prompt_ids);
+    mem_free(j);
+}
+
+static void refuse(http_req *r, status *st) {
+    if (st->code == ST_OK) status_set(st, ST_INTERNAL, "the request failed without a reason");
+    if (st->code == ST_NOT_FOUND && strcmp(st->param, "model") == 0)
+        http_reply_fault(r, 404, st->msg, "model", "model_not_found");
+    else
+        http_reply_status(r, st);
+}
+
+static void ready(http_req *r, void *state) {
+    chat_job *j = state;
+    outbox_batch batch = {0};
+    outbox_end end;
+    outbox_take(j->ob, &batch, &end);
+    metrics_job(&j->app->m, &end, j->ob);
+    if (end.failed) {
+        refuse(r, &end.error);
+    } else {
+        reply_choice c = {.batch = &batch,
+                          .logprobs = j->s.logprobs,
+                          .token_ids = j->s.token_ids,
+                          .finish = end.finish,
+                          .prompt_tokens = end.prompt_tokens,
+                          .completion_tokens = end.completion_tokens,
+                          .prompt_ids = j->s.prompt_ids,
+                          .n_prompt_ids = j->s.n_prompt_ids};
+        buf b = {0};
+        reply_completion(&b, &j->s.head, &c);
+        buf_putc(&b, '\n');
+        http_reply(r, 200, "application/json", &b);
+    }
+    outbox_batch_fini(&batch);
+}
+
+static void render(void *state, const outbox_batch *batch, const outbox_end *end, buf *out) {
+    chat_job *j = state;
+    chat_stream_render(&j->s, batch, end, out);
+    if (end->ended) metrics_job(&j->app->m, end, j->ob);
+}
+
+/* ---- admission
+ * --------------------------------------------------------------------------------------------- */
+
+static chat_job *job_new(app *a, const chat_request *q, const char *model, const prompt *p, status *st) {
+    chat_job *j = mem_calloc(1, sizeof *j);
+    if (!j) return status_set(st, ST_NO_MEMORY, "no memory for the request"), NULL;
+    uint64_t x[2] = {0};
+    if (getrandom(x, sizeof x, GRND_NONBLOCK) != (ssize_t)sizeof x) {
+        x[0] = (uint64_t)(time_now_s() * 1e9);
+        x[1] = (uint64_t)(uintptr_t)j;
+    }
+    snprintf(j->id, sizeof j->id, "chatcmpl-%016llx%08llx", (unsigned long long)x[0],
+             (unsigned long long)(x[1] & 0xFFFFFFFF));
+    j->app = a;
+    j->s = (chat_stream){.head = {.id = j->id, .model = model, .created = (long)time(NULL)},
+                         .logprobs = q->logprobs,
+                         .token_ids = q->return_token_ids,
+                         .include_usage = q->include_usage};
+    if (q->return_token_ids) {
+        const int32_t *ids = prompt_ids(p, &j->s.n_prompt_ids);
+        j->prompt_ids = mem_alloc(j->s.n_prompt_ids * sizeof *ids);
+        if (!j->prompt_ids) {
+            mem_free(j);
+            return status_set(st, ST_NO_MEMORY, "no memory for the request"), NULL;
+        }
+        memcpy(j->prompt_ids, ids, j->s.n_prompt_ids * sizeof *ids);
+        j->s.prompt_ids = j->prompt_ids;
+    }
+    return j;
+}
+
+/* Hands a prompt to the engine. On success the outbox holds the input and the job's number. */
+static bool submit(engine *e, chat_job *j, chat_input *in, prompt *p, http_req *r, status *st) {
+    outbox_options o = {.stream = in->req.stream,
+                        .keep_tokens = in->req.logprobs || in->req.return_token_ids,
+                        .wake = http_wake,
+                        .arg = r};
+    j->ob = outbox_new(&o);
+    if (!j->ob) {
+        prompt_free(p);
+        input_free(in);
+        return status_set(st, ST_NO_MEMORY, "no memory for the request");
+    }
+    engine_params params = in->req.params; /* the input may be gone before engine_submit returns */
+    outbox_keep(j->ob, input_free, in);
+    outbox_engine_begin(j->ob);
+    uint64_t job = engine_submit(e, p, &params, outbox_sink, j->ob, st);
+    if (!job) {
+        outbox_engine_refused(j->ob);
+        outbox_unref(j->ob);
+        j->ob = NULL;
+        return false;
+    }
+    if (outbox_set_job(j->ob, job)) engine_cancel(e, job);
+    return true;
+}
+
+/* engine_check_params knows one name of the field only. */
+static void rename_param(const chat_request *q, status *st) {
+    if (q->max_tokens_name && strcmp(st->param, "max_tokens") == 0)
+        snprintf(st->param, sizeof st->param, "%s", q->max_tokens_name);
+}
+
+static bool admit(app *a, engine *e, chat_input *in, http_req *r, chat_job **job, status *st) {
+    chat_context ctx = {.vocab_size = engine_get_info(e)->vocab_size, .unknown = app_unknown_field, .arg = a};
+    engine_default_params(e, &ctx.defaults);
+    prompt *p = NULL;
+    const char *model = NULL;
+    *job = NULL;
+    if (chat_request_parse(&in->req, in->body.data, in->body.len, &ctx, st) &&
+        (model = app_model(a, in->req.model, st)) && (p = engine_prompt_chat(e, &in->req.chat, st))) {
+        if (engine_check_params(e, &in->req.params, p, st))
+            *job = job_new(a, &in->req, model, p, st);
+        else
+            rename_param(&in->req, st);
+    }
+    if (!*job) {
+        prompt_free(p);
+        input_free(in);
+        return false;
+    }
+    if (submit(e, *job, in, p, r, st)) return true;
+    job_drop(*job);
+    return false;
+}
+
+void chat_handler(http_req *r) {
+    app *a = http_app(r);
+    status st = {0};
+    engine *e = app_enter(a, &st);
+    if (!e) {
+        refuse(r, &st);
+        return;
+    }
+    chat_input *in = mem_calloc(1, sizeof *in);
+    chat_job *j = NULL;
+    bool stream = false;
+    if (in) {
+        in->body = *http_body(r);
+        *http_body(r) = (buf){0};
+        if (!in->body.data) buf_putc(&in->body, ' '); /* an empty body has no bytes to point at */
+        if (admit(a, e, in, r, &j, &st))
+            stream = outbox_streams(j->ob);
+        else
+            j = NULL;
+    } else {
+        status_set(&st, ST_NO_MEMORY, "no memory for the request");
+    }
+    app_leave(a);
+    if (!j) {
+        refuse(r, &st);
+        return;
+    }
+    http_work w = {.ob = j->ob, .state = j, .drop = job_drop, .ready = ready, .render = render};
+    if (stream)
+        http_stream(r, &w);
+    else
+        http_wait(r, &w);
+}

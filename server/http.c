@@ -1,0 +1,570 @@
+/* http.c - see http.h. HTTP threads (libmicrohttpd's pool), and the caller's for start and stop.
+ * Owns the daemon, the watcher, and one http_req per request, one http_conn per connection. */
+#include "server/http.h"
+
+#include <microhttpd.h>
+#include <netdb.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "server/listen.h"
+#include "server/reply.h"
+#include "server/watch.h"
+
+/* A body over its limit is read on to this bound, so that a client that writes first and reads later gets its
+ * 413. */
+static const size_t DRAIN_BYTES = (size_t)256 << 20;
+/* A stream renders no further while this much waits for the socket. */
+enum { CONNECTION_MEMORY = 64 << 10, MAX_HEADERS = 4, WRITE_STALL_S = 75 };
+
+struct http_server {
+    http_options o;
+    struct MHD_Daemon *daemon;
+    watch *watch;
+    int port;
+    struct MHD_Response *no_memory; /* made beforehand */
+    atomic_int in_flight, connections;
+};
+
+typedef struct http_conn {
+    watch_entry watched;
+    int fd;
+    bool over_limit;
+} http_conn;
+
+struct http_req {
+    http_server *srv;
+    struct MHD_Connection *c;
+    http_conn *conn;
+    const http_route *route;
+    const char *method; /* a literal */
+    char path[128], id[132];
+    double t_start;
+    /* A refusal found in the headers or while the body came; answered when the body is drained. */
+    int refusal;
+    const char *refusal_message, *refusal_code;
+    buf body;
+    size_t drained;
+    struct {
+        const char *name, *value;
+    } headers[MAX_HEADERS];
+    int n_headers;
+    int http; /* replied with */
+    bool dispatched;
+    enum MHD_Result queued; /* what the callback returns */
+    /* while the engine works */
+    http_work work;
+    buf out; /* SSE not yet sent */
+    size_t out_at;
+    bool rendered_end;
+};
+
+/* ---- replies
+ * ------------------------------------------------------------------------------------------------ */
+
+void *http_app(const http_req *r) {
+    return r->srv->o.app;
+}
+const char *http_path(const http_req *r) {
+    return r->path;
+}
+const char *http_id(const http_req *r) {
+    return r->id;
+}
+buf *http_body(http_req *r) {
+    return &r->body;
+}
+
+void http_header(http_req *r, const char *name, const char *value) {
+    CHECK(r->n_headers < MAX_HEADERS);
+    r->headers[r->n_headers].name = name;
+    r->headers[r->n_headers++].value = value;
+}
+
+static void queue(http_req *r, int http, const char *content_type, struct MHD_Response *resp) {
+    if (!resp) { /* the status stays true */
+        r->http = 503;
+        r->queued = MHD_queue_response(r->c, 503, r->srv->no_memory);
+        return;
+    }
+    bool ok = !content_type || MHD_add_response_header(resp, "Content-Type", content_type) == MHD_YES;
+    ok = ok && MHD_add_response_header(resp, "X-Request-Id", r->id) == MHD_YES;
+    for (int i = 0; i < r->n_headers && ok; i++)
+        ok = MHD_add_response_header(resp, r->headers[i].name, r->headers[i].value) == MHD_YES;
+    r->http = ok ? http : 503;
+    r->queued = MHD_queue_response(r->c, (unsigned)r->http, ok ? resp : r->srv->no_memory);
+    MHD_destroy_response(resp);
+}
+
+void http_reply(http_req *r, int http, const char *content_type, buf *body) {
+    struct MHD_Response *resp = NULL;
+    if (!body->failed) {
+        if (body->data)
+            resp = MHD_create_response_from_buffer_with_free_callback(body->len, body->data, mem_free);
+        else
+            resp = MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+    }
+    if (!resp) mem_free(body->data);
+    *body = (buf){0};
+    queue(r, http, content_type, resp);
+}
+
+void http_reply_fault(http_req *r, int http, const char *message, const char *param, const char *code) {
+    buf b = {0};
+    reply_error(&b, http, message, param, code);
+    buf_putc(&b, '\n');
+    http_reply(r, http, "application/json", &b);
+}
+
+void http_reply_status(http_req *r, const status *st) {
+    int http = reply_http_status(st);
+    buf b = {0};
+    if (http == 503 || http == 429) http_header(r, "Retry-After", "1");
+    reply_error_status(&b, st);
+    buf_putc(&b, '\n');
+    http_reply(r, http, "application/json", &b);
+}
+
+/* ---- waiting for the engine
+ * ---------------------------------------------------------------------------------- */
+
+void http_wake(void *arg) {
+    MHD_resume_connection(((http_req *)arg)->c);
+}
+
+static void suspend(void *arg) {
+    MHD_suspend_connection(((http_req *)arg)->c);
+}
+
+/* The access handler of a request that waits: sleeps again or replies. */
+static void continue_wait(http_req *r) {
+    r->queued = MHD_YES;
+    if (!outbox_sleep(r->work.ob, suspend)) r->work.ready(r, r->work.state);
+}
+
+void http_wait(http_req *r, const http_work *w) {
+    r->work = *w;
+    watch_job(r->srv->watch, &r->conn->watched, w->ob);
+    continue_wait(r);
+}
+
+/* Sends what is rendered, renders what the outbox holds, sleeps when there is nothing. */
+static ssize_t read_stream(void *arg, uint64_t pos, char *to, size_t max) {
+    (void)pos;
+    http_req *r = arg;
+    while (r->out_at == r->out.len) {
+        if (r->rendered_end) return MHD_CONTENT_READER_END_OF_STREAM;
+        if (outbox_sleep(r->work.ob, suspend)) return 0;
+        outbox_batch batch = {0};
+        outbox_end end;
+        outbox_take(r->work.ob, &batch, &end);
+        buf_clear(&r->out);
+        r->out_at = 0;
+        r->work.render(r->work.state, &batch, &end, &r->out);
+        outbox_batch_fini(&batch);
+        if (r->out.failed) return MHD_CONTENT_READER_END_WITH_ERROR;
+        r->rendered_end = end.ended;
+    }
+    size_t n = r->out.len - r->out_at;
+    if (n > max) n = max;
+    memcpy(to, r->out.data + r->out_at, n);
+    r->out_at += n;
+    return (ssize_t)n;
+}
+
+void http_stream(http_req *r, const http_work *w) {
+    r->work = *w;
+    watch_job(r->srv->watch, &r->conn->watched, w->ob);
+    http_header(r, "Cache-Control", "no-cache");
+    http_header(r, "X-Accel-Buffering", "no");
+    queue(r, 200, "text/event-stream",
+          MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16 << 10, read_stream, r, NULL));
+}
+
+/* ---- what the headers say
+ * ------------------------------------------------------------------------------------- */
+
+static const char *header(http_req *r, const char *name) {
+    return MHD_lookup_connection_value(r->c, MHD_HEADER_KIND, name);
+}
+
+/* Compares every byte of the presented key whatever the outcome. */
+static bool same_key(const char *key, const char *given) {
+    size_t nk = strlen(key), ng = strlen(given);
+    volatile unsigned char diff = nk != ng;
+    for (size_t i = 0; i < ng; i++) diff = (unsigned char)(diff | (given[i] ^ key[nk ? i % nk : 0]));
+    return diff == 0;
+}
+
+static bool key_ok(http_req *r) {
+    const arg_list *keys = &r->srv->o.keys;
+    if (!keys->n) return true;
+    const char *auth = header(r, "Authorization");
+    if (!auth || strncasecmp(auth, "Bearer ", 7) != 0) return false;
+    auth += 7;
+    while (*auth == ' ') auth++;
+    bool ok = false;
+    for (int i = 0; i < keys->n; i++) ok |= same_key(keys->v[i], auth);
+    return ok;
+}
+
+static void take_id(http_req *r) {
+    const char *given = header(r, "X-Request-Id");
+    size_t n = given ? strlen(given) : 0;
+    bool ok = n >= 1 && n <= 128;
+    for (size_t i = 0; i < n && ok; i++) ok = given[i] > 0x20 && given[i] < 0x7F;
+    if (ok) {
+        memcpy(r->id, given, n + 1);
+        return;
+    }
+    uint64_t x[2] = {0};
+    if (getrandom(x, sizeof x, GRND_NONBLOCK) != (ssize_t)sizeof x) {
+        x[0] = (uint64_t)(time_now_s() * 1e9);
+        x[1] = (uint64_t)(uintptr_t)r;
+    }
+    snprintf(r->id, sizeof r->id, "%016llx%016llx", (unsigned long long)x[0], (unsigned long long)x[1]);
+}
+
+static const http_route *find_route(const http_options *o, const char *url) {
+    for (int i = 0; i < o->n_routes; i++) {
+        const char *p = o->routes[i].path;
+        size_t n = strlen(p);
+        bool below = p[n - 1] == '*';
+        if (below ? strncmp(url, p, n - 1) == 0 && url[n - 1] : strcmp(url, p) == 0) return &o->routes[i];
+    }
+    return NULL;
+}
+
+static void refuse(http_req *r, int http, const char *message, const char *code) {
+    if (r->refusal) return;
+    r->refusal = http;
+    r->refusal_message = message;
+    r->refusal_code = code;
+}
+
+typedef struct length_check {
+    int n_lengths, n_encodings;
+    bool bad, differ;
+    uint64_t value;
+} length_check;
+
+static enum MHD_Result check_length(void *arg, enum MHD_ValueKind kind, const char *name, const char *value) {
+    (void)kind;
+    length_check *k = arg;
+    if (strcasecmp(name, "Transfer-Encoding") == 0) k->n_encodings++;
+    if (strcasecmp(name, "Content-Length") != 0) return MHD_YES;
+    uint64_t v = 0;
+    size_t n = value ? strlen(value) : 0;
+    if (n == 0 || n > 18) k->bad = true;
+    for (size_t i = 0; i < n && !k->bad; i++) {
+        if (value[i] < '0' || value[i] > '9') k->bad = true;
+        v = v * 10 + (uint64_t)(value[i] - '0');
+    }
+    if (k->n_lengths++ && v != k->value) k->differ = true;
+    k->value = v;
+    return MHD_YES;
+}
+
+static const char *allow_of(int methods) {
+    if (methods == HTTP_GET) return "GET, HEAD, OPTIONS";
+    if (methods == HTTP_POST) return "POST, OPTIONS";
+    return "GET, HEAD, POST, OPTIONS";
+}
+
+static void judge_headers(http_req *r, const length_check *k) {
+    const http_options *o = &r->srv->o;
+    if (r->conn->over_limit) {
+        http_header(r, "Retry-After", "1");
+        http_header(r, "Connection", "close");
+        refuse(r, 503, "too many connections", "too_many_connections");
+    }
+    if ((k->n_lengths && k->n_encodings) || k->bad || k->differ || k->n_encodings > 1) {
+        http_header(r, "Connection", "close");
+        refuse(r, 400, "the request states the length of its body in contradictory ways", NULL);
+    }
+    bool options = strcmp(r->method, "OPTIONS") == 0;
+    if (!(r->route && r->route->open) && !options && !key_ok(r)) {
+        http_header(r, "WWW-Authenticate", "Bearer");
+        refuse(r, 401,
+               header(r, "Authorization") ? "the API key is not valid"
+                                          : "an API key is needed: Authorization: Bearer <key>",
+               "invalid_api_key");
+        return;
+    }
+    if (!r->route) {
+        refuse(r, 404, "no such route", "not_found");
+        return;
+    }
+    int have = strcmp(r->method, "GET") == 0 || strcmp(r->method, "HEAD") == 0 ? HTTP_GET
+               : strcmp(r->method, "POST") == 0                                ? HTTP_POST
+                                                                               : 0;
+    if (options || !(have & r->route->methods)) http_header(r, "Allow", allow_of(r->route->methods));
+    if (!options && !(have & r->route->methods))
+        refuse(r, 405, "this route does not have that method", "method_not_allowed");
+    if (k->value > o->max_body_bytes) refuse(r, 413, NULL, "body_too_large");
+}
+
+/* ---- the life of a request
+ * ---------------------------------------------------------------------------------------- */
+
+static void answer_refusal(http_req *r) {
+    char text[200];
+    const char *message = r->refusal_message;
+    if (r->refusal == 413) {
+        snprintf(text, sizeof text,
+                 "the request's body is larger than this server accepts (%zu bytes, see --max-body-size)",
+                 r->srv->o.max_body_bytes);
+        message = text;
+    } else if (r->refusal == 404) {
+        snprintf(text, sizeof text, "there is no route %s %.100s", r->method, r->path);
+        message = text;
+    } else if (r->refusal == 405) {
+        snprintf(text, sizeof text, "%.100s does not have the method %s", r->path, r->method);
+        message = text;
+    }
+    http_reply_fault(r, r->refusal, message, NULL, r->refusal_code);
+}
+
+static void dispatch(http_req *r) {
+    r->dispatched = true;
+    atomic_fetch_add(&r->srv->in_flight, 1);
+    if (strcmp(r->method, "OPTIONS") == 0) {
+        buf none = {0};
+        http_reply(r, 204, NULL, &none);
+        return;
+    }
+    watch_enter(r->srv->watch, &r->conn->watched, WATCH_JOB);
+    r->route->handler(r);
+}
+
+static const char *known_method(const char *m) {
+    static const char *const known[] = {"GET",    "POST",  "HEAD",  "OPTIONS", "PUT",
+                                        "DELETE", "PATCH", "TRACE", "CONNECT"};
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (strcmp(m, known[i]) == 0) return known[i];
+    return "?";
+}
+
+static enum MHD_Result begin(http_server *s, struct MHD_Connection *c, const char *url, const char *method,
+                             void **cls) {
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    http_conn *conn = info ? info->socket_context : NULL;
+    http_req *r = conn ? mem_calloc(1, sizeof *r) : NULL;
+    if (!r) return MHD_queue_response(c, 503, s->no_memory);
+    *cls = r;
+    r->srv = s;
+    r->c = c;
+    r->conn = conn;
+    r->t_start = time_now_s();
+    r->method = known_method(method);
+    snprintf(r->path, sizeof r->path, "%s", url);
+    r->route = find_route(&s->o, url);
+    take_id(r);
+    length_check k = {0};
+    MHD_get_connection_values(c, MHD_HEADER_KIND, check_length, &k);
+    judge_headers(r, &k);
+    watch_enter(s->watch, &conn->watched, WATCH_BODY);
+    const char *expect = header(r, "Expect");
+    bool waits = expect && strcasecmp(expect, "100-continue") == 0;
+    /* A client that asks first, or means to send more than is worth draining, is answered before its body. */
+    if (r->refusal && (waits || k.bad || k.differ || k.value > s->o.max_body_bytes + DRAIN_BYTES)) {
+        answer_refusal(r);
+        return r->queued;
+    }
+    if (!r->refusal && k.value && !buf_reserve(&r->body, (size_t)k.value)) {
+        buf_fini(&r->body);
+        refuse(r, 503, "no memory for the request", NULL);
+    }
+    return MHD_YES;
+}
+
+/* The library cannot queue a reply in the middle of a body: this one is written past it, then it closes. */
+static enum MHD_Result cut_off(http_req *r) {
+    watch_raw_reply(r->conn->fd, "413 Payload Too Large",
+                    "the request's body is larger than this server accepts");
+    r->http = 413;
+    return MHD_NO;
+}
+
+static enum MHD_Result take_body(http_req *r, const char *data, size_t n) {
+    watch_enter(r->srv->watch, &r->conn->watched, WATCH_BODY);
+    if (!r->refusal && n > r->srv->o.max_body_bytes - r->body.len) refuse(r, 413, NULL, "body_too_large");
+    if (!r->refusal && !buf_append(&r->body, data, n)) refuse(r, 503, "no memory for the request", NULL);
+    if (!r->refusal) return MHD_YES;
+    r->drained += r->body.len + n;
+    buf_fini(&r->body);
+    return r->drained > r->srv->o.max_body_bytes + DRAIN_BYTES ? cut_off(r) : MHD_YES;
+}
+
+static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const char *url, const char *method,
+                                  const char *version, const char *data, size_t *n, void **cls) {
+    (void)version;
+    http_req *r = *cls;
+    if (!r) return begin(arg, c, url, method, cls);
+    if (*n) {
+        enum MHD_Result res = take_body(r, data, *n);
+        *n = 0;
+        return res;
+    }
+    r->queued = MHD_NO;
+    if (r->refusal)
+        answer_refusal(r);
+    else if (r->work.ob)
+        continue_wait(r);
+    else
+        dispatch(r);
+    return r->queued;
+}
+
+static void on_completed(void *arg, struct MHD_Connection *c, void **cls,
+                         enum MHD_RequestTerminationCode why) {
+    (void)c;
+    http_server *s = arg;
+    http_req *r = *cls;
+    *cls = NULL;
+    if (!r) return;
+    if (r->work.ob) {
+        outbox_detach(r->work.ob);
+        watch_job_over(s->watch, &r->conn->watched);
+        if (!outbox_over(r->work.ob)) s->o.cancel(s->o.app, r->work.ob);
+        r->work.drop(r->work.state);
+        outbox_unref(r->work.ob);
+    }
+    watch_enter(s->watch, &r->conn->watched, WATCH_HEADERS);
+    if (r->http) s->o.replied(s->o.app, r->http);
+    if (r->route && r->route->open) /* probes and scrapes would fill the log */
+        log_debug("%s %s %d %.1f ms", r->method, r->path, r->http, 1e3 * (time_now_s() - r->t_start));
+    else
+        log_info("%s %s %d %.1f ms id=%s%s", r->method, r->path, r->http, 1e3 * (time_now_s() - r->t_start),
+                 r->id, why == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "" : " (client left)");
+    if (r->dispatched) atomic_fetch_sub(&s->in_flight, 1);
+    buf_fini(&r->body);
+    buf_fini(&r->out);
+    mem_free(r);
+}
+
+static void on_connection(void *arg, struct MHD_Connection *c, void **ctx,
+                          enum MHD_ConnectionNotificationCode what) {
+    http_server *s = arg;
+    http_conn *conn = *ctx;
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+        atomic_fetch_sub(&s->connections, 1);
+        if (!conn) return;
+        watch_remove(s->watch, &conn->watched);
+        mem_free(conn);
+        *ctx = NULL;
+        return;
+    }
+    int count = atomic_fetch_add(&s->connections, 1) + 1;
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    conn = info ? mem_calloc(1, sizeof *conn) : NULL;
+    if (!conn) return;
+    conn->fd = info->connect_fd;
+    conn->over_limit = count > s->o.max_connections;
+    if (!watch_add(s->watch, &conn->watched, conn->fd)) {
+        mem_free(conn);
+        return;
+    }
+    *ctx = conn;
+}
+
+/* ---- start and stop
+ * ------------------------------------------------------------------------------------------------ */
+
+static void library_log(void *arg, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
+static void library_log(void *arg, const char *fmt, va_list ap) {
+    (void)arg;
+    char line[400];
+    vsnprintf(line, sizeof line, fmt, ap);
+    log_debug("libmicrohttpd: %s", line);
+}
+
+/* Connections need descriptors; what the system does not give bounds them. */
+static int bound_connections(int wanted) {
+    struct rlimit lim;
+    if (getrlimit(RLIMIT_NOFILE, &lim) != 0) return wanted;
+    rlim_t need = (rlim_t)wanted + 128;
+    if (lim.rlim_cur < need) {
+        lim.rlim_cur = lim.rlim_max < need ? lim.rlim_max : need;
+        setrlimit(RLIMIT_NOFILE, &lim);
+        getrlimit(RLIMIT_NOFILE, &lim);
+    }
+    if (lim.rlim_cur >= need) return wanted;
+    int most = lim.rlim_cur > 256 ? (int)lim.rlim_cur - 128 : (int)lim.rlim_cur / 2;
+    log_warn("the system allows %llu open files: at most %d connections", (unsigned long long)lim.rlim_cur,
+             most);
+    return most;
+}
+
+static bool start_daemon(http_server *s, int fd, status *st) {
+    static const char busy[] =
+        "{\"error\":{\"message\":\"the server is out of memory\",\"type\":\"server_error\","
+        "\"param\":null,\"code\":null}}\n";
+    s->no_memory = MHD_create_response_from_buffer(sizeof busy - 1, (void *)busy, MHD_RESPMEM_PERSISTENT);
+    if (!s->no_memory) return status_set(st, ST_NO_MEMORY, "no memory for the HTTP server");
+    MHD_add_response_header(s->no_memory, "Content-Type", "application/json");
+    unsigned flags =
+        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    /* The library's own limit lies above ours, for each of its threads: who is over ours gets an answer. */
+    unsigned limit = ((unsigned)s->o.max_connections + 64) * (unsigned)s->o.threads;
+    struct MHD_OptionItem more[] = {{MHD_OPTION_THREAD_POOL_SIZE, s->o.threads, NULL},
+                                    {MHD_OPTION_END, 0, NULL}};
+    if (s->o.threads < 2) more[0] = more[1];
+    s->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, library_log,
+                                 NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
+                                 on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
+                                 MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                                 (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
+                                 (unsigned)WRITE_STALL_S, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
+    if (!s->daemon) return status_set(st, ST_IO, "cannot start the HTTP server's threads");
+    return true;
+}
+
+http_server *http_start(const http_options *o, status *st) {
+    http_server *s = mem_calloc(1, sizeof *s);
+    if (!s) return status_set(st, ST_NO_MEMORY, "no memory for the HTTP server"), NULL;
+    s->o = *o;
+    s->o.max_connections = bound_connections(o->max_connections);
+    int fd = listen_open(o->host, o->port, &s->port, st);
+    if (fd >= 0) {
+        watch_options w = {.headers_s = o->headers_s,
+                           .body_s = o->body_s,
+                           .request_s = o->request_s,
+                           .comment_s = o->comment_s,
+                           .cancel = o->cancel,
+                           .arg = o->app};
+        s->watch = watch_new(&w, st);
+    }
+    if (s->watch && start_daemon(s, fd, st)) return s;
+    if (fd >= 0) close(fd);
+    watch_free(s->watch);
+    if (s->no_memory) MHD_destroy_response(s->no_memory);
+    mem_free(s);
+    return NULL;
+}
+
+int http_port(const http_server *s) {
+    return s->port;
+}
+
+int http_in_flight(http_server *s) {
+    return atomic_load(&s->in_flight);
+}
+
+void http_cancel_all(http_server *s, status_code code, const char *why) {
+    watch_cancel_all(s->watch, code, why);
+}
+
+void http_stop(http_server *s) {
+    MHD_stop_daemon(s->daemon); /* closes the listening socket, too */
+    watch_free(s->watch);
+    MHD_destroy_response(s->no_memory);
+    mem_free(s);
+}

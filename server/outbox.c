@@ -1,0 +1,278 @@
+/* outbox.c - see outbox.h. Engine, picture, HTTP and watcher threads; every field is guarded by the lock. */
+#include "server/outbox.h"
+
+#include <pthread.h>
+#include <string.h>
+
+struct outbox {
+    pthread_mutex_t lock;
+    int refs;
+    outbox_options o;
+    outbox_batch pending;
+    outbox_end end;
+    bool sleeping, detached, cancelled, overflowed, seen_token, no_memory;
+    uint64_t job;
+    void (*release)(void *);
+    void *kept;
+    status reason;
+    double t_start, t_first, t_end;
+};
+
+void outbox_batch_fini(outbox_batch *b) {
+    buf_fini(&b->text);
+    buf_fini(&b->bytes);
+    mem_free(b->tokens);
+    mem_free(b->tops);
+    *b = (outbox_batch){0};
+}
+
+outbox *outbox_new(const outbox_options *o) {
+    outbox *ob = mem_calloc(1, sizeof *ob);
+    if (!ob) return NULL;
+    ob->o = *o;
+    if (!ob->o.cap_bytes) ob->o.cap_bytes = (size_t)4 << 20;
+    ob->refs = 1;
+    ob->t_start = time_now_s();
+    if (pthread_mutex_init(&ob->lock, NULL) != 0) {
+        mem_free(ob);
+        return NULL;
+    }
+    return ob;
+}
+
+outbox *outbox_ref(outbox *ob) {
+    pthread_mutex_lock(&ob->lock);
+    ob->refs++;
+    pthread_mutex_unlock(&ob->lock);
+    return ob;
+}
+
+/* Takes what is kept out of the outbox, so that it can be freed without the lock. */
+static void (*take_kept(outbox *ob, void **what))(void *) {
+    void (*release)(void *) = ob->release;
+    *what = ob->kept;
+    ob->release = NULL;
+    ob->kept = NULL;
+    return release;
+}
+
+void outbox_unref(outbox *ob) {
+    if (!ob) return;
+    pthread_mutex_lock(&ob->lock);
+    bool last = --ob->refs == 0;
+    pthread_mutex_unlock(&ob->lock);
+    if (!last) return;
+    void *what;
+    void (*release)(void *) = take_kept(ob, &what);
+    if (release) release(what);
+    outbox_batch_fini(&ob->pending);
+    pthread_mutex_destroy(&ob->lock);
+    mem_free(ob);
+}
+
+void outbox_keep(outbox *ob, void (*release)(void *), void *what) {
+    pthread_mutex_lock(&ob->lock);
+    CHECK(!ob->release);
+    ob->release = release;
+    ob->kept = what;
+    pthread_mutex_unlock(&ob->lock);
+}
+
+void outbox_engine_begin(outbox *ob) {
+    outbox_ref(ob);
+}
+
+void outbox_engine_refused(outbox *ob) {
+    outbox_unref(ob);
+}
+
+/* ---- engine side ------------------------------------------------------------------------------------------
+ */
+
+static bool grow(void **p, size_t *cap, size_t need, size_t size) {
+    if (need <= *cap) return true;
+    size_t n = *cap ? *cap * 2 : 16;
+    if (n < need) n = need;
+    void *q = mem_realloc(*p, n * size);
+    if (!q) return false;
+    *p = q;
+    *cap = n;
+    return true;
+}
+
+static size_t batch_bytes(const outbox_batch *b) {
+    return b->text.len + b->bytes.len + b->n_tokens * sizeof *b->tokens + b->n_tops * sizeof *b->tops;
+}
+
+static bool add_token(outbox_batch *b, const engine_token *t) {
+    size_t n_top = t->n_top > 0 ? (size_t)t->n_top : 0;
+    if (!grow((void **)&b->tokens, &b->cap_tokens, b->n_tokens + 1, sizeof *b->tokens) ||
+        !grow((void **)&b->tops, &b->cap_tops, b->n_tops + n_top, sizeof *b->tops))
+        return false;
+    outbox_token *o = &b->tokens[b->n_tokens++];
+    *o = (outbox_token){t->id, t->logprob, b->bytes.len, t->n_bytes, b->n_tops, n_top};
+    buf_append(&b->bytes, t->bytes, t->n_bytes);
+    for (size_t i = 0; i < n_top; i++) {
+        b->tops[b->n_tops++] = (outbox_top){t->top[i].logprob, b->bytes.len, t->top[i].n_bytes};
+        buf_append(&b->bytes, t->top[i].bytes, t->top[i].n_bytes);
+    }
+    return !b->bytes.failed;
+}
+
+static void put_tokens(outbox *ob, const engine_event *ev) {
+    if (!ob->seen_token) {
+        ob->seen_token = true;
+        ob->t_first = time_now_s();
+    }
+    if (ob->detached || ob->overflowed || ob->no_memory) return;
+    if (ob->o.stream && batch_bytes(&ob->pending) > ob->o.cap_bytes) {
+        ob->overflowed = true;
+        return;
+    }
+    bool ok = !ev->n_text || buf_append(&ob->pending.text, ev->text, ev->n_text);
+    if (ob->o.keep_tokens)
+        for (int i = 0; ok && i < ev->n_tokens; i++) ok = add_token(&ob->pending, &ev->tokens[i]);
+    if (!ok) ob->no_memory = true;
+}
+
+static void put_end(outbox *ob, const engine_event *ev) {
+    outbox_end *e = &ob->end;
+    CHECK(!e->ended); /* engine.h: exactly one final event */
+    e->ended = true;
+    e->finish = ev->finish;
+    e->prompt_tokens = ev->prompt_tokens;
+    e->completion_tokens = ev->completion_tokens;
+    ob->t_end = time_now_s();
+    if (ev->kind == ENGINE_ERROR) {
+        e->failed = true;
+        if (ev->error) e->error = *ev->error;
+        if (e->error.code == ST_OK) status_set(&e->error, ST_INTERNAL, "the engine gave up without a reason");
+        if (e->error.code == ST_CANCELLED && ob->reason.code != ST_OK) e->error = ob->reason;
+    } else if (ob->no_memory || ob->overflowed) {
+        e->failed = true;
+        if (ob->overflowed)
+            status_set(&e->error, ST_CANCELLED, "the client reads too slowly");
+        else
+            status_set(&e->error, ST_NO_MEMORY, "no memory for the reply");
+    }
+}
+
+static bool ready(const outbox *ob) {
+    const outbox_batch *p = &ob->pending;
+    return ob->end.ended || (ob->o.stream && (p->text.len || p->n_tokens || p->n_comments));
+}
+
+static void wake_if_ready(outbox *ob) {
+    if (!ob->sleeping || ob->detached || !ready(ob)) return;
+    ob->sleeping = false;
+    ob->o.wake(ob->o.arg);
+}
+
+void outbox_sink(void *user, const engine_event *ev) {
+    outbox *ob = user;
+    void *what = NULL;
+    void (*release)(void *) = NULL;
+    pthread_mutex_lock(&ob->lock);
+    bool final = ev->kind == ENGINE_DONE || ev->kind == ENGINE_ERROR;
+    if (ev->kind == ENGINE_INPUT_DONE || final) release = take_kept(ob, &what);
+    if (ev->kind == ENGINE_TOKENS) put_tokens(ob, ev);
+    if (final) put_end(ob, ev);
+    wake_if_ready(ob);
+    pthread_mutex_unlock(&ob->lock);
+    if (release) release(what);
+    if (final) outbox_unref(ob);
+}
+
+bool outbox_set_job(outbox *ob, uint64_t job) {
+    pthread_mutex_lock(&ob->lock);
+    ob->job = job;
+    bool cancel = ob->cancelled && !ob->end.ended;
+    pthread_mutex_unlock(&ob->lock);
+    return cancel;
+}
+
+uint64_t outbox_cancel(outbox *ob) {
+    pthread_mutex_lock(&ob->lock);
+    ob->cancelled = true;
+    uint64_t job = ob->end.ended ? 0 : ob->job;
+    pthread_mutex_unlock(&ob->lock);
+    return job;
+}
+
+/* ---- HTTP side
+ * ----------------------------------------------------------------------------------------------- */
+
+void outbox_take(outbox *ob, outbox_batch *out, outbox_end *end) {
+    pthread_mutex_lock(&ob->lock);
+    outbox_batch_fini(out);
+    *out = ob->pending;
+    ob->pending = (outbox_batch){0};
+    *end = ob->end;
+    pthread_mutex_unlock(&ob->lock);
+}
+
+bool outbox_sleep(outbox *ob, void (*suspend)(void *)) {
+    pthread_mutex_lock(&ob->lock);
+    bool sleeps = !ready(ob);
+    if (sleeps) {
+        ob->sleeping = true;
+        suspend(ob->o.arg);
+    }
+    pthread_mutex_unlock(&ob->lock);
+    return sleeps;
+}
+
+void outbox_detach(outbox *ob) {
+    pthread_mutex_lock(&ob->lock);
+    ob->detached = true;
+    outbox_batch_fini(&ob->pending);
+    pthread_mutex_unlock(&ob->lock);
+}
+
+/* ---- watcher side
+ * ----------------------------------------------------------------------------------------------- */
+
+bool outbox_comment(outbox *ob) {
+    pthread_mutex_lock(&ob->lock);
+    bool wanted = ob->o.stream && !ob->seen_token && !ob->end.ended && !ob->detached;
+    if (wanted && !ob->pending.n_comments) ob->pending.n_comments = 1;
+    if (wanted) wake_if_ready(ob);
+    pthread_mutex_unlock(&ob->lock);
+    return wanted;
+}
+
+bool outbox_overflowed(outbox *ob) {
+    pthread_mutex_lock(&ob->lock);
+    bool over = (ob->overflowed || ob->no_memory) && !ob->cancelled && !ob->end.ended;
+    if (over && ob->overflowed)
+        status_set(&ob->reason, ST_CANCELLED, "the client reads too slowly");
+    else if (over)
+        status_set(&ob->reason, ST_NO_MEMORY, "no memory for the reply");
+    pthread_mutex_unlock(&ob->lock);
+    return over;
+}
+
+void outbox_reason(outbox *ob, status_code code, const char *why) {
+    pthread_mutex_lock(&ob->lock);
+    status_set(&ob->reason, code, "%s", why);
+    pthread_mutex_unlock(&ob->lock);
+}
+
+bool outbox_streams(const outbox *ob) {
+    return ob->o.stream;
+}
+
+bool outbox_over(outbox *ob) {
+    pthread_mutex_lock(&ob->lock);
+    bool over = ob->end.ended;
+    pthread_mutex_unlock(&ob->lock);
+    return over;
+}
+
+void outbox_times(outbox *ob, double *start, double *first, double *end) {
+    pthread_mutex_lock(&ob->lock);
+    *start = ob->t_start;
+    *first = ob->t_first;
+    *end = ob->t_end;
+    pthread_mutex_unlock(&ob->lock);
+}

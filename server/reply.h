@@ -1,0 +1,48 @@
+/* reply.h - JSON text of OpenAI's reply objects, and the one place where a status becomes an HTTP status.
+ *
+ * Everything appends to a buf; the buf's sticky `failed` tells of missing memory. Text goes in as UTF-8 and
+ * whatever is not becomes U+FFFD. Threads: any, one buf each. Tested by tests/server/test_reply.c. */
+#ifndef VLMD_SERVER_REPLY_H
+#define VLMD_SERVER_REPLY_H
+
+#include "engine/engine.h"
+#include "kernels/base.h"
+#include "server/outbox.h"
+
+/* "text" with quotes and escapes. */
+void json_put_string(buf *b, const char *p, size_t n);
+void json_put_cstring(buf *b, const char *s); /* null when s is NULL */
+/* A finite number; infinities and NaN, which JSON lacks, become +-9999 and 0, as OpenAI's clients know them.
+ */
+void json_put_real(buf *b, double v);
+
+/* 200 for ST_OK; the table is in kernels/base.h beside each code. */
+int reply_http_status(const status *st);
+/* {"error":{...}}: type and code follow from the HTTP status unless code is given. */
+void reply_error(buf *b, int http, const char *message, const char *param, const char *code);
+void reply_error_status(buf *b, const status *st);
+
+/* What all objects of one reply share. Strings are borrowed. */
+typedef struct reply_head {
+    const char *id, *model;
+    long created;
+} reply_head;
+
+typedef struct reply_choice {
+    const outbox_batch *batch; /* text and tokens */
+    bool logprobs, token_ids;
+    engine_finish finish;
+    int prompt_tokens, completion_tokens;
+    const int32_t *prompt_ids; /* NULL: not asked for */
+    size_t n_prompt_ids;
+} reply_choice;
+
+const char *reply_finish_name(engine_finish f);
+void reply_completion(buf *b, const reply_head *h, const reply_choice *c);
+/* {"content":[...]} of the batch's tokens. */
+void reply_logprobs(buf *b, const outbox_batch *batch);
+void reply_usage(buf *b, int prompt_tokens, int completion_tokens);
+void reply_ids(buf *b, const int32_t *ids, size_t n);
+void reply_batch_ids(buf *b, const outbox_batch *batch);
+
+#endif

@@ -1,0 +1,337 @@
+/* serve.c - see serve.h. The main thread; a second one loads the model while the socket already answers. */
+#include "server/serve.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "server/app.h"
+#include "server/http.h"
+#include "server/routes.h"
+
+#define OPT(field) offsetof(serve_options, field)
+static const arg_def serve_defs[] = {
+    {"model", ARG_STRING, OPT(model), "DIR", NULL, 0, 0, "model folder, when not given as argument", false},
+    {"served-model-name", ARG_LIST, OPT(served_model_name), "NAME", NULL, 0, 0,
+     "what clients call it, may be repeated [the folder's name]", false},
+    {"host", ARG_STRING, OPT(host), "ADDR", "127.0.0.1", 0, 0, "address to listen on", false},
+    {"port", ARG_INT, OPT(port), "N", "8000", 0, 65535, "port to listen on; 0 picks a free one", false},
+    {"api-key", ARG_LIST, OPT(api_key), "KEY", NULL, 0, 0,
+     "key that clients must send, may be repeated [none]", false},
+    {"max-model-len", ARG_INT, OPT(max_model_len), "N", NULL, 1, 1e8,
+     "tokens of prompt and answer together [the model's]", false},
+    {"max-num-seqs", ARG_INT, OPT(max_num_seqs), "N", NULL, 1, 4096, "sequences in a step [16]", false},
+    {"max-num-batched-tokens", ARG_INT, OPT(max_num_batched_tokens), "N", NULL, 1, 1e6,
+     "rows in a step [512]", false},
+    {"kv-cache-memory", ARG_SIZE, OPT(kv_cache_memory), "SIZE", NULL, 0, 0,
+     "memory of the KV cache [by model]", false},
+    {"device", ARG_STRING, OPT(device), "NAME", "cpu", 0, 0, "where to compute", false},
+    {"isa", ARG_STRING, OPT(isa), "NAME", NULL, 0, 0,
+     "instruction set: portable, avx2, avx512 [the best there is]", false},
+    {"threads", ARG_INT, OPT(threads), "N", NULL, 0, 1024, "compute threads [one per core]", false},
+    {"http-threads", ARG_INT, OPT(http_threads), "N", "4", 1, 256, "threads that talk to clients", false},
+    {"image-workers", ARG_INT, OPT(image_workers), "N", NULL, 0, 256, "threads that decode pictures [2]",
+     false},
+    {"max-image-pixels", ARG_COUNT, OPT(max_image_pixels), "N", "64M", 1, 1e12, "largest picture, in pixels",
+     false},
+    {"max-body-size", ARG_SIZE, OPT(max_body_size), "SIZE", "64M", 1024, 1e12, "largest request body", false},
+    {"max-connections", ARG_INT, OPT(max_connections), "N", "1024", 1, 1e6, "connections at a time", false},
+    {"request-timeout", ARG_REAL, OPT(request_timeout), "S", "0", 0, 1e9, "longest generation; 0: no limit",
+     false},
+    {"headers-timeout", ARG_REAL, OPT(headers_timeout), "S", "60", 0, 1e9, "longest wait for a request",
+     false},
+    {"body-timeout", ARG_REAL, OPT(body_timeout), "S", "60", 0, 1e9, "longest pause within a body", false},
+    {"keepalive-seconds", ARG_REAL, OPT(keepalive_seconds), "S", "15", 0, 1e9,
+     "how often a silent stream gets a comment", false},
+    {"drain-seconds", ARG_REAL, OPT(drain_seconds), "S", "30", 0, 1e9,
+     "how long a stop waits for running requests", false},
+    {"log-level", ARG_STRING, OPT(log_level), "NAME", "info", 0, 0, "debug, info, warn or error", false},
+    {"config", ARG_STRING, OPT(config), "FILE", NULL, 0, 0, "JSON file with these names; flags win", true},
+};
+
+const arg_command serve_command = {
+    .name = "serve",
+    .usage = "serve [OPTIONS] [MODEL_DIR]",
+    .about = "Serves a checkpoint folder over the OpenAI chat API; without one, the bundled model.",
+    .defs = serve_defs,
+    .n_defs = ARRAY_LEN(serve_defs),
+    .max_pos = 1,
+    .pos_name = "MODEL_DIR",
+};
+
+/* ---- the model folder
+ * ------------------------------------------------------------------------------------------ */
+
+static bool is_folder(const char *path) {
+    struct stat s;
+    return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
+}
+
+bool serve_find_model(const char *given, buf *path, status *st) {
+    if (given) {
+        struct stat s;
+        if (stat(given, &s) != 0)
+            return status_set(st, ST_NOT_FOUND, "model folder %.300s: %s", given, strerror(errno));
+        if (!S_ISDIR(s.st_mode)) return status_set(st, ST_NOT_FOUND, "%.300s is no folder", given);
+        return buf_puts(path, given) || status_set(st, ST_NO_MEMORY, "no memory at start");
+    }
+    static const char *const below[] = {"/../models/vlmd-tiny", "/../../models/vlmd-tiny",
+                                        "/../share/vlmd/models/vlmd-tiny"};
+    char exe[1024];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    exe[n > 0 ? n : 0] = 0;
+    char *slash = strrchr(exe, '/');
+    if (slash) *slash = 0;
+    for (size_t i = 0; slash && i < ARRAY_LEN(below); i++) {
+        buf_clear(path);
+        buf_printf(path, "%s%s", exe, below[i]);
+        if (path->data && is_folder(path->data)) return true;
+    }
+    buf_clear(path);
+    if (buf_puts(path, "models/vlmd-tiny") && is_folder(path->data)) return true;
+    return status_set(st, ST_NOT_FOUND,
+                      "the bundled model (models/vlmd-tiny) was not found beside the program or here; "
+                      "name a model folder: vlmd serve MODEL_DIR");
+}
+
+/* The folder's own name, without trailing slashes: what clients call the model. */
+static bool folder_name(const char *path, buf *out) {
+    char *real = NULL;
+    if (strcmp(path, ".") == 0 || strstr(path, "..")) real = mem_alloc(4096);
+    if (real && realpath(path, real)) path = real;
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    size_t from = n;
+    while (from > 0 && path[from - 1] != '/') from--;
+    bool ok = buf_append(out, path + from, n - from);
+    mem_free(real);
+    return ok;
+}
+
+/* ---- loading
+ * ---------------------------------------------------------------------------------------------------- */
+
+typedef struct loader {
+    engine_options options;
+    app *app;
+    int done_fd; /* an eventfd, written when finished */
+    engine *e;
+    status st;
+    double seconds;
+} loader;
+
+static void *load(void *arg) {
+    loader *l = arg;
+    double t0 = time_now_s();
+    l->e = engine_new(&l->options, &l->st);
+    l->seconds = time_now_s() - t0;
+    uint64_t one = 1;
+    ssize_t k = write(l->done_fd, &one, sizeof one);
+    (void)k;
+    return NULL;
+}
+
+/* A black rectangle, 64x64: any model with eyes has something to say. */
+static const char sample_png[] = "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+"
+                                 "aJAAAAxklEQVR4nO3ZMQ6CQBQAUdHtoZIo3sSCW1l6CDpjpyHxWGptAZZmC2+A2bWYkMzr"
+                                 "P38nhIYt4uuzmLMlfYB/GUAzgGYAzQCaAbSQOjCMw/"
+                                 "geczatQr2uQ0je+OOxqQOX27U7dRmbdtumP/fNpsmYnZDzBu7PR96yGGPe4ITZfwMG0Aygm"
+                                 "UAzgGYAzQCaATQDaAbQDKAZQDOAlvxnrt23x0POpqqsqrLKmZxUeNENM4BmAM0AmgE0A2gG0Ayg"
+                                 "GUAzgGYAbfYBX1k0HO0j+VRdAAAAAElFTkSuQmCC";
+
+static void print_loaded(const loader *l, const char *name, const char *url, bool keyed) {
+    const engine_info *i = engine_get_info(l->e);
+    printf("serving %s: %s\n", name, i->summary ? i->summary : i->family);
+    printf("  %.1f MB weights, %.1f MB KV cache (%zu bytes per token), %d tokens at most; loaded in %.1f s\n",
+           (double)i->weight_bytes / 1e6, (double)i->kv_bytes / 1e6, i->kv_bytes_per_token, i->max_model_len,
+           l->seconds);
+    printf(
+        "try:\n  curl %s/v1/chat/completions -H 'Content-Type: application/json'%s -d '{\"max_tokens\": 32, "
+        "\"messages\": [{\"role\": \"user\", \"content\": ",
+        url, keyed ? " -H \"Authorization: Bearer $VLMD_API_KEY\"" : "");
+    if (i->takes_images)
+        printf("[{\"type\": \"image_url\", \"image_url\": {\"url\": \"data:image/png;base64,%s\"}}, "
+               "{\"type\": \"text\", \"text\": \"What is in the image?\"}]}]}'\n",
+               sample_png);
+    else
+        printf("\"Hello\"}]}'\n");
+    fflush(stdout);
+}
+
+/* ---- waiting
+ * ------------------------------------------------------------------------------------------------------ */
+
+typedef struct waiter {
+    int signal_fd, done_fd;
+} waiter;
+
+/* Waits for a signal (returns its number) or, when asked to, for the loader (0); -1 after timeout_ms. */
+static int wait_event(const waiter *w, bool loading, int timeout_ms) {
+    struct pollfd p[2] = {{w->signal_fd, POLLIN, 0}, {w->done_fd, POLLIN, 0}};
+    for (;;) {
+        int n = poll(p, loading ? 2 : 1, timeout_ms);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return -1;
+        struct signalfd_siginfo info;
+        if ((p[0].revents & POLLIN) && read(w->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
+            return (int)info.ssi_signo;
+        if (loading && (p[1].revents & POLLIN)) return 0;
+    }
+}
+
+/* Lets running requests finish for a while, then ends them with an error. A second signal ends the wait. */
+static void drain(app *a, http_server *http, const waiter *w, double seconds) {
+    atomic_store(&a->state, APP_DRAINING);
+    double until = time_now_s() + seconds;
+    int n = http_in_flight(http);
+    if (n) log_info("stopping: waiting for %d requests, at most %g s", n, seconds);
+    while (http_in_flight(http) && time_now_s() < until)
+        if (wait_event(w, false, 50) > 0) break;
+    until = time_now_s() + 5;
+    while (http_in_flight(http) && time_now_s() < until) {
+        http_cancel_all(http, ST_CANCELLED, "the server is shutting down");
+        wait_event(w, false, 50);
+    }
+}
+
+static void stop(app *a, http_server *http, const waiter *w, double seconds) {
+    drain(a, http, w, seconds);
+    engine *e = app_take_engine(a);
+    if (e) engine_free(e); /* every outbox gets its end: nothing stays suspended */
+    http_stop(http);
+}
+
+static serve_result run(app *a, http_server *http, loader *l, const serve_options *o, const char *url,
+                        const waiter *w, status *st) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, load, l) != 0) {
+        status_set(st, ST_IO, "cannot start a thread");
+        http_stop(http);
+        return SERVE_FAILED;
+    }
+    if (wait_event(w, true, -1) > 0) return SERVE_LOADING;
+    pthread_join(thread, NULL);
+    if (!l->e) {
+        *st = l->st;
+        http_stop(http);
+        return SERVE_FAILED;
+    }
+    app_set_engine(a, l->e);
+    print_loaded(l, a->names.v[0], url, o->api_key.n > 0);
+    wait_event(w, false, -1);
+    stop(a, http, w, o->drain_seconds);
+    return SERVE_DONE;
+}
+
+bool serve_check(const serve_options *o, const char *positional, status *st) {
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    if (positional && o->model && strcmp(positional, o->model) != 0)
+        return status_set(st, ST_INVALID, "the model is named twice: %.150s and --model %.150s", positional,
+                          o->model);
+    for (int i = 0; i < o->api_key.n; i++)
+        if (!*o->api_key.v[i]) return status_set(st, ST_INVALID, "--api-key must not be empty");
+    for (int i = 0; i < o->served_model_name.n; i++)
+        if (!*o->served_model_name.v[i])
+            return status_set(st, ST_INVALID, "--served-model-name must not be empty");
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strcasecmp(o->log_level, names[i]) == 0) {
+            log_set_level((log_level)i);
+            return true;
+        }
+    return status_set(st, ST_INVALID, "--log-level expects debug, info, warn or error, found \"%.40s\"",
+                      o->log_level);
+}
+
+static bool open_waiter(waiter *w, status *st) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread: all inherit it */
+    signal(SIGPIPE, SIG_IGN);
+    w->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
+    w->done_fd = eventfd(0, EFD_CLOEXEC);
+    return (w->signal_fd >= 0 && w->done_fd >= 0) ||
+           status_set(st, ST_IO, "cannot wait for signals: %s", strerror(errno));
+}
+
+static void url_of(char *out, size_t n, const char *host, int port) {
+    bool six = strchr(host, ':') != NULL;
+    snprintf(out, n, "http://%s%s%s:%d", six ? "[" : "", host, six ? "]" : "", port);
+}
+
+static serve_result serve(const serve_options *o, const char *dir, app *a, loader *l, status *st) {
+    waiter w = {-1, -1};
+    if (!open_waiter(&w, st)) return SERVE_FAILED;
+    http_options h = {.host = o->host,
+                      .port = o->port,
+                      .threads = o->http_threads,
+                      .max_connections = o->max_connections,
+                      .max_body_bytes = o->max_body_size,
+                      .keys = o->api_key,
+                      .headers_s = o->headers_timeout,
+                      .body_s = o->body_timeout,
+                      .request_s = o->request_timeout,
+                      .comment_s = o->keepalive_seconds,
+                      .routes = routes_table,
+                      .n_routes = routes_count,
+                      .app = a,
+                      .cancel = app_cancel,
+                      .replied = app_replied};
+    serve_result res = SERVE_FAILED;
+    http_server *http = http_start(&h, st);
+    if (http) {
+        char url[300];
+        url_of(url, sizeof url, o->host, http_port(http));
+        printf("vlmd " VLMD_VERSION " listening on %s, loading %s\n", url, dir);
+        fflush(stdout);
+        *l = (loader){.app = a, .done_fd = w.done_fd};
+        l->options = (engine_options){.model_dir = dir,
+                                      .device = o->device,
+                                      .isa = o->isa,
+                                      .threads = o->threads,
+                                      .max_model_len = o->max_model_len,
+                                      .max_num_seqs = o->max_num_seqs,
+                                      .max_num_batched_tokens = o->max_num_batched_tokens,
+                                      .kv_cache_bytes = o->kv_cache_memory,
+                                      .max_image_pixels = o->max_image_pixels,
+                                      .image_workers = o->image_workers};
+        res = run(a, http, l, o, url, &w, st);
+    }
+    if (res == SERVE_LOADING) return res;
+    close(w.signal_fd);
+    close(w.done_fd);
+    return res;
+}
+
+serve_result serve_run(const serve_options *o, const char *positional, status *st) {
+    buf dir = {0}, name = {0};
+    serve_result res = SERVE_FAILED;
+    app *a = mem_calloc(1, sizeof *a);
+    loader *l = mem_calloc(1, sizeof *l);
+    if (!a || !l) {
+        status_set(st, ST_NO_MEMORY, "no memory at start");
+    } else if (serve_find_model(positional ? positional : o->model, &dir, st)) {
+        const char *first = folder_name(dir.data, &name) ? name.data : "model";
+        arg_list names = o->served_model_name.n ? o->served_model_name : (arg_list){&first, 1};
+        app_init(a, names);
+        res = serve(o, dir.data, a, l, st);
+        if (res != SERVE_LOADING) app_fini(a);
+    }
+    if (res == SERVE_LOADING) return res; /* the loading thread still reads all of this */
+    mem_free(a);
+    mem_free(l);
+    buf_fini(&dir);
+    buf_fini(&name);
+    return res;
+}

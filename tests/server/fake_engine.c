@@ -1,0 +1,327 @@
+/* fake_engine.c - engine.h with scripted answers, for tests of the server only; never linked into build/vlmd.
+ *
+ * The last user text is the script, words of the form name=value:
+ *   tokens=N  delay_ms=N (between tokens)  first_ms=N (before the first)  input_ms=N (before INPUT_DONE)
+ *   say=TEXT (each token; "_" is a space)  big=N (bytes per token)  error_after=N  utf8=1 (characters split
+ * over tokens) One thread a job; prompts cost a token a byte of text and 36 a picture. The environment
+ * variable FAKE_LOAD_MS delays engine_new, FAKE_LOAD_ERROR makes it fail. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/engine.h"
+
+enum { VOCAB = 2048, MAX_LEN = 2048, IMAGE_TOKENS = 36 };
+
+struct prompt {
+    int32_t *ids;
+    size_t n;
+    char script[512];
+    bool has_image;
+};
+
+typedef struct job {
+    struct job *next;
+    uint64_t number;
+    prompt *p;
+    engine_params params;
+    engine_sink sink;
+    void *user;
+    engine *e;
+    pthread_t thread;
+    atomic_bool cancelled, over;
+} job;
+
+struct engine {
+    engine_info info;
+    pthread_mutex_t lock;
+    job *jobs;
+    uint64_t next;
+    atomic_int running;
+    atomic_ullong generated, prompted, stop, length, aborted, failed, images;
+};
+
+static void nap(int ms) {
+    struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000};
+    nanosleep(&t, NULL);
+}
+
+static int number(const char *script, const char *name, int otherwise) {
+    char key[40];
+    snprintf(key, sizeof key, "%s=", name);
+    const char *at = strstr(script, key);
+    return at ? atoi(at + strlen(key)) : otherwise;
+}
+
+engine *engine_new(const engine_options *o, status *st) {
+    const char *ms = getenv("FAKE_LOAD_MS"), *error = getenv("FAKE_LOAD_ERROR");
+    if (ms) nap(atoi(ms));
+    if (error) return status_set(st, ST_INVALID, "%s: %s", o->model_dir, error), NULL;
+    engine *e = mem_calloc(1, sizeof *e);
+    if (!e) return status_set(st, ST_NO_MEMORY, "no memory"), NULL;
+    pthread_mutex_init(&e->lock, NULL);
+    e->next = 1;
+    e->info = (engine_info){.family = "fake",
+                            .summary = "scripted answers",
+                            .takes_images = true,
+                            .max_model_len = o->max_model_len ? o->max_model_len : MAX_LEN,
+                            .vocab_size = VOCAB,
+                            .image_tokens = IMAGE_TOKENS};
+    return e;
+}
+
+/* Joins jobs that are over; all of them when `all`. */
+static void reap(engine *e, bool all) {
+    for (;;) {
+        pthread_mutex_lock(&e->lock);
+        job **at = &e->jobs;
+        while (*at && !all && !atomic_load(&(*at)->over)) at = &(*at)->next;
+        job *j = *at;
+        if (j) *at = j->next;
+        pthread_mutex_unlock(&e->lock);
+        if (!j) return;
+        if (all) atomic_store(&j->cancelled, true);
+        pthread_join(j->thread, NULL);
+        mem_free(j);
+    }
+}
+
+void engine_free(engine *e) {
+    reap(e, true);
+    pthread_mutex_destroy(&e->lock);
+    mem_free(e);
+}
+
+const engine_info *engine_get_info(const engine *e) {
+    return &e->info;
+}
+
+/* ---- prompts ---- */
+
+static void add_text(prompt *p, const char *s) {
+    size_t n = strlen(s);
+    p->ids = mem_realloc(p->ids, (p->n + n + 1) * sizeof *p->ids);
+    for (size_t i = 0; i < n; i++) p->ids[p->n++] = 100 + (unsigned char)s[i];
+    snprintf(p->script, sizeof p->script, "%s", s);
+}
+
+prompt *engine_prompt_chat(engine *e, const engine_chat *c, status *st) {
+    prompt *p = mem_calloc(1, sizeof *p);
+    size_t i, k;
+    json_t *m, *part;
+    int image = 0;
+    json_array_foreach(c->messages, i, m) {
+        const json_t *content = json_object_get(m, "content");
+        if (json_is_string(content))
+            add_text(p, json_string_value(content));
+        else
+            json_array_foreach((json_t *)content, k, part) {
+                if (json_object_get(part, "text")) {
+                    add_text(p, json_string_value(json_object_get(part, "text")));
+                    continue;
+                }
+                const engine_image *im = &c->images[image++];
+                p->has_image = true;
+                if (im->n >= 3 && strncmp(im->b64, "BAD", 3) == 0) {
+                    status_set(st, ST_INVALID, "picture %d: not a picture", image);
+                    status_param(st, "%s", im->param);
+                    prompt_free(p);
+                    return NULL;
+                }
+                p->ids = mem_realloc(p->ids, (p->n + IMAGE_TOKENS) * sizeof *p->ids);
+                for (int t = 0; t < IMAGE_TOKENS; t++) p->ids[p->n++] = 4;
+                atomic_fetch_add(&e->images, 1);
+            }
+    }
+    if (p->n >= (size_t)e->info.max_model_len) {
+        status_set(st, ST_INVALID, "the prompt has %zu tokens, the model takes %d", p->n,
+                   e->info.max_model_len);
+        status_param(st, "messages");
+        prompt_free(p);
+        return NULL;
+    }
+    return p;
+}
+
+void prompt_free(prompt *p) {
+    if (!p) return;
+    mem_free(p->ids);
+    mem_free(p);
+}
+
+const int32_t *prompt_ids(const prompt *p, size_t *n) {
+    *n = p->n;
+    return p->ids;
+}
+
+/* ---- jobs ---- */
+
+void engine_default_params(const engine *e, engine_params *out) {
+    (void)e;
+    *out = (engine_params){
+        .max_tokens = -1, .temperature = 1, .top_p = 1, .repetition_penalty = 1, .top_logprobs = -1};
+}
+
+bool engine_check_params(const engine *e, const engine_params *p, const prompt *pr, status *st) {
+    if (p->max_tokens > 0 && (size_t)p->max_tokens + pr->n > (size_t)e->info.max_model_len) {
+        status_set(st, ST_INVALID, "%zu prompt tokens and %d more are over %d", pr->n, p->max_tokens,
+                   e->info.max_model_len);
+        return status_param(st, "max_tokens");
+    }
+    return true;
+}
+
+static void emit(job *j, const char *text, size_t n) {
+    engine_token t = {.id = 7, .logprob = -0.5f, .bytes = text, .n_bytes = n};
+    t.n_top = j->params.top_logprobs > 0 ? j->params.top_logprobs : 0;
+    for (int k = 0; k < t.n_top; k++) {
+        t.top[k].id = 7 + k;
+        t.top[k].logprob = -0.5f - (float)k;
+        t.top[k].bytes = k ? "\xE2\x82" : text; /* half a character */
+        t.top[k].n_bytes = k ? 2 : n;
+    }
+    engine_event ev = {.kind = ENGINE_TOKENS, .text = text, .n_text = n, .tokens = &t, .n_tokens = 1};
+    j->sink(j->user, &ev);
+    atomic_fetch_add(&j->e->generated, 1);
+}
+
+static void finish(job *j, status_code code, const char *why, int made, bool stopped) {
+    status st = {0};
+    engine_event ev = {.kind = ENGINE_DONE,
+                       .finish = stopped ? FINISH_STOP : FINISH_LENGTH,
+                       .prompt_tokens = (int)j->p->n,
+                       .completion_tokens = made};
+    if (code != ST_OK) {
+        status_set(&st, code, "%s", why);
+        ev.kind = ENGINE_ERROR;
+        ev.error = &st;
+        atomic_fetch_add(code == ST_CANCELLED ? &j->e->aborted : &j->e->failed, 1);
+    } else {
+        atomic_fetch_add(stopped ? &j->e->stop : &j->e->length, 1);
+    }
+    atomic_fetch_sub(&j->e->running, 1);
+    j->sink(j->user, &ev);
+}
+
+static void *run(void *arg) {
+    job *j = arg;
+    const char *s = j->p->script;
+    int tokens = number(s, "tokens", 5), delay = number(s, "delay_ms", 0),
+        error_after = number(s, "error_after", -1);
+    int big = number(s, "big", 0), made = 0;
+    char word[512] = "word ", *text = word;
+    const char *say = strstr(s, "say=");
+    if (say) {
+        size_t n = strcspn(say + 4, " ");
+        snprintf(word, sizeof word, "%.*s", (int)n, say + 4);
+        for (char *c = word; *c; c++)
+            if (*c == '_') *c = ' ';
+    }
+    if (big) {
+        text = mem_alloc((size_t)big);
+        memset(text, 'x', (size_t)big);
+    }
+    nap(number(s, "input_ms", 0));
+    engine_event input = {.kind = ENGINE_INPUT_DONE};
+    j->sink(j->user, &input);
+    for (int left = number(s, "first_ms", 0); left > 0 && !atomic_load(&j->cancelled); left -= 20)
+        nap(left < 20 ? left : 20);
+    bool limited = j->params.max_tokens >= 0 && j->params.max_tokens < tokens;
+    if (limited) tokens = j->params.max_tokens;
+    while (made < tokens && made != error_after && !atomic_load(&j->cancelled)) {
+        emit(j, text, big ? (size_t)big : strlen(text));
+        made++;
+        for (int left = delay; left > 0 && !atomic_load(&j->cancelled); left -= 20)
+            nap(left < 20 ? left : 20);
+    }
+    if (atomic_load(&j->cancelled) && made < tokens)
+        finish(j, ST_CANCELLED, "cancelled", made, false);
+    else if (error_after >= 0)
+        finish(j, ST_INTERNAL, "the device failed", made, false);
+    else
+        finish(j, ST_OK, "", made, !limited);
+    if (big) mem_free(text);
+    prompt_free(j->p);
+    atomic_store(&j->over, true);
+    return NULL;
+}
+
+uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
+                       status *st) {
+    reap(e, false);
+    if (strstr(p->script, "refuse=1")) {
+        prompt_free(p);
+        return status_set(st, ST_BUSY, "no room now"), 0;
+    }
+    job *j = mem_calloc(1, sizeof *j);
+    *j = (job){.p = p, .params = *params, .sink = sink, .user = user, .e = e};
+    atomic_fetch_add(&e->running, 1);
+    atomic_fetch_add(&e->prompted, p->n);
+    pthread_mutex_lock(&e->lock);
+    uint64_t n = j->number = e->next++;
+    j->next = e->jobs;
+    e->jobs = j;
+    int err = pthread_create(&j->thread, NULL, run, j);
+    CHECK(err == 0);
+    pthread_mutex_unlock(&e->lock);
+    return n;
+}
+
+void engine_cancel(engine *e, uint64_t number_) {
+    pthread_mutex_lock(&e->lock);
+    for (job *j = e->jobs; j; j = j->next)
+        if (j->number == number_) atomic_store(&j->cancelled, true);
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* ---- the rest ---- */
+
+bool engine_tokenize(engine *e, const char *text, size_t n, bool add_special, int32_t **ids, size_t *n_ids,
+                     status *st) {
+    (void)e, (void)st;
+    *ids = mem_alloc((n + 1) * sizeof **ids);
+    *n_ids = 0;
+    if (add_special) (*ids)[(*n_ids)++] = 1;
+    for (size_t i = 0; i < n; i++) (*ids)[(*n_ids)++] = 100 + (unsigned char)text[i];
+    return true;
+}
+
+bool engine_detokenize(engine *e, const int32_t *ids, size_t n, buf *out, status *st) {
+    (void)e, (void)st;
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] >= 100 && ids[i] < 356) buf_putc(out, (char)(ids[i] - 100));
+    return true;
+}
+
+bool engine_token_string(engine *e, int32_t id, buf *out) {
+    (void)e;
+    if (id >= 100 && id < 356) return buf_putc(out, (char)(id - 100));
+    return buf_printf(out, "<%d>", id);
+}
+
+void engine_get_stats(engine *e, engine_stats *out) {
+    *out = (engine_stats){.running = atomic_load(&e->running),
+                          .prompt_tokens = atomic_load(&e->prompted),
+                          .generation_tokens = atomic_load(&e->generated),
+                          .finished_stop = atomic_load(&e->stop),
+                          .finished_length = atomic_load(&e->length),
+                          .finished_abort = atomic_load(&e->aborted),
+                          .finished_error = atomic_load(&e->failed),
+                          .images = atomic_load(&e->images)};
+}
+
+bool tool_tokenize(const tool_tokenize_opts *o, FILE *in, FILE *out, status *st) {
+    (void)o, (void)in, (void)out;
+    return status_set(st, ST_UNSUPPORTED, "this is a test program");
+}
+bool tool_render(const char *path, FILE *in, FILE *out, status *st) {
+    (void)path, (void)in, (void)out;
+    return status_set(st, ST_UNSUPPORTED, "this is a test program");
+}
+bool tool_inspect(const char *dir, FILE *out, status *st) {
+    (void)dir, (void)out;
+    return status_set(st, ST_UNSUPPORTED, "this is a test program");
+}
