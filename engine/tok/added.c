@@ -1,5 +1,6 @@
-/* added.c - added tokens: cut out of a text before anything else sees it, as the library's AddedVocabulary does.
- * Owns contents, patterns and tries; read-only after added_load. Tested by tests/engine/tok/test_tok.c. */
+/* added.c - added tokens: cut out of a text before anything else sees it, as the library's AddedVocabulary
+ * does. Owns contents, patterns and tries; read-only after added_load. Tested by tests/engine/tok/test_tok.c.
+ */
 #include "engine/tok/tok_int.h"
 
 #include <string.h>
@@ -116,8 +117,8 @@ static uint32_t last_char(const char *s, size_t begin, size_t end, size_t *at) {
     return cp;
 }
 
-static bool split_piece(const added *a, const added_trie *t, const cpmap *cps, const tok_str *text, tok_piece p,
-                        user_spans *u, tok_build *out) {
+static bool split_piece(const added *a, const added_trie *t, const cpmap *cps, const tok_str *text,
+                        tok_piece p, user_spans *u, tok_build *out) {
     const char *s = text->s.data;
     size_t done = p.begin;
     for (size_t i = p.begin; i < p.end;) {
@@ -146,11 +147,13 @@ static bool split_piece(const added *a, const added_trie *t, const cpmap *cps, c
         i = stop;
         if (k->single_word) {
             bool before = start > p.begin && (cpmap_get(cps, last_char(s, p.begin, start, &at)) & CP_WORD);
-            bool after = stop < p.end && utf8_decode(s + stop, p.end - stop, &cp) && (cpmap_get(cps, cp) & CP_WORD);
+            bool after =
+                stop < p.end && utf8_decode(s + stop, p.end - stop, &cp) && (cpmap_get(cps, cp) & CP_WORD);
             if (before || after) continue;
         }
         if (k->lstrip) {
-            while (start > p.begin && (cpmap_get(cps, last_char(s, p.begin, start, &at)) & CP_SPACE)) start = at;
+            while (start > p.begin && (cpmap_get(cps, last_char(s, p.begin, start, &at)) & CP_SPACE))
+                start = at;
             if (start < done) start = done;
         }
         if (k->rstrip) {
@@ -174,9 +177,12 @@ bool added_split(const added *a, const added_trie *t, const cpmap *cps, tok_text
     tok_build b = {.x = x};
     user_spans u = {user, n_user, 0};
     for (size_t i = 0; i < x->n; i++) {
-        if (x->v[i].id >= 0) tok_build_piece(&b, x->v[i]);
-        else if (t) split_piece(a, t, cps, &x->t, x->v[i], &u, &b);
-        else tok_build_piece(&b, tok_slice(&x->t, x->v[i].begin, x->v[i].end));
+        if (x->v[i].id >= 0)
+            tok_build_piece(&b, x->v[i]);
+        else if (t)
+            split_piece(a, t, cps, &x->t, x->v[i], &u, &b);
+        else
+            tok_build_piece(&b, tok_slice(&x->t, x->v[i].begin, x->v[i].end));
     }
     return tok_build_done(&b, false, st);
 }
@@ -204,7 +210,8 @@ static bool load_token(added_token *k, const json_t *j, const norm *nm, const cp
     const char *content = jfield_string(j, "content", &k->content_n, "added_tokens", st);
     if (!content) return false;
     if (k->content_n > CONTENT_MAX)
-        return status_set(st, ST_UNSUPPORTED, "added token of %zu bytes: at most %d", k->content_n, CONTENT_MAX);
+        return status_set(st, ST_UNSUPPORTED, "added token of %zu bytes: at most %d", k->content_n,
+                          CONTENT_MAX);
     bool ok = jfield_bool(j, "single_word", false, &k->single_word, "added_tokens", st) &&
               jfield_bool(j, "lstrip", false, &k->lstrip, "added_tokens", st) &&
               jfield_bool(j, "rstrip", false, &k->rstrip, "added_tokens", st) &&
@@ -217,7 +224,8 @@ static bool load_token(added_token *k, const json_t *j, const norm *nm, const cp
     if (!k->normalized || !nm) return true;
     tok_str t = {0}, tmp = {0};
     rx_work work = {0};
-    ok = tok_str_add(&t, k->content, k->content_n, NULL) || status_set(st, ST_NO_MEMORY, "no memory for added tokens");
+    ok = tok_str_add(&t, k->content, k->content_n, NULL) ||
+         status_set(st, ST_NO_MEMORY, "no memory for added tokens");
     ok = ok && norm_apply(nm, cps, &t, &tmp, &work, st);
     if (ok && t.s.len > CONTENT_MAX) ok = status_set(st, ST_UNSUPPORTED, "added token of %zu bytes", t.s.len);
     if (ok && (t.s.len != k->content_n || memcmp(t.s.data, k->content, t.s.len) != 0)) {
@@ -256,7 +264,8 @@ bool added_load(added *a, const json_t *j, const vocab *model, const norm *nm, c
     *a = (added){0};
     if (!vocab_init(&a->contents, 16, 256, st)) return false;
     if (!j || json_is_null(j)) return true;
-    if (!json_is_array(j)) return status_set(st, ST_INVALID, "added_tokens: expected an array, found %s", jkind(j));
+    if (!json_is_array(j))
+        return status_set(st, ST_INVALID, "added_tokens: expected an array, found %s", jkind(j));
     size_t count = json_array_size(j);
     int32_t next_id = (int32_t)model->n, max = -1;
     a->v = mem_calloc(count, sizeof *a->v);

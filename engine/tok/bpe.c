@@ -1,9 +1,9 @@
 /* bpe.c - byte pair encoding over characters, with byte fallback, as the tokenizers library does it.
  *
- * The model is read-only after bpe_load; a bpe_work belongs to one encode. Merging keeps the pairs of a long word in
- * a heap (n log n) and looks through short words directly; words met before in the same text come from a small table.
- * Source: Sennrich et al. 2016 (BPE); the order of merges and the treatment of unknown characters follow the
- * library's models/bpe. Tested by tests/engine/tok/test_tok.c. */
+ * The model is read-only after bpe_load; a bpe_work belongs to one encode. Merging keeps the pairs of a long
+ * word in a heap (n log n) and looks through short words directly; words met before in the same text come
+ * from a small table. Source: Sennrich et al. 2016 (BPE); the order of merges and the treatment of unknown
+ * characters follow the library's models/bpe. Tested by tests/engine/tok/test_tok.c. */
 #include "engine/tok/tok_int.h"
 
 #include <stdio.h>
@@ -30,8 +30,8 @@ typedef struct bpe {
     bool fuse_unk, byte_fallback, ignore_merges;
     int32_t ascii[128];    /* the id of each one-character token, or -1 */
     int32_t byte_ids[256]; /* the ids of <0x00> .. <0xFF>, or -1 */
-    /* A text without pre-tokenizer is one word. No merge reaches over a U+2581 that follows a character whose last
-     * byte is not in joins[], so such a word is cut there first. */
+    /* A text without pre-tokenizer is one word. No merge reaches over a U+2581 that follows a character whose
+     * last byte is not in joins[], so such a word is cut there first. */
     bool cut;
     bool joins[256];
 } bpe;
@@ -70,7 +70,9 @@ static inline const pair_slot *pair_find(const bpe *m, int32_t a, int32_t b) {
 
 /* ---- merging ---- */
 
-static bool no_memory(status *st) { return status_set(st, ST_NO_MEMORY, "no memory to tokenize a text"); }
+static bool no_memory(status *st) {
+    return status_set(st, ST_NO_MEMORY, "no memory to tokenize a text");
+}
 
 static bool room_for_symbols(bpe_work *w, size_t n) {
     if (n <= w->sym_cap) return true;
@@ -352,7 +354,8 @@ static bool load_vocab(bpe *m, const json_t *j, status *st) {
     if (!vocab_init(&m->base.vocab, n, bytes, st)) return false;
     json_object_keylen_foreach(v, key, len, id) {
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
-            return status_set(st, ST_INVALID, "model.vocab['%.60s']: expected an id, found %s", key, jkind(id));
+            return status_set(st, ST_INVALID, "model.vocab['%.60s']: expected an id, found %s", key,
+                              jkind(id));
         if (!vocab_put(&m->base.vocab, key, len, (int32_t)json_integer_value(id), st)) return false;
     }
     return vocab_index_ids(&m->base.vocab, st);
@@ -360,10 +363,12 @@ static bool load_vocab(bpe *m, const json_t *j, status *st) {
 
 /* A merge over a byte token or the unknown one joins what the text shows apart. */
 static bool stands_for_other_text(const bpe *m, const char *s, size_t n) {
-    return (n == 6 && memcmp(s, "<0x", 3) == 0) || (m->unk && strlen(m->unk) == n && memcmp(m->unk, s, n) == 0);
+    return (n == 6 && memcmp(s, "<0x", 3) == 0) ||
+           (m->unk && strlen(m->unk) == n && memcmp(m->unk, s, n) == 0);
 }
 
-static bool add_merge(bpe *m, size_t rank, const char *a, size_t a_n, const char *b, size_t b_n, buf *joined, status *st) {
+static bool add_merge(bpe *m, size_t rank, const char *a, size_t a_n, const char *b, size_t b_n, buf *joined,
+                      status *st) {
     const vocab *w = &m->base.vocab;
     int32_t ia = vocab_find(w, a, a_n), ib = vocab_find(w, b, b_n);
     if (ia < 0 || ib < 0)
@@ -385,7 +390,8 @@ static bool add_merge(bpe *m, size_t rank, const char *a, size_t a_n, const char
     if (m->cut) {
         const char *s = joined->data;
         for (size_t i = 1; i + 3 <= joined->len; i++)
-            if (memcmp(s + i, "\xE2\x96\x81", 3) == 0 && !(i >= 3 && memcmp(s + i - 3, "\xE2\x96\x81", 3) == 0)) {
+            if (memcmp(s + i, "\xE2\x96\x81", 3) == 0 &&
+                !(i >= 3 && memcmp(s + i - 3, "\xE2\x96\x81", 3) == 0)) {
                 m->joins[(unsigned char)s[i - 1]] = true;
                 if (stands_for_other_text(m, a, a_n) || stands_for_other_text(m, b, b_n)) m->cut = false;
             }
@@ -417,8 +423,8 @@ static bool load_merges(bpe *m, const json_t *j, status *st) {
             if (len >= 8 && memcmp(a, "#version", 8) == 0) continue;
             const char *gap = memchr(a, ' ', len);
             if (!gap || memchr(gap + 1, ' ', len - (size_t)(gap + 1 - a))) {
-                ok = status_set(st, ST_INVALID, "model.merges[%zu]: expected two tokens and one space, found '%.80s'", i,
-                                a);
+                ok = status_set(st, ST_INVALID,
+                                "model.merges[%zu]: expected two tokens and one space, found '%.80s'", i, a);
                 break;
             }
             a_n = (size_t)(gap - a);
@@ -427,7 +433,8 @@ static bool load_merges(bpe *m, const json_t *j, status *st) {
         } else {
             json_t *x = json_array_get(e, 0), *y = json_array_get(e, 1);
             if (json_array_size(e) != 2 || !json_is_string(x) || !json_is_string(y)) {
-                ok = status_set(st, ST_INVALID, "model.merges[%zu]: expected a string or a pair of strings, found %s", i,
+                ok = status_set(st, ST_INVALID,
+                                "model.merges[%zu]: expected a string or a pair of strings, found %s", i,
                                 jkind(e));
                 break;
             }
@@ -447,7 +454,8 @@ static bool load_option(const json_t *j, const char *key, char **out, size_t *ou
     if (!v || json_is_null(v)) return true;
     if (!json_is_string(v))
         return status_set(st, ST_INVALID, "model.%s: expected a string, found %s", key, jkind(v));
-    if (json_string_length(v) > 1024) return status_set(st, ST_INVALID, "model.%s: longer than 1024 bytes", key);
+    if (json_string_length(v) > 1024)
+        return status_set(st, ST_INVALID, "model.%s: longer than 1024 bytes", key);
     *out_n = json_string_length(v);
     if (*out_n == 0) return true; /* adds nothing */
     *out = mem_strndup(json_string_value(v), *out_n);
@@ -465,7 +473,8 @@ tok_model *bpe_load(const json_t *j, status *st) {
     size_t unk_n = 0;
     bool ok = true;
     if (json_is_number(dropout) && json_number_value(dropout) != 0)
-        ok = status_set(st, ST_UNSUPPORTED, "model.dropout %g: ids would be random", json_number_value(dropout));
+        ok = status_set(st, ST_UNSUPPORTED, "model.dropout %g: ids would be random",
+                        json_number_value(dropout));
     ok = ok && load_option(j, "continuing_subword_prefix", &m->prefix, &m->prefix_n, st) &&
          load_option(j, "end_of_word_suffix", &m->suffix, &m->suffix_n, st) &&
          load_option(j, "unk_token", &m->unk, &unk_n, st) &&

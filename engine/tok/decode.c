@@ -1,11 +1,11 @@
 /* decode.c - the decoders of tokenizer.json, as a chain that takes one token after another.
  *
- * The library decodes a list of strings to a list of strings, stage after stage. Here each stage is a small state
- * machine that passes on what has become certain, so that a stream and a whole list go through the same code. What
- * flows between stages are tokens in fragments: bytes, and a mark where a token ends. A stage that must see a whole
- * token first collects it.
- * A decoder is read-only after decoder_load; a tok_stream belongs to one thread and owns its stages' state.
- * Source: huggingface/tokenizers decoders/. Tested by tests/engine/tok/test_tok.c. */
+ * The library decodes a list of strings to a list of strings, stage after stage. Here each stage is a small
+ * state machine that passes on what has become certain, so that a stream and a whole list go through the same
+ * code. What flows between stages are tokens in fragments: bytes, and a mark where a token ends. A stage that
+ * must see a whole token first collects it. A decoder is read-only after decoder_load; a tok_stream belongs
+ * to one thread and owns its stages' state. Source: huggingface/tokenizers decoders/. Tested by
+ * tests/engine/tok/test_tok.c. */
 #include "engine/tok/tok_int.h"
 
 #include <string.h>
@@ -55,9 +55,9 @@ void decoder_free(decoder *d) {
 /* ---- a chain at work ---- */
 
 typedef struct stage_state {
-    buf token;             /* a token whose end has not come, or a part of it held back */
-    buf run;               /* bytes of tokens that have ended, held back (ByteLevel, ByteFallback, BPEDecoder) */
-    size_t index;          /* tokens that have ended */
+    buf token;    /* a token whose end has not come, or a part of it held back */
+    buf run;      /* bytes of tokens that have ended, held back (ByteLevel, ByteFallback, BPEDecoder) */
+    size_t index; /* tokens that have ended */
     size_t stripped, held; /* Strip: cut from the start; characters held back at the end */
     bool inside;           /* a token has begun */
 } stage_state;
@@ -72,7 +72,9 @@ struct tok_stream {
 };
 
 static const decoder no_decoder = {.v = {{.kind = DEC_JOIN}}, .n = 1};
-static const decoder *chain_of(const tok *t) { return t->decoder ? t->decoder : &no_decoder; }
+static const decoder *chain_of(const tok *t) {
+    return t->decoder ? t->decoder : &no_decoder;
+}
 
 static void feed(tok_stream *s, size_t i, const char *p, size_t n, bool end);
 
@@ -86,8 +88,10 @@ static void pass_bytes(tok_stream *s, size_t i, stage_state *x, bool all) {
     size_t n = all ? x->run.len : utf8_whole_prefix(x->run.data ? x->run.data : "", x->run.len);
     if (n) {
         buf text = {0};
-        if (!buf_append_utf8(&text, x->run.data, n)) s->failed = true;
-        else feed(s, i + 1, text.data, text.len, false);
+        if (!buf_append_utf8(&text, x->run.data, n))
+            s->failed = true;
+        else
+            feed(s, i + 1, text.data, text.len, false);
         buf_fini(&text);
         memmove(x->run.data, x->run.data + n, x->run.len - n);
         x->run.len -= n;
@@ -144,7 +148,8 @@ static void end_byte_run(tok_stream *s, size_t i, stage_state *x) {
 }
 
 /* Cuts up to `start` characters from the front and `stop` from the back of a token. */
-static void strip(tok_stream *s, size_t i, const stage *g, stage_state *x, const char *p, size_t n, bool end) {
+static void strip(tok_stream *s, size_t i, const stage *g, stage_state *x, const char *p, size_t n,
+                  bool end) {
     for (size_t k = 0; k < n;) {
         uint32_t cp;
         int len = utf8_decode(p + k, n - k, &cp);
@@ -163,7 +168,8 @@ static void strip(tok_stream *s, size_t i, const stage *g, stage_state *x, const
             } else {
                 for (; x->held; x->held--) feed(s, i + 1, g->text, g->text_n, false);
                 size_t e = k + (size_t)len; /* pass on a stretch at once */
-                while (e < n && !(n - e >= g->text_n && memcmp(p + e, g->text, g->text_n) == 0 && g->stop)) e++;
+                while (e < n && !(n - e >= g->text_n && memcmp(p + e, g->text, g->text_n) == 0 && g->stop))
+                    e++;
                 feed(s, i + 1, p + k, e - k, false);
                 k = e;
                 continue;
@@ -193,13 +199,16 @@ static void replace_rx(tok_stream *s, size_t i, const stage *g, const char *p, s
         if (m.end > at) at = m.end;
     }
     if (n > at) buf_append(&out, p + at, n - at);
-    if (out.failed) s->failed = true;
-    else feed(s, i + 1, out.data ? out.data : "", out.len, true);
+    if (out.failed)
+        s->failed = true;
+    else
+        feed(s, i + 1, out.data ? out.data : "", out.len, true);
     buf_fini(&out);
 }
 
 /* Plain text is replaced as it comes; an end that may be its beginning is held back. */
-static void replace_literal(tok_stream *s, size_t i, const stage *g, stage_state *x, const char *p, size_t n, bool end) {
+static void replace_literal(tok_stream *s, size_t i, const stage *g, stage_state *x, const char *p, size_t n,
+                            bool end) {
     bool held = x->token.len > 0;
     if (held) {
         if (!collect(s, &x->token, p, n)) return;
@@ -247,9 +256,9 @@ static void replace_all(buf *b, const char *what, size_t what_n, const char *wit
 }
 
 static void wordpiece(tok_stream *s, size_t i, const stage *g, stage_state *x, const char *p, size_t n) {
-    static const char *const clean[][2] = {{" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"},
-                                           {" n't", "n't"}, {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"},
-                                           {" 've", "'ve"}, {" 're", "'re"}};
+    static const char *const clean[][2] = {
+        {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+        {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
     buf out = {0};
     if (x->index > 0) {
         if (n >= g->text_n && (!g->text_n || memcmp(p, g->text, g->text_n) == 0)) {
@@ -473,13 +482,18 @@ bool tok_id_bytes(const tok *t, int32_t id, buf *out) {
 
 /* ---- loading ---- */
 
-static bool no_memory(status *st) { return status_set(st, ST_NO_MEMORY, "no memory for a decoder"); }
+static bool no_memory(status *st) {
+    return status_set(st, ST_NO_MEMORY, "no memory for a decoder");
+}
 
-static bool load_text(stage *g, const json_t *j, const char *key, const char *absent, const char *what, status *st) {
+static bool load_text(stage *g, const json_t *j, const char *key, const char *absent, const char *what,
+                      status *st) {
     size_t n;
     const char *s = absent;
-    if (absent && !json_object_get(j, key)) n = strlen(absent);
-    else if (!(s = jfield_string(j, key, &n, what, st))) return false;
+    if (absent && !json_object_get(j, key))
+        n = strlen(absent);
+    else if (!(s = jfield_string(j, key, &n, what, st)))
+        return false;
     g->text = mem_strndup(s, n);
     g->text_n = n;
     return g->text || no_memory(st);
@@ -489,7 +503,8 @@ static bool load_char(stage *g, const json_t *j, const char *key, const char *wh
     uint32_t cp;
     if (!load_text(g, j, key, NULL, what, st)) return false;
     if (g->text_n == 0 || utf8_decode(g->text, g->text_n, &cp) != (int)g->text_n)
-        return status_set(st, ST_INVALID, "%s: %s: expected one character, found '%.40s'", what, key, g->text);
+        return status_set(st, ST_INVALID, "%s: %s: expected one character, found '%.40s'", what, key,
+                          g->text);
     return true;
 }
 
@@ -505,9 +520,14 @@ static bool load(decoder *d, const json_t *j, int depth, status *st) {
     static const struct {
         const char *name;
         stage_kind kind;
-    } kinds[] = {{"ByteLevel", DEC_BYTE_LEVEL}, {"ByteFallback", DEC_BYTE_FALLBACK}, {"Fuse", DEC_FUSE},
-                 {"Strip", DEC_STRIP},          {"Replace", DEC_REPLACE},            {"Metaspace", DEC_METASPACE},
-                 {"BPEDecoder", DEC_BPE},       {"WordPiece", DEC_WORDPIECE}};
+    } kinds[] = {{"ByteLevel", DEC_BYTE_LEVEL},
+                 {"ByteFallback", DEC_BYTE_FALLBACK},
+                 {"Fuse", DEC_FUSE},
+                 {"Strip", DEC_STRIP},
+                 {"Replace", DEC_REPLACE},
+                 {"Metaspace", DEC_METASPACE},
+                 {"BPEDecoder", DEC_BPE},
+                 {"WordPiece", DEC_WORDPIECE}};
     const char *type = jfield_string(j, "type", NULL, "decoder", st);
     if (!type) return false;
     if (depth > DEPTH_MAX) return status_set(st, ST_UNSUPPORTED, "decoder: sequences nested this deep");
@@ -541,7 +561,8 @@ static bool load(decoder *d, const json_t *j, int depth, status *st) {
         return load_text(g, j, "content", NULL, "decoder Replace", st);
     }
     case DEC_METASPACE: {
-        const json_t *scheme = json_object_get(j, "prepend_scheme"), *prefix = json_object_get(j, "add_prefix_space");
+        const json_t *scheme = json_object_get(j, "prepend_scheme"),
+                     *prefix = json_object_get(j, "add_prefix_space");
         g->keep_first = (json_is_string(scheme) && strcmp(json_string_value(scheme), "never") == 0) ||
                         json_is_false(prefix);
         return load_char(g, j, "replacement", "decoder Metaspace", st);

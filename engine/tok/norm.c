@@ -33,8 +33,8 @@ struct norm {
     char *text; /* what is prepended, or takes the place of matches */
     size_t text_n;
     rx *pattern;
-    bool left, right;                            /* strip */
-    bool clean, chinese, accents, lowercase;     /* BertNormalizer */
+    bool left, right;                        /* strip */
+    bool clean, chinese, accents, lowercase; /* BertNormalizer */
 };
 
 void norm_free(norm *m) {
@@ -46,10 +46,14 @@ void norm_free(norm *m) {
     mem_free(m);
 }
 
-static bool no_memory(status *st) { return status_set(st, ST_NO_MEMORY, "no memory to normalize a text"); }
+static bool no_memory(status *st) {
+    return status_set(st, ST_NO_MEMORY, "no memory to normalize a text");
+}
 
 static const tok_align nowhere = {0, 0};
-static inline tok_align origin(const tok_str *t, size_t i) { return t->track ? t->al[i] : nowhere; }
+static inline tok_align origin(const tok_str *t, size_t i) {
+    return t->track ? t->al[i] : nowhere;
+}
 
 static inline int next_char(const tok_str *t, size_t i, uint32_t *cp) {
     unsigned char c = (unsigned char)t->s.data[i];
@@ -112,15 +116,16 @@ static void form_order(form_work *f) {
         bool sorted = true;
         for (; e < f->n && f->v[e].ccc_order >> 24; e++)
             sorted = sorted && f->v[e].ccc_order >> 24 >= f->v[e - 1].ccc_order >> 24;
-        for (size_t k = i; k < e; k++) f->v[k].ccc_order = (f->v[k].ccc_order & 0xFF000000u) | (uint32_t)((k - i) & 0xFFFFFF);
+        for (size_t k = i; k < e; k++)
+            f->v[k].ccc_order = (f->v[k].ccc_order & 0xFF000000u) | (uint32_t)((k - i) & 0xFFFFFF);
         if (!sorted) qsort(f->v + i, e - i, sizeof *f->v, by_class);
         i = e;
     }
 }
 
 /* Writes in[b, e), which no character around it can touch, in normal form. */
-static bool form_stretch(const cpmap *cps, const tok_str *in, size_t b, size_t e, bool compose, bool compat, form_work *f,
-                         tok_str *out) {
+static bool form_stretch(const cpmap *cps, const tok_str *in, size_t b, size_t e, bool compose, bool compat,
+                         form_work *f, tok_str *out) {
     f->n = 0;
     for (size_t i = b; i < e;) {
         uint32_t cp;
@@ -131,9 +136,9 @@ static bool form_stretch(const cpmap *cps, const tok_str *in, size_t b, size_t e
         }
         utf8proc_int32_t d[32];
         int boundary = 0;
-        utf8proc_ssize_t k = utf8proc_decompose_char((utf8proc_int32_t)cp, d, 32,
-                                                     compat ? UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT : UTF8PROC_DECOMPOSE,
-                                                     &boundary);
+        utf8proc_ssize_t k = utf8proc_decompose_char(
+            (utf8proc_int32_t)cp, d, 32, compat ? UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT : UTF8PROC_DECOMPOSE,
+            &boundary);
         if (k < 1 || k > 32) {
             d[0] = (utf8proc_int32_t)cp;
             k = 1;
@@ -155,7 +160,8 @@ static bool form_stretch(const cpmap *cps, const tok_str *in, size_t b, size_t e
             while (k < f->n && (cpmap_get(cps, (uint32_t)f->cps[k]) & CP_NORMAL)) k++;
             utf8proc_ssize_t got = (utf8proc_ssize_t)(k - i);
             if (k - i > 1) {
-                got = utf8proc_normalize_utf32(f->cps + i, (utf8proc_ssize_t)(k - i), UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+                got = utf8proc_normalize_utf32(f->cps + i, (utf8proc_ssize_t)(k - i),
+                                               UTF8PROC_COMPOSE | UTF8PROC_STABLE);
                 if (got < 0) got = (utf8proc_ssize_t)(k - i);
             }
             memmove(f->cps + n, f->cps + i, (size_t)got * sizeof *f->cps);
@@ -225,7 +231,8 @@ static void drop_flagged(const cpmap *cps, unsigned flag, const tok_str *in, tok
     for (size_t i = 0; i < in->s.len;) {
         uint32_t cp;
         int k = next_char(in, i, &cp);
-        if (!(cpmap_get(cps, cp) & flag)) tok_str_add(out, in->s.data + i, (size_t)k, in->track ? in->al + i : NULL);
+        if (!(cpmap_get(cps, cp) & flag))
+            tok_str_add(out, in->s.data + i, (size_t)k, in->track ? in->al + i : NULL);
         i += (size_t)k;
     }
 }
@@ -265,9 +272,11 @@ static void nmt(const tok_str *in, tok_str *out) {
     for (size_t i = 0; i < in->s.len;) {
         uint32_t c;
         int k = next_char(in, i, &c);
-        bool drop = (c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
-        bool space = c == 9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 || (c >= 0x200B && c <= 0x200F) ||
-                     c == 0x2028 || c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == 0xFFFD;
+        bool drop =
+            (c >= 1 && c <= 8) || c == 0xB || (c >= 0xE && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F;
+        bool space = c == 9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 ||
+                     (c >= 0x200B && c <= 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||
+                     c == 0xFEFF || c == 0xFFFD;
         if (!drop) put_char(out, space ? ' ' : c, origin(in, i));
         i += (size_t)k;
     }
@@ -275,8 +284,8 @@ static void nmt(const tok_str *in, tok_str *out) {
 
 static bool is_chinese(uint32_t c) {
     return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) || (c >= 0x20000 && c <= 0x2A6DF) ||
-           (c >= 0x2A700 && c <= 0x2B73F) || (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) ||
-           (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+           (c >= 0x2A700 && c <= 0x2B73F) || (c >= 0x2B740 && c <= 0x2B81F) ||
+           (c >= 0x2B920 && c <= 0x2CEAF) || (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
 }
 
 static void swap(tok_str *a, tok_str *b) {
@@ -329,7 +338,8 @@ bool norm_apply(const norm *m, const cpmap *cps, tok_str *x, tok_str *tmp, rx_wo
     case NORM_NFD:
     case NORM_NFKC:
     case NORM_NFKD: {
-        bool compose = m->kind == NORM_NFC || m->kind == NORM_NFKC, compat = m->kind == NORM_NFKC || m->kind == NORM_NFKD;
+        bool compose = m->kind == NORM_NFC || m->kind == NORM_NFKC,
+             compat = m->kind == NORM_NFKC || m->kind == NORM_NFKD;
         if (!form(cps, x, compose, compat, tmp, st)) return false;
         break;
     }
@@ -354,7 +364,8 @@ bool norm_apply(const norm *m, const cpmap *cps, tok_str *x, tok_str *tmp, rx_wo
         break;
     }
     if (tmp->s.failed || x->s.failed) return no_memory(st);
-    if (tmp->s.len > UINT32_MAX / 2) return status_set(st, ST_TOO_LARGE, "the text grows over 2 GiB when normalized");
+    if (tmp->s.len > UINT32_MAX / 2)
+        return status_set(st, ST_TOO_LARGE, "the text grows over 2 GiB when normalized");
     swap(x, tmp);
     return true;
 }
@@ -386,12 +397,18 @@ static bool load(norm *m, const json_t *j, int depth, status *st) {
         const char *name;
         norm_kind kind;
     } kinds[] = {
-        {"Sequence", NORM_SEQUENCE},       {"NFC", NORM_NFC},
-        {"NFD", NORM_NFD},                 {"NFKC", NORM_NFKC},
-        {"NFKD", NORM_NFKD},               {"Lowercase", NORM_LOWERCASE},
-        {"Strip", NORM_STRIP},             {"StripAccents", NORM_STRIP_ACCENTS},
-        {"Prepend", NORM_PREPEND},         {"Replace", NORM_REPLACE},
-        {"Nmt", NORM_NMT},                 {"BertNormalizer", NORM_BERT},
+        {"Sequence", NORM_SEQUENCE},
+        {"NFC", NORM_NFC},
+        {"NFD", NORM_NFD},
+        {"NFKC", NORM_NFKC},
+        {"NFKD", NORM_NFKD},
+        {"Lowercase", NORM_LOWERCASE},
+        {"Strip", NORM_STRIP},
+        {"StripAccents", NORM_STRIP_ACCENTS},
+        {"Prepend", NORM_PREPEND},
+        {"Replace", NORM_REPLACE},
+        {"Nmt", NORM_NMT},
+        {"BertNormalizer", NORM_BERT},
         {"ByteLevel", NORM_BYTE_LEVEL},
     };
     const char *type = jfield_string(j, "type", NULL, "normalizer", st);
@@ -405,7 +422,8 @@ static bool load(norm *m, const json_t *j, int depth, status *st) {
     case NORM_SEQUENCE: {
         const json_t *list = json_object_get(j, "normalizers");
         if (!json_is_array(list))
-            return status_set(st, ST_INVALID, "normalizer: normalizers: expected an array, found %s", jkind(list));
+            return status_set(st, ST_INVALID, "normalizer: normalizers: expected an array, found %s",
+                              jkind(list));
         m->parts = mem_calloc(json_array_size(list), sizeof *m->parts);
         if (!m->parts) return no_memory(st);
         for (size_t k = 0; k < json_array_size(list); k++) {

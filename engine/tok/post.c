@@ -1,4 +1,5 @@
-/* post.c - what is put around the ids of a text: TemplateProcessing and its relatives. Read-only after post_load. */
+/* post.c - what is put around the ids of a text: TemplateProcessing and its relatives. Read-only after
+ * post_load. */
 #include "engine/tok/tok_int.h"
 
 #include <string.h>
@@ -23,7 +24,9 @@ void post_free(post *p) {
     mem_free(p);
 }
 
-static bool no_memory(status *st) { return status_set(st, ST_NO_MEMORY, "no memory for the ids of a text"); }
+static bool no_memory(status *st) {
+    return status_set(st, ST_NO_MEMORY, "no memory for the ids of a text");
+}
 
 bool post_apply(const post *p, bool add_special, tok_ids *out, size_t from, status *st) {
     for (size_t i = 0; i < p->n; i++)
@@ -49,15 +52,18 @@ bool post_apply(const post *p, bool add_special, tok_ids *out, size_t from, stat
 
 static bool push_id(post *p, const json_t *id, const char *what, status *st) {
     if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
-        return status_set(st, ST_INVALID, "post_processor: %s: expected a token id, found %s", what, jkind(id));
-    if (p->items.n >= IDS_MAX) return status_set(st, ST_UNSUPPORTED, "post_processor: adds over %d tokens", IDS_MAX);
+        return status_set(st, ST_INVALID, "post_processor: %s: expected a token id, found %s", what,
+                          jkind(id));
+    if (p->items.n >= IDS_MAX)
+        return status_set(st, ST_UNSUPPORTED, "post_processor: adds over %d tokens", IDS_MAX);
     return tok_ids_push(&p->items, (int32_t)json_integer_value(id)) || no_memory(st);
 }
 
 static bool load_template(post *p, const json_t *j, status *st) {
     const json_t *single = json_object_get(j, "single"), *tokens = json_object_get(j, "special_tokens");
     if (!json_is_array(single))
-        return status_set(st, ST_INVALID, "post_processor: single: expected an array, found %s", jkind(single));
+        return status_set(st, ST_INVALID, "post_processor: single: expected an array, found %s",
+                          jkind(single));
     for (size_t i = 0; i < json_array_size(single); i++) {
         const json_t *e = json_array_get(single, i);
         const json_t *text = json_object_get(e, "Sequence"), *special = json_object_get(e, "SpecialToken");
@@ -65,8 +71,10 @@ static bool load_template(post *p, const json_t *j, status *st) {
             const char *id = jfield_string(text, "id", NULL, "post_processor: Sequence", st);
             if (!id) return false;
             if (strcmp(id, "A") != 0)
-                return status_set(st, ST_INVALID, "post_processor: single: expected sequence A, found '%.20s'", id);
-            if (p->items.n >= IDS_MAX) return status_set(st, ST_UNSUPPORTED, "post_processor: too long a template");
+                return status_set(st, ST_INVALID,
+                                  "post_processor: single: expected sequence A, found '%.20s'", id);
+            if (p->items.n >= IDS_MAX)
+                return status_set(st, ST_UNSUPPORTED, "post_processor: too long a template");
             if (!tok_ids_push(&p->items, TEXT)) return no_memory(st);
             continue;
         }
@@ -84,7 +92,8 @@ static bool load_template(post *p, const json_t *j, status *st) {
 static bool load(post *p, const json_t *j, int depth, status *st) {
     const char *type = jfield_string(j, "type", NULL, "post_processor", st);
     if (!type) return false;
-    if (depth > DEPTH_MAX) return status_set(st, ST_UNSUPPORTED, "post_processor: sequences nested this deep");
+    if (depth > DEPTH_MAX)
+        return status_set(st, ST_UNSUPPORTED, "post_processor: sequences nested this deep");
     if (strcmp(type, "ByteLevel") == 0) { /* moves offsets only */
         p->plain = true;
         return true;
@@ -94,10 +103,12 @@ static bool load(post *p, const json_t *j, int depth, status *st) {
         return push_id(p, json_array_get(json_object_get(j, "cls"), 1), "cls", st) &&
                (tok_ids_push(&p->items, TEXT) || no_memory(st)) &&
                push_id(p, json_array_get(json_object_get(j, "sep"), 1), "sep", st);
-    if (strcmp(type, "Sequence") != 0) return status_set(st, ST_UNSUPPORTED, "post_processor '%.60s' is not built", type);
+    if (strcmp(type, "Sequence") != 0)
+        return status_set(st, ST_UNSUPPORTED, "post_processor '%.60s' is not built", type);
     const json_t *list = json_object_get(j, "processors");
     if (!json_is_array(list))
-        return status_set(st, ST_INVALID, "post_processor: processors: expected an array, found %s", jkind(list));
+        return status_set(st, ST_INVALID, "post_processor: processors: expected an array, found %s",
+                          jkind(list));
     p->parts = mem_calloc(json_array_size(list), sizeof *p->parts);
     if (!p->parts) return no_memory(st);
     p->plain = json_array_size(list) == 0;

@@ -1,5 +1,6 @@
-/* pretok.c - the pre-tokenizers of tokenizer.json: cut a normalized text into words, and write them as the model's
- * vocabulary has them. A pretok is read-only after pretok_load. Tested by tests/engine/tok/test_tok.c. */
+/* pretok.c - the pre-tokenizers of tokenizer.json: cut a normalized text into words, and write them as the
+ * model's vocabulary has them. A pretok is read-only after pretok_load. Tested by
+ * tests/engine/tok/test_tok.c. */
 #include "engine/tok/tok_int.h"
 
 #include <string.h>
@@ -28,12 +29,12 @@ struct pretok {
     size_t n;
     rx *pattern;
     behavior behavior;
-    bool invert;                       /* Split */
-    bool prefix_space, use_regex;      /* ByteLevel */
-    bool split, individual;            /* Metaspace; Digits */
-    prepend_scheme scheme;             /* Metaspace */
-    char rep[4];                       /* Metaspace, CharDelimiterSplit: a character */
-    size_t rep_n, length;              /* length: FixedLength */
+    bool invert;                  /* Split */
+    bool prefix_space, use_regex; /* ByteLevel */
+    bool split, individual;       /* Metaspace; Digits */
+    prepend_scheme scheme;        /* Metaspace */
+    char rep[4];                  /* Metaspace, CharDelimiterSplit: a character */
+    size_t rep_n, length;         /* length: FixedLength */
 };
 
 const char tok_gpt2_pattern[] =
@@ -56,14 +57,19 @@ bool pretok_needs_origin(const pretok *p) {
 
 /* ---- bytes as characters (GPT-2's encoder.py, bytes_to_unicode) ---- */
 
-static bool shown_as_is(unsigned b) { return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE; }
+static bool shown_as_is(unsigned b) {
+    return (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+}
 
 int tok_byte_char(unsigned char b, char out[2]) {
     unsigned cp = b;
     if (!shown_as_is(b)) { /* the others get 256, 257, ... in order */
-        if (b <= 0x20) cp = 256u + b;
-        else if (b <= 0xA0) cp = 256u + 33 + (b - 0x7Fu);
-        else cp = 256u + 67;
+        if (b <= 0x20)
+            cp = 256u + b;
+        else if (b <= 0xA0)
+            cp = 256u + 33 + (b - 0x7Fu);
+        else
+            cp = 256u + 67;
     }
     if (cp < 128) {
         out[0] = (char)cp;
@@ -125,13 +131,14 @@ typedef struct stretch {
 } stretch;
 
 /* MergedWithNext in the library: the fold of MergedWithPrevious over the stretches in reverse. */
-static bool cut_backwards(const tok_str *t, const rx_match *m, size_t n, size_t begin, size_t end, bool invert,
-                          tok_build *out) {
+static bool cut_backwards(const tok_str *t, const rx_match *m, size_t n, size_t begin, size_t end,
+                          bool invert, tok_build *out) {
     stretch *v = mem_alloc((2 * n + 1) * sizeof *v);
     if (!v) return false;
     size_t k = 0, at = 0, len = end - begin;
     for (size_t i = 0; i < n; i++) {
-        if (m[i].begin != at) v[k++] = (stretch){(uint32_t)(begin + at), (uint32_t)(begin + m[i].begin), invert};
+        if (m[i].begin != at)
+            v[k++] = (stretch){(uint32_t)(begin + at), (uint32_t)(begin + m[i].begin), invert};
         v[k++] = (stretch){(uint32_t)(begin + m[i].begin), (uint32_t)(begin + m[i].end), !invert};
         at = m[i].end;
     }
@@ -140,8 +147,10 @@ static bool cut_backwards(const tok_str *t, const rx_match *m, size_t n, size_t 
     bool previous = false;
     for (size_t i = k; i-- > 0;) {
         stretch s = v[i];
-        if (s.match && !previous && w < k) v[w].begin = s.begin;
-        else v[--w] = s;
+        if (s.match && !previous && w < k)
+            v[w].begin = s.begin;
+        else
+            v[--w] = s;
         previous = s.match;
     }
     for (size_t i = w; i < k; i++) tok_build_piece(out, tok_slice(t, v[i].begin, v[i].end));
@@ -149,8 +158,8 @@ static bool cut_backwards(const tok_str *t, const rx_match *m, size_t n, size_t 
     return true;
 }
 
-static bool split_piece(const tok_str *t, uint32_t begin, uint32_t end, const rx_match *m, size_t n, behavior how,
-                        bool invert, tok_build *out) {
+static bool split_piece(const tok_str *t, uint32_t begin, uint32_t end, const rx_match *m, size_t n,
+                        behavior how, bool invert, tok_build *out) {
     if (how == MERGED_NEXT) return cut_backwards(t, m, n, begin, end, invert, out);
     cutter c = {.t = t, .out = out, .how = how};
     size_t at = 0, len = end - begin;
@@ -164,10 +173,13 @@ static bool split_piece(const tok_str *t, uint32_t begin, uint32_t end, const rx
     return true;
 }
 
-static bool no_memory(status *st) { return status_set(st, ST_NO_MEMORY, "no memory to split a text"); }
+static bool no_memory(status *st) {
+    return status_set(st, ST_NO_MEMORY, "no memory to split a text");
+}
 
 /* One pass of a pattern over the pieces of t (x's text, or its new one). */
-static bool split_rx(const rx *pattern, behavior how, bool invert, const tok_str *t, tok_piece p, tok_build *b, status *st) {
+static bool split_rx(const rx *pattern, behavior how, bool invert, const tok_str *t, tok_piece p,
+                     tok_build *b, status *st) {
     rx_work *w = &b->x->rx;
     if (!rx_find(pattern, w, t->s.data + p.begin, p.end - p.begin, st)) return false;
     return split_piece(t, p.begin, p.end, w->v, w->n, how, invert, b) || no_memory(st);
@@ -176,15 +188,17 @@ static bool split_rx(const rx *pattern, behavior how, bool invert, const tok_str
 static bool apply_split(const pretok *p, tok_text *x, status *st) {
     tok_build b = {.x = x};
     for (size_t i = 0; i < x->n; i++) {
-        if (x->v[i].id >= 0) tok_build_piece(&b, x->v[i]);
-        else if (!split_rx(p->pattern, p->behavior, p->invert, &x->t, x->v[i], &b, st)) return false;
+        if (x->v[i].id >= 0)
+            tok_build_piece(&b, x->v[i]);
+        else if (!split_rx(p->pattern, p->behavior, p->invert, &x->t, x->v[i], &b, st))
+            return false;
     }
     return tok_build_done(&b, false, st);
 }
 
 /* Each character for which flags & mask is a match (one: that character instead, when mask is 0). */
-static bool apply_chars(const cpmap *cps, unsigned mask, const char *one, size_t one_n, behavior how, tok_text *x,
-                        status *st) {
+static bool apply_chars(const cpmap *cps, unsigned mask, const char *one, size_t one_n, behavior how,
+                        tok_text *x, status *st) {
     tok_build b = {.x = x};
     for (size_t i = 0; i < x->n; i++) {
         tok_piece p = x->v[i];
@@ -199,7 +213,8 @@ static bool apply_chars(const cpmap *cps, unsigned mask, const char *one, size_t
             uint32_t cp = 0xFFFD;
             int k = utf8_decode(s + at, p.end - at, &cp);
             if (k == 0) k = 1;
-            bool hit = mask ? (cpmap_get(cps, cp) & mask) != 0 : (size_t)k == one_n && memcmp(s + at, one, one_n) == 0;
+            bool hit = mask ? (cpmap_get(cps, cp) & mask) != 0
+                            : (size_t)k == one_n && memcmp(s + at, one, one_n) == 0;
             if (hit) {
                 if (at > done) cut_add(&c, done, at, false);
                 cut_add(&c, at, at + (size_t)k, true);
@@ -303,7 +318,9 @@ static bool apply_fixed(const pretok *p, tok_text *x, status *st) {
 /* ---- rewriting ---- */
 
 static const tok_align nowhere = {0, 0};
-static inline tok_align origin(const tok_str *t, size_t i) { return t->track ? t->al[i] : nowhere; }
+static inline tok_align origin(const tok_str *t, size_t i) {
+    return t->track ? t->al[i] : nowhere;
+}
 
 static void copy(tok_str *to, const tok_str *from, size_t b, size_t e) {
     tok_str_add(to, from->s.data + b, e - b, from->track ? from->al + b : NULL);
@@ -332,8 +349,8 @@ static bool apply_metaspace(const pretok *p, tok_text *x, status *st) {
         }
         const char *s = x->t.s.data;
         uint32_t at = (uint32_t)to->s.len, shift = q.shift;
-        bool marked = s[q.begin] == ' ' ||
-                      (q.end - q.begin >= p->rep_n && memcmp(s + q.begin, p->rep, p->rep_n) == 0);
+        bool marked =
+            s[q.begin] == ' ' || (q.end - q.begin >= p->rep_n && memcmp(s + q.begin, p->rep, p->rep_n) == 0);
         if (!marked && (p->scheme == ALWAYS || (p->scheme == FIRST && shift == 0)))
             tok_str_add_one(to, p->rep, p->rep_n, origin(&x->t, q.begin));
         size_t from = q.begin;
@@ -433,14 +450,16 @@ bool pretok_apply(const pretok *p, const cpmap *cps, tok_text *x, status *st) {
         return apply_byte_chars(x, st);
     case PRE_SPLIT: return apply_split(p, x, st);
     case PRE_METASPACE: return apply_metaspace(p, x, st);
-    case PRE_DIGITS: return apply_chars(cps, CP_NUMERIC, NULL, 0, p->individual ? ISOLATED : CONTIGUOUS, x, st);
+    case PRE_DIGITS:
+        return apply_chars(cps, CP_NUMERIC, NULL, 0, p->individual ? ISOLATED : CONTIGUOUS, x, st);
     case PRE_WHITESPACE: return apply_whitespace(cps, x, st);
     case PRE_WHITESPACE_SPLIT: return apply_chars(cps, CP_SPACE, NULL, 0, REMOVED, x, st);
     case PRE_PUNCTUATION:
         if (p->behavior == MERGED_NEXT) return apply_chars_next(cps, CP_PUNCT, x, st);
         return apply_chars(cps, CP_PUNCT, NULL, 0, p->behavior, x, st);
     case PRE_BERT:
-        return apply_chars(cps, CP_SPACE, NULL, 0, REMOVED, x, st) && apply_chars(cps, CP_PUNCT, NULL, 0, ISOLATED, x, st);
+        return apply_chars(cps, CP_SPACE, NULL, 0, REMOVED, x, st) &&
+               apply_chars(cps, CP_PUNCT, NULL, 0, ISOLATED, x, st);
     case PRE_DELIMITER: return apply_chars(cps, 0, p->rep, p->rep_n, REMOVED, x, st);
     case PRE_FIXED_LENGTH: return apply_fixed(p, x, st);
     }
@@ -450,7 +469,8 @@ bool pretok_apply(const pretok *p, const cpmap *cps, tok_text *x, status *st) {
 /* ---- loading ---- */
 
 static bool load_behavior(pretok *p, const json_t *j, const char *what, status *st) {
-    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
+                                        "Contiguous"};
     const char *s = jfield_string(j, "behavior", NULL, what, st);
     if (!s) return false;
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
@@ -487,7 +507,8 @@ static bool load_metaspace(pretok *p, const json_t *j, status *st) {
         size_t i = 0;
         while (i < ARRAY_LEN(names) && strcmp(names[i], s) != 0) i++;
         if (i == ARRAY_LEN(names))
-            return status_set(st, ST_INVALID, "%s: prepend_scheme: expected always, first or never, found '%.40s'", what, s);
+            return status_set(st, ST_INVALID,
+                              "%s: prepend_scheme: expected always, first or never, found '%.40s'", what, s);
         p->scheme = (prepend_scheme)i;
     }
     if (!prefix) p->scheme = NEVER;
@@ -512,11 +533,16 @@ static bool load(pretok *p, const json_t *j, int depth, status *st) {
         const char *name;
         pretok_kind kind;
     } kinds[] = {
-        {"Sequence", PRE_SEQUENCE},       {"ByteLevel", PRE_BYTE_LEVEL},
-        {"Split", PRE_SPLIT},             {"Metaspace", PRE_METASPACE},
-        {"Digits", PRE_DIGITS},           {"Whitespace", PRE_WHITESPACE},
-        {"WhitespaceSplit", PRE_WHITESPACE_SPLIT}, {"Punctuation", PRE_PUNCTUATION},
-        {"BertPreTokenizer", PRE_BERT},   {"CharDelimiterSplit", PRE_DELIMITER},
+        {"Sequence", PRE_SEQUENCE},
+        {"ByteLevel", PRE_BYTE_LEVEL},
+        {"Split", PRE_SPLIT},
+        {"Metaspace", PRE_METASPACE},
+        {"Digits", PRE_DIGITS},
+        {"Whitespace", PRE_WHITESPACE},
+        {"WhitespaceSplit", PRE_WHITESPACE_SPLIT},
+        {"Punctuation", PRE_PUNCTUATION},
+        {"BertPreTokenizer", PRE_BERT},
+        {"CharDelimiterSplit", PRE_DELIMITER},
         {"FixedLength", PRE_FIXED_LENGTH},
     };
     const char *type = jfield_string(j, "type", NULL, "pre_tokenizer", st);
@@ -524,13 +550,15 @@ static bool load(pretok *p, const json_t *j, int depth, status *st) {
     if (depth > DEPTH_MAX) return status_set(st, ST_UNSUPPORTED, "pre_tokenizer: sequences nested this deep");
     size_t i = 0;
     while (i < ARRAY_LEN(kinds) && strcmp(kinds[i].name, type) != 0) i++;
-    if (i == ARRAY_LEN(kinds)) return status_set(st, ST_UNSUPPORTED, "pre_tokenizer '%.60s' is not built", type);
+    if (i == ARRAY_LEN(kinds))
+        return status_set(st, ST_UNSUPPORTED, "pre_tokenizer '%.60s' is not built", type);
     p->kind = kinds[i].kind;
     switch (p->kind) {
     case PRE_SEQUENCE: {
         const json_t *list = json_object_get(j, "pretokenizers");
         if (!json_is_array(list))
-            return status_set(st, ST_INVALID, "pre_tokenizer: pretokenizers: expected an array, found %s", jkind(list));
+            return status_set(st, ST_INVALID, "pre_tokenizer: pretokenizers: expected an array, found %s",
+                              jkind(list));
         p->parts = mem_calloc(json_array_size(list), sizeof *p->parts);
         if (!p->parts) return no_memory(st);
         for (size_t k = 0; k < json_array_size(list); k++) {
@@ -552,7 +580,8 @@ static bool load(pretok *p, const json_t *j, int depth, status *st) {
         return p->pattern && load_behavior(p, j, "pre_tokenizer Split", st) &&
                jfield_bool(j, "invert", false, &p->invert, "pre_tokenizer Split", st);
     case PRE_METASPACE: return load_metaspace(p, j, st);
-    case PRE_DIGITS: return jfield_bool(j, "individual_digits", false, &p->individual, "pre_tokenizer Digits", st);
+    case PRE_DIGITS:
+        return jfield_bool(j, "individual_digits", false, &p->individual, "pre_tokenizer Digits", st);
     case PRE_PUNCTUATION:
         p->behavior = ISOLATED;
         return !json_object_get(j, "behavior") || load_behavior(p, j, "pre_tokenizer Punctuation", st);
@@ -560,7 +589,9 @@ static bool load(pretok *p, const json_t *j, int depth, status *st) {
     case PRE_FIXED_LENGTH: {
         const json_t *v = json_object_get(j, "length");
         json_int_t n = v ? json_integer_value(v) : 5;
-        if (n < 1) return status_set(st, ST_INVALID, "pre_tokenizer FixedLength: length: expected a positive integer");
+        if (n < 1)
+            return status_set(st, ST_INVALID,
+                              "pre_tokenizer FixedLength: length: expected a positive integer");
         p->length = (size_t)n;
         return true;
     }

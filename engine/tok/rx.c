@@ -7,10 +7,10 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-#define WINDOW        64        /* starts tried in one call of PCRE2, so that the clock is looked at in between */
-#define MATCH_LIMIT   1000000   /* PCRE2's own count of steps, for one call */
-#define SLOW_S        2.0       /* time that slow searches of one encode may take, */
-#define SLOW_S_BYTE   2e-6      /* and more for long texts */
+#define WINDOW        64 /* starts tried in one call of PCRE2, so that the clock is looked at in between */
+#define MATCH_LIMIT   1000000 /* PCRE2's own count of steps, for one call */
+#define SLOW_S        2.0     /* time that slow searches of one encode may take, */
+#define SLOW_S_BYTE   2e-6    /* and more for long texts */
 #define JIT_STACK_MAX (8u << 20)
 
 struct rx {
@@ -78,8 +78,8 @@ static bool compile(rx *r, const char *pattern, size_t n, status *st) {
     if (ok) {
         int err;
         PCRE2_SIZE at;
-        r->code = pcre2_compile((PCRE2_SPTR)(text.data ? text.data : ""), text.len, PCRE2_USE_OFFSET_LIMIT, &err, &at,
-                                NULL);
+        r->code = pcre2_compile((PCRE2_SPTR)(text.data ? text.data : ""), text.len, PCRE2_USE_OFFSET_LIMIT,
+                                &err, &at, NULL);
         if (!r->code) {
             char msg[128] = "";
             pcre2_get_error_message(err, (PCRE2_UCHAR *)msg, sizeof msg);
@@ -241,7 +241,7 @@ bool rx_find(const rx *r, rx_work *w, const char *text, size_t n, status *st) {
         if (k == 0) break;
         const PCRE2_SIZE *o = pcre2_get_ovector_pointer(w->match_data);
         size_t b = o[0], e = o[1];
-        if (e < b) b = e; /* \K in a look-around */
+        if (e < b) b = e;                     /* \K in a look-around */
         if (b == e && any && e == last_end) { /* no empty match right behind a match */
             search_from++;
             continue;

@@ -1,12 +1,11 @@
 /* rx.h - the regular expressions of tokenizer.json: Oniguruma's Ruby syntax, run by PCRE2.
  *
- * A pattern is parsed here; every literal, class and property becomes a set of code points of the library's Unicode.
- * Code points that no set tells apart form a class (at most 256), text is recoded to one byte a character, and PCRE2
- * matches plain bytes: no Unicode version but ours takes part, and a huge class costs as little as [a-z].
- * Not built (ST_UNSUPPORTED, by name): back-references, conditions, \X \y, absent operators, folds of (?i) to several
- * characters (ss for U+00DF).
- * An rx is read-only after rx_new; an rx_work belongs to one thread. Tested by tests/engine/tok/test_rx.c against
- * what the library matched. */
+ * A pattern is parsed here; every literal, class and property becomes a set of code points of the library's
+ * Unicode. Code points that no set tells apart form a class (at most 256), text is recoded to one byte a
+ * character, and PCRE2 matches plain bytes: no Unicode version but ours takes part, and a huge class costs as
+ * little as [a-z]. Not built (ST_UNSUPPORTED, by name): back-references, conditions, \X \y, absent operators,
+ * folds of (?i) to several characters (ss for U+00DF). An rx is read-only after rx_new; an rx_work belongs to
+ * one thread. Tested by tests/engine/tok/test_rx.c against what the library matched. */
 #ifndef VLMD_ENGINE_TOK_RX_H
 #define VLMD_ENGINE_TOK_RX_H
 
@@ -31,8 +30,8 @@ typedef struct rx_work {
 } rx_work;
 void rx_work_fini(rx_work *w);
 
-/* All matches in UTF-8 text, as the library's find_iter gives them, into w->v. ST_INVALID when the pattern needs
- * unreasonable work on this text. */
+/* All matches in UTF-8 text, as the library's find_iter gives them, into w->v. ST_INVALID when the pattern
+ * needs unreasonable work on this text. */
 bool rx_find(const rx *r, rx_work *w, const char *text, size_t n, status *st);
 
 #endif

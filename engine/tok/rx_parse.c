@@ -1,4 +1,5 @@
-/* rx_parse.c - recursive descent over Oniguruma's Ruby syntax (its doc/RE). One thread; owns what rx_parsed owns. */
+/* rx_parse.c - recursive descent over Oniguruma's Ruby syntax (its doc/RE). One thread; owns what rx_parsed
+ * owns. */
 #include "engine/tok/rx_parse.h"
 
 #include <stdio.h>
@@ -27,17 +28,22 @@ void rx_parsed_fini(rx_parsed *p) {
 }
 
 static bool bad(parser *ps, const char *what) {
-    return status_set(ps->st, ST_INVALID, "regular expression: %s at byte %zu of '%.200s'", what, ps->at, ps->s);
-}
-
-static bool unsupported(parser *ps, const char *what) {
-    return status_set(ps->st, ST_UNSUPPORTED, "regular expression: %s is not built (byte %zu of '%.200s')", what, ps->at,
+    return status_set(ps->st, ST_INVALID, "regular expression: %s at byte %zu of '%.200s'", what, ps->at,
                       ps->s);
 }
 
-static bool no_memory(parser *ps) { return status_set(ps->st, ST_NO_MEMORY, "no memory for a pattern"); }
+static bool unsupported(parser *ps, const char *what) {
+    return status_set(ps->st, ST_UNSUPPORTED, "regular expression: %s is not built (byte %zu of '%.200s')",
+                      what, ps->at, ps->s);
+}
 
-static bool emit(parser *ps, const char *s) { return buf_puts(&ps->p->out, s) || no_memory(ps); }
+static bool no_memory(parser *ps) {
+    return status_set(ps->st, ST_NO_MEMORY, "no memory for a pattern");
+}
+
+static bool emit(parser *ps, const char *s) {
+    return buf_puts(&ps->p->out, s) || no_memory(ps);
+}
 
 /* Takes over s's ranges. */
 static bool emit_set(parser *ps, uset *s) {
@@ -97,7 +103,9 @@ static bool emit_chars(parser *ps, const char *chars, bool invert) {
     return emit_set(ps, &s);
 }
 
-static bool more(const parser *ps) { return ps->at < ps->n; }
+static bool more(const parser *ps) {
+    return ps->at < ps->n;
+}
 static char peek(const parser *ps, size_t ahead) {
     return ps->at + ahead < ps->n ? ps->s[ps->at + ahead] : 0;
 }
@@ -223,7 +231,8 @@ static bool take_char_escape(parser *ps, char c, uint32_t *cp) {
     default:
         if (c >= '0' && c <= '7') {
             v = c - '0';
-            for (int i = 0; i < 2 && peek(ps, 0) >= '0' && peek(ps, 0) <= '7'; i++) v = v * 8 + (ps->s[ps->at++] - '0');
+            for (int i = 0; i < 2 && peek(ps, 0) >= '0' && peek(ps, 0) <= '7'; i++)
+                v = v * 8 + (ps->s[ps->at++] - '0');
             break;
         }
         ps->at--; /* anything else stands for itself */
@@ -243,7 +252,8 @@ static int take_posix(parser *ps, uset *s) {
     at += invert;
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         size_t len = strlen(names[i]);
-        if (at + len + 2 > ps->n || memcmp(ps->s + at, names[i], len) != 0 || memcmp(ps->s + at + len, ":]", 2) != 0)
+        if (at + len + 2 > ps->n || memcmp(ps->s + at, names[i], len) != 0 ||
+            memcmp(ps->s + at + len, ":]", 2) != 0)
             continue;
         char key[16] = "posix";
         memcpy(key + 5, names[i], len + 1);
@@ -311,9 +321,12 @@ static bool parse_class(parser *ps, uset *out, bool outermost) {
                 }
                 continue;
             }
-            if (e == 'b') lo = 8;
-            else if (e == 'R' || e == 'X') lo = (uint32_t)e;
-            else if (!take_char_escape(ps, e, &lo)) goto fail;
+            if (e == 'b')
+                lo = 8;
+            else if (e == 'R' || e == 'X')
+                lo = (uint32_t)e;
+            else if (!take_char_escape(ps, e, &lo))
+                goto fail;
         } else if (!take_char(ps, &lo)) {
             goto fail;
         }
@@ -334,8 +347,10 @@ static bool parse_class(parser *ps, uset *out, bool outermost) {
                     bad(ps, "a range that ends with a class");
                     goto fail;
                 }
-                if (e == 'b') hi = 8;
-                else if (!take_char_escape(ps, e, &hi)) goto fail;
+                if (e == 'b')
+                    hi = 8;
+                else if (!take_char_escape(ps, e, &hi))
+                    goto fail;
             } else if (!take_char(ps, &hi)) {
                 goto fail;
             }
@@ -402,8 +417,8 @@ static bool parse_escape(parser *ps, bool *repeatable) {
         uset_add(&nl, 10, 13);
         uset_add(&nl, 0x85, 0x85);
         uset_add(&nl, 0x2028, 0x2029);
-        return emit(ps, "(?>") && emit_chars(ps, "\r", false) && emit_chars(ps, "\n", false) && emit(ps, "|") &&
-               emit_set(ps, &nl) && emit(ps, ")");
+        return emit(ps, "(?>") && emit_chars(ps, "\r", false) && emit_chars(ps, "\n", false) &&
+               emit(ps, "|") && emit_set(ps, &nl) && emit(ps, ")");
     }
     case 'X': return unsupported(ps, "\\X");
     case 'y':
@@ -417,8 +432,9 @@ static bool parse_escape(parser *ps, bool *repeatable) {
         for (const char *q = ps->s + ps->at + 1; q < end; q++)
             if (!(*q == '_' || (*q >= '0' && *q <= '9') || ((*q | 32) >= 'a' && (*q | 32) <= 'z')))
                 return unsupported(ps, "such a group name");
-        bool ok = emit(ps, "(?:\\g") && (buf_append(&ps->p->out, ps->s + ps->at, (size_t)(end + 1 - ps->s) - ps->at) ||
-                                         no_memory(ps));
+        bool ok =
+            emit(ps, "(?:\\g") &&
+            (buf_append(&ps->p->out, ps->s + ps->at, (size_t)(end + 1 - ps->s) - ps->at) || no_memory(ps));
         ps->at = (size_t)(end + 1 - ps->s);
         return ok && emit(ps, ")");
     }
@@ -426,7 +442,8 @@ static bool parse_escape(parser *ps, bool *repeatable) {
     }
     if (c >= '1' && c <= '9') {
         /* Oniguruma: a number up to the count of groups (or below 10) refers back, else octal. */
-        if (c >= '8' || !(peek(ps, 0) >= '0' && peek(ps, 0) <= '7')) return unsupported(ps, "a back-reference");
+        if (c >= '8' || !(peek(ps, 0) >= '0' && peek(ps, 0) <= '7'))
+            return unsupported(ps, "a back-reference");
     }
     uint32_t cp;
     return take_char_escape(ps, c, &cp) && emit_char(ps, cp);
@@ -438,12 +455,18 @@ static bool parse_options(parser *ps) {
     bool was_icase = icase, was_dotall = dotall, was_extended = extended;
     for (;; ps->at++) {
         char c = peek(ps, 0);
-        if (c == '-') on = false;
-        else if (c == 'i') icase = on;
-        else if (c == 'm') dotall = on;
-        else if (c == 'x') extended = on;
-        else if (c == ':' || c == ')') break;
-        else return more(ps) ? unsupported(ps, "this kind of group") : bad(ps, "( without )");
+        if (c == '-')
+            on = false;
+        else if (c == 'i')
+            icase = on;
+        else if (c == 'm')
+            dotall = on;
+        else if (c == 'x')
+            extended = on;
+        else if (c == ':' || c == ')')
+            break;
+        else
+            return more(ps) ? unsupported(ps, "this kind of group") : bad(ps, "( without )");
     }
     bool colon = peek(ps, 0) == ':';
     ps->at++;
@@ -454,7 +477,8 @@ static bool parse_options(parser *ps) {
     ps->icase = was_icase;
     ps->dotall = was_dotall;
     ps->extended = was_extended;
-    /* Without a colon the options hold to the end of the enclosing group, alternatives and all: its ')' stays. */
+    /* Without a colon the options hold to the end of the enclosing group, alternatives and all: its ')'
+     * stays. */
     if (colon) {
         if (peek(ps, 0) != ')') return bad(ps, "( without )");
         ps->at++;
@@ -492,8 +516,8 @@ static bool parse_group(parser *ps, bool *repeatable) {
                 ps->at++;
             }
             if (!more(ps) || ps->at == from || ps->at - from > 32) return bad(ps, "malformed group name");
-            if (!emit(ps, "(?<") || !(buf_append(&ps->p->out, ps->s + from, ps->at - from) || no_memory(ps)) ||
-                !emit(ps, ">"))
+            if (!emit(ps, "(?<") ||
+                !(buf_append(&ps->p->out, ps->s + from, ps->at - from) || no_memory(ps)) || !emit(ps, ">"))
                 return false;
             ps->at++;
         } else {
@@ -564,8 +588,10 @@ static bool parse_quantifiers(parser *ps, size_t mark, bool repeatable) {
             }
             if (peek(ps, 0) == '?') {
                 ps->at++;
-                if (lo == hi) optional = true; /* X{n}? is (X{n})? */
-                else strcat(op, "?");
+                if (lo == hi)
+                    optional = true; /* X{n}? is (X{n})? */
+                else
+                    strcat(op, "?");
             }
         } else if (c == '*' || c == '+' || c == '?') {
             size_t k = 0;
@@ -615,8 +641,10 @@ static bool parse_alternatives(parser *ps, bool in_group) {
             uset s = {0};
             ps->at++;
             ok = parse_class(ps, &s, true);
-            if (ok) ok = emit_set(ps, &s);
-            else uset_fini(&s);
+            if (ok)
+                ok = emit_set(ps, &s);
+            else
+                uset_fini(&s);
         } else if (c == '.') {
             ps->at++;
             ok = ps->dotall ? emit_chars(ps, "", true) : emit_chars(ps, "\n", true);

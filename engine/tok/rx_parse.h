@@ -4,8 +4,8 @@
 
 #include "engine/tok/uset.h"
 
-/* A pattern whose operators are PCRE2's and whose every character is the place of a set: RX_SET, then the index of
- * the set as two bytes (low first). Zero-initialise, rx_parsed_fini frees. */
+/* A pattern whose operators are PCRE2's and whose every character is the place of a set: RX_SET, then the
+ * index of the set as two bytes (low first). Zero-initialise, rx_parsed_fini frees. */
 #define RX_SET 0x01
 typedef struct rx_parsed {
     buf out;

@@ -30,7 +30,9 @@ bool tok_str_add_one(tok_str *t, const char *p, size_t n, tok_align al) {
     return buf_append(&t->s, p, n);
 }
 
-void tok_str_clear(tok_str *t) { buf_clear(&t->s); }
+void tok_str_clear(tok_str *t) {
+    buf_clear(&t->s);
+}
 
 void tok_str_fini(tok_str *t) {
     buf_fini(&t->s);
@@ -69,8 +71,10 @@ void tok_build_piece(tok_build *b, tok_piece p) {
 
 bool tok_build_done(tok_build *b, bool new_text, status *st) {
     tok_text *x = b->x;
-    if (b->failed || (new_text && x->spare.s.failed)) return status_set(st, ST_NO_MEMORY, "no memory to tokenize a text");
-    if (new_text && x->spare.s.len > UINT32_MAX / 2) return status_set(st, ST_TOO_LARGE, "the text grows over 2 GiB");
+    if (b->failed || (new_text && x->spare.s.failed))
+        return status_set(st, ST_NO_MEMORY, "no memory to tokenize a text");
+    if (new_text && x->spare.s.len > UINT32_MAX / 2)
+        return status_set(st, ST_TOO_LARGE, "the text grows over 2 GiB");
     tok_piece *v = x->v;
     size_t cap = x->cap;
     x->v = x->v_spare;

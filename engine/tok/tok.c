@@ -42,8 +42,8 @@ void tok_free(tok *t) {
 }
 
 static bool load_flags(cpmap *m, status *st) {
-    static const char *const names[8] = {"rustword", "whitespace", "rustnumeric", "rustpunct",
-                                         "bertcontrol", "bertmn", "accents", "normal"};
+    static const char *const names[8] = {"rustword",    "whitespace", "rustnumeric", "rustpunct",
+                                         "bertcontrol", "bertmn",     "accents",     "normal"};
     uset sets[8] = {0};
     for (int i = 0; i < 8; i++) CHECK(uset_add_property(&sets[i], names[i], strlen(names[i])));
     bool ok = cpmap_flags(m, sets, 8, st);
@@ -62,7 +62,9 @@ static tok_model *load_model(const json_t *j, status *st) {
         return NULL;
     }
     /* Files older than the field are BPE when they have merges. */
-    const char *name = type ? json_string_value(type) : json_object_get(j, "merges") ? "BPE" : "without a type";
+    const char *name = type                           ? json_string_value(type)
+                       : json_object_get(j, "merges") ? "BPE"
+                                                      : "without a type";
     if (strcmp(name, "BPE") == 0) return bpe_load(j, st);
     status_set(st, ST_UNSUPPORTED, "tokenizer model '%.60s' is not built (BPE is)", name);
     return NULL;
@@ -113,9 +115,10 @@ static tok *load_bytes(const char *p, size_t n, status *st) {
     }
     json_error_t err;
     json_t *j = json_loadb(p, n, JSON_ALLOW_NUL, &err);
-    bool ok = j ? load_parts(t, j, st)
-                : status_set(st, json_error_code(&err) == json_error_out_of_memory ? ST_NO_MEMORY : ST_INVALID,
-                             "not JSON: %s (line %d)", err.text, err.line);
+    bool ok =
+        j ? load_parts(t, j, st)
+          : status_set(st, json_error_code(&err) == json_error_out_of_memory ? ST_NO_MEMORY : ST_INVALID,
+                       "not JSON: %s (line %d)", err.text, err.line);
     json_decref(j);
     if (ok) return t;
     tok_free(t);
@@ -131,8 +134,10 @@ tok *tok_load(const char *path, status *st) {
     buf_puts(&name, path);
     if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)) buf_puts(&name, "/tokenizer.json");
     tok *t = NULL;
-    if (name.failed) status_set(st, ST_NO_MEMORY, "no memory for a path");
-    else if (read_file(name.data, &file, st)) t = load_bytes(file.data ? file.data : "", file.len, st);
+    if (name.failed)
+        status_set(st, ST_NO_MEMORY, "no memory for a path");
+    else if (read_file(name.data, &file, st))
+        t = load_bytes(file.data ? file.data : "", file.len, st);
     if (!t) status_prefix(st, "%s", name.data ? name.data : path);
     buf_fini(&file);
     buf_fini(&name);
@@ -141,8 +146,8 @@ tok *tok_load(const char *path, status *st) {
 
 /* ---- encoding ---- */
 
-/* Replaces what is not UTF-8 and moves the spans along. A span that begins or ends inside a replaced sequence takes
- * all of it. */
+/* Replaces what is not UTF-8 and moves the spans along. A span that begins or ends inside a replaced sequence
+ * takes all of it. */
 static bool clean(const char *text, size_t n, buf *out, tok_span *spans, size_t n_spans, status *st) {
     size_t at = 0, b = 0, e = 0; /* spans[b] is the next to begin, spans[e] the next to end */
     while (at < n) {
@@ -212,8 +217,10 @@ static bool normalize(const tok *t, tok_text *x, status *st) {
     return ok && tok_build_done(&b, true, st);
 }
 
-static bool encode_pieces(const tok *t, tok_text *x, const tok_span *user, size_t n_user, tok_ids *out, status *st) {
-    if (!added_split(&t->added, t->added.raw, &t->cps, x, user, n_user, st) || !normalize(t, x, st)) return false;
+static bool encode_pieces(const tok *t, tok_text *x, const tok_span *user, size_t n_user, tok_ids *out,
+                          status *st) {
+    if (!added_split(&t->added, t->added.raw, &t->cps, x, user, n_user, st) || !normalize(t, x, st))
+        return false;
     if (!added_split(&t->added, t->added.normal, &t->cps, x, user, n_user, st)) return false;
     if (t->pretok && !pretok_apply(t->pretok, &t->cps, x, st)) return false;
     void *work = t->model->ops->work_new(t->model, x->t.s.len);
@@ -221,15 +228,17 @@ static bool encode_pieces(const tok *t, tok_text *x, const tok_span *user, size_
     if (!ok) status_set(st, ST_NO_MEMORY, "no memory to tokenize a text");
     for (size_t i = 0; i < x->n && ok; i++) {
         tok_piece p = x->v[i];
-        if (p.id < 0) ok = t->model->ops->encode(t->model, work, x->t.s.data + p.begin, p.end - p.begin, out, st);
-        else if (!tok_ids_push(out, p.id)) ok = status_set(st, ST_NO_MEMORY, "no memory to tokenize a text");
+        if (p.id < 0)
+            ok = t->model->ops->encode(t->model, work, x->t.s.data + p.begin, p.end - p.begin, out, st);
+        else if (!tok_ids_push(out, p.id))
+            ok = status_set(st, ST_NO_MEMORY, "no memory to tokenize a text");
     }
     t->model->ops->work_free(work);
     return ok;
 }
 
-bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user, bool add_special,
-                tok_ids *out, status *st) {
+bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user,
+                bool add_special, tok_ids *out, status *st) {
     if (n > (size_t)INT32_MAX / 2) return status_set(st, ST_TOO_LARGE, "a text of %zu bytes", n);
     tok_text x = {0};
     tok_span *moved = NULL;
@@ -253,7 +262,8 @@ bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, 
         for (size_t i = 0; ok && i < x.t.s.len;) { /* every byte of a character comes from all of it */
             uint32_t cp;
             int k = utf8_decode(x.t.s.data + i, x.t.s.len - i, &cp);
-            for (int b = 0; b < k; b++) x.t.al[i + (size_t)b] = (tok_align){(uint32_t)i, (uint32_t)(i + (size_t)k)};
+            for (int b = 0; b < k; b++)
+                x.t.al[i + (size_t)b] = (tok_align){(uint32_t)i, (uint32_t)(i + (size_t)k)};
             i += (size_t)k;
         }
     }

@@ -1,5 +1,5 @@
-/* tok_int.h - what the files of engine/tok share. Everything a tok holds is read-only after tok_load; what a call
- * needs while it runs lives in structs of its own (tok_text, bpe_work, rx_work). */
+/* tok_int.h - what the files of engine/tok share. Everything a tok holds is read-only after tok_load; what a
+ * call needs while it runs lives in structs of its own (tok_text, bpe_work, rx_work). */
 #ifndef VLMD_ENGINE_TOK_INT_H
 #define VLMD_ENGINE_TOK_INT_H
 
@@ -26,11 +26,12 @@ typedef struct vocab {
     int32_t *by_id; /* index into v, or -1 */
     size_t n_id;
 } vocab;
-bool vocab_init(vocab *w, size_t n, size_t bytes, status *st); /* room for n strings of `bytes` together; grows */
+bool vocab_init(vocab *w, size_t n, size_t bytes,
+                status *st); /* room for n strings of `bytes` together; grows */
 void vocab_fini(vocab *w);
 /* A string that is there already gets the new id. */
 bool vocab_put(vocab *w, const char *s, size_t len, int32_t id, status *st);
-bool vocab_index_ids(vocab *w, status *st); /* after the last put: fills by_id */
+bool vocab_index_ids(vocab *w, status *st);                    /* after the last put: fills by_id */
 int32_t vocab_find(const vocab *w, const char *s, size_t len); /* -1: none */
 const char *vocab_string(const vocab *w, int32_t id, size_t *len);
 uint32_t tok_hash(const char *s, size_t len);
@@ -48,15 +49,18 @@ typedef struct tok_str {
     size_t al_cap;
     bool track;
 } tok_str;
-bool tok_str_add(tok_str *t, const char *p, size_t n, const tok_align *al); /* al: one a byte (unused untracked) */
-bool tok_str_add_one(tok_str *t, const char *p, size_t n, tok_align al);    /* all n bytes from one place */
+bool tok_str_add(tok_str *t, const char *p, size_t n,
+                 const tok_align *al); /* al: one a byte (unused untracked) */
+bool tok_str_add_one(tok_str *t, const char *p, size_t n, tok_align al); /* all n bytes from one place */
 void tok_str_clear(tok_str *t);
 void tok_str_fini(tok_str *t);
 
-typedef struct tok_piece { /* bytes [begin, end) of the text; id >= 0: an added token, else text still to do */
+typedef struct tok_piece { /* bytes [begin, end) of the text; id >= 0: an added token, else text still to do
+                            */
     uint32_t begin, end;
     int32_t id;
-    uint32_t shift; /* where the piece begins in the original text (library: original_shift); tracked texts only */
+    uint32_t
+        shift; /* where the piece begins in the original text (library: original_shift); tracked texts only */
 } tok_piece;
 typedef struct tok_text {
     tok_str t, spare;         /* the text, and room for the next one */

@@ -71,8 +71,10 @@ void uset_intersect(uset *s, const uset *other) {
         uint32_t lo = s->v[i].first > other->v[j].first ? s->v[i].first : other->v[j].first;
         uint32_t hi = s->v[i].last < other->v[j].last ? s->v[i].last : other->v[j].last;
         if (lo <= hi) uset_add(&out, lo, hi);
-        if (s->v[i].last < other->v[j].last) i++;
-        else j++;
+        if (s->v[i].last < other->v[j].last)
+            i++;
+        else
+            j++;
     }
     uset_fini(s);
     *s = out;
@@ -82,8 +84,10 @@ bool uset_has(const uset *s, uint32_t cp) {
     size_t lo = 0, hi = s->n;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        if (s->v[mid].last < cp) lo = mid + 1;
-        else hi = mid;
+        if (s->v[mid].last < cp)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo < s->n && s->v[lo].first <= cp;
 }
@@ -119,26 +123,54 @@ bool uset_add_property(uset *s, const char *name, size_t len) {
     static const struct {
         const char *name, *parts[8];
     } groups[] = {
-        {"l", {"lu", "ll", "lt", "lm", "lo"}}, {"letter", {"lu", "ll", "lt", "lm", "lo"}},
-        {"lc", {"lu", "ll", "lt"}}, {"casedletter", {"lu", "ll", "lt"}},
-        {"m", {"mn", "mc", "me"}}, {"mark", {"mn", "mc", "me"}}, {"combiningmark", {"mn", "mc", "me"}},
-        {"n", {"nd", "nl", "no"}}, {"number", {"nd", "nl", "no"}},
+        {"l", {"lu", "ll", "lt", "lm", "lo"}},
+        {"letter", {"lu", "ll", "lt", "lm", "lo"}},
+        {"lc", {"lu", "ll", "lt"}},
+        {"casedletter", {"lu", "ll", "lt"}},
+        {"m", {"mn", "mc", "me"}},
+        {"mark", {"mn", "mc", "me"}},
+        {"combiningmark", {"mn", "mc", "me"}},
+        {"n", {"nd", "nl", "no"}},
+        {"number", {"nd", "nl", "no"}},
         {"p", {"pc", "pd", "ps", "pe", "pi", "pf", "po"}},
         {"punctuation", {"pc", "pd", "ps", "pe", "pi", "pf", "po"}},
-        {"s", {"sm", "sc", "sk", "so"}}, {"symbol", {"sm", "sc", "sk", "so"}},
-        {"z", {"zs", "zl", "zp"}}, {"separator", {"zs", "zl", "zp"}},
-        {"c", {"cc", "cf", "co", "cn"}}, {"other", {"cc", "cf", "co", "cn"}},
-        {"uppercaseletter", {"lu"}}, {"lowercaseletter", {"ll"}}, {"titlecaseletter", {"lt"}},
-        {"modifierletter", {"lm"}}, {"otherletter", {"lo"}},
-        {"nonspacingmark", {"mn"}}, {"spacingmark", {"mc"}}, {"enclosingmark", {"me"}},
-        {"decimalnumber", {"nd"}}, {"letternumber", {"nl"}}, {"othernumber", {"no"}},
-        {"connectorpunctuation", {"pc"}}, {"dashpunctuation", {"pd"}}, {"openpunctuation", {"ps"}},
-        {"closepunctuation", {"pe"}}, {"initialpunctuation", {"pi"}}, {"finalpunctuation", {"pf"}},
-        {"otherpunctuation", {"po"}}, {"mathsymbol", {"sm"}}, {"currencysymbol", {"sc"}},
-        {"modifiersymbol", {"sk"}}, {"othersymbol", {"so"}},
-        {"spaceseparator", {"zs"}}, {"lineseparator", {"zl"}}, {"paragraphseparator", {"zp"}},
-        {"control", {"cc"}}, {"format", {"cf"}}, {"privateuse", {"co"}}, {"unassigned", {"cn"}},
-        {"wspace", {"whitespace"}}, {"alpha", {"posixalpha"}},
+        {"s", {"sm", "sc", "sk", "so"}},
+        {"symbol", {"sm", "sc", "sk", "so"}},
+        {"z", {"zs", "zl", "zp"}},
+        {"separator", {"zs", "zl", "zp"}},
+        {"c", {"cc", "cf", "co", "cn"}},
+        {"other", {"cc", "cf", "co", "cn"}},
+        {"uppercaseletter", {"lu"}},
+        {"lowercaseletter", {"ll"}},
+        {"titlecaseletter", {"lt"}},
+        {"modifierletter", {"lm"}},
+        {"otherletter", {"lo"}},
+        {"nonspacingmark", {"mn"}},
+        {"spacingmark", {"mc"}},
+        {"enclosingmark", {"me"}},
+        {"decimalnumber", {"nd"}},
+        {"letternumber", {"nl"}},
+        {"othernumber", {"no"}},
+        {"connectorpunctuation", {"pc"}},
+        {"dashpunctuation", {"pd"}},
+        {"openpunctuation", {"ps"}},
+        {"closepunctuation", {"pe"}},
+        {"initialpunctuation", {"pi"}},
+        {"finalpunctuation", {"pf"}},
+        {"otherpunctuation", {"po"}},
+        {"mathsymbol", {"sm"}},
+        {"currencysymbol", {"sc"}},
+        {"modifiersymbol", {"sk"}},
+        {"othersymbol", {"so"}},
+        {"spaceseparator", {"zs"}},
+        {"lineseparator", {"zl"}},
+        {"paragraphseparator", {"zp"}},
+        {"control", {"cc"}},
+        {"format", {"cf"}},
+        {"privateuse", {"co"}},
+        {"unassigned", {"cn"}},
+        {"wspace", {"whitespace"}},
+        {"alpha", {"posixalpha"}},
     };
     char key[64];
     size_t k = 0;
@@ -182,8 +214,10 @@ static bool map_find(const unicode_map *m, size_t n, uint32_t cp, uint32_t *to) 
     size_t lo = 0, hi = n;
     while (lo < hi) { /* the last run that starts at or before cp */
         size_t mid = lo + (hi - lo) / 2;
-        if (m[mid].from <= cp) lo = mid + 1;
-        else hi = mid;
+        if (m[mid].from <= cp)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     if (!lo) return false;
     const unicode_map *r = &m[lo - 1];
@@ -269,7 +303,8 @@ typedef struct pager { /* fills a map page by page, sharing pages that are equal
 } pager;
 
 static void pager_flush(pager *p, uint32_t page_no) {
-    /* Equal pages come in long rows or among the last few: looking at all would be slow, at some is enough. */
+    /* Equal pages come in long rows or among the last few: looking at all would be slow, at some is enough.
+     */
     size_t from = p->n_page > 512 ? p->n_page - 512 : 0;
     for (size_t i = p->n_page; i > from; i--)
         if (memcmp(p->m->pages + (i - 1) * 256, p->cur, 256) == 0) {
@@ -290,7 +325,8 @@ static void pager_flush(pager *p, uint32_t page_no) {
     p->m->page[page_no] = (uint16_t)p->n_page++;
 }
 
-static bool fill(cpmap *m, const uset *sets, size_t n, bool flags, uint32_t rep[256], size_t *n_class, status *st) {
+static bool fill(cpmap *m, const uset *sets, size_t n, bool flags, uint32_t rep[256], size_t *n_class,
+                 status *st) {
     *m = (cpmap){0};
     sweep w = {.sets = sets, .n = n, .words = n / 64 + 1};
     w.at = mem_calloc(n, sizeof *w.at);
@@ -315,7 +351,8 @@ static bool fill(cpmap *m, const uset *sets, size_t n, bool flags, uint32_t rep[
             while (k < classes && memcmp(seen + k * w.words, w.sig, w.words * sizeof *w.sig) != 0) k++;
             if (k == classes) {
                 if (classes == 256) {
-                    ok = status_set(st, ST_UNSUPPORTED, "a pattern that tells more than 256 kinds of characters apart");
+                    ok = status_set(st, ST_UNSUPPORTED,
+                                    "a pattern that tells more than 256 kinds of characters apart");
                     goto out;
                 }
                 memcpy(seen + k * w.words, w.sig, w.words * sizeof *w.sig);

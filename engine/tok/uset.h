@@ -1,8 +1,8 @@
 /* uset.h - sets of code points, and Unicode as the tokenizers library knows it.
  *
- * The library's parts follow different versions of Unicode, and none is the version of the C libraries here, so
- * every property is an explicit set from unicode_tables.c, which was measured on the library itself.
- * A uset belongs to one thread while it is built. Tested by tests/engine/tok/test_rx.c. */
+ * The library's parts follow different versions of Unicode, and none is the version of the C libraries here,
+ * so every property is an explicit set from unicode_tables.c, which was measured on the library itself. A
+ * uset belongs to one thread while it is built. Tested by tests/engine/tok/test_rx.c. */
 #ifndef VLMD_ENGINE_TOK_USET_H
 #define VLMD_ENGINE_TOK_USET_H
 
@@ -26,8 +26,8 @@ void uset_invert(uset *s);
 void uset_intersect(uset *s, const uset *other);
 void uset_fold(uset *s); /* adds what (?i) takes for a member (single code points) */
 bool uset_has(const uset *s, uint32_t cp);
-/* Adds a property by name (general category, script, binary property, or a set of the table): case, spaces, '-'
- * and '_' do not matter. False: no such property. */
+/* Adds a property by name (general category, script, binary property, or a set of the table): case, spaces,
+ * '-' and '_' do not matter. False: no such property. */
 bool uset_add_property(uset *s, const char *name, size_t len);
 
 /* A byte for every code point, in shared pages: one load for ASCII, two for the rest. */
@@ -39,8 +39,9 @@ typedef struct cpmap {
 static inline uint8_t cpmap_get(const cpmap *m, uint32_t cp) {
     return cp < 128 ? m->ascii[cp] : m->pages[(size_t)m->page[cp >> 8] << 8 | (cp & 255)];
 }
-/* Gives every code point the number of its class: two code points share a class when the same of the n sets hold
- * them. *n_class gets the count; more than 256 is ST_UNSUPPORTED. rep[class] is one member of each class. */
+/* Gives every code point the number of its class: two code points share a class when the same of the n sets
+ * hold them. *n_class gets the count; more than 256 is ST_UNSUPPORTED. rep[class] is one member of each
+ * class. */
 bool cpmap_classes(cpmap *m, const uset *sets, size_t n, uint32_t rep[256], size_t *n_class, status *st);
 /* Sets bit i of a code point's byte when sets[i] holds it (n <= 8). */
 bool cpmap_flags(cpmap *m, const uset *sets, size_t n, status *st);

@@ -29,7 +29,9 @@ void vocab_fini(vocab *w) {
     *w = (vocab){0};
 }
 
-static bool no_memory(status *st) { return status_set(st, ST_NO_MEMORY, "no memory for a vocabulary"); }
+static bool no_memory(status *st) {
+    return status_set(st, ST_NO_MEMORY, "no memory for a vocabulary");
+}
 
 static bool rehash(vocab *w, size_t want, status *st) {
     size_t size = 64;

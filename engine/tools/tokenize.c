@@ -1,5 +1,5 @@
-/* tokenize.c - vlmd tokenize: text to ids, ids to text, one text or one JSON value a line. One thread; owns a tok
- * while it runs. Tested by tests/engine/tok/test_tok.c (tool_*). */
+/* tokenize.c - vlmd tokenize: text to ids, ids to text, one text or one JSON value a line. One thread; owns a
+ * tok while it runs. Tested by tests/engine/tok/test_tok.c (tool_*). */
 #include "engine/engine.h"
 
 #include <jansson.h>
@@ -8,7 +8,9 @@
 
 #include "engine/tok/tok.h"
 
-static bool no_memory(status *st) { return status_set(st, ST_NO_MEMORY, "no memory"); }
+static bool no_memory(status *st) {
+    return status_set(st, ST_NO_MEMORY, "no memory");
+}
 
 static bool read_all(FILE *in, buf *b, status *st) {
     for (;;) {
@@ -44,16 +46,21 @@ static bool decode_line(const tok *t, const json_t *j, FILE *out, status *st) {
     for (size_t i = 0; i < json_array_size(j) && ok; i++) {
         const json_t *v = json_array_get(j, i);
         json_int_t id = json_integer_value(v);
-        if (!json_is_integer(v)) ok = status_set(st, ST_INVALID, "element %zu: expected an id", i);
-        else if (id < 0 || id > INT32_MAX) ok = status_set(st, ST_INVALID, "element %zu: no such id", i);
-        else if (!tok_ids_push(&ids, (int32_t)id)) ok = no_memory(st);
+        if (!json_is_integer(v))
+            ok = status_set(st, ST_INVALID, "element %zu: expected an id", i);
+        else if (id < 0 || id > INT32_MAX)
+            ok = status_set(st, ST_INVALID, "element %zu: no such id", i);
+        else if (!tok_ids_push(&ids, (int32_t)id))
+            ok = no_memory(st);
     }
     ok = ok && tok_decode(t, ids.v, ids.n, false, &text, st);
     if (ok) {
         json_t *s = json_stringn(text.data ? text.data : "", text.len);
         char *dump = s ? json_dumps(s, JSON_ENCODE_ANY | JSON_ENSURE_ASCII) : NULL;
-        ok = dump != NULL || no_memory(st);
-        if (ok) fprintf(out, "%s\n", dump);
+        if (dump)
+            fprintf(out, "%s\n", dump);
+        else
+            ok = no_memory(st);
         free(dump);
         json_decref(s);
     }
@@ -71,9 +78,12 @@ static bool lines(const tok *t, const tool_tokenize_opts *o, FILE *in, FILE *out
         number++;
         json_error_t err;
         json_t *j = json_loadb(line, (size_t)n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &err);
-        if (!j) ok = status_set(st, ST_INVALID, "not JSON: %s", err.text);
-        else if (o->decode) ok = decode_line(t, j, out, st);
-        else ok = encode_line(t, o, j, out, st);
+        if (!j)
+            ok = status_set(st, ST_INVALID, "not JSON: %s", err.text);
+        else if (o->decode)
+            ok = decode_line(t, j, out, st);
+        else
+            ok = encode_line(t, o, j, out, st);
         json_decref(j);
         if (!ok) status_prefix(st, "line %zu", number);
     }
