@@ -154,7 +154,8 @@ typedef struct sample_row {
     const int32_t *bias_ids;  /* sparse bias; -INFINITY bans */
     const float *bias;
     int n_bias;
-    /* ids seen so far with counts, for penalties: the prompt's (repetition only) and the answer's. Host memory. */
+    /* ids seen so far with counts, for penalties: the prompt's (repetition only) and the answer's. Host memory. No id
+     * stands twice, neither within a list nor in both (one that is in both belongs to the answer's). */
     const int32_t *prompt_seen;
     int n_prompt_seen;
     const int32_t *out_seen, *out_count;

@@ -93,10 +93,6 @@ static void cpu_download(ctx *c, void *dst, tensor src) {
     memcpy(dst, src.data, (size_t)tensor_count(&src) * dtype_size(src.dt));
 }
 
-static void cpu_sample_row(ctx *c, tensor logits, const sample_row *rows, sample_result *out) {
-    cpu_sample(c->be, logits, rows, out);
-}
-
 bool cpu_work(ctx *c, size_t shared, size_t each) {
     cpu_backend *be = cpu_of(c);
     /* A page apart, so that threads share no cache line and no prefetch. */
@@ -158,7 +154,7 @@ static const backend_ops cpu_ops = {
     .kv_write = cpu_kv_write,
     .attn = cpu_attn,
     .patchify = cpu_patchify,
-    .sample = cpu_sample_row,
+    .sample = cpu_sample,
 };
 
 backend *cpu_backend_new(const backend_options *o, status *st) {
