@@ -56,7 +56,12 @@ static bool parse_url(chat_request *r, const json_t *v, const char *param, statu
     size_t n = json_string_length(v);
     const body_span *span = body_scan_find(&r->scan, url, n);
     if (span) return parse_data_url(r, span->p, span->n, param, st);
-    if (n >= 5 && strncasecmp(url, "data:", 5) == 0) return parse_data_url(r, url, n, param, st);
+    if (n >= 5 && strncasecmp(url, "data:", 5) == 0) {
+        /* Not lifted, for it is spelt with escapes; its part is about to be replaced. */
+        if (!r->kept) r->kept = json_array();
+        if (json_array_append(r->kept, (json_t *)v) != 0) return no_memory(st);
+        return parse_data_url(r, url, n, param, st);
+    }
     if (n == 0)
         status_set(st, ST_INVALID, "%s: empty, expected a data URL with a picture", param);
     else if (strncasecmp(url, "http://", 7) == 0 || strncasecmp(url, "https://", 8) == 0)

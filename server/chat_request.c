@@ -107,9 +107,10 @@ static bool check_unbuilt(const json_t *root, status *st) {
     for (size_t i = 0; i < ARRAY_LEN(unbuilt); i++) {
         const char *name = unbuilt[i].name;
         const json_t *v = field_get(root, name);
-        if (!v || is_neutral(unbuilt[i].rule, v)) continue;
+        if (!v) continue;
         const char *expected = wrong_type(name, unbuilt[i].rule, v);
         if (expected) return field_wrong(st, v, expected, "%s", name);
+        if (is_neutral(unbuilt[i].rule, v)) continue;
         int64_t k;
         if (strcmp(name, "n") == 0 && json_whole(v, &k) && k < 1)
             status_set(st, ST_INVALID, "n must be at least 1, found %lld", (long long)k);
@@ -387,6 +388,7 @@ bool chat_request_parse(chat_request *r, char *body, size_t n, const chat_contex
 
 void chat_request_fini(chat_request *r) {
     json_decref(r->root);
+    json_decref(r->kept);
     body_scan_fini(&r->scan);
     mem_free(r->images);
     mem_free(r->image_params);

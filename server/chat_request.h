@@ -32,6 +32,7 @@ typedef struct chat_request {
     const char *max_tokens_name; /* the field that set params.max_tokens */
     /* owned */
     json_t *root;
+    json_t *kept; /* URLs that were not lifted, taken out of root */
     body_scan scan;
     engine_image *images;
     char (*image_params)[64];

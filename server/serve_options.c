@@ -1,0 +1,74 @@
+/* serve_options.c - see serve_options.h. One thread; owns nothing. */
+#include "server/serve_options.h"
+
+#include <string.h>
+#include <strings.h>
+
+#define OPT(field) offsetof(serve_options, field)
+static const arg_def serve_defs[] = {
+    {"model", ARG_STRING, OPT(model), "DIR", NULL, 0, 0, "model folder, when not given as argument", false},
+    {"served-model-name", ARG_LIST, OPT(served_model_name), "NAME", NULL, 0, 0,
+     "what clients call it, may be repeated [the folder's name]", false},
+    {"host", ARG_STRING, OPT(host), "ADDR", "127.0.0.1", 0, 0, "address to listen on", false},
+    {"port", ARG_INT, OPT(port), "N", "8000", 0, 65535, "port to listen on; 0 picks a free one", false},
+    {"api-key", ARG_LIST, OPT(api_key), "KEY", NULL, 0, 0,
+     "key that clients must send, may be repeated [none]", false},
+    {"max-model-len", ARG_INT, OPT(max_model_len), "N", NULL, 1, 1e8,
+     "tokens of prompt and answer together [the model's]", false},
+    {"max-num-seqs", ARG_INT, OPT(max_num_seqs), "N", NULL, 1, 4096, "sequences in a step [16]", false},
+    {"max-num-batched-tokens", ARG_INT, OPT(max_num_batched_tokens), "N", NULL, 1, 1e6,
+     "rows in a step [512]", false},
+    {"kv-cache-memory", ARG_SIZE, OPT(kv_cache_memory), "SIZE", NULL, 0, 0,
+     "memory of the KV cache [by model]", false},
+    {"device", ARG_STRING, OPT(device), "NAME", "cpu", 0, 0, "where to compute", false},
+    {"isa", ARG_STRING, OPT(isa), "NAME", NULL, 0, 0,
+     "instruction set: portable, avx2, avx512 [the best there is]", false},
+    {"threads", ARG_INT, OPT(threads), "N", NULL, 0, 1024, "compute threads [one per core]", false},
+    {"http-threads", ARG_INT, OPT(http_threads), "N", "4", 1, 256, "threads that talk to clients", false},
+    {"image-workers", ARG_INT, OPT(image_workers), "N", NULL, 0, 256, "threads that decode pictures [2]",
+     false},
+    {"max-image-pixels", ARG_COUNT, OPT(max_image_pixels), "N", "64M", 1, 1e12, "largest picture, in pixels",
+     false},
+    {"max-body-size", ARG_SIZE, OPT(max_body_size), "SIZE", "64M", 1024, 1e12, "largest request body", false},
+    {"max-connections", ARG_INT, OPT(max_connections), "N", "1024", 1, 1e6, "connections at a time", false},
+    {"request-timeout", ARG_REAL, OPT(request_timeout), "S", "0", 0, 1e9, "longest generation; 0: no limit",
+     false},
+    {"headers-timeout", ARG_REAL, OPT(headers_timeout), "S", "60", 0, 1e9, "longest wait for a request",
+     false},
+    {"body-timeout", ARG_REAL, OPT(body_timeout), "S", "60", 0, 1e9, "longest pause within a body", false},
+    {"keepalive-seconds", ARG_REAL, OPT(keepalive_seconds), "S", "15", 0, 1e9,
+     "how often a silent stream gets a comment", false},
+    {"drain-seconds", ARG_REAL, OPT(drain_seconds), "S", "30", 0, 1e9,
+     "how long a stop waits for running requests", false},
+    {"log-level", ARG_STRING, OPT(log_level), "NAME", "info", 0, 0, "debug, info, warn or error", false},
+    {"config", ARG_STRING, OPT(config), "FILE", NULL, 0, 0, "JSON file with these names; flags win", true},
+};
+
+const arg_command serve_command = {
+    .name = "serve",
+    .usage = "serve [OPTIONS] [MODEL_DIR]",
+    .about = "Serves a checkpoint folder over the OpenAI chat API; without one, the bundled model.",
+    .defs = serve_defs,
+    .n_defs = ARRAY_LEN(serve_defs),
+    .max_pos = 1,
+    .pos_name = "MODEL_DIR",
+};
+
+bool serve_check(const serve_options *o, const char *positional, status *st) {
+    static const char *const names[] = {"debug", "info", "warn", "error"};
+    if (positional && o->model && strcmp(positional, o->model) != 0)
+        return status_set(st, ST_INVALID, "the model is named twice: %.150s and --model %.150s", positional,
+                          o->model);
+    for (int i = 0; i < o->api_key.n; i++)
+        if (!*o->api_key.v[i]) return status_set(st, ST_INVALID, "--api-key must not be empty");
+    for (int i = 0; i < o->served_model_name.n; i++)
+        if (!*o->served_model_name.v[i])
+            return status_set(st, ST_INVALID, "--served-model-name must not be empty");
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strcasecmp(o->log_level, names[i]) == 0) {
+            log_set_level((log_level)i);
+            return true;
+        }
+    return status_set(st, ST_INVALID, "--log-level expects debug, info, warn or error, found \"%.40s\"",
+                      o->log_level);
+}

@@ -1,0 +1,24 @@
+/* serve_options.h - what `vlmd serve` can be told, and the table that flags and config files share.
+ * Threads: one. Memory: see args.h. Tested by tests/server/test_args.c. */
+#ifndef VLMD_SERVER_SERVE_OPTIONS_H
+#define VLMD_SERVER_SERVE_OPTIONS_H
+
+#include "kernels/base.h"
+#include "server/args.h"
+
+typedef struct serve_options {
+    const char *model, *host, *device, *isa, *config, *log_level;
+    int port, threads, http_threads, max_model_len, max_num_seqs, max_num_batched_tokens, image_workers,
+        max_connections;
+    size_t kv_cache_memory, max_body_size;
+    int64_t max_image_pixels;
+    double request_timeout, headers_timeout, body_timeout, keepalive_seconds, drain_seconds;
+    arg_list api_key, served_model_name;
+} serve_options;
+
+extern const arg_command serve_command;
+
+/* What the table of options cannot say; sets the log level. Errors: ST_INVALID, bad usage. */
+bool serve_check(const serve_options *o, const char *positional, status *st);
+
+#endif

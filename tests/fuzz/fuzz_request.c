@@ -1,0 +1,27 @@
+/* fuzz_request.c - libFuzzer over a chat body: the scanner that lifts pictures, and the checks of every
+ * field. */
+#include <string.h>
+
+#include "server/chat_request.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+    static const chat_context context = {.defaults = {.max_tokens = -1, .top_logprobs = -1},
+                                         .vocab_size = 100};
+    char *body = mem_alloc(n); /* exactly as long as it is, so that a byte too far is seen */
+    if (!body) return 0;
+    memcpy(body, data, n);
+    chat_request r;
+    status st = {0};
+    bool ok = chat_request_parse(&r, body, n, &context, &st);
+    CHECK(ok == (st.code == ST_OK));
+    if (ok) {
+        size_t total = 0;
+        for (int i = 0; i < r.chat.n_images; i++)
+            for (size_t k = 0; k < r.chat.images[i].n; k++) total += (unsigned char)r.chat.images[i].b64[k];
+        CHECK(total < SIZE_MAX);
+    }
+    chat_request_fini(&r);
+    mem_free(body);
+    return 0;
+}
