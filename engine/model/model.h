@@ -40,7 +40,7 @@ typedef struct step {
     const struct step_splice { /* rows of an encoded picture: rows.d[0] rows of the batch from `row` on */
         int row;
         tensor rows; /* f32 [n, width] */
-    } *splices;
+    } * splices;
 } step;
 
 /* Logits f32 [n_out, vocab] in c->scratch. Row-exact. In dry mode it measures. */
@@ -51,12 +51,14 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
 typedef struct encode encode;
 /* Device bytes that one picture's encode holds between its steps, and its result's rows and bytes. */
 size_t encode_bytes(const model *m);
-/* Starts an encode of prepared pixels (8-bit RGB of the planned size, copied). Owns its buffers until encode_free. */
+/* Starts an encode of prepared pixels (8-bit RGB of the planned size, copied). Owns its buffers until encode_free.
+ * pixels NULL: holds no buffers, for measuring encode_run's scratch under a dry ctx. */
 encode *encode_new(const model *m, backend *be, const image *pixels, status *st);
-/* Runs at most max_layers further layers (the join counts as one); true when the rows are ready. */
+/* Runs at most max_layers further layers (the patch embedding and the join count as one each); true when the rows are
+ * ready. Errors: in c. */
 bool encode_run(ctx *c, encode *e, int max_layers);
-int encode_layers(const encode *e);   /* how many layers a whole encode takes */
-tensor encode_rows(const encode *e);  /* f32 [n, text width], once encode_run returned true */
+int encode_layers(const encode *e);  /* how many layers a whole encode takes */
+tensor encode_rows(const encode *e); /* f32 [n, text width], once encode_run returned true */
 /* Gives back all but the rows (what a finished picture keeps until its sequence ends). */
 void encode_shrink(encode *e);
 void encode_free(encode *e);

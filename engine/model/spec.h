@@ -8,14 +8,22 @@
 
 enum { SPEC_MAX_LAYERS = 256, SPEC_MAX_FEATURES = 16, SPEC_MAX_EOS = 16 };
 
-typedef enum rope_kind { ROPE_NONE, ROPE_DEFAULT, ROPE_LINEAR, ROPE_DYNAMIC, ROPE_LLAMA3, ROPE_YARN } rope_kind;
+typedef enum rope_kind {
+    ROPE_NONE,
+    ROPE_DEFAULT,
+    ROPE_LINEAR,
+    ROPE_DYNAMIC,
+    ROPE_LLAMA3,
+    ROPE_YARN
+} rope_kind;
 typedef struct rope_spec { /* HF modeling_rope_utils; all lengths in tokens */
     rope_kind kind;
     float theta, factor;
-    int dims;    /* rotated part of a head */
-    int max_pos; /* the length that "dynamic" and "yarn" stretch from */
+    int dims;                                /* rotated part of a head */
+    int max_pos;                             /* the length that "dynamic" and "yarn" stretch from */
     float low_freq_factor, high_freq_factor; /* llama3 */
-    float beta_fast, beta_slow, attention_factor, mscale, mscale_all_dim; /* yarn; attention_factor 0: by rule */
+    float beta_fast, beta_slow, attention_factor, mscale,
+        mscale_all_dim; /* yarn; attention_factor 0: by rule */
     bool truncate;
 } rope_spec;
 
@@ -25,24 +33,25 @@ typedef struct stack_spec {
     norm_kind norm;
     float norm_eps;
     act activation;
-    bool glu;                            /* act(gate) * up instead of act(up) */
+    bool glu; /* act(gate) * up instead of act(up) */
     bool q_bias, k_bias, v_bias, o_bias, mlp_bias;
-    bool qk_norm;                        /* RMS norm of each head of q and k before rope */
+    bool qk_norm; /* RMS norm of each head of q and k before rope */
     bool causal;
-    float attn_scale;                    /* 1/sqrt(head_dim) unless the config says otherwise */
-    int window[SPEC_MAX_LAYERS];         /* sliding window of a layer, 0: none */
+    float attn_scale;            /* 1/sqrt(head_dim) unless the config says otherwise */
+    int window[SPEC_MAX_LAYERS]; /* sliding window of a layer, 0: none */
     rope_spec rope;
 } stack_spec;
 
 typedef struct tower_spec {
     stack_spec stack;
-    int image_size, patch;               /* pixels; a grid of (image_size/patch)^2 patches */
-    bool patch_bias, cls, pre_norm;      /* CLS row in front; norm before the first layer */
-    bool post_norm;                      /* the norm behind the last layer is part of the feature */
-    int n_features;                      /* hidden states that are joined along the width */
-    int features[SPEC_MAX_FEATURES];     /* 0 = input of layer 0, n = output of layer n-1 */
-    bool drop_first;                     /* select strategy "default": the first row goes */
-    int rows;                            /* rows of the result for one picture */
+    int image_size, patch;           /* pixels; a grid of (image_size/patch)^2 patches */
+    bool patch_bias, cls, pre_norm;  /* CLS row in front; norm before the first layer */
+    bool post_norm;                  /* the norm behind the last layer is part of the feature */
+    int n_features;                  /* hidden states that are joined along the width */
+    int features[SPEC_MAX_FEATURES]; /* 0 = input of layer 0, n = output of layer n-1 */
+    bool drop_first;                 /* select strategy "default": the first row goes */
+    int run_layers;                  /* layers that the features need; those behind them are not loaded */
+    int rows;                        /* rows of the result for one picture */
 } tower_spec;
 
 typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP } join_kind;
@@ -56,8 +65,9 @@ typedef struct join_spec {
 typedef struct text_spec {
     stack_spec stack;
     int vocab, max_pos;
-    bool tied;          /* lm_head is the embedding table */
-    float embed_scale;  /* 1 unless the model scales its embeddings */
+    bool tied;         /* lm_head is the embedding table */
+    float embed_scale; /* 1 unless the model scales its embeddings */
+    int32_t bos, eos;  /* what the reference assumes where no file says; -1: none */
 } text_spec;
 
 typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE } fuse_kind;
@@ -75,16 +85,16 @@ typedef struct model_spec {
     join_spec join;
     text_spec text;
     fuse_kind fuse;
-    int32_t image_token;     /* the placeholder's id, -1 without pictures */
-    int32_t bos;             /* -1: none */
+    int32_t image_token;       /* the placeholder's id, -1 without pictures */
+    int32_t bos;               /* -1: none */
     int32_t eos[SPEC_MAX_EOS]; /* generation_config.json's, else config.json's */
     int n_eos;
     /* How the reference turns a rendered chat into ids: a processor lets the tokenizer add its specials unless the
      * text begins with BOS; a bare tokenizer adds none. */
     bool prompt_adds_special;
     prep_spec prep;
-    /* What the pictures of a prompt become (after prep_plan: planned size w x h): fills runs, returns how many (<= max).
-     * Source: the reference's processor of this family. */
+    /* What a picture becomes in the prompt (after prep_plan: planned size w x h): fills runs, returns how many (<= max),
+     * 0 when the tower cannot take this size. Source: the reference's processor of this family. */
     int (*image_runs)(const struct model_spec *s, int w, int h, image_run *runs, int max);
     /* generation_config.json's defaults for a request; NaN / -1 where it says nothing */
     float temperature, top_p, min_p, repetition_penalty;

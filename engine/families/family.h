@@ -1,0 +1,51 @@
+/* family.h - what a family's file offers to the registry, and what it may use.
+ *
+ * Source of every default: the configuration classes of the reference library (transformers 5). */
+#ifndef VLMD_ENGINE_FAMILIES_FAMILY_H
+#define VLMD_ENGINE_FAMILIES_FAMILY_H
+
+#include "engine/families/config.h"
+#include "engine/families/registry.h"
+
+typedef struct family {
+    const char *name;         /* config.json's model_type */
+    const char *architecture; /* the reference's class that vlmd serves */
+    /* config.json as a whole to a spec; NULL for a part that never stands alone. */
+    bool (*read)(config *c, model_spec *out);
+    /* The family as the text half of another, or on its own; NULL without a decoder. */
+    bool (*read_text)(config *c, text_spec *out);
+    const name_sheet *sheet;
+} family;
+
+const family *family_find(const char *model_type); /* NULL: unknown */
+/* The text half that c's model_type (or def) names; the error lists those that are known. */
+bool family_read_text(config *c, const char *def, text_spec *out);
+
+extern const family FAMILY_LLAVA, FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3;
+
+/* A text model on its own. */
+bool family_read_text_only(config *c, model_spec *out);
+
+/* ---- shared mechanisms (text_config.c, tower_config.c) ---- */
+
+typedef struct text_defaults {
+    int vocab, width, ffn, layers, heads, kv_heads /* 0: as heads */, head_dim /* 0: width / heads */,
+        max_pos;
+    double eps;
+    int32_t bos, eos; /* -1: none */
+} text_defaults;
+/* Sizes, activation, rope and tied embeddings of a pre-norm RMS decoder with a gated feed-forward. */
+bool text_config_base(config *c, const text_defaults *d, text_spec *out);
+/* use_sliding_window, sliding_window, max_window_layers, layer_types. */
+bool text_config_windows(config *c, text_spec *out);
+
+/* A ViT's vision_config by its model_type (or def). */
+bool tower_config_read(config *c, const char *def, tower_spec *out);
+
+/* Tensor names of a decoder and of a ViT as the reference library writes them. */
+extern const char *const NAMES_TEXT_LAYER[L_COUNT];
+extern const char *const NAMES_TOWER_LAYER[L_COUNT];
+extern const char *const NAMES[S_COUNT];
+extern const name_sheet SHEET_TEXT_ONLY;
+
+#endif

@@ -1,0 +1,130 @@
+/* registry.c - the families, one row each, and the reading of a checkpoint folder's config files.
+ *
+ * Thread: the loader's. Owns nothing after it returns. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/ckpt/ckpt.h"
+#include "engine/families/family.h"
+
+static const family *const FAMILIES[] = {
+    &FAMILY_LLAVA, &FAMILY_LLAMA, &FAMILY_MISTRAL, &FAMILY_QWEN2, &FAMILY_QWEN3,
+};
+
+const char *family_name(int i) {
+    return i >= 0 && i < (int)ARRAY_LEN(FAMILIES) ? FAMILIES[i]->name : NULL;
+}
+
+const family *family_find(const char *model_type) {
+    for (size_t i = 0; i < ARRAY_LEN(FAMILIES); i++)
+        if (strcmp(FAMILIES[i]->name, model_type) == 0) return FAMILIES[i];
+    return NULL;
+}
+
+static bool unknown(config *c, const char *what, const char *type, bool text) {
+    char list[160];
+    size_t at = 0;
+    for (size_t i = 0; i < ARRAY_LEN(FAMILIES) && at < sizeof list; i++)
+        if (!text || FAMILIES[i]->read_text)
+            at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? ", " : "", FAMILIES[i]->name);
+    return config_fail(c, ST_UNSUPPORTED, "model_type", "%s \"%.60s\" is not implemented; known are %s", what,
+                       type, list);
+}
+
+bool family_read_text(config *c, const char *def, text_spec *out) {
+    const char *type = config_str(c, "model_type", def ? def : "");
+    const family *f = family_find(type);
+    if (c->st->code != ST_OK) return false;
+    if (!f || !f->read_text) return unknown(c, "decoder", type, true);
+    return f->read_text(c, out);
+}
+
+/* generation_config.json, where it is silent config.json, where that is silent its text_config. */
+static void read_generation(config *gen, config *top, config *text, model_spec *out) {
+    config *from[] = {gen, top, text};
+    for (int i = 0; i < 3 && out->n_eos == 0; i++)
+        out->n_eos = config_ints(from[i], "eos_token_id", out->eos, SPEC_MAX_EOS);
+    if (out->n_eos == 0 && out->text.eos >= 0) out->eos[out->n_eos++] = out->text.eos;
+    out->bos = -1;
+    for (int i = 0; i < 3 && out->bos < 0; i++)
+        out->bos = (int32_t)config_int(from[i], "bos_token_id", -1, -1, INT32_MAX);
+    if (out->bos < 0) out->bos = out->text.bos;
+    out->temperature = (float)config_num(gen, "temperature", NAN, 0, 1000);
+    out->top_p = (float)config_num(gen, "top_p", NAN, 0, 1);
+    out->min_p = (float)config_num(gen, "min_p", NAN, 0, 1);
+    out->repetition_penalty = (float)config_num(gen, "repetition_penalty", NAN, 1e-3, 1000);
+    out->top_k = (int)config_int(gen, "top_k", -1, -1, INT32_MAX);
+    out->max_new_tokens = (int)config_int(gen, "max_new_tokens", -1, 1, INT32_MAX);
+    if (gen->j && config_has(gen, "do_sample") && !config_bool(gen, "do_sample", true)) out->temperature = 0;
+}
+
+/* processor_config.json's image_processor where it has one, else preprocessor_config.json. */
+static bool read_prep(const char *dir, model_spec *out, status *st) {
+    const char *name = "processor_config.json";
+    json_t *j = ckpt_json(dir, name, true, st);
+    const json_t *obj = j ? json_object_get(j, "image_processor") : NULL;
+    if (st->code == ST_OK && !json_is_object(obj)) {
+        json_decref(j);
+        name = "preprocessor_config.json";
+        obj = j = ckpt_json(dir, name, false, st);
+    }
+    bool ok = obj && st->code == ST_OK;
+    if (ok && !json_is_object(obj)) ok = status_set(st, ST_INVALID, "expected an object");
+    if (ok) ok = prep_spec_from_json(obj, &out->prep, st);
+    if (!ok && st->code != ST_OK && st->code != ST_NOT_FOUND) status_prefix(st, "%s/%s", dir, name);
+    json_decref(j);
+    if (!ok) return false;
+    /* What every picture becomes must be what the tower was made for. */
+    const prep_spec *p = &out->prep;
+    int w = p->crop ? p->crop_w : p->size == PREP_SIZE_EXACT ? p->size_w : 0;
+    int h = p->crop ? p->crop_h : p->size == PREP_SIZE_EXACT ? p->size_h : 0;
+    if (w && (w != out->tower.image_size || h != out->tower.image_size))
+        return status_set(st, ST_INVALID,
+                          "%s/%s: pictures become %d x %d, but config.json: vision_config.image_size is %d",
+                          dir, name, w, h, out->tower.image_size);
+    return true;
+}
+
+static const family *choose(config *c) {
+    const char *type = config_str(c, "model_type", "");
+    const family *f = family_find(type);
+    if (c->st->code != ST_OK) return NULL;
+    if (!f || !f->read) {
+        unknown(c, "model", type, false);
+        return NULL;
+    }
+    const json_t *list = config_get(c, "architectures"), *first = json_array_get(list, 0);
+    if (json_is_string(first) && strcmp(json_string_value(first), f->architecture) != 0) {
+        config_fail(c, ST_UNSUPPORTED, "architectures", "model_type %s is served as %s, found %.80s", type,
+                    f->architecture, json_string_value(first));
+        return NULL;
+    }
+    if (config_has(c, "quantization_config")) {
+        config_fail(c, ST_UNSUPPORTED, "quantization_config", "quantised checkpoints are not implemented");
+        return NULL;
+    }
+    return f;
+}
+
+bool family_read(const char *dir, model_spec *out, const name_sheet **sheet, status *st) {
+    memset(out, 0, sizeof *out);
+    out->image_token = -1;
+    json_t *j = ckpt_json(dir, "config.json", false, st);
+    if (!j) return false;
+    json_t *g = ckpt_json(dir, "generation_config.json", true, st);
+    config c = config_of(j, "config.json: ", st), gen = config_of(g, "generation_config.json: ", st);
+    config text = st->code == ST_OK ? config_sub(&c, "text_config") : c;
+    const family *f = st->code == ST_OK ? choose(&c) : NULL;
+    if (f && f->read(&c, out)) {
+        out->family = f->name;
+        *sheet = f->sheet;
+        read_generation(&gen, &c, &text, out);
+        if (st->code == ST_OK && out->tower.stack.n_layers) read_prep(dir, out, st);
+    } else {
+        status_set(st, ST_INVALID, "config.json cannot be read");
+    }
+    json_decref(g);
+    json_decref(j);
+    return st->code == ST_OK || status_prefix(st, "%s", dir);
+}

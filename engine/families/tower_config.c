@@ -1,0 +1,79 @@
+/* tower_config.c - the vision_config of the ViTs whose hidden states other models read.
+ *
+ * Source: transformers' CLIPVisionConfig, SiglipVisionConfig and their modules. Thread: the loader's. */
+#include <math.h>
+#include <string.h>
+
+#include "engine/families/family.h"
+
+typedef struct tower_kind {
+    const char *name;
+    const char *activation;
+    double eps;
+    int patch;
+    bool patch_bias, cls, pre_norm;
+} tower_kind;
+
+static const tower_kind KINDS[] = {
+    {"clip_vision_model", "quick_gelu", 1e-5, 32, false, true, true},
+    {"siglip_vision_model", "gelu_pytorch_tanh", 1e-6, 16, true, false, false},
+};
+
+bool tower_config_read(config *c, const char *def, tower_spec *t) {
+    const char *type = config_str(c, "model_type", def);
+    const tower_kind *k = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(KINDS); i++)
+        if (strcmp(KINDS[i].name, type) == 0) k = &KINDS[i];
+    if (!k)
+        return config_fail(
+            c, ST_UNSUPPORTED, "model_type",
+            "tower \"%.60s\" is not implemented; known are clip_vision_model, siglip_vision_model", type);
+    /* A config that is left out as a whole is the large CLIP, one that is there takes the class's own defaults. */
+    bool whole = c->j == NULL;
+    stack_spec *s = &t->stack;
+    s->n_layers = (int)config_int(c, "num_hidden_layers", whole ? 24 : 12, 1, SPEC_MAX_LAYERS);
+    s->width = (int)config_int(c, "hidden_size", whole ? 1024 : 768, 1, 1 << 16);
+    s->ffn = (int)config_int(c, "intermediate_size", whole ? 4096 : 3072, 1, 1 << 20);
+    s->heads = s->kv_heads = (int)config_int(c, "num_attention_heads", whole ? 16 : 12, 1, 1 << 12);
+    if (s->width % s->heads)
+        return config_fail(c, ST_INVALID, "hidden_size",
+                           "expected a multiple of num_attention_heads %d, found %d", s->heads, s->width);
+    s->head_dim = s->width / s->heads;
+    s->attn_scale = (float)(1.0 / sqrt((double)s->head_dim));
+    s->norm = NORM_LAYER;
+    s->norm_eps = (float)config_num(c, "layer_norm_eps", k->eps, 0, 1);
+    s->activation = config_act(c, "hidden_act", k->activation);
+    s->q_bias = s->k_bias = s->v_bias = s->o_bias = s->mlp_bias = true;
+    s->rope.kind = ROPE_NONE;
+    t->image_size = config_square(c, "image_size", whole ? 336 : 224);
+    t->patch = config_square(c, "patch_size", whole ? 14 : k->patch);
+    if (t->patch > t->image_size)
+        return config_fail(c, ST_INVALID, "patch_size", "%d is larger than image_size %d", t->patch,
+                           t->image_size);
+    config_only_int(c, "num_channels", 3);
+    config_get(c, "vision_use_head");
+    t->patch_bias = k->patch_bias;
+    t->cls = k->cls;
+    t->pre_norm = k->pre_norm;
+    config_warn_unknown(c);
+    return c->st->code == ST_OK;
+}
+
+const char *const NAMES_TOWER_LAYER[L_COUNT] = {
+    [L_NORM1_G] = "encoder.layers.%d.layer_norm1.weight",
+    [L_NORM1_B] = "encoder.layers.%d.layer_norm1.bias",
+    [L_Q_W] = "encoder.layers.%d.self_attn.q_proj.weight",
+    [L_Q_B] = "encoder.layers.%d.self_attn.q_proj.bias",
+    [L_K_W] = "encoder.layers.%d.self_attn.k_proj.weight",
+    [L_K_B] = "encoder.layers.%d.self_attn.k_proj.bias",
+    [L_V_W] = "encoder.layers.%d.self_attn.v_proj.weight",
+    [L_V_B] = "encoder.layers.%d.self_attn.v_proj.bias",
+    [L_O_W] = "encoder.layers.%d.self_attn.out_proj.weight",
+    [L_O_B] = "encoder.layers.%d.self_attn.out_proj.bias",
+    [L_NORM2_G] = "encoder.layers.%d.layer_norm2.weight",
+    [L_NORM2_B] = "encoder.layers.%d.layer_norm2.bias",
+    [L_UP_W] = "encoder.layers.%d.mlp.fc1.weight",
+    [L_UP_B] = "encoder.layers.%d.mlp.fc1.bias",
+    [L_DOWN_W] = "encoder.layers.%d.mlp.fc2.weight",
+    [L_DOWN_B] = "encoder.layers.%d.mlp.fc2.bias",
+};

@@ -1,0 +1,67 @@
+/* impl.h - what the files of engine/model share: the plan of a load, the loaded model, one layer of a stack.
+ *
+ * Internal to engine/model. The plan borrows nothing and owns the checkpoint; the model takes the checkpoint over. */
+#ifndef VLMD_ENGINE_MODEL_IMPL_H
+#define VLMD_ENGINE_MODEL_IMPL_H
+
+#include "engine/ckpt/bind.h"
+#include "engine/model/model.h"
+#include "engine/model/sheet.h"
+
+/* A checkpoint understood and bound, before any weight is made: what `inspect` shows and what a load starts from. */
+typedef struct plan {
+    model_spec spec;
+    const name_sheet *sheet;
+    ckpt *ckpt;
+    bind *bind;
+    tensor slots[S_COUNT];                      /* nd 0: empty */
+    tensor (*tower)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
+    size_t weight_bytes;
+} plan;
+bool plan_open(plan *p, const char *dir, status *st);
+void plan_close(plan *p);
+
+/* Shape of a parameter under a spec: dimensions into d, how it is used into use; 0 when the spec has no such one. */
+int layer_slot_shape(const stack_spec *s, layer_slot slot, int64_t d[2], unsigned *use);
+int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use);
+
+typedef struct layer_weights {
+    weight *w[L_COUNT]; /* NULL: the mechanism is off */
+} layer_weights;
+
+struct model {
+    model_spec spec;
+    ckpt *ckpt;
+    backend *be;
+    weight *w[S_COUNT];
+    layer_weights *tower, *text;
+    weight *inv_freq;
+    float *inv_freq_host;
+    rope_args rope;
+    /* Device i32: 0, 1, ... for the tower's positions, then {0, rows} and {rows} that describe its one sequence. */
+    int32_t *tower_ids;
+    size_t weight_bytes;
+    dtype weight_dtype;
+};
+
+/* Rows of the tower before any is dropped: the patches, and CLS. */
+static inline int tower_all_rows(const tower_spec *t) {
+    int side = t->image_size / t->patch;
+    return side * side + (t->cls ? 1 : 0);
+}
+
+/* inv_freq[dims/2] and the attention factor of a rope spec (rope.c). */
+void rope_frequencies(const rope_spec *r, float *inv_freq, float *attention_factor);
+
+/* What a layer needs besides its weights and its rows. */
+typedef struct layer_run {
+    bool bulk;     /* the tower: same shape every time */
+    tensor cs;     /* rope table; nd 0: no rope */
+    tensor kc, vc; /* the layer's page pools; nd 0: keys and values are the rows' own */
+    tensor slots;
+    attn_args attn; /* scale, causal and window are filled in from the spec */
+} layer_run;
+/* x[N, D] goes through layer i of the stack, in place. Scratch is given back. */
+void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run);
+
+#endif

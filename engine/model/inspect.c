@@ -1,0 +1,179 @@
+/* inspect.c - the text of `vlmd inspect`: what was understood of a checkpoint, in words and numbers.
+ *
+ * Thread: the caller's. Reads the checkpoint's headers, makes no weights. */
+#include <ctype.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/model/impl.h"
+
+static const char *act_name(act a) {
+    static const char *const names[] = {[ACT_NONE] = "no activation",
+                                        [ACT_SILU] = "SiLU",
+                                        [ACT_GELU] = "GELU",
+                                        [ACT_GELU_TANH] = "GELU (tanh)",
+                                        [ACT_QUICK_GELU] = "quick GELU",
+                                        [ACT_RELU] = "ReLU"};
+    return names[a];
+}
+
+static void put_bytes(buf *out, double n) {
+    static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    int u = 0;
+    for (; n >= 1024 && u < 4; u++) n /= 1024;
+    buf_printf(out, u ? "%.1f %s" : "%.0f %s", n, unit[u]);
+}
+
+static void put_rope(buf *out, const rope_spec *r) {
+    if (r->kind == ROPE_NONE) return;
+    buf_printf(out, "  positions    rotary, base %g", (double)r->theta);
+    if (r->kind == ROPE_LINEAR) buf_printf(out, ", stretched by %g", (double)r->factor);
+    if (r->kind == ROPE_DYNAMIC)
+        buf_printf(out, ", base grows beyond %d tokens (factor %g)", r->max_pos, (double)r->factor);
+    if (r->kind == ROPE_LLAMA3)
+        buf_printf(out, ", long waves stretched by %g from %d tokens (bands %g to %g)", (double)r->factor,
+                   r->max_pos, (double)r->low_freq_factor, (double)r->high_freq_factor);
+    if (r->kind == ROPE_YARN) {
+        float unused, factor;
+        float *f = mem_calloc((size_t)r->dims, sizeof unused);
+        if (f) rope_frequencies(r, f, &factor);
+        buf_printf(out, ", YaRN by %g from %d tokens", (double)r->factor, r->max_pos);
+        if (f) buf_printf(out, ", attention factor %.4g", (double)factor);
+        mem_free(f);
+    }
+    buf_puts(out, "\n");
+}
+
+static void put_stack(buf *out, const stack_spec *s) {
+    buf_printf(out, "  layers       %d, width %d\n", s->n_layers, s->width);
+    buf_printf(out, "  attention    %d heads of %d", s->heads, s->head_dim);
+    if (s->kv_heads != s->heads) buf_printf(out, ", %d key/value heads", s->kv_heads);
+    if (s->qk_norm) buf_puts(out, ", RMS norm on queries and keys");
+    const char *bias = s->o_bias ? ", biases" : s->q_bias ? ", biases on q, k, v" : "";
+    buf_printf(out, "%s%s\n", bias, s->causal ? ", causal" : ", both ways");
+    int windowed = 0, window = 0;
+    for (int i = 0; i < s->n_layers; i++)
+        if (s->window[i]) windowed++, window = s->window[i];
+    if (windowed)
+        buf_printf(out, "  window       %d tokens in %s%d of %d layers\n", window,
+                   windowed == s->n_layers ? "all " : "", windowed, s->n_layers);
+    buf_printf(out, "  feed-forward %s%s, %d wide%s\n", s->glu ? "gated " : "", act_name(s->activation),
+               s->ffn, s->mlp_bias ? ", biases" : "");
+    buf_printf(out, "  norm         %s, eps %g\n", s->norm == NORM_RMS ? "RMS" : "layer",
+               (double)s->norm_eps);
+    put_rope(out, &s->rope);
+}
+
+static void put_words(buf *out, const model_spec *s) {
+    const tower_spec *t = &s->tower;
+    buf_printf(out, "family %s\n", s->family);
+    if (t->stack.n_layers) {
+        int side = t->image_size / t->patch;
+        buf_printf(out, "\ntower: a ViT on %d x %d pixels, %d x %d patches of %d%s\n", t->image_size,
+                   t->image_size, side, side, t->patch, t->cls ? " and a CLS row" : "");
+        put_stack(out, &t->stack);
+        buf_printf(out, "  features     hidden state%s", t->n_features > 1 ? "s" : "");
+        for (int i = 0; i < t->n_features; i++) buf_printf(out, "%s %d", i ? "," : "", t->features[i]);
+        buf_printf(out, " of 0..%d%s%s, %d rows\n", t->stack.n_layers,
+                   t->n_features > 1 ? " side by side" : "", t->drop_first ? ", first row dropped" : "",
+                   t->rows);
+        const join_spec *j = &s->join;
+        if (j->kind == JOIN_LINEAR)
+            buf_printf(out, "\njoin: linear, %d to %d%s\n", j->in, j->out, j->bias ? ", bias" : "");
+        else
+            buf_printf(out, "\njoin: two-layer MLP, %d to %d to %d, %s%s\n", j->in, j->hidden, j->out,
+                       act_name(j->activation), j->bias ? ", biases" : "");
+        image_run runs[8];
+        int n = s->image_runs(s, t->image_size, t->image_size, runs, 8), tokens = 0;
+        for (int i = 0; i < n; i++) tokens += runs[i].n;
+        buf_printf(out, "fuse: a picture costs %d tokens in place of the placeholder, id %d\n", tokens,
+                   (int)s->image_token);
+    }
+    buf_printf(out, "\ndecoder: vocabulary of %d, up to %d positions, %s\n", s->text.vocab, s->text.max_pos,
+               s->text.tied ? "head tied to the embedding" : "its own head");
+    put_stack(out, &s->text.stack);
+    buf_puts(out, "  stops at    ");
+    for (int i = 0; i < s->n_eos; i++) buf_printf(out, "%s id %d", i ? "," : "", (int)s->eos[i]);
+    buf_puts(out, s->n_eos ? "\n" : " no id of its own\n");
+}
+
+/* ---- tensors: one line for all layers that look alike ------------------------------------------------------------ */
+
+typedef struct line {
+    char pattern[256], shape[160];
+    const char *why;
+    int n, first, last;
+} line;
+
+/* "a.layers.12.b" to "a.layers.*.b"; returns the number, or -1. */
+static int pattern_of(const char *name, char *out, size_t n) {
+    const char *p = strstr(name, "layers.");
+    if (!p || !isdigit((unsigned char)p[7])) {
+        snprintf(out, n, "%s", name);
+        return -1;
+    }
+    char *end;
+    long k = strtol(p + 7, &end, 10);
+    snprintf(out, n, "%.*s*%s", (int)(p + 7 - name), name, end);
+    return k < 0 || k > 1 << 20 ? -1 : (int)k;
+}
+
+static bool put_tensors(buf *out, const plan *p, bool ignored) {
+    size_t n = ckpt_count(p->ckpt), n_lines = 0;
+    line *lines = mem_calloc(n + 1, sizeof *lines);
+    if (!lines) return false;
+    for (size_t i = 0; i < n; i++) {
+        if ((bind_state_of(p->bind, i) == BIND_IGNORED) != ignored) continue;
+        line l = {.n = 1, .why = ignored ? bind_why(p->bind, i) : NULL};
+        l.first = l.last = pattern_of(ckpt_at(p->ckpt, i)->name, l.pattern, sizeof l.pattern);
+        st_describe(ckpt_at(p->ckpt, i), l.shape, sizeof l.shape);
+        size_t k = n_lines > 256 ? n_lines - 256 : 0; /* names are sorted: its like stands near */
+        while (k < n_lines &&
+               (strcmp(lines[k].pattern, l.pattern) != 0 || strcmp(lines[k].shape, l.shape) != 0))
+            k++;
+        if (k == n_lines) {
+            lines[n_lines++] = l;
+        } else {
+            lines[k].n++;
+            if (l.first < lines[k].first) lines[k].first = l.first;
+            if (l.last > lines[k].last) lines[k].last = l.last;
+        }
+    }
+    for (size_t k = 0; k < n_lines; k++) {
+        const line *l = &lines[k];
+        buf_printf(out, "  %-64s %-22s", l->pattern, l->shape);
+        if (l->n > 1) buf_printf(out, " x %d (%d..%d)", l->n, l->first, l->last);
+        if (l->why) buf_printf(out, "  %s", l->why);
+        while (out->len && out->data[out->len - 1] == ' ') out->data[--out->len] = 0;
+        buf_puts(out, "\n");
+    }
+    if (!n_lines) buf_puts(out, "  none\n");
+    mem_free(lines);
+    return true;
+}
+
+bool model_inspect(const char *dir, buf *out, status *st) {
+    status local = {0};
+    if (!st) st = &local;
+    plan p;
+    if (!plan_open(&p, dir, st)) return false;
+    const stack_spec *k = &p.spec.text.stack;
+    put_words(out, &p.spec);
+    double per_tok = 2.0 * k->n_layers * k->kv_heads * k->head_dim * (double)sizeof(float);
+    buf_puts(out, "\nmemory: weights ");
+    put_bytes(out, (double)p.weight_bytes);
+    buf_printf(out, " in %d file%s, KV cache ", ckpt_n_files(p.ckpt), ckpt_n_files(p.ckpt) > 1 ? "s" : "");
+    put_bytes(out, per_tok);
+    buf_puts(out, " a token, ");
+    put_bytes(out, per_tok * p.spec.text.max_pos);
+    buf_printf(out, " for %d tokens\n", p.spec.text.max_pos);
+    buf_puts(out, "\ntensors\n");
+    bool ok = put_tensors(out, &p, false);
+    buf_puts(out, "\nignored\n");
+    ok = ok && put_tensors(out, &p, true);
+    plan_close(&p);
+    return (ok && !out->failed) || status_set(st, ST_NO_MEMORY, "no memory for the description");
+}

@@ -1,0 +1,191 @@
+/* plan.c - binds a checkpoint's tensors to a spec's slots, strictly.
+ *
+ * Thread: the loader's. The plan owns the checkpoint until a model takes it over. */
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/families/registry.h"
+#include "engine/model/impl.h"
+
+int layer_slot_shape(const stack_spec *s, layer_slot which, int64_t d[2], unsigned *use) {
+    int64_t q = (int64_t)s->heads * s->head_dim, k = (int64_t)s->kv_heads * s->head_dim;
+    int64_t out = 0, in = 0; /* in 0: a vector */
+    bool on = true;
+    switch (which) {
+    case L_NORM1_G:
+    case L_NORM2_G: out = s->width; break;
+    case L_NORM1_B:
+    case L_NORM2_B: out = s->width, on = s->norm == NORM_LAYER; break;
+    case L_Q_W: out = q, in = s->width; break;
+    case L_Q_B: out = q, on = s->q_bias; break;
+    case L_K_W: out = k, in = s->width; break;
+    case L_K_B: out = k, on = s->k_bias; break;
+    case L_V_W: out = k, in = s->width; break;
+    case L_V_B: out = k, on = s->v_bias; break;
+    case L_O_W: out = s->width, in = q; break;
+    case L_O_B: out = s->width, on = s->o_bias; break;
+    case L_QNORM_G:
+    case L_KNORM_G: out = s->head_dim, on = s->qk_norm; break;
+    case L_GATE_W: out = s->ffn, in = s->width, on = s->glu; break;
+    case L_GATE_B: out = s->ffn, on = s->glu && s->mlp_bias; break;
+    case L_UP_W: out = s->ffn, in = s->width; break;
+    case L_UP_B: out = s->ffn, on = s->mlp_bias; break;
+    case L_DOWN_W: out = s->width, in = s->ffn; break;
+    case L_DOWN_B: out = s->width, on = s->mlp_bias; break;
+    case L_COUNT: on = false; break;
+    }
+    if (!on) return 0;
+    d[0] = out;
+    d[1] = in;
+    *use = in ? WEIGHT_LINEAR : WEIGHT_VECTOR;
+    return in ? 2 : 1;
+}
+
+int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
+    const tower_spec *t = &s->tower;
+    const join_spec *j = &s->join;
+    bool tower = t->stack.n_layers > 0, mlp = j->kind == JOIN_MLP;
+    int64_t width = t->stack.width, hidden = mlp ? j->hidden : j->out;
+    int nd = 1;
+    bool on = true;
+    *use = WEIGHT_VECTOR;
+    switch (which) {
+    case S_PATCH_W:
+        d[0] = width, d[1] = 3, d[2] = d[3] = t->patch;
+        nd = 4, on = tower, *use = WEIGHT_LINEAR;
+        break;
+    case S_PATCH_B: d[0] = width, on = tower && t->patch_bias; break;
+    case S_CLASS: d[0] = width, on = tower && t->cls, *use = WEIGHT_TABLE; break;
+    case S_POS:
+        d[0] = tower ? tower_all_rows(t) : 0, d[1] = width, nd = 2, on = tower, *use = WEIGHT_TABLE;
+        break;
+    case S_PRE_G:
+    case S_PRE_B: d[0] = width, on = tower && t->pre_norm; break;
+    case S_POST_G:
+    case S_POST_B: d[0] = width, on = tower && t->post_norm; break;
+    case S_FC1_W: d[0] = hidden, d[1] = j->in, nd = 2, on = j->kind != JOIN_NONE, *use = WEIGHT_LINEAR; break;
+    case S_FC1_B: d[0] = hidden, on = j->kind != JOIN_NONE && j->bias; break;
+    case S_FC2_W: d[0] = j->out, d[1] = j->hidden, nd = 2, on = mlp, *use = WEIGHT_LINEAR; break;
+    case S_FC2_B: d[0] = j->out, on = mlp && j->bias; break;
+    case S_EMBED:
+        d[0] = s->text.vocab, d[1] = s->text.stack.width;
+        nd = 2, *use = WEIGHT_TABLE | (s->text.tied ? WEIGHT_LINEAR : 0);
+        break;
+    case S_NORM_G: d[0] = s->text.stack.width; break;
+    case S_NORM_B: d[0] = s->text.stack.width, on = s->text.stack.norm == NORM_LAYER; break;
+    case S_HEAD:
+        d[0] = s->text.vocab, d[1] = s->text.stack.width, nd = 2, on = !s->text.tied, *use = WEIGHT_LINEAR;
+        break;
+    case S_COUNT: on = false; break;
+    }
+    return on ? nd : 0;
+}
+
+static bool take(plan *p, const char *const *at, const char *name, int nd, const int64_t *d, tensor *out,
+                 status *st) {
+    CHECK(at && name);
+    if (!bind_take(p->bind, at, name, nd, d, out, st)) return false;
+    p->weight_bytes += (size_t)tensor_count(out) * dtype_size(out->dt);
+    return true;
+}
+
+static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *at, const char *const *names,
+                        tensor (**out)[L_COUNT], status *st) {
+    *out = mem_calloc((size_t)n + 1, sizeof **out);
+    if (!*out) return status_set(st, ST_NO_MEMORY, "no memory for %d layers", n);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < L_COUNT; k++) {
+            int64_t d[2];
+            unsigned use;
+            char name[128];
+            int nd = layer_slot_shape(s, (layer_slot)k, d, &use);
+            if (!nd) continue;
+            CHECK(names[k]);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+            snprintf(name, sizeof name, names[k], i);
+#pragma GCC diagnostic pop
+            if (!take(p, at, name, nd, d, &(*out)[i][k], st)) return false;
+        }
+    return true;
+}
+
+/* The reference ties the head only where the checkpoint has one of the two, or both alike. */
+static bool settle_tie(plan *p, status *st) {
+    const name_sheet *s = p->sheet;
+    size_t head = bind_find(p->bind, s->head_at, s->names[S_HEAD], st);
+    size_t embed = bind_find(p->bind, s->text_at, s->names[S_EMBED], st);
+    if (st->code != ST_OK) return false;
+    if (!p->spec.text.tied || head == SIZE_MAX || embed == SIZE_MAX) return true;
+    const st_tensor *a = ckpt_at(p->ckpt, head), *b = ckpt_at(p->ckpt, embed);
+    if (a->dt == b->dt && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0) {
+        bind_ignore(p->bind, head, "equal to the embedding it is tied to");
+    } else {
+        log_warn("config.json: tie_word_embeddings is true, but %s differs from %s; they are not tied",
+                 a->name, b->name);
+        p->spec.text.tied = false;
+    }
+    return true;
+}
+
+/* Layers behind the last one whose output is a feature never run. */
+static void ignore_unused_layers(plan *p) {
+    const tower_spec *t = &p->spec.tower;
+    for (int i = t->run_layers; i < t->stack.n_layers; i++)
+        for (int k = 0; k < L_COUNT; k++) {
+            char name[128];
+            status none = {0};
+            if (!p->sheet->tower_layer[k]) continue;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+            snprintf(name, sizeof name, p->sheet->tower_layer[k], i);
+#pragma GCC diagnostic pop
+            size_t at = bind_find(p->bind, p->sheet->tower_at, name, &none);
+            if (at != SIZE_MAX) bind_ignore(p->bind, at, "a layer behind the features");
+        }
+}
+
+static bool bind_all(plan *p, status *st) {
+    const model_spec *s = &p->spec;
+    const name_sheet *n = p->sheet;
+    if (!settle_tie(p, st)) return false;
+    /* A tied model may hold its one table under the head's name. */
+    bool as_head = s->text.tied && bind_find(p->bind, n->text_at, n->names[S_EMBED], st) == SIZE_MAX &&
+                   bind_find(p->bind, n->head_at, n->names[S_HEAD], st) != SIZE_MAX;
+    for (int i = 0; i < S_COUNT; i++) {
+        int64_t d[4];
+        unsigned use;
+        int nd = slot_shape(s, (slot)i, d, &use);
+        if (!nd) continue;
+        const char *const *at = i == S_HEAD || (i == S_EMBED && as_head) ? n->head_at
+                                : i >= S_FIRST_TEXT                      ? n->text_at
+                                : i >= S_FIRST_JOIN                      ? n->join_at
+                                                                         : n->tower_at;
+        if (!take(p, at, n->names[i == S_EMBED && as_head ? S_HEAD : i], nd, d, &p->slots[i], st))
+            return false;
+    }
+    if (s->tower.stack.n_layers &&
+        !take_layers(p, &s->tower.stack, s->tower.run_layers, n->tower_at, n->tower_layer, &p->tower, st))
+        return false;
+    if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at, n->text_layer, &p->text, st))
+        return false;
+    if (s->tower.stack.n_layers) ignore_unused_layers(p);
+    for (const ignore_rule *r = n->ignored; r->glob; r++) bind_ignore_like(p->bind, r->glob, r->why);
+    return bind_finish(p->bind, st);
+}
+
+bool plan_open(plan *p, const char *dir, status *st) {
+    memset(p, 0, sizeof *p);
+    bool ok = family_read(dir, &p->spec, &p->sheet, st) && (p->ckpt = ckpt_open(dir, st)) &&
+              (p->bind = bind_new(p->ckpt, st)) && (bind_all(p, st) || status_prefix(st, "%s", dir));
+    if (!ok) plan_close(p);
+    return ok;
+}
+
+void plan_close(plan *p) {
+    bind_free(p->bind);
+    mem_free(p->tower);
+    mem_free(p->text);
+    ckpt_close(p->ckpt);
+    memset(p, 0, sizeof *p);
+}

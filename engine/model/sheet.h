@@ -1,0 +1,68 @@
+/* sheet.h - a model's parameters as slots, and the sheets on which a family writes where the slots' tensors stand.
+ *
+ * A slot that the spec does not call for stays empty. Data only; immutable. */
+#ifndef VLMD_ENGINE_MODEL_SHEET_H
+#define VLMD_ENGINE_MODEL_SHEET_H
+
+#include "engine/model/spec.h"
+
+/* Parameters of one layer of a stack. _G gain, _W matrix, _B bias. */
+typedef enum layer_slot {
+    L_NORM1_G,
+    L_NORM1_B, /* before attention */
+    L_Q_W,
+    L_Q_B,
+    L_K_W,
+    L_K_B,
+    L_V_W,
+    L_V_B, /* [H*hd, D], [K*hd, D], [K*hd, D] */
+    L_O_W,
+    L_O_B, /* [D, H*hd] */
+    L_QNORM_G,
+    L_KNORM_G, /* [hd] */
+    L_NORM2_G,
+    L_NORM2_B, /* before the feed-forward */
+    L_GATE_W,
+    L_GATE_B,
+    L_UP_W,
+    L_UP_B, /* [F, D] */
+    L_DOWN_W,
+    L_DOWN_B, /* [D, F] */
+    L_COUNT
+} layer_slot;
+
+/* Parameters outside of layers. */
+typedef enum slot {
+    S_PATCH_W,
+    S_PATCH_B,
+    S_CLASS,
+    S_POS,
+    S_PRE_G,
+    S_PRE_B,
+    S_POST_G,
+    S_POST_B, /* tower */
+    S_FC1_W,
+    S_FC1_B,
+    S_FC2_W,
+    S_FC2_B, /* join */
+    S_EMBED,
+    S_NORM_G,
+    S_NORM_B,
+    S_HEAD, /* text */
+    S_COUNT
+} slot;
+enum { S_FIRST_JOIN = S_FC1_W, S_FIRST_TEXT = S_EMBED };
+
+typedef struct ignore_rule {
+    const char *glob, *why; /* whole tensor name, '*' any run of characters */
+} ignore_rule;
+
+typedef struct name_sheet {
+    /* NULL-terminated lists of prefixes under which a section's names may stand in a checkpoint. */
+    const char *const *tower_at, *const *join_at, *const *text_at, *const *head_at;
+    const char *const *tower_layer, *const *text_layer; /* [L_COUNT], "%d" for the layer */
+    const char *const *names;                           /* [S_COUNT] */
+    const ignore_rule *ignored;                         /* ends with glob NULL */
+} name_sheet;
+
+#endif
