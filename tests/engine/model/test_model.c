@@ -1,0 +1,408 @@
+/* test_model.c - whole forward passes against goldens of the reference library (tests/golden/models), and the promises
+ * that no reference makes: a row's bits do not depend on chunks or company, a dry run measures what a run takes. */
+#include <dirent.h>
+#include <jansson.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine/model/model.h"
+
+#define GOLDEN "tests/golden/models"
+enum { MAX_TOK = 640, MAX_SEQS = 3, PAGES_A_SEQ = MAX_TOK / KV_PAGE_TOK };
+
+/* ---- a rig: one model, a small KV pool with its pages in no order ------------------------------------------------ */
+
+typedef struct rig {
+    backend *be;
+    model *m;
+    arena scratch;
+    ctx c;
+    kv_pool kv;
+    char *pools;
+    int32_t *ints;
+    int n_ints, used;
+} rig;
+
+static void rig_open(rig *r, const char *dir, const char *isa) {
+    status st = {0};
+    memset(r, 0, sizeof *r);
+    backend_options o = {.device = "cpu", .threads = 2, .isa = isa};
+    r->be = backend_new(&o, &st);
+    if (!r->be) fail_msg("%s", st.msg);
+    r->m = model_load(dir, r->be, &st);
+    if (!r->m) fail_msg("%s", st.msg);
+    const stack_spec *s = &model_get_spec(r->m)->text.stack;
+    int pages = MAX_SEQS * PAGES_A_SEQ + 1;
+    size_t one = (size_t)pages * (size_t)s->kv_heads * KV_PAGE_TOK * (size_t)s->head_dim * sizeof(float);
+    r->pools = backend_alloc(r->be, one * 2 * (size_t)s->n_layers, &st);
+    r->n_ints = 16384;
+    r->ints = backend_alloc(r->be, (size_t)r->n_ints * sizeof(int32_t), &st);
+    assert_non_null(r->pools);
+    r->kv = (kv_pool){.n_layers = s->n_layers, .n_pages = pages};
+    r->kv.k = test_calloc((size_t)s->n_layers, sizeof(tensor));
+    r->kv.v = test_calloc((size_t)s->n_layers, sizeof(tensor));
+    for (int i = 0; i < s->n_layers; i++)
+        for (int k = 0; k < 2; k++) {
+            int64_t d[] = {pages, s->kv_heads, KV_PAGE_TOK, s->head_dim};
+            (k ? r->kv.v : r->kv.k)[i] = tensor_of(r->pools + one * (size_t)(2 * i + k), DT_F32, 4, d);
+        }
+    assert_true(arena_init(&r->scratch, 64u << 20, &st));
+    r->c = (ctx){.be = r->be, .scratch = &r->scratch};
+}
+
+static void rig_close(rig *r) {
+    arena_fini(&r->scratch);
+    test_free(r->kv.k);
+    test_free(r->kv.v);
+    backend_release(r->be, r->pools);
+    backend_release(r->be, r->ints);
+    model_free(r->m);
+    backend_free(r->be);
+}
+
+static int page_of(int seq, int k) {
+    return 1 + (PAGES_A_SEQ - 1 - k) * MAX_SEQS + seq;
+}
+
+typedef struct part { /* rows [from, to) of a sequence's ids; -1 where a picture's row stands */
+    int seq, from, to, prompt_len;
+    const int32_t *ids;
+    encode **pics;
+} part;
+
+static tensor upload(rig *r, const int32_t *v, int n) {
+    assert_true(r->used + n <= r->n_ints);
+    tensor t = tensor_1d(r->ints + r->used, DT_I32, n);
+    ctx_upload(&r->c, t, v);
+    r->used += (n + 15) & ~15;
+    return t;
+}
+
+/* One step over parts; the logits of each part's last row into out[n][vocab]. */
+static void rig_step(rig *r, const part *parts, int n, float *out) {
+    static int32_t ids[4096], pos[4096], len[4096], slots[4096];
+    int32_t start[MAX_SEQS + 1] = {0}, kv_len[MAX_SEQS], outs[MAX_SEQS], pages[MAX_SEQS * PAGES_A_SEQ];
+    struct step_splice splices[64];
+    step s = {.n_seqs = n, .n_out = n, .splices = splices};
+    for (int i = 0; i < n; i++) {
+        const part *p = &parts[i];
+        int pic_row = 0;
+        for (int t = 0; t < p->from; t++) pic_row += p->ids[t] < 0;
+        for (int t = p->from; t < p->to; t++, s.n_rows++) {
+            ids[s.n_rows] = p->ids[t];
+            pos[s.n_rows] = t;
+            len[s.n_rows] = t + 1 > p->prompt_len ? t + 1 : p->prompt_len;
+            slots[s.n_rows] = page_of(p->seq, t / KV_PAGE_TOK) * KV_PAGE_TOK + t % KV_PAGE_TOK;
+            if (p->ids[t] >= 0) continue;
+            int rows = model_get_spec(r->m)->tower.rows;
+            tensor one = tensor_rows(encode_rows(p->pics[pic_row / rows]), pic_row % rows, 1);
+            struct step_splice *last = s.n_splices ? &splices[s.n_splices - 1] : NULL;
+            if (last && pic_row % rows && last->row + last->rows.d[0] == s.n_rows)
+                last->rows.d[0]++;
+            else
+                splices[s.n_splices++] = (struct step_splice){s.n_rows, one};
+            pic_row++;
+        }
+        start[i + 1] = s.n_rows;
+        kv_len[i] = p->to;
+        outs[i] = s.n_rows - 1;
+        for (int k = 0; k < PAGES_A_SEQ; k++) pages[i * PAGES_A_SEQ + k] = page_of(p->seq, k);
+    }
+    r->used = 0;
+    s.ids = upload(r, ids, s.n_rows);
+    s.pos = upload(r, pos, s.n_rows);
+    s.rope_len = upload(r, len, s.n_rows);
+    s.slots = upload(r, slots, s.n_rows);
+    s.q_start = upload(r, start, n + 1);
+    s.kv_len = upload(r, kv_len, n);
+    s.out_rows = upload(r, outs, n);
+    tensor p = upload(r, pages, n * PAGES_A_SEQ);
+    s.pages = tensor_2d(p.data, DT_I32, n, PAGES_A_SEQ);
+    size_t mark = arena_mark(&r->scratch);
+    tensor logits = decoder_forward(&r->c, r->m, &r->kv, &s);
+    if (!ctx_ok(&r->c)) fail_msg("%s", r->c.st.msg);
+    ctx_download(&r->c, out, logits);
+    arena_reset(&r->scratch, mark);
+}
+
+/* ---- goldens ---------------------------------------------------------------------------------------------------- */
+
+typedef struct prompt_case {
+    int32_t ids[MAX_TOK];
+    int n, n_pics;
+    encode *pics[8];
+} prompt_case;
+
+static void read_file(const char *path, buf *out) {
+    FILE *f = fopen(path, "rb");
+    if (!f) fail_msg("%s is missing", path);
+    char block[4096];
+    size_t k;
+    while ((k = fread(block, 1, sizeof block, f)) > 0) buf_append(out, block, k);
+    fclose(f);
+}
+
+static encode *encode_picture(rig *r, const char *name, int layers) {
+    status st = {0};
+    char path[512];
+    buf file = {0};
+    image raw = {0}, ready = {0};
+    snprintf(path, sizeof path, GOLDEN "/pictures/%s", name);
+    read_file(path, &file);
+    const model_spec *s = model_get_spec(r->m);
+    if (!image_decode_bytes(file.data, file.len, &IMAGE_LIMITS_DEFAULT, &raw, &st) ||
+        !prep_run(&s->prep, &raw, &IMAGE_LIMITS_DEFAULT, &ready, &st))
+        fail_msg("%s: %s", name, st.msg);
+    encode *e = encode_new(r->m, r->be, &ready, &st);
+    if (!e) fail_msg("%s", st.msg);
+    int calls = 0;
+    while (!encode_run(&r->c, e, layers)) {
+        if (!ctx_ok(&r->c)) fail_msg("%s", r->c.st.msg);
+        assert_true(++calls < 1000);
+    }
+    encode_shrink(e);
+    image_fini(&raw);
+    image_fini(&ready);
+    buf_fini(&file);
+    return e;
+}
+
+static void prepare(rig *r, const json_t *c, int layers, prompt_case *p) {
+    const model_spec *s = model_get_spec(r->m);
+    const json_t *ids = json_object_get(c, "prompt_ids"), *messages = json_object_get(c, "messages");
+    memset(p, 0, sizeof *p);
+    p->n = (int)json_array_size(ids);
+    assert_true(p->n + 32 < MAX_TOK);
+    int rows = 0;
+    for (int i = 0; i < p->n; i++) {
+        p->ids[i] = (int32_t)json_integer_value(json_array_get(ids, (size_t)i));
+        if (p->ids[i] == s->image_token) p->ids[i] = -1, rows++;
+    }
+    size_t i, k;
+    json_t *m, *piece;
+    json_array_foreach((json_t *)(uintptr_t)messages, i, m) {
+        json_array_foreach(json_object_get(m, "content"), k, piece) {
+            const char *path = json_string_value(json_object_get(piece, "path"));
+            if (path) p->pics[p->n_pics++] = encode_picture(r, path, layers);
+        }
+    }
+    assert_int_equal(rows, p->n_pics * (s->tower.stack.n_layers ? s->tower.rows : 0));
+}
+
+static void prompt_done(prompt_case *p) {
+    for (int i = 0; i < p->n_pics; i++) encode_free(p->pics[i]);
+}
+
+static json_t *load_golden(const char *path) {
+    json_error_t e;
+    json_t *j = json_load_file(path, 0, &e);
+    if (!j) fail_msg("%s: %s", path, e.text);
+    return j;
+}
+
+static double log_sum(const float *x, int n) {
+    double max = x[0], sum = 0;
+    for (int i = 1; i < n; i++) max = x[i] > max ? x[i] : max;
+    for (int i = 0; i < n; i++) sum += exp(x[i] - max);
+    return max + log(sum);
+}
+
+static double g_worst;
+
+static void compare_step(const char *what, const json_t *c, int step_no, const float *logits, int vocab) {
+    const json_t *top = json_array_get(json_object_get(c, "top"), (size_t)step_no);
+    int best = 0;
+    for (int i = 1; i < vocab; i++) best = logits[i] > logits[best] ? i : best;
+    double lse = log_sum(logits, vocab);
+    size_t k;
+    json_t *pair;
+    json_array_foreach((json_t *)(uintptr_t)top, k, pair) {
+        int id = (int)json_integer_value(json_array_get(pair, 0));
+        double want = json_real_value(json_array_get(pair, 1)), diff = fabs(logits[id] - lse - want);
+        if (diff > g_worst) g_worst = diff;
+        if (!(diff <= 1e-3))
+            fail_msg("%s: %s: step %d: log-prob of %d is %.5f, the reference says %.5f", what,
+                     json_string_value(json_object_get(c, "name")), step_no, id, logits[id] - lse, want);
+    }
+    assert_int_equal(best, json_integer_value(json_array_get(json_object_get(c, "tokens"), (size_t)step_no)));
+}
+
+static void run_golden(const char *name, const char *dir, const char *golden, const char *isa) {
+    rig r;
+    rig_open(&r, dir, isa);
+    json_t *g = load_golden(golden), *c;
+    int vocab = model_get_spec(r.m)->text.vocab;
+    float *logits = test_malloc((size_t)vocab * sizeof(float));
+    size_t i;
+    g_worst = 0;
+    json_array_foreach(json_object_get(g, "cases"), i, c) {
+        prompt_case p;
+        prepare(&r, c, 1 << 20, &p);
+        const json_t *tokens = json_object_get(c, "tokens");
+        int steps = (int)json_array_size(tokens);
+        part one = {.seq = 0, .from = 0, .to = p.n, .prompt_len = p.n, .ids = p.ids, .pics = p.pics};
+        for (int t = 0; t < steps; t++) {
+            rig_step(&r, &one, 1, logits);
+            compare_step(name, c, t, logits, vocab);
+            p.ids[one.to] = (int32_t)json_integer_value(json_array_get(tokens, (size_t)t));
+            one.from = one.to++;
+        }
+        prompt_done(&p);
+    }
+    print_message("%s: worst log-prob difference %.1e\n", name, g_worst);
+    json_decref(g);
+    test_free(logits);
+    rig_close(&r);
+}
+
+static int only_folders(const struct dirent *d) {
+    char path[512];
+    snprintf(path, sizeof path, GOLDEN "/%s/golden.json", d->d_name);
+    FILE *f = fopen(path, "r");
+    if (f) fclose(f);
+    return f != NULL;
+}
+
+static void test_goldens(void **state) {
+    (void)state;
+    struct dirent **list;
+    int n = scandir(GOLDEN, &list, only_folders, alphasort);
+    assert_true(n >= 8);
+    for (int i = 0; i < n; i++) {
+        char dir[400], golden[500];
+        snprintf(dir, sizeof dir, GOLDEN "/%s", list[i]->d_name);
+        snprintf(golden, sizeof golden, "%s/golden.json", dir);
+        run_golden(list[i]->d_name, dir, golden, NULL);
+        free(list[i]);
+    }
+    free(list);
+}
+
+static void test_bundled(void **state) {
+    (void)state;
+    run_golden("vlmd-tiny", "models/vlmd-tiny", GOLDEN "/vlmd_tiny.json", NULL);
+}
+
+static void test_portable_path(void **state) {
+    (void)state;
+    run_golden("clip_llama (portable)", GOLDEN "/clip_llama", GOLDEN "/clip_llama/golden.json", "portable");
+    run_golden("siglip_qwen3_layers (portable)", GOLDEN "/siglip_qwen3_layers",
+               GOLDEN "/siglip_qwen3_layers/golden.json", "portable");
+}
+
+/* ---- promises ------------------------------------------------------------------------------------------------------ */
+
+/* Chunks of any size, company in the batch, and a tower stopped at every layer change no bit. */
+static void invariance(const char *name) {
+    char path[256];
+    rig r;
+    snprintf(path, sizeof path, GOLDEN "/%s", name);
+    rig_open(&r, path, NULL);
+    snprintf(path, sizeof path, GOLDEN "/%s/golden.json", name);
+    json_t *g = load_golden(path), *cases = json_object_get(g, "cases");
+    int vocab = model_get_spec(r.m)->text.vocab;
+    size_t bytes = (size_t)vocab * sizeof(float), n_cases = json_array_size(cases);
+    float *alone = test_malloc(bytes), *got = test_malloc(3 * bytes);
+    prompt_case a, b, other;
+    prepare(&r, json_array_get(cases, n_cases - 1), 1 << 20, &a);
+    prepare(&r, json_array_get(cases, n_cases - 1), 1, &b);
+    prepare(&r, json_array_get(cases, 0), 1 << 20, &other);
+    part whole = {.seq = 0, .to = a.n, .prompt_len = a.n, .ids = a.ids, .pics = a.pics};
+    rig_step(&r, &whole, 1, alone);
+    for (int chunk = 1; chunk <= 19; chunk += 6) {
+        part p = {.seq = 1, .prompt_len = b.n, .ids = b.ids, .pics = b.pics};
+        part company[3] = {
+            {.seq = 0, .to = other.n, .prompt_len = other.n, .ids = other.ids, .pics = other.pics}};
+        company[2] = company[0];
+        company[2].seq = 2;
+        while (p.to < b.n) {
+            p.from = p.to;
+            p.to = p.from + chunk < b.n ? p.from + chunk : b.n;
+            company[1] = p;
+            rig_step(&r, company, 3, got);
+        }
+        assert_memory_equal(got + vocab, alone, bytes);
+    }
+    prompt_done(&a);
+    prompt_done(&b);
+    prompt_done(&other);
+    test_free(alone);
+    test_free(got);
+    json_decref(g);
+    rig_close(&r);
+}
+
+static void test_invariance(void **state) {
+    (void)state;
+    invariance("clip_llama");
+    invariance("siglip_qwen2_full");
+    invariance("clip_mistral_window");
+    invariance("dynamic_rope");
+    invariance("text_qwen2");
+}
+
+static void test_dry_run_measures(void **state) {
+    (void)state;
+    rig r;
+    rig_open(&r, GOLDEN "/clip_llama", NULL);
+    const model_spec *s = model_get_spec(r.m);
+    arena none = {0};
+    ctx dry = {.be = r.be, .scratch = &none, .dry = true};
+    kv_pool kv = r.kv;
+    enum { N = 37 };
+    step st = {.n_rows = N, .n_seqs = 1, .n_out = 2};
+    st.ids = st.pos = st.rope_len = st.slots = tensor_1d(NULL, DT_I32, N);
+    st.q_start = tensor_1d(NULL, DT_I32, 2);
+    st.kv_len = tensor_1d(NULL, DT_I32, 1);
+    st.pages = tensor_2d(NULL, DT_I32, 1, PAGES_A_SEQ);
+    st.out_rows = tensor_1d(NULL, DT_I32, 2);
+    decoder_forward(&dry, r.m, &kv, &st);
+    if (!ctx_ok(&dry)) fail_msg("%s", dry.st.msg);
+    assert_true(none.peak_bytes > (size_t)N * (size_t)s->text.stack.width * sizeof(float));
+    encode *e = encode_new(r.m, r.be, NULL, NULL);
+    assert_non_null(e);
+    assert_true(encode_run(&dry, e, encode_layers(e)));
+    encode_free(e);
+    /* The same numbers suffice for the real run. */
+    size_t peak = none.peak_bytes;
+    r.scratch.peak_bytes = 0;
+    prompt_case p;
+    json_t *g = load_golden(GOLDEN "/clip_llama/golden.json");
+    prepare(&r, json_array_get(json_object_get(g, "cases"), 3), 1, &p);
+    assert_true(r.scratch.peak_bytes <= peak);
+    part one = {.to = N < p.n ? N : p.n, .prompt_len = p.n, .ids = p.ids, .pics = p.pics};
+    float *logits = test_malloc((size_t)s->text.vocab * sizeof(float));
+    rig_step(&r, &one, 1, logits);
+    assert_true(r.scratch.peak_bytes <= peak);
+    test_free(logits);
+    prompt_done(&p);
+    json_decref(g);
+    rig_close(&r);
+}
+
+static void test_inspect(void **state) {
+    (void)state;
+    status st = {0};
+    buf out = {0};
+    if (!model_inspect("models/vlmd-tiny", &out, &st)) fail_msg("%s", st.msg);
+    assert_non_null(strstr(out.data, "36 tokens"));
+    assert_non_null(strstr(out.data, "post_layernorm"));
+    assert_non_null(strstr(out.data, "[2048, 192]"));
+    buf_fini(&out);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bundled),          cmocka_unit_test(test_goldens),
+        cmocka_unit_test(test_portable_path),    cmocka_unit_test(test_invariance),
+        cmocka_unit_test(test_dry_run_measures), cmocka_unit_test(test_inspect),
+    };
+    log_set_level(LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
