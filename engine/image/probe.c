@@ -132,7 +132,8 @@ bool codec_header_read(codec_reader *r, size_t file_bytes, const image_limits *l
         if (got >= 6 && (memcmp(m, "GIF87a", 6) == 0 || memcmp(m, "GIF89a", 6) == 0)) break;
         if (got >= 8 && memcmp(m, "\x89PNG\r\n\x1a\n", 8) == 0) break;
         if (!codec_read(r, m + got, 1)) break;
-        snprintf(first + 3 * got, sizeof first - 3 * got, "%s%02x", got ? " " : "", m[got]);
+        size_t at = strlen(first);
+        snprintf(first + at, sizeof first - at, "%s%02x", at ? " " : "", m[got]);
         got++;
     }
     if (r->b64.bad) return codec_reader_failed(r, "", st);
