@@ -109,7 +109,7 @@ struct node {
 enum { SYM_LOOP, SYM_CALLER, SYM_VARARGS, SYM_KWARGS, N_FIXED_SYMS };
 
 struct tmpl {
-    pool mem;
+    tmpl_pool mem;
     nodes body;
     str **syms; /* names, by number */
     int n_syms;

@@ -7,18 +7,18 @@
 
 #define CHUNK_BYTES ((size_t)64 * 1024)
 
-typedef struct pool_chunk {
-    struct pool_chunk *next;
+typedef struct tmpl_chunk {
+    struct tmpl_chunk *next;
     size_t used, cap;
-} pool_chunk;
+} tmpl_chunk;
 
-void pool_free(pool *p) {
-    for (pool_chunk *c = p->head; c;) {
-        pool_chunk *next = c->next;
+void tmpl_pool_free(tmpl_pool *p) {
+    for (tmpl_chunk *c = p->head; c;) {
+        tmpl_chunk *next = c->next;
         mem_free(c);
         c = next;
     }
-    *p = (pool){.max_bytes = p->max_bytes};
+    *p = (tmpl_pool){.max_bytes = p->max_bytes};
 }
 
 _Noreturn void env_raise(env *e, status_code code, const char *fmt, ...) {
@@ -34,24 +34,24 @@ _Noreturn void env_raise(env *e, status_code code, const char *fmt, ...) {
     longjmp(e->on_error, 1);
 }
 
-#define HEAD_BYTES ((sizeof(pool_chunk) + 15) & ~(size_t)15)
+#define HEAD_BYTES ((sizeof(tmpl_chunk) + 15) & ~(size_t)15)
 
 void *env_alloc(env *e, size_t n) {
-    pool *p = e->mem;
+    tmpl_pool *p = e->mem;
     size_t need = (n + 15) & ~(size_t)15;
     if (need < n || need > p->max_bytes - HEAD_BYTES)
         fail(e, "the template needs more than %zu MiB of memory", p->max_bytes >> 20);
     if (need == 0) need = 16;
-    pool_chunk *c = p->head;
+    tmpl_chunk *c = p->head;
     if (!c || c->cap - c->used < need) {
         size_t cap = CHUNK_BYTES - HEAD_BYTES;
         if (need > cap / 4) cap = need;
         if (p->total_bytes + cap + HEAD_BYTES > p->max_bytes)
             fail(e, "the template needs more than %zu MiB of memory", p->max_bytes >> 20);
-        pool_chunk *fresh = mem_alloc(HEAD_BYTES + cap);
+        tmpl_chunk *fresh = mem_alloc(HEAD_BYTES + cap);
         if (!fresh) env_raise(e, ST_NO_MEMORY, "no memory to render the chat template");
         p->total_bytes += cap + HEAD_BYTES;
-        *fresh = (pool_chunk){.used = 0, .cap = cap};
+        *fresh = (tmpl_chunk){.used = 0, .cap = cap};
         if (c && cap == need) { /* a big block of its own: keep filling the current chunk */
             fresh->next = c->next;
             c->next = fresh;

@@ -146,9 +146,10 @@ static val f_truncate(env *e, val v, const args *a) {
     if (len < (int64_t)str_len(e, end))
         fail(e, "expected length >= %zu, got %lld", str_len(e, end), (long long)len);
     if (leeway < 0) fail(e, "expected leeway >= 0, got %lld", (long long)leeway);
-    if (v.t == V_UNDEF) return v;
+    size_t n;
+    if (!val_len(e, v, &n)) fail(e, "object of type '%s' has no len()", type_name(v));
+    if ((int64_t)n - leeway <= len) return v;
     str *s = need_str(e, v, "the value of truncate");
-    if ((int64_t)str_len(e, s) - leeway <= len) return v;
     str *head = str_sub(e, s, 0, str_offset(e, s, (size_t)len - str_len(e, end)));
     if (!val_truth(e, x[1])) {
         size_t i = str_rfind(e, head, str_lit(e, " "), 0, head->n);

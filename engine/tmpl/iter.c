@@ -130,7 +130,6 @@ static bool next_str_reversed(env *e, iter *it, val *out) {
 
 iter *iter_reversed(env *e, val v) {
     size_t n = 0;
-    if (v.t == V_UNDEF) fail(e, "'Undefined' object is not reversible");
     if (v.t == V_STR || !val_len(e, v, &n)) {
         if (v.t != V_STR) fail(e, "'%s' object is not reversible", type_name(v));
         n = v.s->n;

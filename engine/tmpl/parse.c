@@ -373,7 +373,7 @@ tmpl *tmpl_parse(const char *src, size_t n, status *st) {
 
 void tmpl_free(tmpl *t) {
     if (!t) return;
-    pool_free(&t->mem);
+    tmpl_pool_free(&t->mem);
     mem_free(t);
 }
 

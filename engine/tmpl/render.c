@@ -108,7 +108,7 @@ bool tmpl_render(const tmpl *t, const json_t *trusted_vars, const json_t *user_v
     const tmpl_limits *l = limits ? limits : &TMPL_LIMITS_DEFAULT;
     status local = {0};
     /* A render may hold its output twice (a builder grows by doubling) and intermediate strings. */
-    pool mem = {.max_bytes = 3 * l->max_output_bytes + ((size_t)64 << 20)};
+    tmpl_pool mem = {.max_bytes = 3 * l->max_output_bytes + ((size_t)64 << 20)};
     render run = {.t = t};
     env e = {.mem = &mem,
              .st = &local,
@@ -138,7 +138,7 @@ bool tmpl_render(const tmpl *t, const json_t *trusted_vars, const json_t *user_v
         out->user[i].end = text.user[i].end;
         out->n_user = i + 1;
     }
-    pool_free(&mem);
+    tmpl_pool_free(&mem);
     if (!ok && st && st->code == ST_OK) *st = local;
     return ok;
 }

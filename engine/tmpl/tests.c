@@ -6,6 +6,11 @@
         bind_pos(e, #name, a, 0, 0, NULL);                                                                   \
         return bool_val(expr);                                                                               \
     }
+static bool named(env *e, val v) {
+    if (!val_hashable(v)) fail(e, "unhashable type: '%s'", type_name(v));
+    return v.t == V_STR;
+}
+
 SIMPLE_TEST(defined, v.t != V_UNDEF)
 SIMPLE_TEST(undefined, v.t == V_UNDEF)
 SIMPLE_TEST(none, v.t == V_NONE)
@@ -18,12 +23,12 @@ SIMPLE_TEST(number, is_number(v))
 SIMPLE_TEST(string, v.t == V_STR)
 SIMPLE_TEST(mapping, v.t == V_DICT)
 SIMPLE_TEST(iterable, val_iterable(v))
-SIMPLE_TEST(callable, val_callable(v) && v.t != V_UNDEF)
+SIMPLE_TEST(callable, val_callable(v))
 SIMPLE_TEST(escaped, v.t == V_STR && v.s->markup)
 SIMPLE_TEST(lower, str_all_cased(e, val_str(e, v), false))
 SIMPLE_TEST(upper, str_all_cased(e, val_str(e, v), true))
-SIMPLE_TEST(filter, v.t == V_STR && find_filter(v.s) != NULL)
-SIMPLE_TEST(test, v.t == V_STR && find_test(v.s) != NULL)
+SIMPLE_TEST(filter, named(e, v) && find_filter(v.s) != NULL)
+SIMPLE_TEST(test, named(e, v) && find_test(v.s) != NULL)
 
 /* What has a length and can be indexed; an undefined value counts, views do not. */
 static val t_sequence(env *e, val v, const args *a) {

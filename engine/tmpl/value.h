@@ -13,14 +13,14 @@
 
 /* ---- environment ---- */
 
-typedef struct pool {
-    struct pool_chunk *head;
+typedef struct tmpl_pool {
+    struct tmpl_chunk *head;
     size_t total_bytes, max_bytes;
-} pool;
-void pool_free(pool *p);
+} tmpl_pool;
+void tmpl_pool_free(tmpl_pool *p);
 
 typedef struct env {
-    pool *mem;
+    tmpl_pool *mem;
     status *st;
     jmp_buf on_error;
     int line; /* of the template, for messages; 0 when unknown */
