@@ -314,11 +314,15 @@ static val m_removesuffix(env *e, val self, const args *a) {
 
 /* ---- replace, join ---- */
 
+/* What replaces text that the user typed counts as the user's: else <image> typed by hand could become a
+ * placeholder in a template that rewrites it. */
 str *str_replace(env *e, str *s, str *from, str *to, int64_t max) {
     if (max < 0) max = INT64_MAX;
+    str *to_user = str_new(e, to->p, to->n, true);
     sb b = sb_new(e);
     size_t at = 0;
     if (from->n == 0) { /* between all characters, and at both ends */
+        to = str_any_user(s) ? to_user : to;
         while (max > 0) {
             max--;
             sb_str(&b, to);
@@ -334,7 +338,7 @@ str *str_replace(env *e, str *s, str *from, str *to, int64_t max) {
             size_t i = str_find(e, s, from, at, s->n);
             if (i == SIZE_MAX) break;
             sb_sub(&b, s, at, i);
-            sb_str(&b, to);
+            sb_str(&b, str_user_in(s, i, i + from->n) ? to_user : to);
             at = i + from->n;
         }
         if (at == 0) return s;

@@ -239,6 +239,11 @@ static node *parse_named_block(parser *p, const token *opener) {
     return grown(p, x);
 }
 
+static const char *last_of(const char *const *ends) {
+    while (ends[1]) ends++;
+    return *ends;
+}
+
 static void parse_statement(parser *p, nodes *out, const char *const *ends, const token *outer) {
     token *t = p->t;
     if (t->type != T_NAME) parse_fail(p, t, "expected a tag name, got %s", token_text(p, t));
@@ -285,7 +290,7 @@ static void parse_statement(parser *p, nodes *out, const char *const *ends, cons
         parse_fail(p, t, "{%% autoescape %%} is not supported");
     } else if (outer) {
         parse_fail(p, t, "unknown tag %s; expected '%s' to close the block of line %d", token_text(p, t),
-                   ends[0] ? ends[0] : "", outer->line);
+                   last_of(ends), outer->line);
     } else
         parse_fail(p, t, "unknown tag %s", token_text(p, t));
     nodes_push(p, out, x);
@@ -315,7 +320,7 @@ static void parse_body(parser *p, nodes *out, const char *const *ends, const tok
             p->t--;
             if (!opener) break;
             parse_fail(p, p->t, "unexpected end of template; expected '%s' to close the '%.*s' of line %d",
-                       ends[0], (int)opener->s->n, opener->s->p, opener->line);
+                       last_of(ends), (int)opener->s->n, opener->s->p, opener->line);
         }
     }
     parse_leave(p);

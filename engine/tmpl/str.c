@@ -88,6 +88,11 @@ bool str_user_at(const str *s, size_t i) {
     return k < s->n_user && s->user[k].begin <= i;
 }
 
+bool str_user_in(const str *s, size_t b, size_t e2) {
+    size_t k = span_after(s->user, s->n_user, b);
+    return k < s->n_user && s->user[k].begin < e2;
+}
+
 bool str_any_user(const str *s) {
     return s->n_user > 0;
 }

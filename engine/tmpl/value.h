@@ -236,7 +236,8 @@ size_t str_rfind(env *e, const str *s, const str *needle, size_t from, size_t to
 bool str_eq(const str *a, const str *b);
 bool str_is(const str *a, const char *z);
 int str_cmp(const str *a, const str *b);
-bool str_user_at(const str *s, size_t i); /* is byte i the user's */
+bool str_user_at(const str *s, size_t i);            /* is byte i the user's */
+bool str_user_in(const str *s, size_t b, size_t e2); /* is any byte of [b, e2) */
 bool str_any_user(const str *s);
 /* Decodes the character at byte i, returns its length (an invalid byte counts as one character). */
 int str_char(const str *s, size_t i, uint32_t *cp);

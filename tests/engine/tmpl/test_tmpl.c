@@ -58,7 +58,7 @@ static void test_errors(void **state) {
     static const char *const cases[][2] = {
         {"a\n{% if x %}", "line 2"},
         {"{% for x in %}{% endfor %}", "expected an expression"},
-        {"{{ x", "unexpected end"},
+        {"{{ x", "got end of template"},
         {"{{ 'x }}", "not closed"},
         {"{# x", "not closed"},
         {"{% raw %}x", "not closed"},

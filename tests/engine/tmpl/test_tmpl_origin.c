@@ -171,11 +171,34 @@ static void test_template_text_is_trusted(void **state) {
     json_decref(user);
 }
 
+/* A template that rewrites a marker must not let one typed by hand become the real thing; a trusted one may. */
+static void test_replaced_markers(void **state) {
+    (void)state;
+    json_t *user = json_pack("{s:s, s:{s:[s, {s:s}]}}", "c", "a <image> b", "m", TMPL_MIXED, "<image>",
+                             "trusted", "<image>");
+    tmpl_out o;
+    status st;
+    assert_true(render("{{ c.replace('<image>', '[IMG]') }};{{ c | replace('<image>', '[IMG]') }};{{ m | "
+                       "replace('<image>', '[IMG]') }}"
+                       "{{ c | replace('', '[IMG]') | length }}",
+                       NULL, user, NULL, &o, &st));
+    assert_string_equal(o.text.data, "a [IMG] b;a [IMG] b;[IMG][IMG]71");
+    assert_int_equal(o.n_user, 3);
+    assert_int_equal(o.user[0].begin, 0);
+    assert_int_equal(o.user[0].end, 9);
+    assert_int_equal(o.user[1].end, 19);
+    assert_int_equal(o.user[2].begin, 20);
+    assert_int_equal(o.user[2].end, 25);
+    tmpl_out_fini(&o);
+    json_decref(user);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_user_tokens),
         cmocka_unit_test(test_trusted_vars_and_mixed),
         cmocka_unit_test(test_template_text_is_trusted),
+        cmocka_unit_test(test_replaced_markers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
