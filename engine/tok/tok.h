@@ -1,8 +1,8 @@
 /* tok.h - tokenizer.json: text to ids and back, equal to the Hugging Face tokenizers library.
  *
- * A tok is read-only after tok_load: any number of threads may encode and decode with one. Text is UTF-8; bytes
- * that are not are taken as U+FFFD, as Python's errors="replace" would have made them.
- * Source: huggingface/tokenizers (the pipeline normalizer, pre_tokenizer, model, post_processor, decoder). */
+ * A tok is read-only after tok_load: any number of threads may encode and decode with one. Text is UTF-8;
+ * bytes that are not are taken as U+FFFD, as Python's errors="replace" would have made them. Source:
+ * huggingface/tokenizers (the pipeline normalizer, pre_tokenizer, model, post_processor, decoder). */
 #ifndef VLMD_ENGINE_TOK_H
 #define VLMD_ENGINE_TOK_H
 
@@ -22,15 +22,15 @@ typedef struct tok_ids { /* a growing list of ids; zero-initialise, tok_ids_fini
 bool tok_ids_push(tok_ids *ids, int32_t id); /* false: no memory */
 void tok_ids_fini(tok_ids *ids);
 
-/* A stretch [begin, end) of bytes that came from a user: no token with special=true matches text that overlaps
- * it (added tokens with special=false do). Spans are sorted and do not overlap. */
+/* A stretch [begin, end) of bytes that came from a user: no token with special=true matches text that
+ * overlaps it (added tokens with special=false do). Spans are sorted and do not overlap. */
 typedef struct tok_span {
     size_t begin, end;
 } tok_span;
 
 /* Appends the ids of text[0..n) to out. add_special: also what the post-processor adds (BOS, EOS). */
-bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user, bool add_special,
-                tok_ids *out, status *st);
+bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user,
+                bool add_special, tok_ids *out, status *st);
 
 /* Appends the text of ids to out; valid UTF-8. skip_special drops tokens with special=true. Ids outside the
  * vocabulary give nothing. Equal to the library's decode(ids, skip_special_tokens). */
@@ -48,9 +48,9 @@ bool tok_stream_end(tok_stream *s, buf *out);              /* appends what was h
  * entries. Appends to out; nothing for an id outside the vocabulary. */
 bool tok_id_bytes(const tok *t, int32_t id, buf *out);
 
-size_t tok_size(const tok *t);                            /* 1 + the largest id */
-int32_t tok_find(const tok *t, const char *token);        /* the id of a vocabulary or added token, or -1 */
-const char *tok_id_string(const tok *t, int32_t id);      /* as in the vocabulary (undecoded), or NULL */
+size_t tok_size(const tok *t);                       /* 1 + the largest id */
+int32_t tok_find(const tok *t, const char *token);   /* the id of a vocabulary or added token, or -1 */
+const char *tok_id_string(const tok *t, int32_t id); /* as in the vocabulary (undecoded), or NULL */
 bool tok_is_special(const tok *t, int32_t id);
 
 #endif
