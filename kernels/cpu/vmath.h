@@ -36,13 +36,14 @@ VEC_FN vf v_exp(vf x) {
     return v_mul(v_mul(p, v_pow2(half)), v_pow2(v_sub(n, half)));
 }
 
-/* erfc(z) for z >= 0 as exp(-z^2) * t * P(2t - 1), t = 1 / (1 + z/2). */
-VEC_FN vf v_erfc_pos(vf z) {
-    z = v_min(v_set1(12.0f), z);
-    vf zz = v_mul(z, z);
-    vf err = v_fma(z, z, v_sub(v_zero(), zz)); /* what the square lost */
-    vf e = v_exp(v_sub(v_zero(), zz));
-    e = v_fma(v_sub(v_zero(), e), err, e);
+/* erfc(|x| / sqrt 2) as exp(-x^2/2) * t * P(2t - 1), t = 1 / (1 + z/2), z = |x| / sqrt 2. The exponent comes from x
+ * itself, with what its rounding lost: an error there grows with x^2. */
+VEC_FN vf v_erfc_half(vf x) {
+    x = v_min(v_set1(17.0f), v_abs(x));
+    vf z = v_mul(x, v_set1(0.70710678f)), h = v_mul(x, v_set1(-0.5f));
+    vf zz = v_mul(h, x), err = v_fma(h, x, v_sub(v_zero(), zz));
+    vf e = v_exp(zz);
+    e = v_fma(e, err, e);
     vf t = v_div(v_set1(1.0f), v_fma(z, v_set1(0.5f), v_set1(1.0f)));
     vf u = v_fma(t, v_set1(2.0f), v_set1(-1.0f));
     vf p = v_set1(-2.309545089e-4f);
@@ -72,7 +73,7 @@ VEC_FN vf v_act(vf x, act a) {
         return v_gate(x, v_mul(u, v_set1(1.59576912f)));
     }
     case ACT_GELU: { /* x Phi(x), Phi from erfc on the side where it does not cancel */
-        vf half = v_mul(v_set1(0.5f), v_erfc_pos(v_mul(v_abs(x), v_set1(0.70710678f))));
+        vf half = v_mul(v_set1(0.5f), v_erfc_half(x));
         return v_mul(x, v_select_lt(x, v_zero(), half, v_sub(v_set1(1.0f), half)));
     }
     case ACT_RELU: return v_max(v_zero(), x);

@@ -1,0 +1,358 @@
+/* test_ops_attn.c - op_attn and op_kv_write: against double precision over random mixes of sequences, heads,
+ * lengths and windows; whole = chunked = alone = batched bit for bit, on every instruction set and thread
+ * count. */
+#include "tests/kernels/ops_util.h"
+
+/* A sequence's keys and values are kept as plain rows; pages hold copies, in shuffled order. */
+typedef struct world {
+    int n_seqs;
+    int64_t heads, kv_heads, hd, max_len, n_pages, max_pages;
+    int32_t len[20];  /* keys of each sequence */
+    int32_t rows[20]; /* how many of the last positions are queried */
+    float *q[20], *k[20], *v[20];
+    float *kc, *vc;
+    int32_t *pages; /* [n_seqs, max_pages] */
+} world;
+
+static world world_new(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_heads, int64_t hd,
+                       int64_t max_len) {
+    world w = {.n_seqs = n_seqs, .heads = heads, .kv_heads = kv_heads, .hd = hd, .max_len = max_len};
+    w.max_pages = (max_len + 15) / 16 + 1;
+    w.n_pages = 1 + n_seqs * w.max_pages;
+    w.pages = malloc(sizeof(int32_t) * (size_t)(n_seqs * w.max_pages));
+    assert_non_null(w.pages);
+    int32_t *order = malloc(sizeof(int32_t) * (size_t)w.n_pages);
+    assert_non_null(order);
+    for (int32_t i = 0; i < w.n_pages; i++) order[i] = i;
+    for (int64_t i = w.n_pages - 1; i > 1; i--) { /* page 0 stays reserved */
+        int64_t j = ref_int(seed, 1, i);
+        int32_t t = order[i];
+        order[i] = order[j];
+        order[j] = t;
+    }
+    for (int64_t i = 0; i < n_seqs * w.max_pages; i++) w.pages[i] = order[1 + i];
+    free(order);
+    int64_t cache = w.n_pages * kv_heads * KV_PAGE_TOK * hd;
+    w.kc = floats(cache);
+    w.vc = floats(cache);
+    for (int64_t i = 0; i < cache; i++) w.kc[i] = w.vc[i] = NAN; /* what nobody wrote nobody may read */
+    for (int s = 0; s < n_seqs; s++) {
+        w.len[s] = (int32_t)ref_int(seed, 1, max_len);
+        w.rows[s] = (int32_t)(ref_int(seed, 0, 2) ? ref_int(seed, 1, w.len[s]) : 1);
+        w.q[s] = random_floats(seed, w.len[s] * heads * hd, 1.5f);
+        w.k[s] = random_floats(seed, w.len[s] * kv_heads * hd, 1);
+        w.v[s] = random_floats(seed, w.len[s] * kv_heads * hd, 1);
+    }
+    return w;
+}
+static void world_free(world *w) {
+    for (int s = 0; s < w->n_seqs; s++) {
+        free(w->q[s]);
+        free(w->k[s]);
+        free(w->v[s]);
+    }
+    free(w->pages);
+    free(w->kc);
+    free(w->vc);
+}
+
+/* Puts positions [from, to) of sequence s into its pages. */
+static void world_write(rig *r, world *w, int s, int64_t from, int64_t to) {
+    int64_t n = to - from, width = w->kv_heads * w->hd;
+    int32_t *slots = malloc(sizeof(int32_t) * (size_t)(n + 1));
+    float *k = floats((n + 1) * width), *v = floats((n + 1) * width);
+    for (int64_t i = 0; i < n; i++)
+        slots[i] = (int32_t)(w->pages[s * w->max_pages + (from + i) / 16] * 16 + (from + i) % 16);
+    slots[n] = -1; /* one row to skip */
+    memcpy(k, w->k[s] + from * width, sizeof(float) * (size_t)(n * width));
+    memcpy(v, w->v[s] + from * width, sizeof(float) * (size_t)(n * width));
+    int64_t pd[] = {w->n_pages, w->kv_heads, KV_PAGE_TOK, w->hd};
+    op_kv_write(&r->c, tensor_of(w->kc, DT_F32, 4, pd), tensor_of(w->vc, DT_F32, 4, pd),
+                tensor_3d(k, DT_F32, n + 1, w->kv_heads, w->hd),
+                tensor_3d(v, DT_F32, n + 1, w->kv_heads, w->hd), tensor_1d(slots, DT_I32, n + 1));
+    rig_ok(r);
+    free(slots);
+    free(k);
+    free(v);
+}
+
+/* Attends rows [from[s], to[s]) (positions) of each listed sequence in one call; y[s] gets them at their
+ * position. */
+static void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *from, const int64_t *to,
+                       bool causal, int window, float *const *y) {
+    int64_t width = w->heads * w->hd, total = 0, ld = width + 3;
+    int32_t start[21] = {0}, len[20], *pages = malloc(sizeof(int32_t) * (size_t)(n * w->max_pages + 1));
+    for (int i = 0; i < n; i++) {
+        total += to[i] - from[i];
+        start[i + 1] = (int32_t)total;
+        len[i] = (int32_t)to[i];
+        memcpy(pages + i * w->max_pages, w->pages + seq[i] * w->max_pages,
+               sizeof(int32_t) * (size_t)w->max_pages);
+    }
+    float *q = floats(total * ld), *o = floats(total * ld);
+    for (int i = 0; i < n; i++)
+        for (int64_t p = from[i]; p < to[i]; p++)
+            memcpy(q + (start[i] + p - from[i]) * ld, w->q[seq[i]] + p * width,
+                   sizeof(float) * (size_t)width);
+    tensor qt = tensor_3d(q, DT_F32, total, w->heads, w->hd),
+           ot = tensor_3d(o, DT_F32, total, w->heads, w->hd);
+    qt.ld = ot.ld = ld;
+    int64_t pd[] = {w->n_pages, w->kv_heads, KV_PAGE_TOK, w->hd};
+    attn_args a = {.scale = 1 / sqrtf((float)w->hd),
+                   .causal = causal,
+                   .window = window,
+                   .n_seqs = n,
+                   .q_start = tensor_1d(start, DT_I32, n + 1),
+                   .kv_len = tensor_1d(len, DT_I32, n),
+                   .pages = tensor_2d(pages, DT_I32, n, w->max_pages)};
+    op_attn(&r->c, ot, qt, tensor_of(w->kc, DT_F32, 4, pd), tensor_of(w->vc, DT_F32, 4, pd), &a);
+    rig_ok(r);
+    for (int i = 0; i < n; i++)
+        for (int64_t p = from[i]; p < to[i]; p++)
+            memcpy(y[seq[i]] + p * width, o + (start[i] + p - from[i]) * ld, sizeof(float) * (size_t)width);
+    free(q);
+    free(o);
+    free(pages);
+}
+
+static void check_row(const world *w, int s, int64_t p, int64_t len, bool causal, int window,
+                      const float *y) {
+    double want[512];
+    int64_t g = w->heads / w->kv_heads, hi = causal ? p + 1 : len,
+            lo = window > 0 && p - window + 1 > 0 ? p - window + 1 : 0;
+    for (int64_t h = 0; h < w->heads; h++) {
+        ref_attn(want, w->q[s] + (p * w->heads + h) * w->hd, w->k[s] + h / g * w->hd, w->v[s] + h / g * w->hd,
+                 w->kv_heads * w->hd, lo, hi, w->hd, 1 / sqrt((double)w->hd));
+        for (int64_t d = 0; d < w->hd; d++) near("attn", y[h * w->hd + d], want[d], 4e-6);
+    }
+}
+
+static const int64_t head_sizes[] = {1, 4, 8, 15, 16, 24, 33, 64, 72, 80, 96, 128, 131};
+static const int64_t groupings[][2] = {{1, 1}, {2, 1}, {3, 3}, {4, 2}, {6, 2}, {7, 1}, {8, 8}, {32, 1}};
+
+static void test_paged(void **state) {
+    (void)state;
+    uint64_t seed = 11;
+    rig r;
+    RIG_EACH(r, 2) {
+        for (int t = 0; t < 14; t++) {
+            const int64_t *g = groupings[ref_int(&seed, 0, ARRAY_LEN(groupings) - 1)];
+            int64_t hd = head_sizes[t % (int)ARRAY_LEN(head_sizes)];
+            bool causal = ref_int(&seed, 0, 3) != 0;
+            int window = ref_int(&seed, 0, 1) ? (int)ref_int(&seed, 1, 150) : 0;
+            world w = world_new(&seed, (int)ref_int(&seed, 1, 5), g[0], g[1], hd, t % 4 ? 90 : 300);
+            int seq[20];
+            int64_t from[20], to[20];
+            float *y[20];
+            for (int s = 0; s < w.n_seqs; s++) {
+                seq[s] = s;
+                to[s] = w.len[s];
+                from[s] = w.len[s] - w.rows[s];
+                y[s] = floats(w.len[s] * g[0] * hd);
+                int64_t cut = w.len[s] / 2;
+                world_write(&r, &w, s, 0, cut);
+                world_write(&r, &w, s, cut, w.len[s]);
+            }
+            world_attn(&r, &w, seq, w.n_seqs, from, to, causal, window, y);
+            for (int s = 0; s < w.n_seqs; s++) {
+                for (int64_t p = from[s]; p < to[s]; p++)
+                    check_row(&w, s, p, w.len[s], causal, window, y[s] + p * g[0] * hd);
+                free(y[s]);
+            }
+            world_free(&w);
+        }
+        rig_fini(&r);
+    }
+}
+
+/* The same sequences: whole prompts, row by row as in decoding, and in random chunks mixed with each other.
+ */
+static void test_chunks(void **state) {
+    (void)state;
+    uint64_t seed = 12;
+    for (int t = 0; t < 8; t++) {
+        const int64_t *g = groupings[t];
+        int64_t hd = head_sizes[ref_int(&seed, 0, ARRAY_LEN(head_sizes) - 1)], width = g[0] * hd;
+        int window = t % 3 == 1 ? (int)ref_int(&seed, 1, 80) : 0;
+        world w = world_new(&seed, 3, g[0], g[1], hd, 140);
+        float *first[20] = {0}, *y[20];
+        for (int s = 0; s < w.n_seqs; s++) y[s] = floats(w.len[s] * width);
+        rig r;
+        for (int threads = 1; threads <= 3; threads++) RIG_EACH(r, threads) {
+                for (int mode = 0; mode < 3; mode++) {
+                    if (mode == 1 && threads == 2) continue;
+                    for (int64_t i = 0; i < w.n_pages * w.kv_heads * KV_PAGE_TOK * hd; i++)
+                        w.kc[i] = w.vc[i] = NAN;
+                    int64_t at[20] = {0};
+                    for (;;) {
+                        int seq[20], n = 0;
+                        int64_t from[20], to[20];
+                        for (int s = 0; s < w.n_seqs; s++) {
+                            if (at[s] >= w.len[s] || (mode == 2 && ref_int(&seed, 0, 3) == 0)) continue;
+                            int64_t step = mode == 0 ? w.len[s] : mode == 1 ? 1 : ref_int(&seed, 1, 70);
+                            seq[n] = s;
+                            from[n] = at[s];
+                            to[n] = at[s] + step < w.len[s] ? at[s] + step : w.len[s];
+                            world_write(&r, &w, s, from[n], to[n]);
+                            at[s] = to[n++];
+                        }
+                        bool done = true;
+                        for (int s = 0; s < w.n_seqs; s++) done = done && at[s] >= w.len[s];
+                        if (n) world_attn(&r, &w, seq, n, from, to, true, window, y);
+                        if (done) break;
+                    }
+                    for (int s = 0; s < w.n_seqs; s++) {
+                        if (!first[s]) {
+                            first[s] = floats(w.len[s] * width);
+                            memcpy(first[s], y[s], sizeof(float) * (size_t)(w.len[s] * width));
+                            for (int64_t p = 0; p < w.len[s]; p += 7)
+                                check_row(&w, s, p, w.len[s], true, window, y[s] + p * width);
+                        }
+                        same_bits(r.isa, first[s], y[s], w.len[s] * width);
+                    }
+                }
+                rig_fini(&r);
+            }
+        for (int s = 0; s < w.n_seqs; s++) {
+            free(first[s]);
+            free(y[s]);
+        }
+        world_free(&w);
+    }
+}
+
+/* Without pages: a tower's rows, several pictures in one call, as column views of one fused projection. */
+static void test_dense(void **state) {
+    (void)state;
+    uint64_t seed = 13;
+    const int64_t shapes[][4] = {/* heads, kv heads, hd, rows of a picture */
+                                 {2, 2, 64, 577},
+                                 {3, 3, 72, 130},
+                                 {2, 1, 80, 65},
+                                 {1, 1, 5, 1},
+                                 {4, 2, 16, 64}};
+    for (size_t t = 0; t < ARRAY_LEN(shapes); t++) {
+        int64_t h = shapes[t][0], kvh = shapes[t][1], hd = shapes[t][2], n = shapes[t][3],
+                pics = t == 0 ? 1 : 3;
+        int64_t width = (h + 2 * kvh) * hd, total = n * pics;
+        float *x = random_floats(&seed, total * width, 1), *first = NULL;
+        int32_t start[4], len[3];
+        for (int i = 0; i <= pics; i++) start[i] = (int32_t)(i * n);
+        for (int i = 0; i < pics; i++) len[i] = (int32_t)n;
+        for (int causal = 0; causal < 2; causal++, free(first), first = NULL) {
+            rig r;
+            for (int threads = 1; threads <= 3; threads++) RIG_EACH(r, threads) {
+                    if (strcmp(r.isa, "portable") == 0 && n == 577 && (causal || threads > 1)) {
+                        rig_fini(&r);
+                        continue;
+                    }
+                    float *y = floats(total * h * hd);
+                    tensor f = tensor_2d(x, DT_F32, total, width);
+                    attn_args a = {.scale = 0.17f,
+                                   .causal = causal,
+                                   .bulk = true,
+                                   .n_seqs = (int)pics,
+                                   .q_start = tensor_1d(start, DT_I32, pics + 1),
+                                   .kv_len = tensor_1d(len, DT_I32, pics)};
+                    op_attn(&r.c, tensor_3d(y, DT_F32, total, h, hd),
+                            tensor_heads(tensor_cols(f, 0, h * hd), h, hd),
+                            tensor_heads(tensor_cols(f, h * hd, kvh * hd), kvh, hd),
+                            tensor_heads(tensor_cols(f, (h + kvh) * hd, kvh * hd), kvh, hd), &a);
+                    rig_ok(&r);
+                    if (first) {
+                        same_bits(r.isa, first, y, total * h * hd);
+                        free(y);
+                    } else {
+                        first = y;
+                        double want[128];
+                        for (int64_t i = 0; i<total; i += n> 200 ? 37 : 1)
+                            for (int64_t j = 0; j < h; j++) {
+                                const float *base = x + i / n * n * width;
+                                ref_attn(want, x + i * width + j * hd, base + (h + j / (h / kvh)) * hd,
+                                         base + (h + kvh + j / (h / kvh)) * hd, width, 0,
+                                         causal ? i % n + 1 : n, hd, 0.17f);
+                                for (int64_t d = 0; d < hd; d++)
+                                    near("dense", y[(i * h + j) * hd + d], want[d], 6e-6);
+                            }
+                    }
+                    rig_fini(&r);
+                }
+        }
+        free(x);
+    }
+}
+
+/* Scores far apart, and large ones: the running maximum keeps exp in range. NaN stays in its row and head. */
+static void test_extremes(void **state) {
+    (void)state;
+    rig r;
+    RIG_EACH(r, 1) {
+        enum { N = 150, HD = 16 };
+        float *q = floats(N * HD), *k = floats(N * HD), *v = floats(N * HD), *y = floats(N * HD);
+        for (int i = 0; i < N * HD; i++) q[i] = 30, k[i] = (i / HD % 7 - 3) * 40.0f, v[i] = (float)(i / HD);
+        q[3 * HD] = NAN;
+        int32_t start[] = {0, N}, len[] = {N};
+        attn_args a = {.scale = 1,
+                       .causal = true,
+                       .n_seqs = 1,
+                       .q_start = tensor_1d(start, DT_I32, 2),
+                       .kv_len = tensor_1d(len, DT_I32, 1)};
+        op_attn(&r.c, tensor_3d(y, DT_F32, N, 1, HD), tensor_3d(q, DT_F32, N, 1, HD),
+                tensor_3d(k, DT_F32, N, 1, HD), tensor_3d(v, DT_F32, N, 1, HD), &a);
+        rig_ok(&r);
+        for (int i = 0; i < N; i++) {
+            double want[HD];
+            if (i == 3) {
+                assert_true(isnan(y[i * HD]));
+                continue;
+            }
+            ref_attn(want, q + i * HD, k, v, HD, 0, i + 1, HD, 1);
+            near("extremes", y[i * HD], want[0], 1e-4);
+        }
+        free(q);
+        free(k);
+        free(v);
+        free(y);
+        rig_fini(&r);
+    }
+}
+
+/* Lengths, pages and slots that lie are errors, not wild reads. */
+static void test_bad_data(void **state) {
+    (void)state;
+    rig r;
+    assert_true(rig_init(&r, NULL, 2));
+    float kc[2 * 1 * 16 * 4] = {0}, vc[2 * 1 * 16 * 4] = {0}, q[4 * 4] = {0}, y[4 * 4];
+    int64_t pd[] = {2, 1, 16, 4};
+    tensor kt = tensor_of(kc, DT_F32, 4, pd), vt = tensor_of(vc, DT_F32, 4, pd),
+           qt = tensor_3d(q, DT_F32, 4, 1, 4), yt = tensor_3d(y, DT_F32, 4, 1, 4);
+    static const struct {
+        int32_t start[2], len, page, slot;
+        const char *why;
+    } bad[] = {{{0, 4}, 3, 1, 0, "keys"},   {{0, 5}, 5, 1, 0, "rows"},  {{-1, 4}, 5, 1, 0, "rows"},
+               {{0, 4}, 17, 1, 0, "pages"}, {{0, 4}, 4, 2, 0, "pages"}, {{0, 4}, 4, -1, 0, "pages"},
+               {{0, 4}, 4, 1, 32, "slots"}, {{0, 4}, 4, 1, -2, "slots"}};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        int32_t start[] = {bad[i].start[0], bad[i].start[1]}, len = bad[i].len, page = bad[i].page,
+                slots[] = {1, 2, 3, bad[i].slot};
+        attn_args a = {.scale = 1,
+                       .causal = true,
+                       .n_seqs = 1,
+                       .q_start = tensor_1d(start, DT_I32, 2),
+                       .kv_len = tensor_1d(&len, DT_I32, 1),
+                       .pages = tensor_2d(&page, DT_I32, 1, 1)};
+        op_kv_write(&r.c, kt, vt, qt, qt, tensor_1d(slots, DT_I32, 4));
+        op_attn(&r.c, yt, qt, kt, vt, &a);
+        assert_int_equal(r.c.st.code, ST_INTERNAL);
+        assert_non_null(strstr(r.c.st.msg, bad[i].why));
+        memset(&r.c.st, 0, sizeof r.c.st);
+    }
+    rig_fini(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_paged), cmocka_unit_test(test_chunks),
+                                       cmocka_unit_test(test_dense), cmocka_unit_test(test_extremes),
+                                       cmocka_unit_test(test_bad_data)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

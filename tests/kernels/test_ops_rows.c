@@ -1,0 +1,425 @@
+/* test_ops_rows.c - norms, activations, embedding, gather, rotary positions, patches, transfers, errors:
+ * against double precision over awkward shapes, with equal bits on every instruction set and thread count. */
+#include "tests/kernels/ops_util.h"
+#include "kernels/cpu/simd.h"
+
+static const int64_t widths[] = {1, 2, 3, 8, 15, 16, 17, 31, 33, 64, 100, 513, 2048};
+static const dtype types[] = {DT_F32, DT_F16, DT_BF16};
+
+/* Units in the last place of an f32 near x. */
+static double ulp_at(double x) {
+    int e;
+    frexp(x, &e);
+    return ldexp(1, e - 24 < -149 ? -149 : e - 24);
+}
+
+static void test_exp(void **state) {
+    (void)state;
+    const simd *all[] = {
+        &simd_portable,
+#if defined(__x86_64__)
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &simd_avx2 : NULL,
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vl")
+            ? &simd_avx512
+            : NULL
+#endif
+    };
+    enum { N = 300001 };
+    float *x = floats(N), *y = floats(N), *z = floats(N);
+    uint64_t seed = 5;
+    for (int i = 0; i < N; i++) x[i] = i % 3 ? -110 + 205 * (float)i / N : ref_normal(&seed);
+    const float special[] = {0,      -0.0f,    INFINITY, -INFINITY, NAN,   88.72283f, 88.7229f,
+                             -87.4f, -103.97f, -103.9f,  -104,      1e30f, -1e30f};
+    memcpy(x, special, sizeof special);
+    double worst = 0;
+    for (size_t s = 0; s < ARRAY_LEN(all); s++) {
+        if (!all[s]) continue;
+        all[s]->exp(s ? z : y, x, N);
+        if (s) same_bits(all[s]->name, y, z, N);
+    }
+    for (int i = 0; i < N; i++) {
+        double want = exp((double)x[i]);
+        if (isnan(x[i]))
+            assert_true(isnan(y[i]));
+        else if (want > 3.4028235677973366e38)
+            assert_true(isinf(y[i]));
+        else {
+            double err = fabs(y[i] - want) / ulp_at(want);
+            worst = err > worst ? err : worst;
+        }
+    }
+    if (!(worst <= 2)) fail_msg("exp: %.3f ulp", worst);
+    free(x);
+    free(y);
+    free(z);
+}
+
+static void test_act(void **state) {
+    (void)state;
+    enum { ROWS = 40, D = 1003 };
+    uint64_t seed = 6;
+    for (int a = ACT_NONE; a <= ACT_RELU; a++) {
+        /* a sigmoid's argument that is itself rounded costs more far out on the small side */
+        const double rel = a == ACT_GELU_TANH || a == ACT_QUICK_GELU ? 4e-6 : 1.2e-6;
+        float *x = random_floats(&seed, ROWS * D, 3), *u = random_floats(&seed, ROWS * D, 1), *first = NULL;
+        for (int i = 0; i < D; i++) x[i] = -30 + 60 * (float)i / D; /* the tails too */
+        x[D] = NAN;
+        x[D + 1] = INFINITY;
+        x[D + 2] = 0;
+        rig r;
+        for (int threads = 1; threads <= 3; threads++) RIG_EACH(r, threads) {
+                float *y = floats(2 * ROWS * D), *g = y + ROWS * D;
+                memcpy(y, x, sizeof(float) * ROWS * D);
+                op_act(&r.c, tensor_2d(y, DT_F32, ROWS, D), (act)a);
+                op_glu(&r.c, tensor_2d(g, DT_F32, ROWS, D), tensor_2d(x, DT_F32, ROWS, D),
+                       tensor_2d(u, DT_F32, ROWS, D), (act)a);
+                rig_ok(&r);
+                if (first) {
+                    same_bits(r.isa, first, y, 2 * ROWS * D);
+                    free(y);
+                } else {
+                    for (int i = 0; i < ROWS * D; i++) {
+                        double want = ref_act(x[i], (act)a), tol = fabs(want) * rel + 1e-12;
+                        near("act", y[i], want, tol);
+                        near("glu", g[i], want * u[i], tol * (1 + fabs((double)u[i])));
+                    }
+                    first = y;
+                }
+                rig_fini(&r);
+            }
+        free(first);
+        free(x);
+        free(u);
+    }
+}
+
+static void test_norm(void **state) {
+    (void)state;
+    uint64_t seed = 7;
+    for (int t = 0; t < 60; t++) {
+        int64_t d = widths[t % (int)ARRAY_LEN(widths)], n = ref_int(&seed, 1, 20),
+                heads = t % 3 ? 1 : ref_int(&seed, 1, 4);
+        norm_kind kind = t % 2 ? NORM_RMS : NORM_LAYER;
+        bool with_bias = ref_int(&seed, 0, 1), in_place = ref_int(&seed, 0, 1);
+        int64_t ld = d * heads + ref_int(&seed, 0, 3);
+        float eps = 1e-5f, offset = (float)ref_int(&seed, 0, 1);
+        float *x = random_floats(&seed, n * ld, 2), *gain = random_floats(&seed, d, 1),
+              *bias = random_floats(&seed, d, 1);
+        for (int64_t i = 0; i < n * ld; i++) x[i] += 1;
+        float *first = NULL;
+        rig r;
+        for (int threads = 1; threads <= 2; threads++) RIG_EACH(r, threads) {
+                float *y = floats(n * ld);
+                memcpy(y, x, sizeof(float) * (size_t)(n * ld));
+                /* gain as bf16 when it is exact there: a vector may have any type */
+                weight *gw = new_weight(&r, tensor_1d(gain, DT_F32, d), WEIGHT_VECTOR),
+                       *bw = new_weight(&r, tensor_1d(bias, DT_F32, d), WEIGHT_VECTOR);
+                tensor xt, yt;
+                if (heads > 1) {
+                    xt = tensor_3d(in_place ? y : x, DT_F32, n, heads, d);
+                    yt = tensor_3d(y, DT_F32, n, heads, d);
+                } else {
+                    xt = tensor_2d(in_place ? y : x, DT_F32, n, d);
+                    yt = tensor_2d(y, DT_F32, n, d);
+                }
+                xt.ld = yt.ld = ld;
+                op_norm(&r.c, yt, xt, gw, with_bias ? bw : NULL, kind, eps, offset);
+                rig_ok(&r);
+                weight_free(gw);
+                weight_free(bw);
+                if (first) {
+                    same_bits(r.isa, first, y, n * ld);
+                    free(y);
+                } else {
+                    first = y;
+                    double *want = doubles(d);
+                    for (int64_t i = 0; i < n; i++)
+                        for (int64_t h = 0; h < heads; h++) {
+                            ref_norm(want, x + i * ld + h * d, d, gain, with_bias ? bias : NULL, kind, eps,
+                                     offset);
+                            /* a width of 1 or 2 cancels: the error then scales with x / deviation */
+                            double tol = d <= 3 && kind == NORM_LAYER ? 1e-3 : 4e-6;
+                            for (int64_t k = 0; k < d; k++)
+                                near("norm", y[i * ld + h * d + k], want[k], tol * (1 + fabs(want[k])));
+                        }
+                    free(want);
+                }
+                rig_fini(&r);
+            }
+        free(first);
+        free(x);
+        free(gain);
+        free(bias);
+    }
+}
+
+static void test_add_copy_gather(void **state) {
+    (void)state;
+    uint64_t seed = 8;
+    rig r;
+    RIG_EACH(r, 2) {
+        for (int t = 0; t < 30; t++) {
+            int64_t d = widths[t % (int)ARRAY_LEN(widths)], n = ref_int(&seed, 1, 60),
+                    ld = d + ref_int(&seed, 0, 4);
+            float *x = random_floats(&seed, n * ld, 1), *y = random_floats(&seed, n * ld, 1),
+                  *old = floats(n * ld);
+            memcpy(old, y, sizeof(float) * (size_t)(n * ld));
+            int32_t *idx = malloc(sizeof(int32_t) * (size_t)n);
+            for (int64_t i = 0; i < n; i++) idx[i] = (int32_t)ref_int(&seed, 0, n - 1);
+            tensor xt = tensor_2d(x, DT_F32, n, d), yt = tensor_2d(y, DT_F32, n, d);
+            xt.ld = yt.ld = ld;
+            op_add(&r.c, yt, xt);
+            for (int64_t i = 0; i < n * ld; i++) assert_true(y[i] == (i % ld < d ? old[i] + x[i] : old[i]));
+            op_copy(&r.c, yt, xt);
+            for (int64_t i = 0; i < n * ld; i++) assert_true(y[i] == (i % ld < d ? x[i] : old[i]));
+            op_gather(&r.c, yt, xt, tensor_1d(idx, DT_I32, n));
+            for (int64_t i = 0; i < n; i++)
+                assert_memory_equal(y + i * ld, x + idx[i] * ld, sizeof(float) * (size_t)d);
+            rig_ok(&r);
+            idx[n - 1] = (int32_t)n;
+            op_gather(&r.c, yt, xt, tensor_1d(idx, DT_I32, n));
+            assert_int_equal(r.c.st.code, ST_INTERNAL);
+            memset(&r.c.st, 0, sizeof r.c.st);
+            free(x);
+            free(y);
+            free(old);
+            free(idx);
+        }
+        rig_fini(&r);
+    }
+}
+
+static void test_embed(void **state) {
+    (void)state;
+    uint64_t seed = 9;
+    rig r;
+    RIG_EACH(r, 2) {
+        for (int t = 0; t < 39; t++) {
+            int64_t d = widths[t % (int)ARRAY_LEN(widths)], n = ref_int(&seed, 1, 40),
+                    rows = ref_int(&seed, 1, 50);
+            dtype dt = types[t % 3];
+            float *src = random_floats(&seed, rows * d, 1), *y = random_floats(&seed, n * d, 1),
+                  *old = floats(n * d);
+            uint8_t *bytes = malloc((size_t)(rows * d) * 4 + 2);
+            ref_store(dt, bytes + 2, src, rows * d);
+            memcpy(old, y, sizeof(float) * (size_t)(n * d));
+            int32_t *ids = malloc(sizeof(int32_t) * (size_t)n);
+            for (int64_t i = 0; i < n; i++) ids[i] = (int32_t)ref_int(&seed, -1, rows - 1);
+            weight *w = new_weight(&r, tensor_2d(bytes + 2, dt, rows, d), WEIGHT_TABLE | WEIGHT_LINEAR);
+            assert_int_equal(weight_dim(w, 0), rows);
+            assert_int_equal(weight_dim(w, 1), d);
+            tensor yt = tensor_2d(y, DT_F32, n, d), it = tensor_1d(ids, DT_I32, n);
+            op_embed(&r.c, yt, w, it, 2.5f);
+            rig_ok(&r);
+            for (int64_t i = 0; i < n * d; i++) {
+                int32_t id = ids[i / d];
+                float want = id < 0 ? old[i] : (float)ref_from(dt, bytes + 2, id * d + i % d) * 2.5f;
+                assert_true(y[i] == want);
+                if (id < 0) ids[i / d] = id;
+            }
+            for (int64_t i = 0; i < n; i++) ids[i] = ids[i] < 0 ? 0 : ids[i];
+            memcpy(y, old, sizeof(float) * (size_t)(n * d));
+            op_embed_add(&r.c, yt, w, it);
+            rig_ok(&r);
+            for (int64_t i = 0; i < n * d; i++)
+                assert_true(y[i] == old[i] + (float)ref_from(dt, bytes + 2, ids[i / d] * d + i % d));
+            ids[0] = (int32_t)rows;
+            op_embed(&r.c, yt, w, it, 1);
+            assert_int_equal(r.c.st.code, ST_INTERNAL);
+            assert_non_null(strstr(r.c.st.msg, "embed"));
+            memset(&r.c.st, 0, sizeof r.c.st);
+            weight_free(w);
+            free(src);
+            free(bytes);
+            free(y);
+            free(old);
+            free(ids);
+        }
+        rig_fini(&r);
+    }
+}
+
+static void test_rope(void **state) {
+    (void)state;
+    uint64_t seed = 10;
+    const int64_t halves[] = {1, 2, 7, 16, 32, 64};
+    for (int t = 0; t < 24; t++) {
+        int64_t half = halves[t % 6], hd = 2 * half + (t % 2 ? 6 : 0), n = ref_int(&seed, 1, 30),
+                heads = ref_int(&seed, 1, 5);
+        bool dynamic = t % 3 == 0 && half > 1;
+        float *inv = floats(half), *x = random_floats(&seed, n * heads * hd, 1), *first = NULL;
+        int32_t *pos = malloc(sizeof(int32_t) * (size_t)n), *len = malloc(sizeof(int32_t) * (size_t)n);
+        for (int64_t i = 0; i < half; i++) inv[i] = (float)pow(10000, -(double)i / (double)half);
+        for (int64_t i = 0; i < n; i++) {
+            pos[i] = (int32_t)ref_int(&seed, 0, 40000);
+            len[i] = (int32_t)ref_int(&seed, 1, 300);
+        }
+        rig r;
+        RIG_EACH(r, 2) {
+            weight *w = new_weight(&r, tensor_1d(inv, DT_F32, half), WEIGHT_VECTOR);
+            rope_args a = {.inv_freq = w,
+                           .factor = 1.25f,
+                           .theta = 10000,
+                           .dyn_factor = dynamic ? 2.0f : 0,
+                           .max_pos = 100};
+            float *cs = floats(n * half * 2), *y = floats(n * heads * hd);
+            memcpy(y, x, sizeof(float) * (size_t)(n * heads * hd));
+            tensor ct = tensor_3d(cs, DT_F32, n, half, 2), none = {0};
+            op_rope_table(&r.c, ct, tensor_1d(pos, DT_I32, n), dynamic ? tensor_1d(len, DT_I32, n) : none,
+                          &a);
+            op_rope(&r.c, tensor_3d(y, DT_F32, n, heads, hd), ct);
+            rig_ok(&r);
+            double want_cs[128], row[256];
+            for (int64_t i = 0; i < n; i++) {
+                for (int64_t p = 0; p < half; p++) {
+                    double f = inv[p];
+                    if (dynamic && len[i] > 100) {
+                        double base = 10000 * pow(2.0 * len[i] / 100 - 1,
+                                                  2.0 * (double)half / (2.0 * (double)half - 2));
+                        f = (float)pow(base, -(double)p / (double)half);
+                    }
+                    float angle = (float)pos[i] * (float)f; /* rounded as the reference library does */
+                    want_cs[2 * p] = cos(angle) * 1.25;
+                    want_cs[2 * p + 1] = sin(angle) * 1.25;
+                    /* a frequency that is off by an ulp moves the angle by that much of itself */
+                    double tol = 3e-7 + (dynamic ? fabs(angle) * 3e-7 : 0);
+                    near("cos", cs[(i * half + p) * 2], want_cs[2 * p], tol);
+                    near("sin", cs[(i * half + p) * 2 + 1], want_cs[2 * p + 1], tol);
+                    want_cs[2 * p] = cs[(i * half + p) * 2];
+                    want_cs[2 * p + 1] = cs[(i * half + p) * 2 + 1];
+                }
+                for (int64_t h = 0; h < heads; h++) {
+                    for (int64_t k = 0; k < hd; k++) row[k] = x[(i * heads + h) * hd + k];
+                    ref_rope(row, hd, want_cs, half);
+                    for (int64_t k = 0; k < hd; k++) near("rope", y[(i * heads + h) * hd + k], row[k], 1e-6);
+                }
+            }
+            if (!first) {
+                first = y;
+            } else {
+                same_bits(r.isa, first, y, n * heads * hd);
+                free(y);
+            }
+            weight_free(w);
+            free(cs);
+            rig_fini(&r);
+        }
+        free(first);
+        free(inv);
+        free(x);
+        free(pos);
+        free(len);
+    }
+}
+
+static void test_patchify(void **state) {
+    (void)state;
+    uint64_t seed = 11;
+    rig r;
+    assert_true(rig_init(&r, NULL, 2));
+    for (int t = 0; t < 12; t++) {
+        int64_t p = ref_int(&seed, 1, 16), h = ref_int(&seed, 1, 60), w = ref_int(&seed, 1, 60),
+                across = w / p;
+        int64_t n = (h / p) * across, d = 3 * p * p;
+        uint8_t *px = malloc((size_t)(h * w * 3));
+        for (int64_t i = 0; i < h * w * 3; i++) px[i] = (uint8_t)ref_next(&seed);
+        float *x = floats(n * d);
+        patchify_args a = {.patch = (int)p,
+                           .rescale = 1 / 255.0f,
+                           .mean = {0.48f, 0.45f, 0.4f},
+                           .std = {0.26f, 0.27f, 0.28f}};
+        op_patchify(&r.c, tensor_2d(x, DT_F32, n, d), tensor_3d(px, DT_U8, h, w, 3), &a);
+        rig_ok(&r);
+        for (int64_t i = 0; i < n * d; i++) {
+            int64_t patch = i / d, c = i % d / (p * p), py = i % (p * p) / p, qx = i % p;
+            int64_t y = patch / across * p + py, xx = patch % across * p + qx;
+            near("patchify", x[i], (px[(y * w + xx) * 3 + c] * (double)a.rescale - a.mean[c]) / a.std[c],
+                 1e-6);
+        }
+        free(px);
+        free(x);
+    }
+    rig_fini(&r);
+}
+
+static void test_context(void **state) {
+    (void)state;
+    rig r;
+    assert_true(rig_init(&r, NULL, 1));
+    assert_non_null(strstr(backend_describe(r.be), "cpu "));
+    size_t mark = arena_mark(&r.scratch);
+    tensor t = ctx_2d(&r.c, DT_F32, 3, 5);
+    float src[15], dst[15];
+    for (int i = 0; i < 15; i++) src[i] = (float)i;
+    ctx_upload(&r.c, t, src);
+    ctx_download(&r.c, dst, t);
+    assert_memory_equal(src, dst, sizeof src);
+    /* the same in dry mode: counted, not there */
+    arena dry = {0};
+    ctx d = {.be = r.be, .scratch = &dry, .dry = true};
+    tensor u = ctx_2d(&d, DT_F32, 3, 5);
+    assert_null(u.data);
+    assert_int_equal(dry.peak_bytes, arena_mark(&r.scratch) - mark);
+    op_add(&d, u, u);
+    assert_true(ctx_ok(&d));
+    op_add(&d, u, ctx_2d(&d, DT_F32, 3, 4));
+    assert_int_equal(d.st.code, ST_INTERNAL);
+    assert_string_equal(d.st.msg, "add: x: expected [3,5] f32 (-1: any), found [3,4] f32");
+    /* errors stick: the first is told, the rest does nothing */
+    op_add(&r.c, t, ctx_2d(&r.c, DT_F32, 3, 6));
+    op_add(&r.c, t, t);
+    ctx_download(&r.c, dst, t);
+    assert_memory_equal(src, dst, sizeof src);
+    assert_int_equal(r.c.st.code, ST_INTERNAL);
+    memset(&r.c.st, 0, sizeof r.c.st);
+    ctx_2d(&r.c, DT_F32, 1 << 20, 1 << 10);
+    assert_int_equal(r.c.st.code, ST_NO_MEMORY);
+    memset(&r.c.st, 0, sizeof r.c.st);
+    ctx_2d(&r.c, DT_F32, INT64_MAX / 2, 16);
+    assert_int_equal(r.c.st.code, ST_INTERNAL);
+    rig_fini(&r);
+
+    status st = {0};
+    assert_null(backend_new(&(backend_options){.device = "tpu"}, &st));
+    assert_int_equal(st.code, ST_UNSUPPORTED);
+    memset(&st, 0, sizeof st);
+    assert_null(backend_new(&(backend_options){.isa = "mmx"}, &st));
+    assert_int_equal(st.code, ST_UNSUPPORTED);
+}
+
+/* A weight's shapes: convolution kernels as matrices, odd vectors, wrong types. */
+static void test_weight(void **state) {
+    (void)state;
+    rig r;
+    assert_true(rig_init(&r, NULL, 1));
+    float data[24];
+    for (int i = 0; i < 24; i++) data[i] = (float)i;
+    weight *conv = new_weight(&r, tensor_of(data, DT_F32, 4, (int64_t[]){2, 3, 2, 2}), WEIGHT_LINEAR);
+    assert_int_equal(weight_dim(conv, 2), 2);
+    float x[12] = {1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}, y[2];
+    op_linear(&r.c, tensor_2d(y, DT_F32, 1, 2), tensor_2d(x, DT_F32, 1, 12), conv, NULL, ACT_NONE, 0);
+    rig_ok(&r);
+    assert_true(y[0] == 22 && y[1] == 12 + 46);
+    weight *vec = new_weight(&r, tensor_3d(data, DT_F32, 1, 2, 3), WEIGHT_VECTOR);
+    assert_int_equal(weight_dim(vec, 0), 6);
+    op_linear(&r.c, tensor_2d(y, DT_F32, 1, 2), tensor_2d(x, DT_F32, 1, 12), vec, NULL, ACT_NONE, 0);
+    assert_int_equal(r.c.st.code, ST_INTERNAL); /* not a matrix */
+    weight_free(conv);
+    weight_free(vec);
+    weight_free(NULL);
+    status st = {0};
+    tensor ints = tensor_2d(data, DT_I32, 2, 3);
+    assert_null(weight_new(r.be, &ints, WEIGHT_LINEAR, &st));
+    assert_int_equal(st.code, ST_UNSUPPORTED);
+    rig_fini(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_exp),     cmocka_unit_test(test_act),
+                                       cmocka_unit_test(test_norm),    cmocka_unit_test(test_embed),
+                                       cmocka_unit_test(test_rope),    cmocka_unit_test(test_add_copy_gather),
+                                       cmocka_unit_test(test_context), cmocka_unit_test(test_patchify),
+                                       cmocka_unit_test(test_weight)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
