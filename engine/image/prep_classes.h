@@ -1,6 +1,6 @@
 /* prep_classes.h - inside engine/image: what the reference library's image processors do when a key is left
  * out. Source: transformers 5.23, the Pillow classes' attributes; only classes that change nothing but these.
- * tests/golden/image/make_goldens.py compares the table with the library. */
+ * The goldens of tests/engine/image/test_prep.c have each class with keys left out. */
 #ifndef VLMD_ENGINE_IMAGE_PREP_CLASSES_H
 #define VLMD_ENGINE_IMAGE_PREP_CLASSES_H
 
