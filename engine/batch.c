@@ -1,0 +1,123 @@
+/* batch.c - see batch.h. The engine's thread. */
+#include "engine/batch.h"
+
+#include <string.h>
+
+/* Where the arrays begin within the block; the device rounds each to 64 bytes as the host does. */
+static size_t lay_out(const batch *b, size_t at[9]) {
+    size_t n[8] = {(size_t)b->max_rows,
+                   (size_t)b->max_rows,
+                   (size_t)b->max_rows,
+                   (size_t)b->max_rows,
+                   (size_t)b->max_seqs + 1,
+                   (size_t)b->max_seqs,
+                   (size_t)b->max_seqs * (size_t)b->max_pages,
+                   (size_t)b->max_seqs};
+    at[0] = 0;
+    for (int i = 0; i < 8; i++) at[i + 1] = at[i] + (n[i] + 15) / 16 * 16;
+    return at[8];
+}
+
+bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, status *st) {
+    *b = (batch){.max_rows = max_rows, .max_seqs = max_seqs, .max_pages = max_pages, .be = be};
+    size_t at[9], count = lay_out(b, at);
+    b->host = mem_calloc(count, sizeof(int32_t));
+    b->splices = mem_calloc((size_t)max_rows, sizeof *b->splices);
+    if (be) b->dev = backend_alloc(be, count * sizeof(int32_t), st);
+    if (!b->host || !b->splices || (be && !b->dev)) {
+        batch_fini(b);
+        return status_set(st, ST_NO_MEMORY, "no memory for a step of %d rows", max_rows);
+    }
+    int32_t **to[8] = {&b->ids,     &b->pos,    &b->rope_len, &b->slots,
+                       &b->q_start, &b->kv_len, &b->pages,    &b->out_rows};
+    for (int i = 0; i < 8; i++) *to[i] = b->host + at[i];
+    return true;
+}
+
+void batch_fini(batch *b) {
+    if (b->dev) backend_release(b->be, b->dev);
+    mem_free(b->host);
+    mem_free(b->splices);
+    *b = (batch){0};
+}
+
+void batch_clear(batch *b) {
+    b->n_rows = b->n_seqs = b->n_out = b->n_splices = 0;
+    b->q_start[0] = 0;
+}
+
+/* Rows [from, to) of the sequence that stand for a picture come from its encode instead of the embedding
+ * table. */
+static void splice(batch *b, const seq *s, int from, int to, int row0) {
+    const prompt *p = s->prompt;
+    for (int i = 0; i < p->n_rows; i++) {
+        const prompt_rows *r = &p->rows[i];
+        int lo = r->row > from ? r->row : from, hi = r->row + r->n < to ? r->row + r->n : to;
+        if (lo >= hi) continue;
+        for (int row = lo; row < hi; row++) b->ids[row0 + row - from] = -1;
+        CHECK(b->n_splices < b->max_rows && s->images[r->image].ready);
+        tensor rows = encode_rows(s->images[r->image].enc);
+        b->splices[b->n_splices++] =
+            (struct step_splice){row0 + lo - from, tensor_rows(rows, r->from + lo - r->row, hi - lo)};
+    }
+}
+
+bool batch_add(batch *b, const seq *s, int n) {
+    const int32_t *ids = s->prompt->ids.v;
+    int from = s->n_done, to = from + n, row0 = b->n_rows;
+    CHECK(n > 0 && to <= seq_len(s) && row0 + n <= b->max_rows && b->n_seqs < b->max_seqs);
+    CHECK(s->n_pages <= b->max_pages && kv_pages_of(to) <= s->n_pages);
+    for (int p = from; p < to; p++) {
+        int row = b->n_rows++;
+        b->ids[row] = ids[p];
+        b->pos[row] = p;
+        /* The reference runs the whole prompt at once and then one row at a time: so it is also where an
+         * answer's rows are computed again after a preemption. */
+        b->rope_len[row] = p + 1 > s->n_prompt ? p + 1 : s->n_prompt;
+        b->slots[row] = s->pages[p / KV_PAGE_TOK] * KV_PAGE_TOK + p % KV_PAGE_TOK;
+    }
+    splice(b, s, from, to, row0);
+    int32_t *table = b->pages + (size_t)b->n_seqs * (size_t)b->max_pages;
+    memcpy(table, s->pages, (size_t)s->n_pages * sizeof *table);
+    memset(table + s->n_pages, 0, (size_t)(b->max_pages - s->n_pages) * sizeof *table);
+    b->kv_len[b->n_seqs++] = to;
+    b->q_start[b->n_seqs] = b->n_rows;
+    if (to < seq_len(s)) return false;
+    b->out_rows[b->n_out++] = b->n_rows - 1;
+    return true;
+}
+
+static tensor array(const batch *b, bool data, const int32_t *host, int64_t n) {
+    return tensor_1d(data && b->dev ? b->dev + (host - b->host) : NULL, DT_I32, n);
+}
+
+static void describe(const batch *b, bool data, int rows, int seqs, int outs, step *s) {
+    *s = (step){.n_rows = rows, .n_seqs = seqs, .n_out = outs};
+    s->ids = array(b, data, b->ids, rows);
+    s->pos = array(b, data, b->pos, rows);
+    s->rope_len = array(b, data, b->rope_len, rows);
+    s->slots = array(b, data, b->slots, rows);
+    s->q_start = array(b, data, b->q_start, seqs + 1);
+    s->kv_len = array(b, data, b->kv_len, seqs);
+    s->pages = tensor_2d(array(b, data, b->pages, 0).data, DT_I32, seqs, b->max_pages);
+    s->out_rows = array(b, data, b->out_rows, outs);
+}
+
+void batch_upload(batch *b, ctx *c, step *out) {
+    describe(b, true, b->n_rows, b->n_seqs, b->n_out, out);
+    out->n_splices = b->n_splices;
+    out->splices = b->splices;
+    ctx_upload(c, out->ids, b->ids);
+    ctx_upload(c, out->pos, b->pos);
+    ctx_upload(c, out->rope_len, b->rope_len);
+    ctx_upload(c, out->slots, b->slots);
+    ctx_upload(c, out->q_start, b->q_start);
+    ctx_upload(c, out->kv_len, b->kv_len);
+    ctx_upload(c, out->pages, b->pages);
+    if (b->n_out) ctx_upload(c, out->out_rows, b->out_rows);
+}
+
+void batch_describe_largest(const batch *b, step *out) {
+    int seqs = b->max_seqs < b->max_rows ? b->max_seqs : b->max_rows;
+    describe(b, false, b->max_rows, seqs, seqs, out);
+}

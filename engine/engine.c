@@ -1,0 +1,267 @@
+/* engine.c - the glue behind engine.h: loads, plans memory, starts the threads, and passes jobs on.
+ *
+ * Threads: engine_new starts one engine thread (sched.c's turns) and the picture workers; the functions of
+ * engine.h run on their callers' threads. Owner: the engine owns everything that it loads. */
+#include "engine/engine.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/params.h"
+#include "engine/sched.h"
+
+struct engine {
+    backend *be;
+    model *model;
+    const model_spec *spec;
+    promptkit kit;
+    runner runner;
+    inbox inbox;
+    workers *workers;
+    sched *sched;
+    pthread_t thread;
+    bool has_kit, has_runner, has_inbox, has_thread;
+    int max_model_len, max_seqs, max_rows, n_pages;
+    size_t kv_bytes;
+    engine_info info;
+    char summary[256];
+};
+
+/* ---- the plan: lengths and pages ---- */
+
+/* Physical memory, or the container's limit where that is lower. */
+static size_t machine_memory(void) {
+    size_t bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    FILE *f = fopen("/sys/fs/cgroup/memory.max", "r");
+    unsigned long long limit;
+    if (f && fscanf(f, "%llu", &limit) == 1 && limit < bytes) bytes = (size_t)limit;
+    if (f) fclose(f);
+    return bytes;
+}
+
+static int positive(int set, int otherwise) {
+    return set > 0 ? set : otherwise;
+}
+
+/* Pages for half of the sequences at full length, in a quarter of memory, but never less than one full
+ * length: so that any request that the length allows can finish. A length that nobody asked for gives way to
+ * memory. */
+static bool plan_kv(engine *e, const engine_options *o, status *st) {
+    const size_t page = kv_page_bytes(&e->spec->text.stack);
+    int longest = e->spec->text.max_pos;
+    e->max_model_len = positive(o->max_model_len, longest);
+    if (e->max_model_len < 2 || e->max_model_len > longest)
+        return status_set(st, ST_INVALID, "max-model-len is %d; this model takes 2 to %d", e->max_model_len,
+                          longest);
+    e->max_seqs = positive(o->max_num_seqs, 16);
+    e->max_rows = positive(o->max_num_batched_tokens, 512);
+    if (e->max_seqs > 4096 || e->max_rows > 1 << 20)
+        return status_set(st, ST_INVALID,
+                          "max-num-seqs can be at most 4096 and max-num-batched-tokens at most %d", 1 << 20);
+    size_t most = o->kv_cache_bytes ? o->kv_cache_bytes : machine_memory() / 4;
+    size_t fit = most / page, full = (size_t)kv_pages_of(e->max_model_len);
+    if (fit > INT32_MAX / KV_PAGE_TOK) fit = INT32_MAX / KV_PAGE_TOK;
+    if (fit < full + 1 && o->max_model_len > 0 && o->kv_cache_bytes)
+        return status_set(
+            st, ST_INVALID, "a KV cache of %zu bytes holds %zu tokens; max-model-len %d needs %zu bytes",
+            o->kv_cache_bytes, (fit ? fit - 1 : 0) * KV_PAGE_TOK, e->max_model_len, (full + 1) * page);
+    if (fit < full + 1 && o->max_model_len <= 0) {
+        if (fit < 2)
+            return status_set(st, ST_INVALID, "a KV cache of %zu bytes is too small; two pages take %zu",
+                              most, 2 * page);
+        full = fit - 1;
+        e->max_model_len = (int)full * KV_PAGE_TOK;
+        log_warn("max-model-len is %d instead of the model's %d: so much fits into a KV cache of %.1f GiB",
+                 e->max_model_len, longest, (double)most / (1 << 30));
+    }
+    size_t want = full * (size_t)(e->max_seqs / 2 > 1 ? e->max_seqs / 2 : 1) + 1;
+    if (o->kv_cache_bytes || want > fit) want = fit;
+    if (want < full + 1) want = full + 1;
+    e->n_pages = (int)want;
+    e->kv_bytes = want * page;
+    return true;
+}
+
+/* ---- what it says about itself ---- */
+
+/* Tokens that a picture of 1024 x 768 becomes. */
+static int picture_tokens(const model_spec *spec, const image_limits *lim) {
+    image_run runs[64];
+    int w, h, n = 0;
+    if (spec->fuse == FUSE_NONE || !prep_plan(&spec->prep, 1024, 768, lim, &w, &h, NULL)) return 0;
+    int n_runs = spec->image_runs(spec, w, h, runs, (int)ARRAY_LEN(runs));
+    for (int i = 0; i < n_runs && i < (int)ARRAY_LEN(runs); i++) n += runs[i].n;
+    return n;
+}
+
+static void describe(engine *e) {
+    const model_spec *s = e->spec;
+    const stack_spec *d = &s->text.stack, *t = &s->tower.stack;
+    static const char *const joins[] = {"none", "linear", "MLP"};
+    char tower[96] = "";
+    if (t->n_layers)
+        snprintf(tower, sizeof tower, "tower %dx%d at %d px, join %s, ", t->n_layers, t->width,
+                 s->tower.image_size, joins[s->join.kind]);
+    snprintf(e->summary, sizeof e->summary,
+             "%sdecoder %dx%d, %d/%d heads, vocabulary %d, %s weights of %.1f MiB, %s", tower, d->n_layers,
+             d->width, d->heads, d->kv_heads, s->text.vocab, dtype_name(model_weight_dtype(e->model)),
+             (double)model_weight_bytes(e->model) / (1 << 20), backend_describe(e->be));
+    e->info = (engine_info){
+        .family = s->family,
+        .summary = e->summary,
+        .takes_images = s->fuse != FUSE_NONE,
+        .max_model_len = e->max_model_len,
+        .vocab_size = s->text.vocab,
+        .weight_bytes = model_weight_bytes(e->model),
+        .kv_bytes = e->kv_bytes,
+        .kv_bytes_per_token = kv_page_bytes(d) / KV_PAGE_TOK,
+        .activation_bytes = e->runner.scratch.cap_bytes,
+        .image_tokens = picture_tokens(s, &e->kit.limits),
+    };
+}
+
+/* ---- life ---- */
+
+static void *run(void *arg) {
+    engine *e = arg;
+    while (inbox_wait(&e->inbox))
+        while (sched_turn(e->sched)) continue;
+    return NULL;
+}
+
+static bool start_threads(engine *e, const engine_options *o, status *st) {
+    sched_options so = {.max_seqs = e->max_seqs, .max_rows = e->max_rows};
+    if (!(e->has_inbox = inbox_init(&e->inbox, st))) return false;
+    /* Signals are the server's: no thread of ours may take one. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    e->workers = workers_new(positive(o->image_workers, 2), &e->kit, &e->inbox, st);
+    e->sched = e->workers ? sched_new(&so, &e->runner, &e->inbox, e->workers, st) : NULL;
+    if (e->sched) {
+        e->has_thread = pthread_create(&e->thread, NULL, run, e) == 0;
+        if (!e->has_thread) status_set(st, ST_NO_MEMORY, "the system refused the engine's thread");
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return e->has_thread;
+}
+
+static bool start(engine *e, const engine_options *o, status *st) {
+    backend_options bo = {.device = o->device ? o->device : "cpu", .threads = o->threads, .isa = o->isa};
+    if (!(e->be = backend_new(&bo, st))) return false;
+    if (!(e->model = model_load(o->model_dir, e->be, st))) return false;
+    e->spec = model_get_spec(e->model);
+    if (!plan_kv(e, o, st)) return false;
+    image_limits lim = IMAGE_LIMITS_DEFAULT;
+    if (o->max_image_pixels > 0) lim.max_pixels = o->max_image_pixels;
+    if (!(e->has_kit = promptkit_load(&e->kit, o->model_dir, e->spec, e->max_model_len, &lim, st)))
+        return false;
+    runner_options ro = {e->max_rows, e->max_seqs, e->max_model_len, e->n_pages};
+    if (!(e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st))) return false;
+    describe(e);
+    return start_threads(e, o, st);
+}
+
+engine *engine_new(const engine_options *o, status *st) {
+    engine *e = mem_calloc(1, sizeof *e);
+    if (!e) {
+        status_set(st, ST_NO_MEMORY, "no memory for the engine");
+        return NULL;
+    }
+    if (start(e, o, st)) return e;
+    engine_free(e);
+    return NULL;
+}
+
+void engine_free(engine *e) {
+    if (!e) return;
+    if (e->workers) workers_stop(e->workers); /* its jobs lie in the inbox now */
+    if (e->has_thread) {
+        inbox_stop(&e->inbox);
+        pthread_join(e->thread, NULL);
+    }
+    sched_free(e->sched);
+    workers_free(e->workers);
+    if (e->has_inbox) inbox_fini(&e->inbox);
+    if (e->has_runner) runner_fini(&e->runner);
+    if (e->has_kit) promptkit_fini(&e->kit);
+    model_free(e->model);
+    backend_free(e->be);
+    mem_free(e);
+}
+
+const engine_info *engine_get_info(const engine *e) {
+    return &e->info;
+}
+
+/* ---- prompts and jobs ---- */
+
+prompt *engine_prompt_chat(engine *e, const engine_chat *c, status *st) {
+    return prompt_new_chat(&e->kit, c, st);
+}
+
+void engine_default_params(const engine *e, engine_params *out) {
+    params_default(e->spec, out);
+}
+
+bool engine_check_params(const engine *e, const engine_params *p, const prompt *pr, status *st) {
+    return params_check(p, e->spec, pr ? (int)pr->ids.n : -1, e->max_model_len, st);
+}
+
+uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
+                       status *st) {
+    if (!engine_check_params(e, params, p, st)) {
+        prompt_free(p);
+        return 0;
+    }
+    seq *s = seq_new(p, params, &e->kit, e->max_model_len, sink, user, st);
+    if (!s) return 0;
+    uint64_t job = inbox_enter(&e->inbox, s);
+    if (s->prompt->n_images)
+        workers_add(e->workers, s);
+    else
+        inbox_post(&e->inbox, s);
+    return job;
+}
+
+void engine_cancel(engine *e, uint64_t job) {
+    inbox_cancel(&e->inbox, job);
+}
+
+void engine_get_stats(engine *e, engine_stats *out) {
+    sched_get_stats(e->sched, out);
+    int waiting = inbox_live(&e->inbox) - out->running;
+    out->waiting = waiting > 0 ? waiting : 0; /* two snapshots: a job may have ended between them */
+    out->image_decode_seconds = workers_seconds(e->workers);
+}
+
+/* ---- tokens as a service ---- */
+
+bool engine_tokenize(engine *e, const char *text, size_t n, bool add_special, int32_t **ids, size_t *n_ids,
+                     status *st) {
+    tok_ids out = {0};
+    if (!tok_encode(e->kit.tok, text, n, NULL, 0, add_special, &out, st)) {
+        tok_ids_fini(&out);
+        return false;
+    }
+    *ids = out.v;
+    *n_ids = out.n;
+    return true;
+}
+
+bool engine_detokenize(engine *e, const int32_t *ids, size_t n, buf *out, status *st) {
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (size_t)ids[i] >= tok_size(e->kit.tok)) {
+            status_set(st, ST_INVALID, "token ids lie from 0 to %zu; found %d", tok_size(e->kit.tok) - 1,
+                       (int)ids[i]);
+            return status_param(st, "tokens");
+        }
+    return tok_decode(e->kit.tok, ids, n, false, out, st);
+}
+
+bool engine_token_string(engine *e, int32_t id, buf *out) {
+    const char *s = tok_id_string(e->kit.tok, id);
+    return s && buf_puts(out, s);
+}

@@ -1,0 +1,325 @@
+/* sched.c - see sched.h. The engine's thread; stats have a lock of their own. */
+#include "engine/sched.h"
+
+#include <string.h>
+
+/* A turn's time for pictures: with nobody streaming, short enough to notice what arrives; else as long as a
+ * step took, so that a stream runs at half speed at worst. At least one layer. */
+static const double ENCODE_IDLE_S = 0.05, ENCODE_MIN_S = 0.002;
+
+struct sched {
+    sched_options o;
+    runner *r;
+    inbox *in;
+    workers *w;
+    seq_list waiting; /* all younger than those that run */
+    seq **running;    /* [max_seqs], oldest first */
+    int *rows;        /* [max_seqs] of this step */
+    int n_running;
+    double step_s; /* the last step's time */
+    engine_stats stats;
+    pthread_mutex_t mu; /* of published */
+    engine_stats published;
+};
+
+sched *sched_new(const sched_options *o, runner *r, inbox *in, workers *w, status *st) {
+    CHECK(o->max_seqs >= 1 && o->max_rows >= 1);
+    sched *sc = mem_calloc(1, sizeof *sc);
+    if (sc && pthread_mutex_init(&sc->mu, NULL) != 0) {
+        mem_free(sc);
+        sc = NULL;
+    }
+    if (sc) {
+        sc->running = mem_calloc((size_t)o->max_seqs, sizeof(seq *));
+        sc->rows = mem_calloc((size_t)o->max_seqs, sizeof *sc->rows);
+    }
+    if (!sc || !sc->running || !sc->rows) {
+        sched_free(sc);
+        status_set(st, ST_NO_MEMORY, "no memory for a schedule of %d sequences", o->max_seqs);
+        return NULL;
+    }
+    sc->o = *o;
+    if (sc->o.max_chunk < 1) sc->o.max_chunk = o->max_rows;
+    sc->r = r;
+    sc->in = in;
+    sc->w = w;
+    return sc;
+}
+
+void sched_free(sched *sc) {
+    if (!sc) return;
+    CHECK(sc->n_running == 0 && !sc->waiting.head);
+    pthread_mutex_destroy(&sc->mu);
+    mem_free(sc->running);
+    mem_free(sc->rows);
+    mem_free(sc);
+}
+
+/* ---- the end of a job ---- */
+
+/* s stands in no list any more. */
+static void end(sched *sc, seq *s, engine_finish finish) {
+    engine_stats *t = &sc->stats;
+    if (s->st.code == ST_CANCELLED)
+        t->finished_abort++;
+    else if (s->st.code != ST_OK)
+        t->finished_error++;
+    else if (finish == FINISH_STOP)
+        t->finished_stop++;
+    else
+        t->finished_length++;
+    seq_drop_pages(s, &sc->r->kv);
+    inbox_leave(sc->in, s);
+    seq_send_final(s, finish);
+    seq_free(s);
+}
+
+static void end_cancelled(sched *sc, seq *s) {
+    s->st = (status){0};
+    status_set(&s->st, ST_CANCELLED, "the request was cancelled");
+    end(sc, s, FINISH_STOP);
+}
+
+/* Running jobs that have failed leave; the others close up. */
+static void remove_failed(sched *sc) {
+    int n = 0;
+    for (int i = 0; i < sc->n_running; i++) {
+        seq *s = sc->running[i];
+        if (s->st.code == ST_OK)
+            sc->running[n++] = s;
+        else
+            end(sc, s, FINISH_STOP);
+    }
+    sc->n_running = n;
+}
+
+/* ---- arrivals and cancels ---- */
+
+static void sweep_cancelled(sched *sc) {
+    seq_list gone = {0};
+    if (sc->w) workers_take_cancelled(sc->w, &gone);
+    seq_list_take_cancelled(&sc->waiting, &gone);
+    int n = 0;
+    for (int i = 0; i < sc->n_running; i++) {
+        seq *s = sc->running[i];
+        if (atomic_load(&s->cancelled))
+            seq_list_push(&gone, s);
+        else
+            sc->running[n++] = s;
+    }
+    sc->n_running = n;
+    for (seq *s; (s = seq_list_pop(&gone));) end_cancelled(sc, s);
+}
+
+/* Everything but the very last token needs room in the cache. */
+static bool fits_alone(const sched *sc, seq *s) {
+    int need = kv_pages_of(s->max_len - 1), have = sc->r->kv.n_pages - 1;
+    if (need <= have) return true;
+    return status_set(&s->st, ST_TOO_LARGE, "prompt and answer of %d tokens need %d KV pages; there are %d",
+                      s->max_len, need, have);
+}
+
+static void drain(sched *sc) {
+    bool cancels;
+    seq_list arrived = inbox_take(sc->in, &cancels);
+    if (cancels) sweep_cancelled(sc);
+    for (seq *s; (s = seq_list_pop(&arrived));) {
+        if (atomic_load(&s->cancelled)) {
+            end_cancelled(sc, s);
+        } else if (s->st.code != ST_OK || !fits_alone(sc, s)) {
+            end(sc, s, FINISH_STOP);
+        } else {
+            seq_send_input_done(s);
+            seq_list_push(&sc->waiting, s);
+        }
+    }
+}
+
+/* ---- who runs ---- */
+
+/* The first of the queue joins while its whole prompt has pages and every running sequence could still take
+ * one more: what joins should not have to leave at once. */
+static void admit(sched *sc) {
+    kv_cache *kv = &sc->r->kv;
+    while (sc->waiting.head && sc->n_running < sc->o.max_seqs) {
+        seq *s = sc->waiting.head;
+        if (kv_pages_of(seq_len(s)) + sc->n_running > kv->n_free) break;
+        seq_list_pop(&sc->waiting);
+        CHECK(seq_grow(s, kv, seq_len(s)));
+        sc->running[sc->n_running++] = s;
+    }
+}
+
+/* The youngest goes back to the head of the queue; what it knows of its answer stays. */
+static void preempt_youngest(sched *sc) {
+    seq *s = sc->running[--sc->n_running];
+    seq_drop_pages(s, &sc->r->kv);
+    seq_list_push_front(&sc->waiting, s);
+    sc->stats.preemptions++;
+}
+
+/* ---- pictures ---- */
+
+static bool anybody_decodes(const sched *sc) {
+    for (int i = 0; i < sc->n_running; i++)
+        if (seq_decodes(sc->running[i])) return true;
+    return false;
+}
+
+/* One layer of picture i of s. Whatever goes wrong is this job's alone. */
+static void encode_layer(sched *sc, seq *s, int i) {
+    seq_image *im = &s->images[i];
+    prompt_image *source = &s->prompt->images[i];
+    if (!im->enc) {
+        im->enc = encode_new(sc->r->model, sc->r->be, &source->pixels, &s->st);
+        image_fini(&source->pixels); /* the encode has its copy */
+        if (!im->enc) return;
+    }
+    if (!runner_encode(sc->r, im->enc, &s->st)) return;
+    int64_t rows = encode_rows(im->enc).d[0];
+    if (rows != source->n_rows) {
+        status_set(&s->st, ST_INTERNAL, "picture %d became %d rows instead of %d", i, (int)rows,
+                   source->n_rows);
+        return;
+    }
+    encode_shrink(im->enc);
+    im->ready = true;
+    sc->stats.images++;
+}
+
+/* Pictures of those who run, the oldest's first, layer by layer until the turn's time for it is spent. */
+static void encode_some(sched *sc) {
+    double now = time_now_s(), begin = now, budget = ENCODE_IDLE_S;
+    if (anybody_decodes(sc)) budget = sc->step_s > ENCODE_MIN_S ? sc->step_s : ENCODE_MIN_S;
+    for (int i = 0; i < sc->n_running && now - begin < budget;) {
+        seq *s = sc->running[i];
+        int next = s->st.code == ST_OK ? seq_next_image(s) : -1;
+        if (next < 0) {
+            i++;
+            continue;
+        }
+        encode_layer(sc, s, next);
+        now = time_now_s();
+    }
+    sc->stats.image_encode_seconds += now - begin;
+    remove_failed(sc);
+}
+
+/* ---- one step ---- */
+
+/* After a failed step its sequences run one at a time until each has shown that it was not the cause. */
+static seq *first_suspect(const sched *sc) {
+    for (int i = 0; i < sc->n_running; i++)
+        if (sc->running[i]->suspect) return sc->running[i];
+    return NULL;
+}
+
+/* Rows of each for this step: one for everybody who decodes, then prefill with what is left, the oldest
+ * first. */
+static void share_rows(sched *sc) {
+    int left = sc->o.max_rows;
+    const seq *only = first_suspect(sc);
+    for (int prefill = 0; prefill < 2; prefill++) {
+        for (int i = 0; i < sc->n_running; i++) {
+            const seq *s = sc->running[i];
+            if (seq_decodes(s) == prefill) continue;
+            int n = seq_rows_ready(s);
+            if (n > sc->o.max_chunk) n = sc->o.max_chunk;
+            if (n > left) n = left;
+            if (only && s != only) n = 0;
+            sc->rows[i] = n;
+            left -= n;
+        }
+    }
+}
+
+/* Pages for those rows, the oldest first; who finds none takes the youngest's, be it its own. */
+static void share_pages(sched *sc) {
+    for (int i = 0; i < sc->n_running; i++)
+        while (i < sc->n_running &&
+               !seq_grow(sc->running[i], &sc->r->kv, sc->running[i]->n_done + sc->rows[i]))
+            preempt_youngest(sc);
+}
+
+/* Fills the runner's batch; returns how many rows. */
+static int pack(sched *sc) {
+    runner *r = sc->r;
+    batch_clear(&r->batch);
+    for (int i = 0; i < sc->n_running; i++) {
+        seq *s = sc->running[i];
+        if (sc->rows[i] == 0 || !batch_add(&r->batch, s, sc->rows[i])) continue;
+        sampler_row(&s->sampler, (uint32_t)seq_answer_len(s), &r->rows[r->batch.n_out - 1]);
+    }
+    return r->batch.n_rows;
+}
+
+static void step_failed(sched *sc, const status *why) {
+    bool alone = sc->r->batch.n_seqs == 1;
+    log_error("a step of %d rows of %d sequences failed: %s", sc->r->batch.n_rows, sc->r->batch.n_seqs,
+              why->msg);
+    for (int i = 0; i < sc->n_running; i++) {
+        seq *s = sc->running[i];
+        if (sc->rows[i] == 0) continue;
+        if (alone) status_set(&s->st, why->code == ST_NO_MEMORY ? ST_NO_MEMORY : ST_INTERNAL, "%s", why->msg);
+        s->suspect = !alone;
+    }
+    remove_failed(sc);
+}
+
+/* The step ran: rows are in the cache, and who had its last row in it has a new token. */
+static void collect(sched *sc) {
+    int out = 0, n = 0;
+    for (int i = 0; i < sc->n_running; i++) {
+        seq *s = sc->running[i];
+        engine_finish finish = FINISH_STOP;
+        bool over = false;
+        s->n_done += sc->rows[i];
+        if (sc->rows[i] > 0) s->suspect = false;
+        if (sc->rows[i] > 0 && s->n_done == seq_len(s)) {
+            if (seq_answer_len(s) == 0) sc->stats.prompt_tokens += (uint64_t)s->n_prompt;
+            sc->stats.generation_tokens++;
+            over = seq_accept(s, &sc->r->results[out++], &finish);
+        }
+        if (over)
+            end(sc, s, finish);
+        else
+            sc->running[n++] = s;
+    }
+    sc->n_running = n;
+}
+
+static void publish(sched *sc) {
+    const kv_cache *kv = &sc->r->kv;
+    sc->stats.running = sc->n_running;
+    sc->stats.kv_usage = 1.0 - (double)kv->n_free / (kv->n_pages - 1);
+    pthread_mutex_lock(&sc->mu);
+    sc->published = sc->stats;
+    pthread_mutex_unlock(&sc->mu);
+}
+
+bool sched_turn(sched *sc) {
+    drain(sc);
+    admit(sc);
+    encode_some(sc);
+    share_rows(sc);
+    share_pages(sc);
+    if (pack(sc) > 0) {
+        status st = {0};
+        double begin = time_now_s();
+        bool ok = runner_step(sc->r, &st);
+        sc->step_s = time_now_s() - begin;
+        sc->stats.steps++;
+        if (ok)
+            collect(sc);
+        else
+            step_failed(sc, &st);
+    }
+    publish(sc);
+    return sc->n_running > 0 || sc->waiting.head;
+}
+
+void sched_get_stats(sched *sc, engine_stats *out) {
+    pthread_mutex_lock(&sc->mu);
+    *out = sc->published;
+    pthread_mutex_unlock(&sc->mu);
+}

@@ -1,0 +1,34 @@
+/* sched.h - continuous batching: who runs in the next turn, with how many rows, on which pages.
+ *
+ * Jobs run in the order they came. A turn takes what arrived, admits who has room, encodes pictures for a
+ * while, gives one row to every sequence that decodes and what is left of the rows to prefill, runs the step,
+ * and sends what it chose. When pages run out the youngest gives its pages back and is computed again later,
+ * bit for bit the same; the oldest always progresses.
+ *
+ * Threads: the engine's; sched_get_stats: any. Owner: the engine; jobs taken from the inbox belong to it
+ * until their final event. Tested by tests/engine/sched/test_sched.c. */
+#ifndef VLMD_ENGINE_SCHED_H
+#define VLMD_ENGINE_SCHED_H
+
+#include "engine/inbox.h"
+#include "engine/runner.h"
+#include "engine/workers.h"
+
+typedef struct sched sched;
+
+typedef struct sched_options {
+    int max_seqs, max_rows; /* of a step; those of the runner */
+    int max_chunk;          /* prefill rows of one sequence in a step; 0: max_rows */
+} sched_options;
+
+/* Does not own runner, inbox and workers (NULL: jobs are posted by somebody else). */
+sched *sched_new(const sched_options *o, runner *r, inbox *in, workers *w, status *st);
+void sched_free(sched *s); /* no job may be left */
+
+/* One turn, without sleeping. False: nothing is left to do until something arrives. */
+bool sched_turn(sched *s);
+
+/* Of the turns that are over; running and the counters of events, kv_usage, pictures, steps. */
+void sched_get_stats(sched *s, engine_stats *out);
+
+#endif

@@ -1,0 +1,187 @@
+/* seq.c - see seq.h. */
+#include "engine/seq.h"
+
+#include <string.h>
+#include <sys/random.h>
+
+/* ---- lists ---- */
+
+void seq_list_push(seq_list *l, seq *s) {
+    s->next = NULL;
+    *(l->tail ? &l->tail->next : &l->head) = s;
+    l->tail = s;
+}
+
+void seq_list_push_front(seq_list *l, seq *s) {
+    s->next = l->head;
+    l->head = s;
+    if (!l->tail) l->tail = s;
+}
+
+seq *seq_list_pop(seq_list *l) {
+    seq *s = l->head;
+    if (!s) return NULL;
+    l->head = s->next;
+    if (!l->head) l->tail = NULL;
+    s->next = NULL;
+    return s;
+}
+
+void seq_list_take_cancelled(seq_list *l, seq_list *to) {
+    seq_list keep = {0};
+    for (seq *s; (s = seq_list_pop(l));) seq_list_push(atomic_load(&s->cancelled) ? to : &keep, s);
+    *l = keep;
+}
+
+/* ---- life ---- */
+
+/* An id outside the embedding table would fail the whole step, its neighbours included. Picture rows are
+ * never looked up. */
+static bool check_ids(const prompt *p, int vocab, status *st) {
+    int next = 0;
+    for (size_t i = 0; i < p->ids.n; i++) {
+        while (next < p->n_rows && (size_t)(p->rows[next].row + p->rows[next].n) <= i) next++;
+        if (next < p->n_rows && (size_t)p->rows[next].row <= i) continue;
+        if (p->ids.v[i] < 0 || p->ids.v[i] >= vocab)
+            return status_set(st, ST_INVALID, "token %d of the prompt is id %d; the model knows ids below %d",
+                              (int)i, (int)p->ids.v[i], vocab);
+    }
+    return true;
+}
+
+/* A request that brings no seed still keeps one of its own through preemptions. */
+static uint64_t fresh_seed(void) {
+    uint64_t seed;
+    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) == sizeof seed) return seed;
+    return (uint64_t)(time_now_s() * 1e9) * 0x9E3779B97F4A7C15u;
+}
+
+static int answer_limit(const engine_params *params, const model_spec *spec) {
+    if (params->max_tokens >= 0) return params->max_tokens;
+    return spec->max_new_tokens > 0 ? spec->max_new_tokens : INT32_MAX;
+}
+
+static bool init(seq *s, const engine_params *params, const promptkit *kit, int max_model_len, status *st) {
+    const prompt *p = s->prompt;
+    s->n_prompt = (int)p->ids.n;
+    if (s->n_prompt < 1 || s->n_prompt >= max_model_len)
+        return status_set(st, ST_INVALID, "the prompt has %d tokens; the model takes 1 to %d", s->n_prompt,
+                          max_model_len - 1);
+    int limit = answer_limit(params, kit->spec), room = max_model_len - s->n_prompt;
+    s->max_len = s->n_prompt + (limit < room ? limit : room);
+    s->min_tokens = params->min_tokens;
+    s->pages = mem_calloc((size_t)kv_pages_of(s->max_len), sizeof *s->pages);
+    s->images = mem_calloc((size_t)p->n_images, sizeof *s->images);
+    if (!s->pages || !s->images) return status_set(st, ST_NO_MEMORY, "no memory for a request");
+    return check_ids(p, kit->spec->text.vocab, st) &&
+           sampler_init(&s->sampler, params, kit->spec, p->ids.v, p->ids.n, fresh_seed(), st) &&
+           textout_init(&s->textout, kit->tok, params, st);
+}
+
+seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int max_model_len,
+             engine_sink sink, void *user, status *st) {
+    seq *s = mem_calloc(1, sizeof *s);
+    if (!s) {
+        prompt_free(p);
+        status_set(st, ST_NO_MEMORY, "no memory for a request");
+        return NULL;
+    }
+    s->prompt = p;
+    s->sink = sink;
+    s->user = user;
+    atomic_init(&s->cancelled, false);
+    if (init(s, params, kit, max_model_len, st)) return s;
+    seq_free(s);
+    return NULL;
+}
+
+void seq_free(seq *s) {
+    if (!s) return;
+    CHECK(s->n_pages == 0);
+    for (int i = 0; s->images && i < s->prompt->n_images; i++)
+        if (s->images[i].enc) encode_free(s->images[i].enc);
+    sampler_fini(&s->sampler);
+    textout_fini(&s->textout);
+    prompt_free(s->prompt);
+    mem_free(s->pages);
+    mem_free(s->images);
+    mem_free(s);
+}
+
+/* ---- where it stands ---- */
+
+int seq_next_image(const seq *s) {
+    for (int i = 0; i < s->prompt->n_images; i++)
+        if (!s->images[i].ready) return i;
+    return -1;
+}
+
+int seq_rows_ready(const seq *s) {
+    const prompt *p = s->prompt;
+    int end = seq_len(s);
+    if (seq_next_image(s) < 0) return end - s->n_done;
+    for (int i = 0; i < p->n_rows; i++)
+        if (!s->images[p->rows[i].image].ready && p->rows[i].row < end) end = p->rows[i].row;
+    return end - s->n_done;
+}
+
+/* ---- pages ---- */
+
+bool seq_grow(seq *s, kv_cache *kv, int n_tok) {
+    int need = kv_pages_of(n_tok);
+    CHECK(need <= kv_pages_of(s->max_len));
+    if (need - s->n_pages > kv->n_free) return false;
+    while (s->n_pages < need) s->pages[s->n_pages++] = kv_take(kv);
+    return true;
+}
+
+void seq_drop_pages(seq *s, kv_cache *kv) {
+    while (s->n_pages > 0) kv_give_back(kv, s->pages[--s->n_pages]);
+    s->n_done = 0;
+}
+
+/* ---- events ---- */
+
+void seq_send_input_done(seq *s) {
+    if (s->input_done) return;
+    s->input_done = true;
+    s->sink(s->user, &(engine_event){.kind = ENGINE_INPUT_DONE});
+}
+
+static void send_piece(seq *s, const textout_piece *piece) {
+    if (piece->n_text == 0 && piece->n_tokens == 0) return;
+    s->sink(s->user, &(engine_event){.kind = ENGINE_TOKENS,
+                                     .text = piece->text,
+                                     .n_text = piece->n_text,
+                                     .tokens = piece->tokens,
+                                     .n_tokens = piece->n_tokens});
+}
+
+bool seq_accept(seq *s, const sample_result *r, engine_finish *finish) {
+    textout_piece piece;
+    if (!tok_ids_push(&s->prompt->ids, r->id) || !sampler_accept(&s->sampler, r->id)) goto no_memory;
+    bool stop = seq_answer_len(s) >= s->min_tokens && sampler_is_stop(&s->sampler, r->id);
+    if (!textout_push(&s->textout, r, stop, &piece)) goto no_memory;
+    send_piece(s, &piece);
+    *finish = stop || piece.stopped ? FINISH_STOP : FINISH_LENGTH;
+    if (piece.stopped) return true;
+    if (!stop && seq_len(s) < s->max_len) return false;
+    if (!textout_end(&s->textout, &piece)) goto no_memory;
+    if (piece.stopped) *finish = FINISH_STOP;
+    send_piece(s, &piece);
+    return true;
+no_memory:
+    status_set(&s->st, ST_NO_MEMORY, "no memory to keep an answer of %d tokens", seq_answer_len(s));
+    return true;
+}
+
+void seq_send_final(seq *s, engine_finish finish) {
+    if (s->st.code != ST_OK) {
+        s->sink(s->user, &(engine_event){.kind = ENGINE_ERROR, .error = &s->st});
+        return;
+    }
+    s->sink(s->user, &(engine_event){.kind = ENGINE_DONE,
+                                     .finish = finish,
+                                     .prompt_tokens = s->n_prompt,
+                                     .completion_tokens = seq_answer_len(s)});
+}

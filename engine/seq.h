@@ -1,0 +1,85 @@
+/* seq.h - one job on its way: prompt, pictures, pages, and what turns its ids into events.
+ *
+ * Threads: made where it is submitted, then handed on: picture worker, inbox, engine's thread; one owner at a
+ * time. Only `cancelled` and the links of the live list are touched by others (the latter under the inbox's
+ * lock). Tested by tests/engine/sched. */
+#ifndef VLMD_ENGINE_SEQ_H
+#define VLMD_ENGINE_SEQ_H
+
+#include <stdatomic.h>
+
+#include "engine/kv.h"
+#include "engine/prompt.h"
+#include "engine/sampler.h"
+#include "engine/textout.h"
+
+typedef struct seq_image {
+    encode *enc; /* NULL: not begun */
+    bool ready;  /* its rows are there */
+} seq_image;
+
+typedef struct seq {
+    uint64_t job;
+    engine_sink sink;
+    void *user;
+    prompt *prompt;        /* its ids grow: the answer's follow the prompt's */
+    int n_prompt, max_len; /* tokens; max_len: prompt and answer together at most */
+    int min_tokens;
+    sampler sampler;
+    textout textout;
+    bool input_done; /* ENGINE_INPUT_DONE was sent */
+    status st;       /* why it cannot go on, when it cannot */
+    atomic_bool cancelled;
+    struct seq *next;                  /* of the list that it stands in */
+    struct seq *live_prev, *live_next; /* the inbox's */
+
+    /* the engine's thread from here */
+    int n_done;     /* tokens whose keys and values are in the cache */
+    int32_t *pages; /* [kv_pages_of(max_len)], n_pages are held */
+    int n_pages;
+    seq_image *images; /* [prompt->n_images] */
+    bool suspect;      /* was in a step that failed: runs alone until it is cleared */
+} seq;
+
+typedef struct seq_list { /* first in, first out, linked by next */
+    seq *head, *tail;
+} seq_list;
+void seq_list_push(seq_list *l, seq *s);
+void seq_list_push_front(seq_list *l, seq *s);
+seq *seq_list_pop(seq_list *l); /* NULL when empty */
+/* Moves the cancelled ones to `to`, order kept. */
+void seq_list_take_cancelled(seq_list *l, seq_list *to);
+
+/* Takes the prompt (freed also on failure). params were checked. Errors: those of sampler_init and
+ * textout_init; an id that the model does not know; ST_NO_MEMORY. */
+seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int max_model_len,
+             engine_sink sink, void *user, status *st);
+void seq_free(seq *s); /* its pages are given back before */
+
+static inline int seq_len(const seq *s) {
+    return (int)s->prompt->ids.n;
+}
+static inline int seq_answer_len(const seq *s) {
+    return seq_len(s) - s->n_prompt;
+}
+/* One row is left, and it is of the answer. */
+static inline bool seq_decodes(const seq *s) {
+    return seq_len(s) > s->n_prompt && s->n_done + 1 == seq_len(s);
+}
+/* How many rows can run now: up to the first picture row that is not encoded. */
+int seq_rows_ready(const seq *s);
+/* The first picture that is not encoded, or -1. */
+int seq_next_image(const seq *s);
+
+/* Takes pages until n_tok tokens have room; false (and nothing lost) when none are left. */
+bool seq_grow(seq *s, kv_cache *kv, int n_tok);
+void seq_drop_pages(seq *s, kv_cache *kv); /* all of them; the tokens have to be computed again */
+
+void seq_send_input_done(seq *s); /* once */
+/* The chosen token joins the answer and its text goes to the sink. True: the answer is over, *finish says
+ * how. On failure s->st is set and true is returned. */
+bool seq_accept(seq *s, const sample_result *r, engine_finish *finish);
+/* The final event; s->st decides between DONE and ERROR. */
+void seq_send_final(seq *s, engine_finish finish);
+
+#endif

@@ -1,0 +1,22 @@
+/* workers.h - threads that decode and resize the pictures of jobs, then hand them to the inbox.
+ *
+ * Threads: any may add; the engine's sweeps. Owner: a job belongs to the workers from workers_add until it is
+ * posted. A job's input may be read until then: a cancelled job that is being decoded is posted when its
+ * decode ends. Tested by tests/engine/sched/test_threads.c. */
+#ifndef VLMD_ENGINE_WORKERS_H
+#define VLMD_ENGINE_WORKERS_H
+
+#include "engine/inbox.h"
+
+typedef struct workers workers;
+
+workers *workers_new(int n, const promptkit *kit, inbox *in, status *st);
+/* Waits for the decodes under way; jobs that are still queued are posted as they are. */
+void workers_stop(workers *w);
+void workers_free(workers *w); /* stops first; NULL is fine */
+void workers_add(workers *w, seq *s);
+void workers_take_cancelled(workers *w,
+                            seq_list *to); /* those that are still queued; the caller owns them now */
+double workers_seconds(workers *w);        /* spent decoding so far */
+
+#endif
