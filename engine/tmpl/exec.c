@@ -69,7 +69,14 @@ static flow exec_one(env *e, frame *f, const node *x, sb *out) {
     }
     case N_WITH: return exec_with(e, f, x, out);
     case N_BLOCK: sb_str(out, capture(e, x->flag ? f : e->run->root, &x->body, &how)); return FLOW_ON;
-    case N_GENERATION: sb_str(out, capture(e, f, &x->body, NULL)); return FLOW_ON;
+    case N_GENERATION: { /* to Jinja the body of a call block, which has empty extras of its own */
+        frame *in = frame_new(e, f);
+        frame_set(e, in, SYM_CALLER, undef_val(e, "No caller defined"));
+        frame_set(e, in, SYM_VARARGS, tuple_val(list_new(e, 0)));
+        frame_set(e, in, SYM_KWARGS, dict_val(dict_new(e)));
+        sb_str(out, capture(e, in, &x->body, NULL));
+        return FLOW_ON;
+    }
     case N_BREAK: return FLOW_BREAK;
     case N_CONTINUE: return FLOW_CONTINUE;
     default: fail(e, "this cannot be used as a statement");
