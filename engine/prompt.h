@@ -1,7 +1,10 @@
 /* prompt.h - from chat messages to ids and pictures (engine-internal side of engine.h's prompt).
  *
- * Threads: prompt_new_chat on HTTP threads; prompt_decode on a picture worker; afterwards the engine's thread owns
- * it. Covering tests: tests/engine/test_prompt.c, tests/e2e. */
+ * Threads: promptkit_load from one thread, afterwards the kit is read-only; prompt_new_chat on HTTP threads;
+ * prompt_decode on a picture worker; afterwards the engine's thread owns the prompt. Owner: prompt_free gives back all
+ * but the bytes that the sources point to. Source: transformers' ProcessorMixin.apply_chat_template and
+ * LlavaProcessor; vLLM for lists of parts in a template that takes strings. Covering tests:
+ * tests/engine/test_prompt.c, tests/e2e. */
 #ifndef VLMD_ENGINE_PROMPT_H
 #define VLMD_ENGINE_PROMPT_H
 
@@ -14,13 +17,15 @@
 typedef struct promptkit {
     const model_spec *spec;
     tok *tok;
-    tmpl *tmpl;          /* NULL: the checkpoint brings no chat template */
+    tmpl *tmpl; /* NULL: the checkpoint brings no chat template */
     tmpl_forms forms;
-    json_t *template_vars; /* bos_token, eos_token, ... from tokenizer_config.json, as the reference passes them */
-    char *image_text;    /* the placeholder as text, "<image>"; NULL without pictures */
+    json_t *template_vars; /* bos_token, eos_token, ... as the reference passes them */
+    char *image_text;      /* the placeholder as text, "<image>"; NULL without pictures */
     int max_model_len;
     image_limits limits;
 } promptkit;
+/* model_dir: tokenizer.json, tokenizer_config.json and special_tokens_map.json (both optional), the chat template
+ * wherever find.h looks. Errors say which file. After a failure nothing is owned. */
 bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec, int max_model_len,
                     const image_limits *limits, status *st);
 void promptkit_fini(promptkit *k);
@@ -29,9 +34,9 @@ typedef struct prompt_image {
     image_source source; /* the caller's bytes, until decoded */
     char *param;
     image_info info;
-    int w, h;      /* planned size */
-    int n_rows;    /* rows of the decoder's context that it fills */
-    image pixels;  /* after prompt_decode */
+    int w, h;     /* planned size */
+    int n_rows;   /* rows of the decoder's context that it fills */
+    image pixels; /* after prompt_decode */
 } prompt_image;
 
 typedef struct prompt_rows { /* rows [row, row+n) of the prompt are rows [from, from+n) of picture `image` */
@@ -46,6 +51,7 @@ struct prompt {
     int n_rows;
 };
 
+/* Errors: those of engine_prompt_chat. */
 prompt *prompt_new_chat(const promptkit *k, const engine_chat *c, status *st);
 /* Decodes and prepares every picture; afterwards no source is read any more. Errors carry param. */
 bool prompt_decode(const promptkit *k, prompt *p, status *st);

@@ -134,7 +134,7 @@ static bool split_piece(const added *a, const added_trie *t, const cpmap *cps, c
             if (!node) break;
             if (t->ends[node] < 0) continue;
             const added_token *c = &a->v[t->ends[node]];
-            if (c->special && from_user(text, u, i, e)) continue;
+            if ((c->special || c->guarded) && from_user(text, u, i, e)) continue;
             k = c;
             stop = e;
         }
@@ -200,6 +200,14 @@ void added_fini(added *a) {
     vocab_fini(&a->contents);
     mem_free(a->by_id);
     *a = (added){0};
+}
+
+bool added_guard(added *a, int32_t id) {
+    added_token *k = (added_token *)added_by_id(a, id);
+    if (!k) return false;
+    k->guarded = true;
+    if (k->normalized) a->any_special_normalized = true;
+    return true;
 }
 
 const added_token *added_by_id(const added *a, int32_t id) {

@@ -303,6 +303,10 @@ const char *tok_id_string(const tok *t, int32_t id) {
     return k ? k->content : vocab_string(&t->model->vocab, id, NULL);
 }
 
+bool tok_guard(tok *t, int32_t id) {
+    return added_guard(&t->added, id);
+}
+
 bool tok_is_special(const tok *t, int32_t id) {
     const added_token *k = added_by_id(&t->added, id);
     return k && k->special;

@@ -52,5 +52,9 @@ size_t tok_size(const tok *t);                       /* 1 + the largest id */
 int32_t tok_find(const tok *t, const char *token);   /* the id of a vocabulary or added token, or -1 */
 const char *tok_id_string(const tok *t, int32_t id); /* as in the vocabulary (undecoded), or NULL */
 bool tok_is_special(const tok *t, int32_t id);
+/* After loading, before the tok is shared: no user's text matches this added token either, as if it had
+ * special=true (a picture placeholder need not have it). Decoding does not change. False: no added token has this
+ * id. */
+bool tok_guard(tok *t, int32_t id);
 
 #endif

@@ -120,6 +120,7 @@ typedef struct added_token {
     size_t content_n, pattern_n;
     int32_t id;
     bool single_word, lstrip, rstrip, normalized, special;
+    bool guarded; /* no user's text matches it, whatever special says */
 } added_token;
 typedef struct added_trie added_trie;
 typedef struct added {
@@ -134,6 +135,7 @@ typedef struct added {
 bool added_load(added *a, const json_t *j, const vocab *model, const norm *nm, const cpmap *cps, status *st);
 void added_fini(added *a);
 const added_token *added_by_id(const added *a, int32_t id);
+bool added_guard(added *a, int32_t id); /* false: no added token has this id */
 /* Cuts the tokens of a trie out of all text pieces. user spans are in bytes of the original text. */
 bool added_split(const added *a, const added_trie *t, const cpmap *cps, tok_text *x, const tok_span *user,
                  size_t n_user, status *st);

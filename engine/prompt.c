@@ -1,0 +1,311 @@
+/* prompt.c - one chat becomes ids and pictures: probes the pictures, shapes the messages for the template, renders,
+ * tokenises and expands the placeholders. See prompt.h for threads and owners. */
+#include "engine/prompt.h"
+
+#include <string.h>
+
+#include "engine/tmpl/find.h"
+
+enum { MAX_RUNS = 256 }; /* of one picture */
+
+static bool no_memory(status *st) {
+    return status_set(st, ST_NO_MEMORY, "no memory for the prompt");
+}
+
+/* ---- pictures, from their headers alone ---- */
+
+static bool probe_image(const promptkit *k, prompt_image *im, status *st) {
+    return image_probe(&im->source, &k->limits, &im->info, st) &&
+           prep_plan(&k->spec->prep, im->info.w, im->info.h, &k->limits, &im->w, &im->h, st);
+}
+
+static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
+    if (c->n_images == 0) return true;
+    if (!k->image_text) {
+        status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
+        return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
+    }
+    p->images = mem_calloc((size_t)c->n_images, sizeof *p->images);
+    if (!p->images) return no_memory(st);
+    for (int i = 0; i < c->n_images; i++) {
+        prompt_image *im = &p->images[p->n_images++];
+        im->source = (image_source){c->images[i].b64, c->images[i].n};
+        im->param = mem_strdup(c->images[i].param ? c->images[i].param : "messages");
+        if (!im->param) return no_memory(st);
+        if (!probe_image(k, im, st)) return status_param(st, "%s", im->param);
+    }
+    return true;
+}
+
+/* ---- messages in the form that the template takes ---- */
+
+/* A string of ours among the user's: the template's conditions see an ordinary string. */
+static json_t *trusted(const char *text) {
+    return json_pack("{s:[{s:s}]}", TMPL_MIXED, "trusted", text);
+}
+
+static const char *part_text(const json_t *part) {
+    const char *type = json_string_value(json_object_get(part, "type"));
+    return type && strcmp(type, "text") == 0 ? json_string_value(json_object_get(part, "text")) : NULL;
+}
+
+static bool is_image(const json_t *part) {
+    const char *type = json_string_value(json_object_get(part, "type"));
+    return type && strcmp(type, "image") == 0;
+}
+
+/* Parts as one string for a template that knows no parts: the placeholders in front, each on a line, then the texts
+ * joined by newlines, as vLLM does. The placeholders are ours, the rest the user's. */
+static json_t *parts_to_string(const promptkit *k, const json_t *parts) {
+    json_t *out = json_array(), *part;
+    size_t i;
+    bool ok = out != NULL;
+    size_t n_images = 0, n_texts = 0, texts = 0;
+    json_array_foreach(parts, i, part) {
+        n_images += is_image(part);
+        n_texts += part_text(part) != NULL;
+    }
+    for (size_t n = 1; ok && n <= n_images; n++) {
+        const char *end = n < n_images || n_texts ? "\n" : "";
+        ok = json_array_append_new(
+                 out, json_pack("{s:s+}", "trusted", k->image_text ? k->image_text : "", end)) == 0;
+    }
+    json_array_foreach(parts, i, part) {
+        if (!ok || !part_text(part)) continue;
+        if (texts++) ok = json_array_append_new(out, json_string("\n")) == 0;
+        ok = ok && json_array_append(out, json_object_get(part, "text")) == 0;
+    }
+    if (ok) return json_pack("{s:o}", TMPL_MIXED, out);
+    json_decref(out);
+    return NULL;
+}
+
+/* A new reference, or NULL without memory. */
+static json_t *shape_content(const promptkit *k, json_t *content) {
+    if (json_is_string(content) && k->forms.takes_parts && !k->forms.takes_string)
+        return json_pack("[{s:s, s:O}]", "type", "text", "text", content);
+    if (json_is_array(content) && k->forms.takes_string && !k->forms.takes_parts)
+        return parts_to_string(k, content);
+    return json_incref(content);
+}
+
+static const char *known_role(const json_t *role) {
+    static const char *const known[] = {"system", "user", "assistant", "tool", "developer", "function"};
+    const char *s = json_string_value(role);
+    for (size_t i = 0; s && i < ARRAY_LEN(known); i++)
+        if (strcmp(s, known[i]) == 0) return known[i];
+    return NULL;
+}
+
+/* Null fields are left out, as the reference does: many templates ask whether a field is there. A known role is a word
+ * of the template's, so that one that builds '<|' + role + '|>' still gets its special token. */
+static json_t *shape_message(const promptkit *k, json_t *m) {
+    json_t *out = json_object(), *value;
+    const char *key;
+    bool ok = out != NULL;
+    json_object_foreach(m, key, value) {
+        if (!ok || json_is_null(value)) continue;
+        json_t *v;
+        if (strcmp(key, "content") == 0)
+            v = shape_content(k, value);
+        else if (strcmp(key, "role") == 0 && known_role(value))
+            v = trusted(known_role(value));
+        else
+            v = json_incref(value);
+        ok = json_object_set_new(out, key, v) == 0;
+    }
+    if (ok) return out;
+    json_decref(out);
+    return NULL;
+}
+
+static json_t *shape_messages(const promptkit *k, const json_t *messages) {
+    json_t *out = json_array(), *m;
+    size_t i;
+    bool ok = out != NULL;
+    json_array_foreach(messages, i, m) ok = ok && json_array_append_new(out, shape_message(k, m)) == 0;
+    if (ok) return out;
+    json_decref(out);
+    return NULL;
+}
+
+/* ---- rendering ---- */
+
+static json_t *user_vars(const promptkit *k, const engine_chat *c, status *st) {
+    json_t *vars = json_object();
+    bool ok = vars &&
+              json_object_set_new(vars, "add_generation_prompt", json_boolean(!c->no_generation_prompt)) == 0;
+    if (ok && c->template_kwargs) ok = json_object_update(vars, (json_t *)c->template_kwargs) == 0;
+    ok = ok && json_object_set_new(vars, "messages", shape_messages(k, c->messages)) == 0;
+    if (!ok) no_memory(st);
+    if (ok && tmpl_complete_vars(vars, st)) return vars;
+    json_decref(vars);
+    return NULL;
+}
+
+static bool render(const promptkit *k, const engine_chat *c, tmpl_out *out, status *st) {
+    if (!k->tmpl)
+        return status_set(
+            st, ST_INVALID,
+            "this model has no chat template (none in chat_template.jinja, chat_template.json or "
+            "tokenizer_config.json), so it cannot take chat messages");
+    /* Marks of mixed origin are made here alone: a request that brings one would forge trusted text. */
+    if (tmpl_json_has_mixed(c->messages) || tmpl_json_has_mixed(c->template_kwargs)) {
+        status_set(st, ST_INVALID, "a key of an object must not begin with the control character U+0001");
+        return status_param(st, "messages");
+    }
+    json_t *vars = user_vars(k, c, st);
+    if (!vars) return false;
+    bool ok = tmpl_render(k->tmpl, k->template_vars, vars, &TMPL_LIMITS_DEFAULT, out, st);
+    json_decref(vars);
+    return ok || status_param(st, "messages");
+}
+
+/* ---- ids ---- */
+
+/* The text begins with BOS, and it was not the user who typed it. */
+static bool begins_with_bos(const promptkit *k, const tmpl_out *text) {
+    const char *bos = json_string_value(json_object_get(k->template_vars, "bos_token"));
+    size_t n = bos ? strlen(bos) : 0;
+    if (n == 0 || text->text.len < n || memcmp(text->text.data, bos, n) != 0) return false;
+    return text->n_user == 0 || text->user[0].begin >= n;
+}
+
+static bool encode_text(const promptkit *k, const tmpl_out *text, tok_ids *ids, status *st) {
+    tok_span *spans = mem_alloc(text->n_user * sizeof *spans);
+    if (!spans) return no_memory(st);
+    for (size_t i = 0; i < text->n_user; i++) spans[i] = (tok_span){text->user[i].begin, text->user[i].end};
+    bool adds = k->spec->prompt_adds_special && !begins_with_bos(k, text);
+    bool ok = tok_encode(k->tok, text->text.data ? text->text.data : "", text->text.len, spans, text->n_user,
+                         adds, ids, st);
+    mem_free(spans);
+    return ok;
+}
+
+/* Room for at least one token of the answer. */
+static bool check_length(const promptkit *k, size_t n, status *st) {
+    if (n < (size_t)k->max_model_len) return true;
+    status_set(
+        st, ST_INVALID,
+        "This model's maximum context length is %d tokens. However, your messages resulted in %zu tokens%s. "
+        "Please reduce the length of the messages.",
+        k->max_model_len, n, n == (size_t)k->max_model_len ? ", which leaves no room for an answer" : "");
+    return status_param(st, "messages");
+}
+
+static bool count_placeholders(const promptkit *k, const prompt *p, const tok_ids *ids, status *st) {
+    int found = 0;
+    if (!k->image_text) return true;
+    for (size_t i = 0; i < ids->n; i++) found += ids->v[i] == k->spec->image_token;
+    if (found == p->n_images) return true;
+    status_set(
+        st, ST_INVALID,
+        "the messages hold %d picture%s, but the model's chat template made %d placeholder%s of them: it %s "
+        "pictures in these places",
+        p->n_images, p->n_images == 1 ? "" : "s", found, found == 1 ? "" : "s",
+        found < p->n_images ? "drops" : "adds");
+    return status_param(st, "messages");
+}
+
+static bool push_runs(const promptkit *k, prompt *p, int n, const image_run *runs, int n_runs, status *st) {
+    int from = 0;
+    for (int r = 0; r < n_runs; r++) {
+        if (runs[r].id == k->spec->image_token) {
+            p->rows[p->n_rows++] = (prompt_rows){(int)p->ids.n, runs[r].n, n, from};
+            from += runs[r].n;
+        }
+        for (int i = 0; i < runs[r].n; i++)
+            if (!tok_ids_push(&p->ids, runs[r].id)) return no_memory(st);
+    }
+    p->images[n].n_rows = from;
+    return true;
+}
+
+/* ids with placeholders to p->ids with the rows of the pictures. Lengths are added up before anything grows. */
+static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, status *st) {
+    image_run runs[MAX_RUNS];
+    size_t total = ids->n - (size_t)p->n_images, n_row_runs = 0;
+    for (int i = 0; i < p->n_images; i++) {
+        int n = k->spec->image_runs(k->spec, p->images[i].w, p->images[i].h, runs, MAX_RUNS);
+        CHECK(n <= MAX_RUNS);
+        for (int r = 0; r < n; r++) {
+            total += (size_t)runs[r].n;
+            n_row_runs += runs[r].id == k->spec->image_token;
+        }
+    }
+    if (!check_length(k, total, st)) return false;
+    p->rows = mem_alloc(n_row_runs * sizeof *p->rows);
+    if (!p->rows) return no_memory(st);
+    int n_seen = 0;
+    for (size_t i = 0; i < ids->n; i++) {
+        if (!k->image_text || ids->v[i] != k->spec->image_token) {
+            if (!tok_ids_push(&p->ids, ids->v[i])) return no_memory(st);
+            continue;
+        }
+        const prompt_image *im = &p->images[n_seen];
+        int n = k->spec->image_runs(k->spec, im->w, im->h, runs, MAX_RUNS);
+        if (!push_runs(k, p, n_seen++, runs, n, st)) return false;
+    }
+    if (p->ids.n > 0) return true;
+    status_set(st, ST_INVALID, "the messages and the model's chat template give an empty prompt");
+    return status_param(st, "messages");
+}
+
+static bool fill(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
+    tmpl_out text = {0};
+    tok_ids ids = {0};
+    bool ok = take_images(k, c, p, st) && render(k, c, &text, st) && encode_text(k, &text, &ids, st) &&
+              count_placeholders(k, p, &ids, st) && expand(k, p, &ids, st);
+    tmpl_out_fini(&text);
+    tok_ids_fini(&ids);
+    return ok;
+}
+
+/* ---- the prompt ---- */
+
+prompt *prompt_new_chat(const promptkit *k, const engine_chat *c, status *st) {
+    prompt *p = mem_calloc(1, sizeof *p);
+    if (!p) {
+        no_memory(st);
+        return NULL;
+    }
+    if (fill(k, c, p, st)) return p;
+    prompt_free(p);
+    return NULL;
+}
+
+void prompt_free(prompt *p) {
+    if (!p) return;
+    for (int i = 0; i < p->n_images; i++) {
+        mem_free(p->images[i].param);
+        image_fini(&p->images[i].pixels);
+    }
+    mem_free(p->images);
+    mem_free(p->rows);
+    tok_ids_fini(&p->ids);
+    mem_free(p);
+}
+
+const int32_t *prompt_ids(const prompt *p, size_t *n) {
+    *n = p->ids.n;
+    return p->ids.v;
+}
+
+static bool decode_image(const promptkit *k, prompt_image *im, status *st) {
+    image raw = {0};
+    if (!image_decode(&im->source, &k->limits, &raw, st)) return false;
+    bool ok = prep_run(&k->spec->prep, &raw, &k->limits, &im->pixels, st);
+    image_fini(&raw);
+    if (!ok) return false;
+    im->source = (image_source){0};
+    if (im->pixels.w == im->w && im->pixels.h == im->h) return true;
+    return status_set(st, ST_INVALID,
+                      "the picture's header promises %dx%d pixels; its data hold another size", im->info.w,
+                      im->info.h);
+}
+
+bool prompt_decode(const promptkit *k, prompt *p, status *st) {
+    for (int i = 0; i < p->n_images; i++)
+        if (!decode_image(k, &p->images[i], st)) return status_param(st, "%s", p->images[i].param);
+    return true;
+}

@@ -1,0 +1,160 @@
+/* promptkit.c - what prompts need of a checkpoint folder: tokenizer, chat template, named tokens. See prompt.h.
+ * The loading thread; the kit owns all that it points to but the spec. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/prompt.h"
+#include "engine/tmpl/find.h"
+
+/* The names that a tokenizer's class gives to tokens when its files do not (transformers' __init__ defaults). */
+static const struct class_tokens {
+    const char *class, *name, *token;
+} class_tokens[] = {
+    {"LlamaTokenizer", "bos_token", "<s>"},           {"LlamaTokenizer", "eos_token", "</s>"},
+    {"LlamaTokenizer", "unk_token", "<unk>"},         {"CodeLlamaTokenizer", "bos_token", "<s>"},
+    {"CodeLlamaTokenizer", "eos_token", "</s>"},      {"CodeLlamaTokenizer", "unk_token", "<unk>"},
+    {"Qwen2Tokenizer", "eos_token", "<|endoftext|>"}, {"Qwen2Tokenizer", "unk_token", "<|endoftext|>"},
+    {"Qwen2Tokenizer", "pad_token", "<|endoftext|>"}, {"GPT2Tokenizer", "bos_token", "<|endoftext|>"},
+    {"GPT2Tokenizer", "eos_token", "<|endoftext|>"},  {"GPT2Tokenizer", "unk_token", "<|endoftext|>"},
+    {"GemmaTokenizer", "bos_token", "<bos>"},         {"GemmaTokenizer", "eos_token", "<eos>"},
+    {"GemmaTokenizer", "unk_token", "<unk>"},         {"GemmaTokenizer", "pad_token", "<pad>"},
+    {"GemmaTokenizer", "mask_token", "<mask>"},
+};
+
+/* *out NULL: no such file. */
+static bool load_object(const char *dir, const char *name, json_t **out, status *st) {
+    buf path = {0};
+    json_error_t err;
+    *out = NULL;
+    if (!buf_printf(&path, "%s/%s", dir, name)) {
+        buf_fini(&path);
+        return status_set(st, ST_NO_MEMORY, "no memory for %s", name);
+    }
+    FILE *f = fopen(path.data, "rb");
+    int why = errno;
+    if (!f) {
+        buf_fini(&path);
+        return why == ENOENT || why == ENOTDIR ||
+               status_set(st, ST_IO, "%s cannot be read: %s", name, strerror(why));
+    }
+    json_t *j =
+        json_loadf(f, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &err) /* model_max_length is often 10^30 */;
+    fclose(f);
+    buf_fini(&path);
+    if (!j) return status_set(st, ST_INVALID, "%s: line %d: %s", name, err.line, err.text);
+    if (!json_is_object(j)) {
+        json_decref(j);
+        return status_set(st, ST_INVALID, "%s: expected an object", name);
+    }
+    *out = j;
+    return true;
+}
+
+/* A token is a string or an AddedToken's object; NULL when it is neither. */
+static const char *token_text(const json_t *j) {
+    if (json_is_object(j)) j = json_object_get(j, "content");
+    return json_string_value(j);
+}
+
+static bool put_token(json_t *vars, const char *name, const char *text) {
+    return json_object_set_new(vars, name, json_string(text)) == 0;
+}
+
+/* Every "..._token" of a file, and the dictionaries in which newer files keep a model's own. */
+static bool take_tokens(json_t *vars, json_t *file) {
+    static const char *const groups[] = {"extra_special_tokens", "model_specific_special_tokens"};
+    const char *key;
+    json_t *value;
+    for (size_t g = 0; g < ARRAY_LEN(groups); g++) {
+        json_object_foreach(json_object_get(file, groups[g]), key, value) {
+            if (token_text(value) && !put_token(vars, key, token_text(value))) return false;
+        }
+    }
+    json_object_foreach(file, key, value) {
+        size_t n = strlen(key);
+        if (n < 6 || strcmp(key + n - 6, "_token") != 0) continue;
+        if (json_is_null(value)) json_object_del(vars, key);
+        if (token_text(value) && !put_token(vars, key, token_text(value))) return false;
+    }
+    return true;
+}
+
+static bool take_class_tokens(json_t *vars, const json_t *config) {
+    const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
+    if (!class) return true;
+    size_t n = strlen(class);
+    if (n > 4 && strcmp(class + n - 4, "Fast") == 0) n -= 4;
+    for (size_t i = 0; i < ARRAY_LEN(class_tokens); i++) {
+        const struct class_tokens *c = &class_tokens[i];
+        if (strlen(c->class) == n && memcmp(class, c->class, n) == 0 && !put_token(vars, c->name, c->token))
+            return false;
+    }
+    return true;
+}
+
+static bool load_vars(promptkit *k, const char *dir, status *st) {
+    json_t *config = NULL, *map = NULL;
+    bool ok = load_object(dir, "tokenizer_config.json", &config, st) &&
+              /* the newer form keeps its tokens in the config alone */
+              (json_object_get(config, "added_tokens_decoder") ||
+               load_object(dir, "special_tokens_map.json", &map, st));
+    if (ok) {
+        k->template_vars = json_object();
+        ok = k->template_vars && take_class_tokens(k->template_vars, config) &&
+             (!config || take_tokens(k->template_vars, config)) &&
+             (!map || take_tokens(k->template_vars, map));
+        if (!ok) status_set(st, ST_NO_MEMORY, "no memory for the tokenizer's names");
+    }
+    json_decref(config);
+    json_decref(map);
+    return ok;
+}
+
+static bool load_template(promptkit *k, const char *dir, status *st) {
+    status own = {0};
+    size_t n;
+    char *src = tmpl_find_source(dir, NULL, &n, &own);
+    if (!src && own.code == ST_NOT_FOUND) {
+        log_warn("%s brings no chat template: chat requests will be refused", dir);
+        return true;
+    }
+    if (!src) return status_set(st, own.code, "%s", own.msg);
+    k->tmpl = tmpl_parse(src, n, st);
+    mem_free(src);
+    if (!k->tmpl) return status_prefix(st, "the chat template");
+    k->forms = tmpl_content_forms(k->tmpl);
+    return true;
+}
+
+static bool load_placeholder(promptkit *k, status *st) {
+    int32_t id = k->spec->image_token;
+    if (k->spec->fuse == FUSE_NONE || id < 0) return true;
+    const char *text = tok_id_string(k->tok, id);
+    if (!text || !tok_guard(k->tok, id))
+        return status_set(
+            st, ST_INVALID,
+            "tokenizer.json: expected an added token with id %d, config.json's placeholder of a picture; "
+            "found %s",
+            (int)id, text ? "a word of the vocabulary" : "none");
+    k->image_text = mem_strdup(text);
+    return k->image_text || status_set(st, ST_NO_MEMORY, "no memory for the prompt's parts");
+}
+
+bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec, int max_model_len,
+                    const image_limits *limits, status *st) {
+    *k = (promptkit){.spec = spec, .max_model_len = max_model_len, .limits = *limits};
+    k->tok = tok_load(model_dir, st);
+    if (k->tok && load_placeholder(k, st) && load_vars(k, model_dir, st) && load_template(k, model_dir, st))
+        return true;
+    promptkit_fini(k);
+    return false;
+}
+
+void promptkit_fini(promptkit *k) {
+    tmpl_free(k->tmpl);
+    tok_free(k->tok);
+    json_decref(k->template_vars);
+    mem_free(k->image_text);
+    *k = (promptkit){0};
+}
