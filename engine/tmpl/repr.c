@@ -162,6 +162,13 @@ void put_repr(sb *b, val v) {
         sb_puts(b, t);
         break;
     case V_VIEW: put_view(b, v); break;
+    case V_LOOP:
+        sb_puts(b, "<LoopContext ");
+        put_repr(b, get_attr(b->e, v, str_lit(b->e, "index")));
+        sb_puts(b, "/");
+        put_repr(b, get_attr(b->e, v, str_lit(b->e, "length")));
+        sb_puts(b, ">");
+        break;
     default: /* Python prints an address here: nothing a prompt could rely on */
         sb_puts(b, "<");
         sb_puts(b, type_name(v));
