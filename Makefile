@@ -45,7 +45,7 @@ test: deps ## build and run every test that fits in a few minutes
 	@$(MAKE) --no-print-directory -j$$(nproc) check
 check: all unit-bins
 	@tests/run.sh $(UNIT)
-unit-bins: $(UNIT)
+unit-bins: $(UNIT) $(BUILD)/tests/server/vlmd_fake
 test-all: test ## also the long suites
 	@VLMD_LONG=1 tests/run.sh $(UNIT)
 test-asan: deps ## the whole suite under AddressSanitizer and UBSan

@@ -258,7 +258,11 @@ typedef struct length_check {
 static enum MHD_Result check_length(void *arg, enum MHD_ValueKind kind, const char *name, const char *value) {
     (void)kind;
     length_check *k = arg;
-    if (strcasecmp(name, "Transfer-Encoding") == 0) k->n_encodings++;
+    if (strcasecmp(name, "Transfer-Encoding") == 0) {
+        k->n_encodings++;
+        if (!value || strcasecmp(value, "chunked") != 0)
+            k->bad = true; /* the library would read to the end */
+    }
     if (strcasecmp(name, "Content-Length") != 0) return MHD_YES;
     uint64_t v = 0;
     size_t n = value ? strlen(value) : 0;
@@ -270,6 +274,10 @@ static enum MHD_Result check_length(void *arg, enum MHD_ValueKind kind, const ch
     if (k->n_lengths++ && v != k->value) k->differ = true;
     k->value = v;
     return MHD_YES;
+}
+
+static bool contradictory(const length_check *k) {
+    return (k->n_lengths && k->n_encodings) || k->bad || k->differ || k->n_encodings > 1;
 }
 
 static const char *allow_of(int methods) {
@@ -285,9 +293,9 @@ static void judge_headers(http_req *r, const length_check *k) {
         http_header(r, "Connection", "close");
         refuse(r, 503, "too many connections", "too_many_connections");
     }
-    if ((k->n_lengths && k->n_encodings) || k->bad || k->differ || k->n_encodings > 1) {
+    if (contradictory(k)) {
         http_header(r, "Connection", "close");
-        refuse(r, 400, "the request states the length of its body in contradictory ways", NULL);
+        refuse(r, 400, "the request's Content-Length or Transfer-Encoding is not valid", NULL);
     }
     bool options = strcmp(r->method, "OPTIONS") == 0;
     if (!(r->route && r->route->open) && !options && !key_ok(r)) {
@@ -374,7 +382,7 @@ static enum MHD_Result begin(http_server *s, struct MHD_Connection *c, const cha
     const char *expect = header(r, "Expect");
     bool waits = expect && strcasecmp(expect, "100-continue") == 0;
     /* A client that asks first, or means to send more than is worth draining, is answered before its body. */
-    if (r->refusal && (waits || k.bad || k.differ || k.value > s->o.max_body_bytes + DRAIN_BYTES)) {
+    if (r->refusal && (waits || contradictory(&k) || k.value > s->o.max_body_bytes + DRAIN_BYTES)) {
         answer_refusal(r);
         return r->queued;
     }

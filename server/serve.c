@@ -91,12 +91,11 @@ static void *load(void *arg) {
 }
 
 /* A black rectangle, 64x64: any model with eyes has something to say. */
-static const char sample_png[] = "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+"
-                                 "aJAAAAxklEQVR4nO3ZMQ6CQBQAUdHtoZIo3sSCW1l6CDpjpyHxWGptAZZmC2+A2bWYkMzr"
-                                 "P38nhIYt4uuzmLMlfYB/GUAzgGYAzQCaAbSQOjCMw/"
-                                 "geczatQr2uQ0je+OOxqQOX27U7dRmbdtumP/fNpsmYnZDzBu7PR96yGGPe4ITZfwMG0Aygm"
-                                 "UAzgGYAzQCaATQDaAbQDKAZQDOAlvxnrt23x0POpqqsqrLKmZxUeNENM4BmAM0AmgE0A2gG0Ayg"
-                                 "GUAzgGYAbfYBX1k0HO0j+VRdAAAAAElFTkSuQmCC";
+static const char sample_png[] =
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAxklEQVR4nO3ZMQ6CQBQAUdHtoZIo3sSCW1l6CDpjpyHxWGpt"
+    "AZZmC2+A2bWYkMzrP38nhIYt4uuzmLMlfYB/GUAzgGYAzQCaAbSQOjCMw/geczatQr2uQ0je+OOxqQOX27U7dRmbdtumP/fN"
+    "psmYnZDzBu7PR96yGGPe4ITZfwMG0AygGUAzgGYAzQCaATQDaAbQDKAZQDOAlvxnrt23x0POpqqsqrLKmZxUeNENM4BmAM0A"
+    "mgE0A2gG0AygGUAzgGYAbfYBX1k0HO0j+VRdAAAAAElFTkSuQmCC";
 
 static void print_loaded(const loader *l, const char *name, const char *url, bool keyed) {
     const engine_info *i = engine_get_info(l->e);
