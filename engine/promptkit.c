@@ -4,23 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/families/token_classes.h"
 #include "engine/prompt.h"
 #include "engine/tmpl/find.h"
-
-/* The names that a tokenizer's class gives to tokens when its files do not (transformers' __init__ defaults). */
-static const struct class_tokens {
-    const char *class, *name, *token;
-} class_tokens[] = {
-    {"LlamaTokenizer", "bos_token", "<s>"},           {"LlamaTokenizer", "eos_token", "</s>"},
-    {"LlamaTokenizer", "unk_token", "<unk>"},         {"CodeLlamaTokenizer", "bos_token", "<s>"},
-    {"CodeLlamaTokenizer", "eos_token", "</s>"},      {"CodeLlamaTokenizer", "unk_token", "<unk>"},
-    {"Qwen2Tokenizer", "eos_token", "<|endoftext|>"}, {"Qwen2Tokenizer", "unk_token", "<|endoftext|>"},
-    {"Qwen2Tokenizer", "pad_token", "<|endoftext|>"}, {"GPT2Tokenizer", "bos_token", "<|endoftext|>"},
-    {"GPT2Tokenizer", "eos_token", "<|endoftext|>"},  {"GPT2Tokenizer", "unk_token", "<|endoftext|>"},
-    {"GemmaTokenizer", "bos_token", "<bos>"},         {"GemmaTokenizer", "eos_token", "<eos>"},
-    {"GemmaTokenizer", "unk_token", "<unk>"},         {"GemmaTokenizer", "pad_token", "<pad>"},
-    {"GemmaTokenizer", "mask_token", "<mask>"},
-};
 
 /* *out NULL: no such file. */
 static bool load_object(const char *dir, const char *name, json_t **out, status *st) {
@@ -82,14 +68,9 @@ static bool take_tokens(json_t *vars, json_t *file) {
 
 static bool take_class_tokens(json_t *vars, const json_t *config) {
     const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
-    if (!class) return true;
-    size_t n = strlen(class);
-    if (n > 4 && strcmp(class + n - 4, "Fast") == 0) n -= 4;
-    for (size_t i = 0; i < ARRAY_LEN(class_tokens); i++) {
-        const struct class_tokens *c = &class_tokens[i];
-        if (strlen(c->class) == n && memcmp(class, c->class, n) == 0 && !put_token(vars, c->name, c->token))
-            return false;
-    }
+    const class_token *c;
+    for (int i = 0; class && (c = class_token_at(i)); i++)
+        if (class_token_of(c, class) && !put_token(vars, c->name, c->token)) return false;
     return true;
 }
 

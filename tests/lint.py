@@ -41,7 +41,7 @@ for f in files():
     rel = str(f.relative_to(ROOT))
     text = f.read_text()
     lines = text.count("\n")
-    generated = "generated" in text[:400].lower()
+    generated = "generated" in text[:600].lower() or "_tables." in rel
     if lines > MAX_LINES and not generated:
         problems.append(f"{rel}: {lines} lines (over {MAX_LINES}: two rooms in one?)")
     if not text.lstrip().startswith("/*"):
@@ -71,7 +71,7 @@ for f in files():
     for n, line in enumerate(code.split("\n"), 1):
         if rel != "server/main.c" and re.search(r"\b_?exit\s*\(", line):
             problems.append(f"{rel}:{n}: exit outside main")
-        if not rel.startswith("kernels/base") and re.search(r"(?<![\w.>])(malloc|calloc|realloc|free|strdup)\s*\(", line):
+        if not rel.startswith("kernels/base") and re.search(r"(?<![\w.>])(malloc|calloc|realloc|strdup)\s*\(", line):
             problems.append(f"{rel}:{n}: {line.strip()[:60]} - use mem_*")
 
 done, path = set(), []

@@ -1,4 +1,4 @@
-/* prep_classes.h - inside engine/image: what the reference library's image processors do when a key is left
+/* prep_classes.h - the wall between preprocessing and the names in checkpoints (engine/families/image_classes.c): what the reference library's image processors do when a key is left
  * out. Source: transformers 5.23, the Pillow classes' attributes; only classes that change nothing but these.
  * The goldens of tests/engine/image/test_prep.c have each class with keys left out. */
 #ifndef VLMD_ENGINE_IMAGE_PREP_CLASSES_H

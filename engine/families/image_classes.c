@@ -1,7 +1,7 @@
-/* prep_classes.c - the table of prep_classes.h. Names here are values found in checkpoints' files, as data.
+/* image_classes.c - the image processor classes by name, behind engine/image/prep_classes.h: what a checkpoint's file
+ * means when it leaves a key out. Names here are values found in files, as data.
  *
  * Thread: any; constant. */
-#include "engine/image/prep_classes.h"
 
 #include <string.h>
 
