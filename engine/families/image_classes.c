@@ -2,6 +2,8 @@
  * means when it leaves a key out. Names here are values found in files, as data.
  *
  * Thread: any; constant. */
+#include "engine/image/prep_classes.h"
+
 
 #include <string.h>
 
