@@ -2,6 +2,7 @@
 #include "server/serve.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -9,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -130,9 +130,8 @@ static int wait_event(const waiter *w, bool loading, int timeout_ms) {
         int n = poll(p, loading ? 2 : 1, timeout_ms);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return -1;
-        struct signalfd_siginfo info;
-        if ((p[0].revents & POLLIN) && read(w->signal_fd, &info, sizeof info) == (ssize_t)sizeof info)
-            return (int)info.ssi_signo;
+        unsigned char sig;
+        if ((p[0].revents & POLLIN) && read(w->signal_fd, &sig, 1) == 1) return sig;
         if (loading && (p[1].revents & POLLIN)) return 0;
     }
 }
@@ -174,24 +173,35 @@ static serve_result run(app *a, http_server *http, loader *l, const serve_option
         http_stop(http);
         return SERVE_FAILED;
     }
-    app_set_engine(a, l->e);
     print_loaded(l, a->names.v[0], url, o->api_key.n > 0);
+    app_set_engine(a, l->e);
     wait_event(w, false, -1);
     stop(a, http, w, o->drain_seconds);
     return SERVE_DONE;
 }
 
+/* Written by the handler; set once, before the handler is. A handler and no blocked mask with signalfd: libraries start
+ * threads before main does, and a signal may choose one of those. */
+static int signal_pipe[2] = {-1, -1};
+
+static void on_signal(int sig) {
+    int e = errno;
+    unsigned char byte = (unsigned char)sig;
+    ssize_t k = write(signal_pipe[1], &byte, 1);
+    (void)k;
+    errno = e;
+}
+
 static bool open_waiter(waiter *w, status *st) {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread: all inherit it */
-    signal(SIGPIPE, SIG_IGN);
-    w->signal_fd = signalfd(-1, &set, SFD_CLOEXEC);
     w->done_fd = eventfd(0, EFD_CLOEXEC);
-    return (w->signal_fd >= 0 && w->done_fd >= 0) ||
-           status_set(st, ST_IO, "cannot wait for signals: %s", strerror(errno));
+    if (w->done_fd < 0 || pipe2(signal_pipe, O_CLOEXEC | O_NONBLOCK) != 0)
+        return status_set(st, ST_IO, "cannot wait for signals: %s", strerror(errno));
+    w->signal_fd = signal_pipe[0];
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGINT, &act, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return true;
 }
 
 static void url_of(char *out, size_t n, const char *host, int port) {
@@ -238,8 +248,7 @@ static serve_result serve(const serve_options *o, const char *dir, app *a, loade
         res = run(a, http, l, o, url, &w, st);
     }
     if (res == SERVE_LOADING) return res;
-    close(w.signal_fd);
-    close(w.done_fd);
+    close(w.done_fd); /* the handler stays, and its pipe */
     return res;
 }
 

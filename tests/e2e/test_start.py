@@ -97,6 +97,8 @@ def test_loading(make_fake):
 
 def test_start_message(make_fake):
     s = make_fake()
+    with s.lines:
+        assert s.lines.wait_for(lambda: "curl" in s.text(), PATIENCE)
     text = s.text()
     assert f"http://127.0.0.1:{s.port}" in text and "scripted answers" in text
     curl = [line for line in text.splitlines() if line.strip().startswith("curl ")][0]
