@@ -13,8 +13,9 @@
 
 enum {
     LANES = 16,
-    BLOCK = 256,    /* elements summed in f32 before they join a double */
-    RADIX_BITS = 11 /* of a key's 32 in one selection pass: 11, 11, 10 */
+    BLOCK = 256,     /* elements summed in f32 before they join a double */
+    RADIX_BITS = 11, /* of a key's 32 in one selection pass: 11, 11, 10 */
+    SMALL_K = 128    /* up to here a sorted list finds the k-th */
 };
 
 /* Below this a temperature is greedy (vLLM's bound): a division would leave nothing but the greatest. */
@@ -66,8 +67,23 @@ static float row_max(const float *x, int64_t n) {
     return m;
 }
 
+/* Is any of LANES elements at least v: what lets a pass skip a stretch. */
+static inline bool any_at_least(const float *x, float v) {
+    int any = 0;
+    for (int j = 0; j < LANES; j++) any |= clean(x[j]) >= v;
+    return any;
+}
+
+static inline bool any_equal(const float *x, float v) {
+    int any = 0;
+    for (int j = 0; j < LANES; j++) any |= clean(x[j]) == v;
+    return any;
+}
+
 static int64_t first_of(const float *x, int64_t n, float value) {
-    for (int64_t i = 0; i < n; i++)
+    int64_t i = 0;
+    while (i + LANES <= n && !any_equal(x + i, value)) i += LANES;
+    for (; i < n; i++)
         if (clean(x[i]) == value) return i;
     return 0;
 }
@@ -113,8 +129,10 @@ static inline float weigh(const cut *c, float v) {
 static double block_mass(const float *x, int64_t n, const cut *c) {
     float lane[LANES] = {0};
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
+    for (; i + LANES <= n; i += LANES) {
+        if (c->least > -INFINITY && !any_at_least(x + i, c->least)) continue; /* all would add 0 */
         for (int j = 0; j < LANES; j++) lane[j] += weigh(c, clean(x[i + j]));
+    }
     double sum = 0;
     for (; i < n; i++) sum += weigh(c, clean(x[i]));
     for (int j = 0; j < LANES; j++) sum += lane[j];
@@ -135,7 +153,7 @@ static inline uint32_t key_of(float v) {
         float f;
         uint32_t u;
     } b = {.f = v + 0.0f};
-    return b.u & 0x80000000u ? ~b.u : b.u | 0x80000000u;
+    return b.u ^ ((uint32_t)((int32_t)b.u >> 31) | 0x80000000u);
 }
 
 static float value_of(uint32_t key) {
@@ -152,58 +170,131 @@ typedef struct selection {
     double mass;   /* and their weight */
 } selection;
 
-/* The value where the count of elements from the greatest down reaches want_n, or (want_n 0) their weight
- * reaches want_mass. Radix selection: the value's bits from the highest, three passes whatever the row holds.
- */
-static selection select_down(const float *x, int64_t n, const cut *c, int64_t want_n, double want_mass) {
-    static const int width[] = {RADIX_BITS, RADIX_BITS, 32 - 2 * RADIX_BITS};
+typedef struct histogram {
     double mass[1 << RADIX_BITS];
     int64_t count[1 << RADIX_BITS];
-    selection s = {0};
+} histogram;
+
+/* Elements from c->least up to below `sure` whose key begins with `found` (under mask), by the key's bits from shift on. */
+static void fill_histogram(histogram *h, const float *x, int64_t n, const cut *c, float sure, bool weights,
+                           uint32_t found, uint32_t mask, int shift, int buckets) {
+    memset(h->mass, 0, (size_t)buckets * sizeof *h->mass);
+    memset(h->count, 0, (size_t)buckets * sizeof *h->count);
+    for (int64_t i = 0; i < n; i += LANES) {
+        float in[LANES];
+        int m = 0, size = n - i < LANES ? (int)(n - i) : LANES;
+        if (size == LANES && !any_at_least(x + i, c->least)) continue;
+        for (int j = 0; j < size; j++) { /* no branch: which ones belong is as good as random */
+            float v = clean(x[i + j]);
+            in[m] = v;
+            m += (v >= c->least) & (v < sure) & ((key_of(v) & mask) == found);
+        }
+        for (int j = 0; j < m; j++) {
+            int b = (int)(key_of(in[j]) >> shift) & (buckets - 1);
+            h->count[b]++;
+            if (weights) h->mass[b] += exp_neg((in[j] - c->max) * c->inv_t);
+        }
+    }
+}
+
+/* The value where the count of elements from the greatest down reaches want_n, or (want_n 0) their weight reaches
+ * want_mass, of which `above` belongs to those from `sure` up. Radix selection: the value's bits from the highest,
+ * three passes whatever the row holds. False: rounding left nothing to select from. */
+static bool select_down(const float *x, int64_t n, const cut *c, int64_t want_n, double want_mass, float sure,
+                        double above, selection *out) {
+    static const int width[] = {RADIX_BITS, RADIX_BITS, 32 - 2 * RADIX_BITS};
+    histogram h;
+    selection s = {.mass = above};
     uint32_t found = 0, mask = 0; /* the bits that are settled */
     int shift = 32;
     for (int pass = 0; pass < 3; pass++) {
         int buckets = 1 << width[pass];
         shift -= width[pass];
-        memset(mass, 0, (size_t)buckets * sizeof *mass);
-        memset(count, 0, (size_t)buckets * sizeof *count);
-        for (int64_t i = 0; i < n; i++) {
-            float v = clean(x[i]);
-            uint32_t key = key_of(v);
-            if ((key & mask) != found || v < c->least) continue;
-            int b = (int)(key >> shift) & (buckets - 1);
-            count[b]++;
-            if (!want_n) mass[b] += exp_neg((v - c->max) * c->inv_t);
-        }
+        fill_histogram(&h, x, n, c, sure, !want_n, found, mask, shift, buckets);
         int b = buckets - 1, last = -1;
         for (; b >= 0; b--) {
-            if (!count[b]) continue;
+            if (!h.count[b]) continue;
             last = b;
-            if (want_n ? s.above + count[b] >= want_n : s.mass + mass[b] >= want_mass) break;
-            s.above += count[b];
-            s.mass += mass[b];
+            if (want_n ? s.above + h.count[b] >= want_n : s.mass + h.mass[b] >= want_mass) break;
+            s.above += h.count[b];
+            s.mass += h.mass[b];
         }
+        if (last < 0) return false;
         if (b < 0) { /* sums of parts may round below the whole: the last bucket it is */
-            s.above -= count[last];
-            s.mass -= mass[last];
+            s.above -= h.count[last];
+            s.mass -= h.mass[last];
             b = last;
         }
         found |= (uint32_t)b << shift;
         mask |= (uint32_t)(buckets - 1) << shift;
     }
     s.value = value_of(found);
-    return s;
+    *out = s;
+    return true;
+}
+
+/* The k-th greatest value for a small k: one pass over a short sorted list that little enters. */
+static float kth_small(const float *x, int64_t n, int k) {
+    float best[SMALL_K];
+    int have = 0;
+    for (int64_t i = 0; i < n;) {
+        int64_t stop = i + LANES < n ? i + LANES : n;
+        if (have == k && stop - i == LANES && !any_at_least(x + i, best[k - 1])) i = stop;
+        for (; i < stop; i++) {
+            float v = clean(x[i]);
+            if (have == k && !(v > best[k - 1])) continue;
+            int at = have < k ? have++ : k - 1;
+            for (; at > 0 && best[at - 1] < v; at--) best[at] = best[at - 1];
+            best[at] = v;
+        }
+    }
+    return best[k - 1];
 }
 
 static void cut_top_k(const float *x, int64_t n, int k, cut *c) {
-    if (k > 0 && k < n) c->least = select_down(x, n, c, k, 0).value;
+    selection s;
+    if (k <= 0 || k >= n) return;
+    if (k <= SMALL_K)
+        c->least = kth_small(x, n, k);
+    else if (select_down(x, n, c, k, 0, INFINITY, 0, &s))
+        c->least = s.value;
+}
+
+/* Bounds of the value at which the weight reaches `want`, by counting in steps of 1/16: what is *sure or more is kept,
+ * what is below c->least is not. Only to leave most of the row out of the selection. */
+static void bracket(const float *x, int64_t n, double want, cut *c, float *sure) {
+    enum { STEPS = 512, PER_NAT = 16, OUT = STEPS + 1 };
+    uint32_t count[2][STEPS + 2] = {0}; /* two, so that neighbours do not wait for each other's sum */
+    float scale = PER_NAT * c->inv_t;
+    for (int64_t i = 0; i < n; i++) {
+        float v = clean(x[i]), d = (c->max - v) * scale;
+        int b = d < STEPS ? (int)d : STEPS;
+        count[i & 1][v < c->least ? OUT : b]++;
+    }
+    double low = 0, high = 0;
+    int first_low = -1, first_high = STEPS;
+    for (int j = 0; j <= STEPS && first_low < 0; j++) {
+        double k = (double)count[0][j] + count[1][j];
+        low += j < STEPS ? k * exp(-(j + 1.0) / PER_NAT) * (1 - 1e-5) : 0;
+        high += k * exp(-(double)j / PER_NAT) * (1 + 1e-5);
+        if (high >= want && first_high == STEPS) first_high = j;
+        if (low >= want) first_low = j;
+    }
+    /* A step more on both sides for rounding at the edges. */
+    *sure = first_high > 1 ? c->max - (float)(first_high - 1) / scale : INFINITY;
+    float least = first_low >= 0 ? c->max - (float)(first_low + 2) / scale : -INFINITY;
+    if (least > c->least) c->least = least;
 }
 
 static void cut_top_p(const float *x, int64_t n, float top_p, cut *c) {
     if (!(top_p < 1)) return;
     double want = (double)top_p * row_mass(x, n, c);
     if (!(want > 0)) want = DBL_MIN; /* top_p 0: the greatest alone */
-    selection s = select_down(x, n, c, 0, want);
+    cut near = *c, kept = *c;
+    bracket(x, n, want, &near, &kept.least);
+    double above = kept.least < INFINITY ? row_mass(x, n, &kept) : 0;
+    selection s;
+    if (!select_down(x, n, &near, 0, want, kept.least, above, &s)) return;
     double each = exp_neg((s.value - c->max) * c->inv_t);
     double ties = each > 0 ? ceil((want - s.mass) / each) : 1;
     c->tie = c->least = s.value;
@@ -223,11 +314,13 @@ static int64_t draw(const float *x, int64_t n, const cut *c, double u) {
     double total = 0;
     int64_t ties = c->ties, end = n; /* elements from end on equal to tie weigh nothing */
     if (ties >= 0)
-        for (int64_t i = 0; i < n; i++)
-            if (clean(x[i]) == c->tie && ties-- == 0) {
+        for (int64_t i = 0; i < n; i++) {
+            while (i + LANES <= n && !any_equal(x + i, c->tie)) i += LANES;
+            if (i < n && clean(x[i]) == c->tie && ties-- == 0) {
                 end = i;
                 break;
             }
+        }
     cut strict = *c;
     if (end < n && c->tie >= c->least) strict.least = nextafterf(c->tie, INFINITY);
     /* Two stretches: up to end all of cut, from there without the ties. */
@@ -270,16 +363,8 @@ static void top_n(const float *x, int64_t n, int want, sample_result *out) {
     float best[20];
     int have = 0;
     for (int64_t i = 0; i < n;) {
-        if (have == want) { /* skip what cannot enter, a stretch at a time */
-            float worst = best[have - 1];
-            while (i + LANES <= n) {
-                int enters = 0;
-                for (int j = 0; j < LANES; j++) enters |= clean(x[i + j]) > worst;
-                if (enters) break;
-                i += LANES;
-            }
-        }
         int64_t stop = i + LANES < n ? i + LANES : n;
+        if (have == want && stop - i == LANES && !any_at_least(x + i, best[have - 1])) i = stop;
         for (; i < stop; i++) {
             float v = clean(x[i]);
             if (have == want && !(v > best[have - 1])) continue;
