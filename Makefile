@@ -1,8 +1,9 @@
-# vlmd - `make help` lists the targets. Sources are found by folder: a new .c file needs no line here.
+# vlmd - `make help` lists the targets; V=1 shows the commands. Sources are found by folder: a new .c file needs no line here.
 SHELL := /bin/bash
 CC ?= cc
 BUILD ?= build
 SAN ?=
+Q := $(if $(V),,@)
 CSTD := -std=c11 -D_GNU_SOURCE
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wno-format-truncation -Werror
 # No contraction, no fast-math: a row's bits are a promise (docs/architecture.md, "Numbers").
@@ -21,18 +22,19 @@ TESTOBJ := $(patsubst tests/%.c,$(BUILD)/tests/%.o,$(shell find tests/ref -name 
 
 all: $(BUILD)/vlmd
 $(BUILD)/vlmd: $(BUILD)/server/main.o $(BUILD)/libvlmd.a
-	$(CC) -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) -o $@ $^ $(LDLIBS)
 $(BUILD)/libvlmd.a: $(LIBOBJ)
 	@rm -f $@; ar rcs $@ $^
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/libvlmd.a
-	$(CC) -o $@ $^ -lcmocka $(LDLIBS)
+	$(Q)$(CC) -o $@ $^ -lcmocka $(LDLIBS)
 # SIMD files carry their instruction set in their name; a run-time check picks one (kernels/cpu/cpu.c).
 $(BUILD)/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 $(BUILD)/%_avx2.o: ISA := -mavx2 -mfma -mf16c
 $(BUILD)/kernels/cpu/%.o: OPT += -O3
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(ISA) -c $< -o $@
+	@[ -n '$(V)' ] || echo "  CC $<"
+	$(Q)$(CC) $(CFLAGS) $(ISA) -c $< -o $@
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16

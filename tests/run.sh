@@ -10,5 +10,8 @@ for t in "$@"; do
     echo "$out" | grep -E '^\[  PASSED  \]' | sed "s|^|$(basename "$t"): |"
 done
 bin=$(dirname "${1:-build/tests/x}"); bin=${bin%%/tests*}/vlmd
-VLMD_BIN=$PWD/$bin python3 -m pytest -q -p no:cacheprovider tests/e2e ${VLMD_SUITE:+-m $VLMD_SUITE} || failed=1
+# Debian's pytest belongs to Debian's Python; another python3 may come first on the path.
+python=python3
+"$python" -c 'import pytest' 2>/dev/null || python=/usr/bin/python3
+VLMD_BIN=$PWD/$bin "$python" -m pytest -q -p no:cacheprovider tests/e2e ${VLMD_SUITE:+-m $VLMD_SUITE} || failed=1
 exit $failed
