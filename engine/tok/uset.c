@@ -298,16 +298,23 @@ static uint32_t sweep_interval(sweep *w, uint32_t cp) {
 typedef struct pager { /* fills a map page by page, sharing pages that are equal */
     cpmap *m;
     uint8_t cur[256];
+    uint32_t hash[512]; /* of page i, at i % 512 */
     size_t n_page, cap;
     bool failed;
 } pager;
 
 static void pager_flush(pager *p, uint32_t page_no) {
-    /* Equal pages come in long rows or among the last few: looking at all would be slow, at some is enough.
-     */
+    /* Equal pages come in long rows or among the last few: looking at all would be slow, at some is enough. */
     size_t from = p->n_page > 512 ? p->n_page - 512 : 0;
+    uint64_t h = 0;
+    for (size_t i = 0; i < 256; i += 8) {
+        uint64_t w;
+        memcpy(&w, p->cur + i, 8);
+        h = (h ^ w) * 0x9E3779B97F4A7C15u;
+        h ^= h >> 32;
+    }
     for (size_t i = p->n_page; i > from; i--)
-        if (memcmp(p->m->pages + (i - 1) * 256, p->cur, 256) == 0) {
+        if (p->hash[(i - 1) % 512] == (uint32_t)h && memcmp(p->m->pages + (i - 1) * 256, p->cur, 256) == 0) {
             p->m->page[page_no] = (uint16_t)(i - 1);
             return;
         }
@@ -322,6 +329,7 @@ static void pager_flush(pager *p, uint32_t page_no) {
         p->cap = cap;
     }
     memcpy(p->m->pages + p->n_page * 256, p->cur, 256);
+    p->hash[p->n_page % 512] = (uint32_t)h;
     p->m->page[page_no] = (uint16_t)p->n_page++;
 }
 
