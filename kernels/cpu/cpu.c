@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static const simd *const all_simd[] = {
@@ -50,11 +51,15 @@ static void cpu_free(backend *b) {
 
 static void *cpu_alloc(backend *be, size_t bytes, status *st) {
     (void)be;
-    void *p = mem_aligned(64, bytes);
+    const size_t huge = (size_t)2 << 20;
+    const bool large = bytes >= 2 * huge;
+    void *p = mem_aligned(large ? huge : 64, bytes);
     if (!p) {
         status_set(st, ST_NO_MEMORY, "no memory for %zu bytes", bytes);
         return NULL;
     }
+    if (large)
+        madvise(p, bytes, MADV_HUGEPAGE); /* pages of keys are walked with long strides; a hint, may fail */
     memset(p, 0, bytes);
     return p;
 }

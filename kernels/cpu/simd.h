@@ -39,7 +39,7 @@ typedef struct attn_tile {
 /* Floats of scratch that a tile of `rows` rows needs. */
 static inline size_t attn_scratch(int64_t rows, int group, int hd) {
     size_t n = (size_t)(rows * group), hdp = ((size_t)hd + 15) / 16 * 16;
-    return n * (hdp + ATTN_BLOCK + 3 * 16) + hdp * ATTN_BLOCK + 64;
+    return n * (2 * hdp + ATTN_BLOCK + 5) + hdp * 16 + 3 * 16 + 64;
 }
 
 typedef struct simd {

@@ -47,7 +47,9 @@ int main(void) {
         const int64_t S = cases[i].seqs, R = cases[i].rows, L = cases[i].len, H = cases[i].heads,
                       K = cases[i].kv_heads, D = cases[i].hd, per = (L + 15) / 16, pages = S * per + 1;
         int64_t cache = cases[i].paged ? pages * K * 16 * D : S * L * K * D;
-        float *kc = bench_alloc((size_t)cache * 4), *vc = bench_alloc((size_t)cache * 4);
+        float *kc = backend_alloc(be, (size_t)cache * 4, &st),
+              *vc = backend_alloc(be, (size_t)cache * 4, &st);
+        CHECK(kc && vc);
         float *q = bench_alloc((size_t)(S * R * H * D) * 4), *y = bench_alloc((size_t)(S * R * H * D) * 4);
         for (int64_t k = 0; k < cache; k++) kc[k] = vc[k] = (float)(k % 17) * 0.1f;
         for (int64_t k = 0; k < S * R * H * D; k++) q[k] = (float)(k % 13) * 0.1f;
@@ -72,7 +74,7 @@ int main(void) {
         }
         double best = 1e9, read = 0, bound = 0;
         size_t bytes = (size_t)cache * 4 & ~(size_t)((1 << 20) - 1);
-        for (int round = 0; round < 5; round++) {
+        for (int round = 0; round < 12; round++) {
             if (R == 1) {
                 double b = bench_read_pass(p, kc, bytes);
                 read = b > read ? b : read;
@@ -99,8 +101,8 @@ int main(void) {
                    cases[i].name, (long long)R, (long long)L, (long long)H, (long long)K, (long long)D, g,
                    g / bound, bound);
         }
-        mem_free(kc);
-        mem_free(vc);
+        backend_release(be, kc);
+        backend_release(be, vc);
         mem_free(q);
         mem_free(y);
         mem_free(table);
