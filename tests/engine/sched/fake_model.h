@@ -1,0 +1,227 @@
+/* fake_model.h - model.h without a model, for tests of what is above it: include in one file of a test
+ * program, whose definitions then stand in for engine/model's.
+ *
+ * Its "keys" are a hash chain: what a row writes depends on its id (or picture row), position, rope_len and
+ * on what its predecessor's slot holds; a row's logits depend on all that its page table leads to. So a wrong
+ * page, position, chunk border or splice, or a page given away too early, changes the answer. */
+#ifndef VLMD_TESTS_FAKE_MODEL_H
+#define VLMD_TESTS_FAKE_MODEL_H
+
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/model/model.h"
+
+enum {
+    FAKE_VOCAB = 2048,
+    FAKE_WIDTH = 8,
+    FAKE_IMAGE_ROWS = 9,
+    FAKE_IMAGE_TOKEN = 4,
+    FAKE_EOS = 2,
+    FAKE_LAYERS = 2,
+    FAKE_ENCODE_LAYERS = 5,
+    FAKE_MAX_POS = 256,
+    FAKE_POISON_ID = 1999,  /* a step with this id fails */
+    FAKE_POISON_PIXEL = 255 /* a picture that begins with it fails in its third layer */
+};
+
+struct model {
+    model_spec spec;
+    backend *be;
+};
+
+static int fake_runs(const model_spec *s, int w, int h, image_run *runs, int max) {
+    (void)w, (void)h;
+    if (max > 0) runs[0] = (image_run){s->image_token, FAKE_IMAGE_ROWS};
+    return 1;
+}
+
+model *model_load(const char *dir, backend *be, status *st) {
+    (void)dir, (void)st;
+    model *m = mem_calloc(1, sizeof *m);
+    m->be = be;
+    model_spec *s = &m->spec;
+    s->family = "fake";
+    s->text.vocab = FAKE_VOCAB;
+    s->text.max_pos = FAKE_MAX_POS;
+    s->text.stack =
+        (stack_spec){.n_layers = FAKE_LAYERS, .width = FAKE_WIDTH, .heads = 1, .kv_heads = 1, .head_dim = 8};
+    s->tower.stack =
+        (stack_spec){.n_layers = FAKE_ENCODE_LAYERS, .width = FAKE_WIDTH, .heads = 1, .head_dim = 8};
+    s->tower.image_size = 24;
+    s->tower.patch = 8;
+    s->tower.rows = FAKE_IMAGE_ROWS;
+    s->fuse = FUSE_SPLICE;
+    s->join.kind = JOIN_LINEAR;
+    s->image_token = FAKE_IMAGE_TOKEN;
+    s->bos = 1;
+    s->eos[0] = FAKE_EOS;
+    s->n_eos = 1;
+    s->prep = (prep_spec){.size = PREP_SIZE_EXACT,
+                          .size_w = 24,
+                          .size_h = 24,
+                          .filter = RESAMPLE_BILINEAR,
+                          .rescale = 1,
+                          .std = {1, 1, 1}};
+    s->image_runs = fake_runs;
+    s->temperature = s->top_p = s->min_p = s->repetition_penalty = __builtin_nanf("");
+    s->top_k = s->max_new_tokens = -1;
+    return m;
+}
+void model_free(model *m) {
+    mem_free(m);
+}
+const model_spec *model_get_spec(const model *m) {
+    return &m->spec;
+}
+size_t model_weight_bytes(const model *m) {
+    return sizeof *m;
+}
+dtype model_weight_dtype(const model *m) {
+    (void)m;
+    return DT_F32;
+}
+bool model_inspect(const char *dir, buf *out, status *st) {
+    (void)dir, (void)out;
+    return status_set(st, ST_UNSUPPORTED, "not a model");
+}
+
+static uint32_t fake_mix(uint32_t a, uint32_t b) {
+    uint32_t h = (a ^ b * 0x9E3779B1u) * 0x85EBCA6Bu;
+    h ^= h >> 15;
+    h = (h + b) * 0xC2B2AE35u;
+    return h ^ h >> 13;
+}
+
+/* A cell of the cache holds a hash as two halves, each exact in a float. */
+static float *fake_cell(tensor pool, int32_t slot) {
+    return (float *)pool.data + (size_t)slot * 8;
+}
+static void fake_put(tensor pool, int32_t slot, uint32_t h) {
+    fake_cell(pool, slot)[0] = (float)(h & 0xFFFF);
+    fake_cell(pool, slot)[1] = (float)(h >> 16);
+}
+static uint32_t fake_get(tensor pool, int32_t slot) {
+    return (uint32_t)fake_cell(pool, slot)[0] | (uint32_t)fake_cell(pool, slot)[1] << 16;
+}
+
+static uint32_t fake_row_content(const step *s, int row) {
+    int32_t id = ((const int32_t *)s->ids.data)[row];
+    if (id >= 0) return fake_mix(1, (uint32_t)id);
+    for (int i = 0; i < s->n_splices; i++) {
+        int k = row - s->splices[i].row;
+        if (k < 0 || k >= s->splices[i].rows.d[0]) continue;
+        const float *x = (const float *)s->splices[i].rows.data + k * s->splices[i].rows.ld;
+        return fake_mix(2, (uint32_t)x[0] | (uint32_t)x[1] << 16);
+    }
+    check_failed(__FILE__, __LINE__, "a row without id and splice");
+}
+
+/* Runs row `row` of sequence q: checks its place, writes its cells. */
+static void fake_run_row(const kv_pool *kv, const step *s, int q, int row) {
+    const int32_t *pages = (const int32_t *)s->pages.data + (size_t)q * (size_t)s->pages.d[1];
+    int32_t end = ((const int32_t *)s->q_start.data)[q + 1];
+    int32_t pos = ((const int32_t *)s->pos.data)[row], slot = ((const int32_t *)s->slots.data)[row];
+    CHECK(pos == ((const int32_t *)s->kv_len.data)[q] - (end - row));
+    CHECK(slot >= KV_PAGE_TOK && slot < kv->n_pages * KV_PAGE_TOK);
+    CHECK(slot == pages[pos / KV_PAGE_TOK] * KV_PAGE_TOK + pos % KV_PAGE_TOK);
+    int32_t rope = ((const int32_t *)s->rope_len.data)[row], before = pos - 1;
+    CHECK(rope > pos);
+    for (int l = 0; l < kv->n_layers; l++) {
+        uint32_t h = fake_mix((uint32_t)l + 7, fake_row_content(s, row));
+        if (pos)
+            h = fake_mix(
+                h, fake_get(kv->k[l], pages[before / KV_PAGE_TOK] * KV_PAGE_TOK + before % KV_PAGE_TOK));
+        h = fake_mix(fake_mix(h, (uint32_t)pos), (uint32_t)rope);
+        fake_put(kv->k[l], slot, h);
+        fake_put(kv->v[l], slot, ~h);
+    }
+}
+
+static uint32_t fake_read_row(const kv_pool *kv, const step *s, int q, int row) {
+    const int32_t *pages = (const int32_t *)s->pages.data + (size_t)q * (size_t)s->pages.d[1];
+    int32_t pos = ((const int32_t *)s->pos.data)[row];
+    uint32_t h = 99;
+    for (int p = 0; p <= pos; p++) {
+        int32_t slot = pages[p / KV_PAGE_TOK] * KV_PAGE_TOK + p % KV_PAGE_TOK;
+        for (int l = 0; l < kv->n_layers; l++)
+            h = fake_mix(h, fake_get(kv->k[l], slot) ^ fake_get(kv->v[l], slot) << 1);
+    }
+    return h;
+}
+
+static void fake_logits(float *x, uint32_t h) {
+    for (int i = 0; i < FAKE_VOCAB; i++) x[i] = -6;
+    for (uint32_t k = 0; k < 8; k++) {
+        uint32_t g = fake_mix(h, k + 1000);
+        x[5 + g % 1900] = 2 + (float)(g >> 20) / 2048;
+    }
+    if (h % 40 == 0) x[FAKE_EOS] = 9;
+}
+
+tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s) {
+    (void)m;
+    tensor logits = ctx_2d(c, DT_F32, s->n_out, FAKE_VOCAB);
+    if (c->dry || !ctx_ok(c)) return logits;
+    const int32_t *q_start = s->q_start.data, *out_rows = s->out_rows.data, *ids = s->ids.data;
+    for (int row = 0; row < s->n_rows; row++)
+        if (ids[row] == FAKE_POISON_ID) status_set(&c->st, ST_INTERNAL, "poisoned");
+    for (int q = 0; q < s->n_seqs; q++)
+        for (int row = q_start[q]; row < q_start[q + 1]; row++) fake_run_row(kv, s, q, row);
+    for (int i = 0, q = 0; i < s->n_out; i++) {
+        while (q_start[q + 1] <= out_rows[i]) q++;
+        fake_logits((float *)logits.data + (size_t)i * FAKE_VOCAB, fake_read_row(kv, s, q, out_rows[i]));
+    }
+    return logits;
+}
+
+/* ---- pictures ---- */
+
+struct encode {
+    uint32_t hash;
+    int layer;
+    bool poisoned;
+    float rows[FAKE_IMAGE_ROWS * FAKE_WIDTH];
+};
+
+size_t encode_bytes(const model *m) {
+    (void)m;
+    return sizeof(encode);
+}
+encode *encode_new(const model *m, backend *be, const image *pixels, status *st) {
+    (void)m, (void)be, (void)st;
+    encode *e = mem_calloc(1, sizeof *e);
+    if (!pixels) return e;
+    CHECK(pixels->rgb);
+    e->poisoned = pixels->rgb[0] == FAKE_POISON_PIXEL;
+    for (int i = 0; i < pixels->w * pixels->h * 3; i++) e->hash = fake_mix(e->hash, pixels->rgb[i]);
+    return e;
+}
+bool encode_run(ctx *c, encode *e, int max_layers) {
+    for (int i = 0; i < max_layers && e->layer < FAKE_ENCODE_LAYERS; i++) {
+        ctx_2d(c, DT_F32, FAKE_IMAGE_ROWS, FAKE_WIDTH);
+        if (++e->layer == 3 && e->poisoned) return status_set(&c->st, ST_INTERNAL, "poisoned picture");
+        e->hash = fake_mix(e->hash, (uint32_t)e->layer);
+    }
+    for (uint32_t r = 0; r < FAKE_IMAGE_ROWS; r++) {
+        uint32_t h = fake_mix(e->hash, r);
+        e->rows[r * FAKE_WIDTH] = (float)(h & 0xFFFF);
+        e->rows[r * FAKE_WIDTH + 1] = (float)(h >> 16);
+    }
+    return e->layer == FAKE_ENCODE_LAYERS;
+}
+int encode_layers(const encode *e) {
+    (void)e;
+    return FAKE_ENCODE_LAYERS;
+}
+tensor encode_rows(const encode *e) {
+    return tensor_2d((void *)(uintptr_t)e->rows, DT_F32, FAKE_IMAGE_ROWS, FAKE_WIDTH);
+}
+void encode_shrink(encode *e) {
+    (void)e;
+}
+void encode_free(encode *e) {
+    mem_free(e);
+}
+
+#endif

@@ -1,0 +1,113 @@
+/* test_batch.c - rows of a step as struct step wants them: positions, slots, tables, splices, wanted rows. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "engine/batch.h"
+#include "tests/engine/sched/fake_model.h"
+
+static int32_t g_ids[64], g_pages[4] = {5, 2, 9, 7};
+static prompt_rows g_pic = {.row = 3, .n = 9, .image = 0, .from = 0};
+static prompt g_prompt = {.ids = {.v = g_ids, .n = 40}, .n_images = 1, .rows = &g_pic, .n_rows = 1};
+
+static void set_up(seq *s, seq_image *im) {
+    for (int i = 0; i < 64; i++) g_ids[i] = 100 + i;
+    *s = (seq){
+        .prompt = &g_prompt, .n_prompt = 38, .max_len = 64, .pages = g_pages, .n_pages = 3, .images = im};
+}
+
+static void rows_of_two(void **state) {
+    (void)state;
+    model *m = model_load("", NULL, NULL);
+    image blank = {1, 1, (uint8_t[3]){0}};
+    seq_image im = {encode_new(m, NULL, &blank, NULL), true};
+    seq a, b;
+    set_up(&a, &im);
+    set_up(&b, &im);
+    a.n_done = 5; /* begins inside the picture */
+    b.n_done = 39;
+    batch t;
+    assert_true(batch_init(&t, NULL, 32, 4, 4, NULL));
+    batch_clear(&t);
+    assert_false(batch_add(&t, &a, 20)); /* rows 5..24: not the last */
+    assert_true(batch_add(&t, &b, 1));   /* row 39 of 40 */
+    assert_int_equal(t.n_rows, 21);
+    assert_int_equal(t.n_seqs, 2);
+    assert_int_equal(t.n_out, 1);
+    assert_int_equal(t.out_rows[0], 20);
+    assert_int_equal(t.q_start[0], 0);
+    assert_int_equal(t.q_start[1], 20);
+    assert_int_equal(t.q_start[2], 21);
+    assert_int_equal(t.kv_len[0], 25);
+    assert_int_equal(t.kv_len[1], 40);
+    for (int i = 0; i < 20; i++) {
+        int p = 5 + i;
+        assert_int_equal(t.pos[i], p);
+        assert_int_equal(t.ids[i], p < 12 ? -1 : 100 + p);
+        assert_int_equal(t.rope_len[i], 38); /* the prompt's, whatever the answer's length */
+        assert_int_equal(t.slots[i], (p < 16 ? 5 : 2) * 16 + p % 16);
+    }
+    assert_int_equal(t.rope_len[20], 40); /* an answer's row: its own length */
+    assert_int_equal(t.slots[20], 9 * 16 + 7);
+    const int32_t table[4] = {5, 2, 9, 0};
+    assert_memory_equal(t.pages, table, sizeof table);
+    assert_memory_equal(t.pages + 4, table, sizeof table);
+    assert_int_equal(t.n_splices, 1);
+    assert_int_equal(t.splices[0].row, 0);
+    assert_int_equal(t.splices[0].rows.d[0], 7); /* picture rows 2..8 */
+    assert_ptr_equal(t.splices[0].rows.data, (float *)encode_rows(im.enc).data + 2 * FAKE_WIDTH);
+    batch_fini(&t);
+    encode_free(im.enc);
+    model_free(m);
+}
+
+static void rows_ready(void **state) {
+    (void)state;
+    seq_image im = {NULL, false};
+    seq s;
+    set_up(&s, &im);
+    assert_int_equal(seq_rows_ready(&s), 3); /* stops before the picture */
+    assert_int_equal(seq_next_image(&s), 0);
+    s.n_done = 3;
+    assert_int_equal(seq_rows_ready(&s), 0);
+    im.ready = true;
+    assert_int_equal(seq_rows_ready(&s), 37);
+    assert_int_equal(seq_next_image(&s), -1);
+    assert_false(seq_decodes(&s));
+    s.n_done = 39;
+    assert_true(seq_decodes(&s));
+}
+
+static void grow_and_drop(void **state) {
+    (void)state;
+    kv_cache kv;
+    assert_true(kv_init(&kv, 4, NULL));
+    int32_t pages[4];
+    seq_image im = {NULL, true};
+    seq s;
+    set_up(&s, &im);
+    s.pages = pages;
+    s.n_pages = 0;
+    assert_true(seq_grow(&s, &kv, 16));
+    assert_int_equal(s.n_pages, 1);
+    assert_false(seq_grow(&s, &kv, 64)); /* four pages, three are there: nothing is taken */
+    assert_int_equal(s.n_pages, 1);
+    assert_int_equal(kv.n_free, 2);
+    assert_true(seq_grow(&s, &kv, 48));
+    assert_true(seq_grow(&s, &kv, 3)); /* never shrinks */
+    assert_int_equal(s.n_pages, 3);
+    s.n_done = 12;
+    seq_drop_pages(&s, &kv);
+    assert_int_equal(s.n_done, 0);
+    assert_int_equal(kv.n_free, 3);
+    kv_fini(&kv);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_of_two), cmocka_unit_test(rows_ready),
+                                       cmocka_unit_test(grow_and_drop)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

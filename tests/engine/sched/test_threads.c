@@ -1,0 +1,259 @@
+/* test_threads.c - engine.h over the fake model with its real threads: clients that submit, cancel and count at the same
+ * time, pictures through the workers, the engine freed under load. Mostly for ThreadSanitizer. */
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/engine/sched/fake_model.h"
+#include "tests/engine/sched/harness.h"
+
+static const char PNG_2X2[] = /* red, green, blue, grey */
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAE0lEQVR4nGP4z8DAAMIM/xsaGgAc9AR+"
+    "KYBA2AAAAABJRU5ErkJggg==";
+
+typedef struct client { /* one job's events, and who waits for them */
+    answer a;
+    pthread_mutex_t mu;
+    pthread_cond_t changed;
+} client;
+
+static void client_init(client *c) {
+    memset(c, 0, sizeof *c);
+    pthread_mutex_init(&c->mu, NULL);
+    pthread_cond_init(&c->changed, NULL);
+}
+
+static void client_fini(client *c) {
+    answer_fini(&c->a);
+    pthread_cond_destroy(&c->changed);
+    pthread_mutex_destroy(&c->mu);
+}
+
+static void sink(void *user, const engine_event *ev) {
+    client *c = user;
+    pthread_mutex_lock(&c->mu);
+    on_event(&c->a, ev);
+    pthread_cond_signal(&c->changed);
+    pthread_mutex_unlock(&c->mu);
+}
+
+/* Until n tokens or the final event are there. */
+static void client_wait(client *c, int n) {
+    pthread_mutex_lock(&c->mu);
+    while (c->a.n < n && !c->a.n_final) pthread_cond_wait(&c->changed, &c->mu);
+    pthread_mutex_unlock(&c->mu);
+}
+
+static engine *new_engine(int seqs, int rows, size_t kv_tokens) {
+    status st = {0};
+    size_t page = (size_t)FAKE_LAYERS * 2 * 8 * KV_PAGE_TOK * sizeof(float);
+    engine_options o = {.model_dir = "models/vlmd-tiny",
+                        .threads = 1,
+                        .max_num_seqs = seqs,
+                        .max_num_batched_tokens = rows,
+                        .kv_cache_bytes = (kv_tokens / KV_PAGE_TOK + 1) * page,
+                        .max_model_len = FAKE_MAX_POS};
+    engine *e = engine_new(&o, &st);
+    if (!e) print_error("%s\n", st.msg);
+    assert_non_null(e);
+    return e;
+}
+
+enum { KINDS = 12 };
+
+static uint64_t submit_kind(engine *e, int kind, client *c) {
+    static const char *const texts[] = {"hello", "what is this?",
+                                        "a b c d e f g h i j k l m n o p q r s t u v w x y z"};
+    engine_image im = {PNG_2X2, sizeof PNG_2X2 - 1, "messages[0].content[0].image_url"};
+    bool picture = kind % 2;
+    json_t *messages = picture ? json_pack("[{s:s,s:[{s:s},{s:s,s:s}]}]", "role", "user", "content", "type",
+                                           "image", "type", "text", "text", texts[kind % 3])
+                               : json_pack("[{s:s,s:s}]", "role", "user", "content", texts[kind % 3]);
+    engine_chat chat = {.messages = messages, .images = &im, .n_images = picture};
+    status st = {0};
+    prompt *p = engine_prompt_chat(e, &chat, &st);
+    json_decref(messages);
+    if (!p) print_error("%s\n", st.msg);
+    CHECK(p);
+    engine_params params;
+    engine_default_params(e, &params);
+    params.max_tokens = 5 + kind * 5;
+    params.temperature = (float)(kind % 2);
+    params.has_seed = true;
+    params.seed = (uint64_t)kind;
+    uint64_t job = engine_submit(e, p, &params, sink, c, &st);
+    CHECK(job);
+    return job;
+}
+
+typedef struct load {
+    engine *e;
+    uint32_t seed;
+    int n_jobs;
+    const answer *solo; /* [KINDS] */
+    int wrong;
+} load;
+
+static void *run_load(void *arg) {
+    load *l = arg;
+    rng r = {l->seed};
+    enum { AT_ONCE = 4 };
+    for (int done = 0; done < l->n_jobs; done += AT_ONCE) {
+        client c[AT_ONCE];
+        uint64_t jobs[AT_ONCE];
+        int kinds[AT_ONCE];
+        bool cancel[AT_ONCE];
+        for (int i = 0; i < AT_ONCE; i++) {
+            client_init(&c[i]);
+            kinds[i] = (int)rnd(&r, KINDS);
+            cancel[i] = rnd(&r, 3) == 0;
+            jobs[i] = submit_kind(l->e, kinds[i], &c[i]);
+        }
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (cancel[i]) {
+                client_wait(&c[i], (int)rnd(&r, 6));
+                engine_cancel(l->e, jobs[i]);
+            }
+            engine_stats stats;
+            engine_get_stats(l->e, &stats);
+        }
+        for (int i = 0; i < AT_ONCE; i++) {
+            client_wait(&c[i], FAKE_MAX_POS);
+            engine_cancel(l->e, jobs[i]); /* over: ignored */
+            const answer *a = &c[i].a, *solo = &l->solo[kinds[i]];
+            bool ok = a->n_final == 1 && !a->out_of_order && a->n <= solo->n &&
+                      memcmp(a->ids, solo->ids, (size_t)a->n * sizeof a->ids[0]) == 0;
+            if (ok && a->error)
+                ok = cancel[i] && a->code == ST_CANCELLED;
+            else if (ok)
+                ok = a->n == solo->n && a->n_input_done == 1;
+            l->wrong += !ok;
+            client_fini(&c[i]);
+        }
+    }
+    return NULL;
+}
+
+static void many_clients(void **state) {
+    (void)state;
+    static answer solo[KINDS];
+    engine *e = new_engine(1, 512, FAKE_MAX_POS);
+    for (int k = 0; k < KINDS; k++) {
+        client c;
+        client_init(&c);
+        submit_kind(e, k, &c);
+        client_wait(&c, FAKE_MAX_POS);
+        assert_false(c.a.error);
+        solo[k] = c.a;
+        solo[k].text = (buf){0};
+        client_fini(&c);
+    }
+    engine_free(e);
+    e = new_engine(5, 24, FAKE_MAX_POS + 64);
+    enum { CLIENTS = 3 };
+    load loads[CLIENTS];
+    pthread_t threads[CLIENTS];
+    for (int i = 0; i < CLIENTS; i++) {
+        loads[i] = (load){e, (uint32_t)i + 1, 60, solo, 0};
+        assert_int_equal(pthread_create(&threads[i], NULL, run_load, &loads[i]), 0);
+    }
+    for (int i = 0; i < CLIENTS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(loads[i].wrong, 0);
+    }
+    engine_stats stats;
+    engine_get_stats(e, &stats);
+    for (int i = 0; i < 1000 && stats.running + stats.waiting > 0;
+         i++) { /* the last turn's figures come after its events */
+        usleep(1000);
+        engine_get_stats(e, &stats);
+    }
+    assert_int_equal(stats.running + stats.waiting, 0);
+    assert_int_equal(
+        stats.finished_stop + stats.finished_length + stats.finished_abort + stats.finished_error, 180);
+    assert_true(stats.kv_usage == 0);
+    engine_free(e);
+}
+
+static void freed_under_load(void **state) {
+    (void)state;
+    enum { JOBS = 40 };
+    for (int round = 0; round < 5; round++) {
+        static client c[JOBS];
+        engine *e = new_engine(4, 32, FAKE_MAX_POS);
+        for (int i = 0; i < JOBS; i++) client_init(&c[i]);
+        for (int i = 0; i < JOBS; i++) submit_kind(e, i % KINDS, &c[i]);
+        client_wait(&c[round], round);
+        engine_free(e);
+        for (int i = 0; i < JOBS; i++) {
+            assert_int_equal(c[i].a.n_final, 1);
+            assert_false(c[i].a.out_of_order);
+            if (c[i].a.error) assert_int_equal(c[i].a.code, ST_CANCELLED);
+            client_fini(&c[i]);
+        }
+    }
+}
+
+static void broken_picture(void **state) {
+    (void)state;
+    engine *e = new_engine(4, 32, FAKE_MAX_POS);
+    /* The header is whole, the pixels are cut off. */
+    engine_image im = {PNG_2X2, 68, "messages[0].content[0].image_url"};
+    json_t *messages = json_pack("[{s:s,s:[{s:s}]}]", "role", "user", "content", "type", "image");
+    engine_chat chat = {.messages = messages, .images = &im, .n_images = 1};
+    status st = {0};
+    prompt *p = engine_prompt_chat(e, &chat, &st);
+    json_decref(messages);
+    assert_non_null(p);
+    engine_params params;
+    engine_default_params(e, &params);
+    client c;
+    client_init(&c);
+    assert_int_not_equal(engine_submit(e, p, &params, sink, &c, &st), 0);
+    client_wait(&c, FAKE_MAX_POS);
+    assert_int_equal(c.a.n_final, 1);
+    assert_int_equal(c.a.n_input_done, 0);
+    assert_true(c.a.error);
+    assert_int_equal(c.a.code, ST_INVALID);
+    client_fini(&c);
+    engine_free(e);
+}
+
+static void plans(void **state) {
+    (void)state;
+    status st = {0};
+    size_t page = (size_t)FAKE_LAYERS * 2 * 8 * KV_PAGE_TOK * sizeof(float);
+    engine_options o = {.model_dir = "models/vlmd-tiny", .threads = 1};
+    engine *e = engine_new(&o, &st);
+    assert_non_null(e);
+    assert_int_equal(engine_get_info(e)->max_model_len, FAKE_MAX_POS);
+    assert_int_equal(engine_get_info(e)->kv_bytes, (FAKE_MAX_POS / KV_PAGE_TOK * 8 + 1) * page);
+    engine_free(e);
+    /* a small cache shortens a length that nobody asked for */
+    o.kv_cache_bytes = 5 * page;
+    e = engine_new(&o, &st);
+    assert_non_null(e);
+    assert_int_equal(engine_get_info(e)->max_model_len, 4 * KV_PAGE_TOK);
+    engine_free(e);
+    /* and refuses one that was */
+    o.max_model_len = FAKE_MAX_POS;
+    assert_null(engine_new(&o, &st));
+    assert_int_equal(st.code, ST_INVALID);
+    st = (status){0};
+    o.kv_cache_bytes = 0;
+    o.max_model_len = FAKE_MAX_POS + 1;
+    assert_null(engine_new(&o, &st));
+    assert_int_equal(st.code, ST_INVALID);
+}
+
+int main(void) {
+    log_set_level(LOG_ERROR);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(many_clients), cmocka_unit_test(freed_under_load),
+                                       cmocka_unit_test(broken_picture), cmocka_unit_test(plans)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
