@@ -12,9 +12,9 @@
 #include "tests/engine/sched/fake_model.h"
 #include "tests/engine/sched/harness.h"
 
-static const char PNG_2X2[] = /* red, green, blue, grey */
-    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAE0lEQVR4nGP4z8DAAMIM/xsaGgAc9AR+"
-    "KYBA2AAAAABJRU5ErkJggg==";
+static const char PNG_2X2[] = /* dark red, green, blue, grey */
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAE0lEQVR4nGM4wcDAAMIMJxoaGgAXXgPZ"
+    "0RhfJwAAAABJRU5ErkJggg==";
 
 typedef struct client { /* one job's events, and who waits for them */
     answer a;
@@ -148,6 +148,7 @@ static void many_clients(void **state) {
         client_init(&c);
         submit_kind(e, k, &c);
         client_wait(&c, FAKE_MAX_POS);
+        if (c.a.error) print_error("%s\n", c.a.why);
         assert_false(c.a.error);
         solo[k] = c.a;
         solo[k].text = (buf){0};

@@ -1,0 +1,185 @@
+/* test_bits.c - the bundled model through the scheduler: tokens, log-probs and text of every request are bit for bit
+ * those it has alone, in batches of 1 to 16 of mixed lengths, with any chunk size, with preemption, on 1 or 2 threads,
+ * for each instruction set that this machine has. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "engine/params.h"
+#include "engine/sched.h"
+#include "tests/engine/sched/harness.h"
+
+enum { JOBS = 16, MAX_LEN = 256 };
+static const char *const DIR = "models/vlmd-tiny";
+
+typedef struct setting {
+    const char *isa;
+    int threads, seqs, rows, chunk, pages;
+} setting;
+
+typedef struct world {
+    backend *be;
+    model *model;
+    promptkit kit;
+    runner runner;
+    inbox inbox;
+    sched *sched;
+} world;
+
+static tok *g_tok;
+
+static bool world_init(world *w, const setting *x) {
+    status st = {0};
+    *w = (world){0};
+    backend_options bo = {.device = "cpu", .threads = x->threads, .isa = x->isa};
+    if (!(w->be = backend_new(&bo, &st))) return false;
+    w->model = model_load(DIR, w->be, &st);
+    if (!w->model) print_error("%s\n", st.msg);
+    assert_non_null(w->model);
+    w->kit = (promptkit){.spec = model_get_spec(w->model), .tok = g_tok};
+    runner_options ro = {.max_rows = x->rows, .max_seqs = x->seqs, .max_len = MAX_LEN, .n_pages = x->pages};
+    if (!runner_init(&w->runner, w->be, w->model, &ro, &st)) print_error("%s\n", st.msg);
+    assert_int_equal(st.code, ST_OK);
+    assert_true(inbox_init(&w->inbox, &st));
+    sched_options so = {.max_seqs = x->seqs, .max_rows = x->rows, .max_chunk = x->chunk};
+    w->sched = sched_new(&so, &w->runner, &w->inbox, NULL, &st);
+    assert_non_null(w->sched);
+    return true;
+}
+
+static void world_fini(world *w) {
+    assert_int_equal(w->runner.kv.n_free, w->runner.kv.n_pages - 1);
+    sched_free(w->sched);
+    inbox_fini(&w->inbox);
+    runner_fini(&w->runner);
+    model_free(w->model);
+    backend_free(w->be);
+}
+
+/* Request k: 1 to 130 ids of text, every third with a picture of noise in it. */
+static prompt *make_prompt(const model_spec *spec, int k) {
+    rng r = {(uint32_t)k * 7919 + 1};
+    prompt *p = mem_calloc(1, sizeof *p);
+    int n = 1 + (int)rnd(&r, k % 2 ? 20 : 130), at = k % 3 == 0 ? (int)rnd(&r, (uint32_t)n) : -1;
+    for (int i = 0; i < n; i++) {
+        if (i == at) {
+            int edge = spec->tower.image_size, rows = spec->tower.rows;
+            p->images = mem_calloc(1, sizeof *p->images);
+            p->rows = mem_calloc(1, sizeof *p->rows);
+            p->n_images = p->n_rows = 1;
+            p->rows[0] = (prompt_rows){(int)p->ids.n, rows, 0, 0};
+            p->images[0].n_rows = rows;
+            p->images[0].pixels = (image){edge, edge, mem_alloc((size_t)(edge * edge) * 3)};
+            for (int b = 0; b < edge * edge * 3; b++) p->images[0].pixels.rgb[b] = (uint8_t)rnd(&r, 256);
+            for (int row = 0; row < rows; row++) tok_ids_push(&p->ids, spec->image_token);
+        }
+        tok_ids_push(&p->ids, 5 + (int32_t)rnd(&r, (uint32_t)spec->text.vocab - 5));
+    }
+    return p;
+}
+
+static void submit(world *w, int k, answer *a) {
+    status st = {0};
+    engine_params p;
+    params_default(w->kit.spec, &p);
+    p.max_tokens = 3 + k * 2;
+    p.ignore_eos = k % 4 != 0;
+    p.temperature = k % 2 ? 0.8f : 0;
+    p.has_seed = true;
+    p.seed = (uint64_t)k;
+    p.top_logprobs = 5;
+    seq *s = seq_new(make_prompt(w->kit.spec, k), &p, &w->kit, MAX_LEN, on_event, a, &st);
+    if (!s) print_error("%s\n", st.msg);
+    assert_non_null(s);
+    inbox_enter(&w->inbox, s);
+    inbox_post(&w->inbox, s);
+}
+
+static const setting ALONE = {.threads = 1, .seqs = 1, .rows = 512, .pages = 64};
+
+static bool run_alone(const char *isa, answer *out) {
+    world w;
+    setting x = ALONE;
+    x.isa = isa;
+    if (!world_init(&w, &x)) return false;
+    for (int k = 0; k < JOBS; k++) {
+        submit(&w, k, &out[k]);
+        while (sched_turn(w.sched)) continue;
+        assert_int_equal(out[k].n_final, 1);
+        assert_false(out[k].error);
+    }
+    world_fini(&w);
+    return true;
+}
+
+/* n of the requests together, the later ones a few turns after; returns preemptions. */
+static uint64_t run_together(const setting *x, int n, const answer *solo) {
+    static answer got[JOBS];
+    memset(got, 0, sizeof got);
+    world w;
+    assert_true(world_init(&w, x));
+    for (int k = 0; k < n; k++) {
+        submit(&w, k, &got[k]);
+        if (k % 3 == 2) sched_turn(w.sched);
+    }
+    while (sched_turn(w.sched)) continue;
+    engine_stats stats;
+    sched_get_stats(w.sched, &stats);
+    world_fini(&w);
+    for (int k = 0; k < n; k++) {
+        if (!answer_same(&got[k], &solo[k]))
+            print_error("request %d differs: isa %s, %d threads, %d sequences, %d rows, chunk %d, %d pages\n",
+                        k, x->isa, x->threads, x->seqs, x->rows, x->chunk, x->pages);
+        assert_true(answer_same(&got[k], &solo[k]));
+        answer_fini(&got[k]);
+    }
+    return stats.preemptions;
+}
+
+static void bits_of(const char *isa) {
+    static answer solo[JOBS];
+    memset(solo, 0, sizeof solo);
+    if (!run_alone(isa, solo)) {
+        print_message("this machine has no %s\n", isa);
+        skip();
+    }
+    const setting settings[] = {
+        {isa, 1, 16, 512, 0, 400}, {isa, 2, 16, 512, 0, 400}, {isa, 1, 5, 512, 64, 400},
+        {isa, 2, 16, 512, 7, 400}, {isa, 1, 3, 64, 1, 400},   {isa, 2, 16, 23, 0, 400},
+        {isa, 1, 1, 1, 0, 17},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++) run_together(&settings[i], JOBS, solo);
+    for (int n = 1; n < JOBS; n += 3) run_together(&settings[1], n, solo);
+    const setting tight[] = {{isa, 2, 16, 512, 0, 17}, {isa, 1, 16, 40, 7, 18}};
+    uint64_t preemptions = 0;
+    for (size_t i = 0; i < ARRAY_LEN(tight); i++) preemptions += run_together(&tight[i], JOBS, solo);
+    assert_true(preemptions > 0);
+    for (int k = 0; k < JOBS; k++) answer_fini(&solo[k]);
+}
+
+static void bits_portable(void **state) {
+    (void)state;
+    bits_of("portable");
+}
+static void bits_avx2(void **state) {
+    (void)state;
+    bits_of("avx2");
+}
+static void bits_avx512(void **state) {
+    (void)state;
+    bits_of("avx512");
+}
+
+int main(void) {
+    status st = {0};
+    g_tok = tok_load(DIR, &st);
+    if (!g_tok) print_error("%s\n", st.msg);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bits_portable), cmocka_unit_test(bits_avx2),
+                                       cmocka_unit_test(bits_avx512)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    tok_free(g_tok);
+    return failed;
+}
