@@ -126,8 +126,8 @@ typedef struct attn_args {
     tensor pages;   /* i32 [n_seqs, max pages]: k, v are the page pools. data NULL and nd 0: k, v are dense
                        [M,K,hd] rows and sequence s owns rows q_start[s] .. (self-attention without a cache) */
 } attn_args;
-/* y[N,H,hd] = softmax(q k^T * scale, masked) v, H a multiple of K. Keys are walked in blocks of KV_PAGE_TOK fixed
- * by position, one online softmax per row and head. */
+/* y[N,H,hd] = softmax(q k^T * scale, masked) v, H a multiple of K. Keys are walked in blocks of 64 fixed by
+ * position, one online softmax per row and head. */
 void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a);
 
 /* ---- pictures ------------------------------------------------------------------------------------------------- */
