@@ -88,7 +88,7 @@ static bool list_add(arg_list *l, const char *text, status *st) {
 }
 
 static bool set_text(const arg_def *d, const char *text, void *options, status *st) {
-    char *field = (char *)options + d->offset;
+    void *field = (char *)options + d->offset;
     double v = 0;
     switch (d->type) {
     case ARG_FLAG:
