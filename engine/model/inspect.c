@@ -144,7 +144,7 @@ static bool put_tensors(buf *out, const plan *p, bool ignored) {
     }
     for (size_t k = 0; k < n_lines; k++) {
         const line *l = &lines[k];
-        buf_printf(out, "  %-64s %-22s", l->pattern, l->shape);
+        buf_printf(out, "  %-70s %-22s", l->pattern, l->shape);
         if (l->n > 1) buf_printf(out, " x %d (%d..%d)", l->n, l->first, l->last);
         if (l->why) buf_printf(out, "  %s", l->why);
         while (out->len && out->data[out->len - 1] == ' ') out->data[--out->len] = 0;

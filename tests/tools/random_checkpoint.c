@@ -1,0 +1,116 @@
+/* random_checkpoint.c - fills a folder that holds a config.json with random weights: any shape, any dtype.
+ *
+ *   make build/tests/tools/random_checkpoint
+ *   build/tests/tools/random_checkpoint [--preset NAME] [--dtype f32|f16|bf16] [--seed N] [--like FOLDER] DIR
+ *
+ * --preset writes config.json (and the picture settings) first; --like copies a tokenizer and a chat template, so that
+ * the folder can be served. Thread: main. */
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "tests/tools/random_weights.h"
+
+#define CLIP_L_PREP                                                                                          \
+    "{\"image_processor_type\":\"CLIPImageProcessor\",\"size\":{\"shortest_edge\":336},\"crop_size\":{"      \
+    "\"height\":336,"                                                                                        \
+    "\"width\":336},\"do_center_crop\":true,\"do_resize\":true,\"do_normalize\":true,\"do_rescale\":true,"   \
+    "\"resample\":3,\"image_mean\":[0.48145466,0.4578275,0.40821073],"                                       \
+    "\"image_std\":[0.26862954,0.26130258,0.27577711]}\n"
+#define LLAMA_1B                                                                                             \
+    "\"model_type\":\"llama\",\"hidden_size\":2048,\"intermediate_size\":5632,\"num_hidden_layers\":22,"     \
+    "\"num_attention_heads\":32,\"num_key_value_heads\":4,\"vocab_size\":32064,\"max_position_embeddings\":" \
+    "4096"
+
+static const struct preset {
+    const char *name, *config, *prep;
+} PRESETS[] = {
+    {"llama-1.1b", "{" LLAMA_1B "}\n", NULL},
+    {"llava-1.1b", "{\"model_type\":\"llava\",\"text_config\":{" LLAMA_1B "}}\n", CLIP_L_PREP},
+    {"llava-1.5-7b",
+     "{\"model_type\":\"llava\",\"text_config\":{\"model_type\":\"llama\",\"vocab_size\":32064,"
+     "\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-5}}\n",
+     CLIP_L_PREP},
+};
+
+static bool write_text(const char *dir, const char *name, const char *text, size_t n) {
+    char path[1024];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "wb");
+    bool ok = f && fwrite(text, 1, n, f) == n;
+    if (f && fclose(f) != 0) ok = false;
+    if (!ok) fprintf(stderr, "cannot write %s\n", path);
+    return ok;
+}
+
+static bool copy_like(const char *from, const char *dir) {
+    static const char *const files[] = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+                                        "generation_config.json"};
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        char path[1024];
+        buf b = {0};
+        snprintf(path, sizeof path, "%s/%s", from, files[i]);
+        FILE *f = fopen(path, "rb");
+        if (!f) continue;
+        for (;;) {
+            if (!buf_reserve(&b, 65536)) break;
+            size_t k = fread(b.data + b.len, 1, 65536, f);
+            if (k == 0) break;
+            b.len += k;
+        }
+        fclose(f);
+        bool ok = write_text(dir, files[i], b.data, b.len);
+        buf_fini(&b);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+static int usage(void) {
+    fprintf(stderr,
+            "usage: random_checkpoint [--preset NAME] [--dtype f32|f16|bf16] [--seed N] [--like FOLDER] DIR\n"
+            "presets:");
+    for (size_t i = 0; i < ARRAY_LEN(PRESETS); i++) fprintf(stderr, " %s", PRESETS[i].name);
+    fprintf(stderr, "\n");
+    return 2;
+}
+
+int main(int argc, char **argv) {
+    const char *dir = NULL, *like = NULL, *type = "bf16";
+    const struct preset *p = NULL;
+    uint64_t seed = 1;
+    for (int i = 1; i < argc; i++) {
+        const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
+        if (a[0] != '-') {
+            if (dir) return usage();
+            dir = a;
+            continue;
+        }
+        if (!v) return usage();
+        i++;
+        if (strcmp(a, "--preset") == 0) {
+            for (size_t k = 0; k < ARRAY_LEN(PRESETS); k++)
+                if (strcmp(PRESETS[k].name, v) == 0) p = &PRESETS[k];
+            if (!p) return usage();
+        } else if (strcmp(a, "--dtype") == 0) {
+            type = v;
+        } else if (strcmp(a, "--seed") == 0) {
+            seed = strtoull(v, NULL, 10);
+        } else if (strcmp(a, "--like") == 0) {
+            like = v;
+        } else {
+            return usage();
+        }
+    }
+    dtype dt = strcmp(type, "f32") == 0 ? DT_F32 : strcmp(type, "f16") == 0 ? DT_F16 : DT_BF16;
+    if (!dir || (dt == DT_BF16 && strcmp(type, "bf16") != 0)) return usage();
+    mkdir(dir, 0777);
+    if (p && !write_text(dir, "config.json", p->config, strlen(p->config))) return 1;
+    if (p && p->prep && !write_text(dir, "preprocessor_config.json", p->prep, strlen(p->prep))) return 1;
+    if (like && !copy_like(like, dir)) return 1;
+    status st = {0};
+    if (!random_weights(dir, dt, seed, &st)) {
+        fprintf(stderr, "random_checkpoint: %s\n", st.msg);
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,161 @@
+/* random_weights.h - writes the weights of any config.json that vlmd serves, random and scaled, fast enough for
+ * billions: normals come from a table of 65536, four to a 64-bit draw. For benchmarks and the tool beside it. */
+#ifndef TESTS_TOOLS_RANDOM_WEIGHTS_H
+#define TESTS_TOOLS_RANDOM_WEIGHTS_H
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/families/registry.h"
+#include "engine/model/impl.h"
+
+typedef struct random_tensor {
+    char name[160];
+    int64_t d[4];
+    int nd;
+    float mean, std;
+} random_tensor;
+
+static inline uint16_t random_bf16(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+static inline uint16_t random_f16(float x) {
+    _Float16 h = (_Float16)x;
+    uint16_t u;
+    memcpy(&u, &h, 2);
+    return u;
+}
+
+static inline int64_t random_count(const random_tensor *t) {
+    int64_t n = 1;
+    for (int i = 0; i < t->nd; i++) n *= t->d[i];
+    return n;
+}
+
+static inline bool random_write_tensor(FILE *f, const random_tensor *t, dtype dt, const float *normal,
+                                       uint64_t *seed) {
+    enum { BLOCK = 1 << 16 };
+    static union {
+        uint16_t half[BLOCK];
+        float whole[BLOCK];
+    } out;
+    static union {
+        uint16_t half[BLOCK];
+        float whole[BLOCK];
+    } table;
+    for (int i = 0; i < BLOCK; i++) {
+        float x = t->mean + t->std * normal[i];
+        if (dt == DT_F32)
+            table.whole[i] = x;
+        else
+            table.half[i] = dt == DT_BF16 ? random_bf16(x) : random_f16(x);
+    }
+    int64_t left = random_count(t);
+    while (left > 0) {
+        int n = left < BLOCK ? (int)left : BLOCK;
+        for (int i = 0; i < n; i += 4) {
+            *seed ^= *seed << 13;
+            *seed ^= *seed >> 7;
+            *seed ^= *seed << 17;
+            uint64_t r = *seed * 0x2545F4914F6CDD1Dull;
+            for (int k = 0; k < 4 && i + k < n; k++, r >>= 16) {
+                if (dt == DT_F32)
+                    out.whole[i + k] = table.whole[r & 0xffff];
+                else
+                    out.half[i + k] = table.half[r & 0xffff];
+            }
+        }
+        if (fwrite(&out, dtype_size(dt), (size_t)n, f) != (size_t)n) return false;
+        left -= n;
+    }
+    return true;
+}
+
+/* How a parameter is drawn, by its part in the model: activations keep their size from layer to layer. */
+static inline void random_scale(random_tensor *t, bool gain, bool table) {
+    t->mean = gain ? 1.0f : 0.0f;
+    t->std = gain || t->nd == 1 ? 0.05f : table ? 0.5f : 1.0f / sqrtf((float)(random_count(t) / t->d[0]));
+}
+
+static inline bool random_is_gain(int k) {
+    return k == L_NORM1_G || k == L_NORM2_G || k == L_QNORM_G || k == L_KNORM_G;
+}
+
+/* Reads dir/config.json and writes dir/model.safetensors. */
+static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, status *st) {
+    model_spec s;
+    const name_sheet *sheet;
+    if (!family_read(dir, &s, &sheet, st)) return false;
+    size_t cap = S_COUNT + (size_t)(s.tower.stack.n_layers + s.text.stack.n_layers) * L_COUNT, n = 0;
+    random_tensor *t = mem_calloc(cap, sizeof *t);
+    float *normal = mem_calloc(1 << 16, sizeof *normal);
+    if (!t || !normal) return status_set(st, ST_NO_MEMORY, "no memory");
+    unsigned use;
+    for (int i = 0; i < S_COUNT; i++) {
+        t[n].nd = slot_shape(&s, (slot)i, t[n].d, &use);
+        if (!t[n].nd) continue;
+        const char *const *at = i == S_HEAD         ? sheet->head_at
+                                : i >= S_FIRST_TEXT ? sheet->text_at
+                                : i >= S_FIRST_JOIN ? sheet->join_at
+                                                    : sheet->tower_at;
+        snprintf(t[n].name, sizeof t[n].name, "%s%s", at[0], sheet->names[i]);
+        random_scale(&t[n++], i == S_NORM_G || i == S_PRE_G || i == S_POST_G, i == S_POS || i == S_EMBED);
+    }
+    for (int half = 0; half < 2; half++) {
+        const stack_spec *k = half ? &s.text.stack : &s.tower.stack;
+        const char *const *names = half ? sheet->text_layer : sheet->tower_layer;
+        for (int i = 0; i < k->n_layers; i++)
+            for (int j = 0; j < L_COUNT; j++) {
+                char name[128];
+                t[n].nd = layer_slot_shape(k, (layer_slot)j, t[n].d, &use);
+                if (!t[n].nd) continue;
+                snprintf(name, sizeof name, names[j], i);
+                snprintf(t[n].name, sizeof t[n].name, "%s%s", (half ? sheet->text_at : sheet->tower_at)[0],
+                         name);
+                random_scale(&t[n++], random_is_gain(j), false);
+            }
+    }
+    buf header = {0};
+    uint64_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t bytes = (uint64_t)random_count(&t[i]) * dtype_size(dt);
+        buf_printf(&header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", i ? "," : "{", t[i].name,
+                   dt == DT_F32    ? "F32"
+                   : dt == DT_BF16 ? "BF16"
+                                   : "F16");
+        for (int k = 0; k < t[i].nd; k++) buf_printf(&header, "%s%lld", k ? "," : "", (long long)t[i].d[k]);
+        buf_printf(&header, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
+                   (unsigned long long)(at + bytes));
+        at += bytes;
+    }
+    buf_puts(&header, "}");
+    while (header.len % 64 != 56) buf_putc(&header, ' ');
+    char path[1024];
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    FILE *f = fopen(path, "wb");
+    bool ok = f && !header.failed;
+    if (ok) {
+        unsigned char len[8];
+        for (int i = 0; i < 8; i++) len[i] = (unsigned char)((uint64_t)header.len >> (8 * i));
+        ok = fwrite(len, 1, 8, f) == 8 && fwrite(header.data, 1, header.len, f) == header.len;
+    }
+    seed = seed * 0x9E3779B97F4A7C15ull + 1;
+    for (int i = 0; i < 1 << 16;
+         i += 2) { /* Box and Muller, on a grid that a shuffled draw then picks from */
+        double u = ((i / 2) % 181 + 0.5) / 181, v = (i / 2 / 181 % 181 + 0.5) / 181, r = sqrt(-2 * log(u));
+        normal[i] = (float)(r * cos(2 * M_PI * v));
+        normal[i + 1] = (float)(r * sin(2 * M_PI * v));
+    }
+    for (size_t i = 0; ok && i < n; i++) ok = random_write_tensor(f, &t[i], dt, normal, &seed);
+    if (f && fclose(f) != 0) ok = false;
+    buf_fini(&header);
+    mem_free(normal);
+    mem_free(t);
+    return ok || status_set(st, ST_IO, "cannot write %s", path);
+}
+
+#endif
