@@ -20,6 +20,15 @@ static bool is_null(const config *c, const char *key) {
     return v && json_is_null(v);
 }
 
+/* How many positions a stretched rope was made for: the config's own number is the one before stretching for "linear",
+ * "dynamic" and, where it equals the original length, "yarn". */
+static void stretch_length(text_spec *t) {
+    const rope_spec *r = &t->stack.rope;
+    if (r->kind != ROPE_LINEAR && r->kind != ROPE_DYNAMIC && r->kind != ROPE_YARN) return;
+    double len = (double)r->factor * r->max_pos;
+    if (len > t->max_pos) t->max_pos = len < MAX_POSITIONS ? (int)len : MAX_POSITIONS;
+}
+
 /* The spellings of frequency scaling: rope_parameters (new), rope_scaling (old, wins when both are there), each with
  * rope_type or type; rope_theta inside or beside. */
 static void read_rope(config *c, text_spec *t) {
@@ -117,6 +126,7 @@ bool text_config_base(config *c, const text_defaults *d, text_spec *t) {
     config_only_bool(c, "add_cross_attention", false);
     config_get(c, "is_decoder");
     read_rope(c, t);
+    stretch_length(t);
     return c->st->code == ST_OK;
 }
 

@@ -64,10 +64,10 @@ typedef struct join_spec {
 
 typedef struct text_spec {
     stack_spec stack;
-    int vocab, max_pos;
-    bool tied;         /* lm_head is the embedding table */
-    float embed_scale; /* 1 unless the model scales its embeddings */
-    int32_t bos, eos;  /* what the reference assumes where no file says; -1: none */
+    int vocab, max_pos; /* positions that the model is made for, a stretched rope's included */
+    bool tied;          /* lm_head is the embedding table */
+    float embed_scale;  /* 1 unless the model scales its embeddings */
+    int32_t bos, eos;   /* what the reference assumes where no file says; -1: none */
 } text_spec;
 
 typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE } fuse_kind;

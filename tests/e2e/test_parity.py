@@ -52,8 +52,7 @@ def check(reply, case):
 
 
 def run(folder, golden):
-    options = ["--max-model-len", 512] if "dynamic" in golden["model"] else []
-    with Server(folder, *options) as server:
+    with Server(folder) as server:
         for case in golden["cases"]:
             check(ask(server, case), case)
         if golden["image_size"] == 0:  # a picture sent to a text model is refused by name

@@ -150,13 +150,11 @@ def cases(size, takes_images):
     return out
 
 
-def for_library(messages, parts):
+def for_library(messages):
     out = []
     for m in messages:
         c = m["content"]
-        if isinstance(c, str):
-            c = [txt(c)] if parts else c
-        else:
+        if not isinstance(c, str):
             c = [{"type": "image", "image": Image.open(HERE / "pictures" / p["path"])} if p["type"] == "image" else p
                  for p in c]
         out.append({"role": m["role"], "content": c})
@@ -185,14 +183,13 @@ def greedy(model, inputs):
     return ids, top, gap
 
 
-def goldens(folder, model, processor, size, parts):
-    """parts: this template wants message contents as lists of parts."""
+def goldens(folder, model, processor, size):
     is_mm = size > 0
     out, model = [], model.eval()
     for name, make in cases(size, is_mm):
         for ask in ASKS:
             messages = make(ask)
-            inputs = processor.apply_chat_template(for_library(messages, parts), tokenize=True, return_dict=True,
+            inputs = processor.apply_chat_template(for_library(messages), tokenize=True, return_dict=True,
                                                    add_generation_prompt=True, return_tensors="pt")
             inputs = {k: v for k, v in inputs.items() if k in ("input_ids", "pixel_values")}
             ids, top, gap = greedy(model, inputs)
@@ -234,7 +231,7 @@ def text(**over):
     return {**TEXT_BASE, **over}
 
 
-def make(name, model, size, tok_bos, template, dtype, seed, tower="clip", parts=False, tweak=None, shards=None,
+def make(name, model, size, tok_bos, template, dtype, seed, tower="clip", tweak=None, shards=None,
          select="default", extra_tokens=1, prep=None):
     """Writes the checkpoint, reads it back in f32 and asks it. tweak(config, weights) rewrites what was saved."""
     folder = HERE / name
@@ -283,11 +280,11 @@ def make(name, model, size, tok_bos, template, dtype, seed, tower="clip", parts=
                   metadata={"format": "pt"})
     if config.get("mm_projector_type") != "linear":  # else the reference has no class for it
         model = type(model).from_pretrained(folder, dtype=torch.float32)
-    ask(name, folder, size, parts, proc, model)
+    ask(name, folder, size, proc, model)
 
 
-def ask(name, folder, size, parts, proc, model):
-    out = goldens(name, model, proc, size, parts)
+def ask(name, folder, size, proc, model):
+    out = goldens(name, model, proc, size)
     dump(folder / "golden.json" if folder.parent == HERE else HERE / f"{name}.json",
          {"model": name, "versions": PINNED, "image_size": size, "cases": out})
     print(name, "smallest gap", min(c["min_gap"] for c in out), flush=True)
@@ -313,27 +310,27 @@ def rename(weights, table):
 
 def clip_llama():
     m = llava(CLIPVisionConfig(**CLIP_BASE), LlamaConfig(**text()))
-    make("clip_llama", m, 28, True, LLAVA_TEMPLATE, torch.float32, 11, parts=True)
+    make("clip_llama", m, 28, True, LLAVA_TEMPLATE, torch.float32, 11)
 
 
 def siglip_qwen2_full():
     m = llava(SiglipVisionConfig(**SIGLIP_BASE),
               Qwen2Config(**{k: v for k, v in text(hidden_size=60, tie_word_embeddings=True).items() if k != "head_dim"}),
               vision_feature_select_strategy="full", vision_feature_layer=-1)
-    make("siglip_qwen2_full", m, 42, False, PARTS_TEMPLATE, torch.bfloat16, 22, tower="siglip", parts=True,
+    make("siglip_qwen2_full", m, 42, False, PARTS_TEMPLATE, torch.bfloat16, 22, tower="siglip",
          select="full", extra_tokens=0)
 
 
 def clip_mistral_window():
     m = llava(CLIPVisionConfig(**{**CLIP_BASE, "hidden_act": "gelu"}), MistralConfig(**text(sliding_window=9)),
               projector_hidden_act="silu")
-    make("clip_mistral_window", m, 28, True, LLAVA_TEMPLATE, torch.float16, 33, parts=True)
+    make("clip_mistral_window", m, 28, True, LLAVA_TEMPLATE, torch.float16, 33)
 
 
 def siglip_qwen3_layers():
     m = llava(SiglipVisionConfig(**SIGLIP_BASE), Qwen3Config(**text(head_dim=14)), vision_feature_layer=[-3, 1, -1],
               projector_hidden_act="gelu_pytorch_tanh")
-    make("siglip_qwen3_layers", m, 42, False, PARTS_TEMPLATE, torch.float32, 44, tower="siglip", parts=True, shards=2,
+    make("siglip_qwen3_layers", m, 42, False, PARTS_TEMPLATE, torch.float32, 44, tower="siglip", shards=2,
          extra_tokens=0)
 
 
@@ -371,7 +368,7 @@ def old_style():
              "image_processor_type": "CLIPImageProcessor"}, indent=1) + "\n")
         (folder / "processor_config.json").write_text(json.dumps(p, indent=1) + "\n")
         return c, w
-    make("old_style", m, 56, True, LLAVA_TEMPLATE, torch.float16, 55, parts=True, shards=3, tweak=tweak)
+    make("old_style", m, 56, True, LLAVA_TEMPLATE, torch.float16, 55, shards=3, tweak=tweak)
 
 
 def new_names():
@@ -387,7 +384,7 @@ def new_names():
         return c, rename(w, [("vision_tower.", "model.vision_tower."), ("language_model.model.", "model.language_model."),
                              ("language_model.lm_head", "lm_head"),
                              ("multi_modal_projector.", "model.multi_modal_projector.")])
-    make("new_names", m, 28, True, LLAVA_TEMPLATE, torch.bfloat16, 66, parts=True, select="full", tweak=tweak)
+    make("new_names", m, 28, True, LLAVA_TEMPLATE, torch.bfloat16, 66, select="full", tweak=tweak)
 
 
 def linear_join():
@@ -408,15 +405,15 @@ def linear_join():
         c["mm_projector_type"] = "linear"
         return c, {n: t for n, t in w.items() if "multi_modal_projector.linear_2" not in n}
     globals()["fill"] = fill_linear
-    make("linear_join", m, 28, True, LLAVA_TEMPLATE, torch.bfloat16, 77, parts=True, tweak=tweak)
+    make("linear_join", m, 28, True, LLAVA_TEMPLATE, torch.bfloat16, 77, tweak=tweak)
     globals()["fill"] = fill_was
 
 
 def dynamic_rope():
     m = llava(SiglipVisionConfig(**{**SIGLIP_BASE, "image_size": 28}),
-              LlamaConfig(**{**text(max_position_embeddings=40, head_dim=16), "rope_parameters": {
+              LlamaConfig(**{**text(max_position_embeddings=60, head_dim=16), "rope_parameters": {
                   "rope_type": "dynamic", "factor": 3.0, "rope_theta": 10000.0}}), vision_feature_layer=-1)
-    make("dynamic_rope", m, 28, True, PARTS_TEMPLATE, torch.float32, 88, tower="siglip", parts=True, extra_tokens=0)
+    make("dynamic_rope", m, 28, True, PARTS_TEMPLATE, torch.float32, 88, tower="siglip", extra_tokens=0)
 
 
 def text_llama():
@@ -471,7 +468,7 @@ def vlmd_tiny():
                           num_additional_image_tokens=p["num_additional_image_tokens"],
                           chat_template=(folder / "chat_template.jinja").read_text())
     model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    ask("vlmd_tiny", folder, 96, True, proc, model)
+    ask("vlmd_tiny", folder, 96, proc, model)
 
 
 ALL = [vlmd_tiny, clip_llama, siglip_qwen2_full, clip_mistral_window, siglip_qwen3_layers, old_style, new_names, linear_join,
