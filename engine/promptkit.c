@@ -8,8 +8,9 @@
 #include "engine/prompt.h"
 #include "engine/tmpl/find.h"
 
-/* *out NULL: no such file. */
-static bool load_object(const char *dir, const char *name, json_t **out, status *st) {
+/* *out NULL: no such file. flags: ANY_SIZE for files whose integers may pass 64 bits (model_max_length is often 10^30). */
+#define ANY_SIZE JSON_DECODE_INT_AS_REAL
+static bool load_object(const char *dir, const char *name, size_t flags, json_t **out, status *st) {
     buf path = {0};
     json_error_t err;
     *out = NULL;
@@ -24,8 +25,7 @@ static bool load_object(const char *dir, const char *name, json_t **out, status 
         return why == ENOENT || why == ENOTDIR ||
                status_set(st, ST_IO, "%s cannot be read: %s", name, strerror(why));
     }
-    json_t *j =
-        json_loadf(f, JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &err) /* model_max_length is often 10^30 */;
+    json_t *j = json_loadf(f, JSON_ALLOW_NUL | flags, &err);
     fclose(f);
     buf_fini(&path);
     if (!j) return status_set(st, ST_INVALID, "%s: line %d: %s", name, err.line, err.text);
@@ -74,22 +74,32 @@ static bool take_class_tokens(json_t *vars, const json_t *config) {
     return true;
 }
 
-static bool load_vars(promptkit *k, const char *dir, status *st) {
-    json_t *config = NULL, *map = NULL;
-    bool ok = load_object(dir, "tokenizer_config.json", &config, st) &&
-              /* the newer form keeps its tokens in the config alone */
-              (json_object_get(config, "added_tokens_decoder") ||
-               load_object(dir, "special_tokens_map.json", &map, st));
-    if (ok) {
-        k->template_vars = json_object();
-        ok = k->template_vars && take_class_tokens(k->template_vars, config) &&
-             (!config || take_tokens(k->template_vars, config)) &&
-             (!map || take_tokens(k->template_vars, map));
-        if (!ok) status_set(st, ST_NO_MEMORY, "no memory for the tokenizer's names");
-    }
+static bool load_tokenizer(promptkit *k, const char *dir, const json_t *tokenizer_config, status *st) {
+    json_t *file = NULL, *config = NULL;
+    bool ok = load_object(dir, "tokenizer.json", 0, &file, st) &&
+              load_object(dir, "config.json", ANY_SIZE, &config, st);
+    if (ok && !file) ok = status_set(st, ST_NOT_FOUND, "%s: there is no tokenizer.json", dir);
+    if (ok && !token_class_apply(file, config, tokenizer_config))
+        ok = status_set(st, ST_NO_MEMORY, "no memory for the tokenizer");
+    if (ok) k->tok = tok_from_json(file, st);
+    if (ok && !k->tok) status_prefix(st, "tokenizer.json");
+    json_decref(file);
     json_decref(config);
+    return k->tok != NULL;
+}
+
+static bool load_names(promptkit *k, const char *dir, json_t *config, status *st) {
+    json_t *map = NULL;
+    /* the newer form keeps its tokens in the config alone */
+    if (!json_object_get(config, "added_tokens_decoder") &&
+        !load_object(dir, "special_tokens_map.json", ANY_SIZE, &map, st))
+        return false;
+    k->template_vars = json_object();
+    bool ok = k->template_vars && take_class_tokens(k->template_vars, config) &&
+              (!config || take_tokens(k->template_vars, config)) &&
+              (!map || take_tokens(k->template_vars, map));
     json_decref(map);
-    return ok;
+    return ok || status_set(st, ST_NO_MEMORY, "no memory for the tokenizer's names");
 }
 
 static bool load_template(promptkit *k, const char *dir, status *st) {
@@ -125,9 +135,12 @@ static bool load_placeholder(promptkit *k, status *st) {
 bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec, int max_model_len,
                     const image_limits *limits, status *st) {
     *k = (promptkit){.spec = spec, .max_model_len = max_model_len, .limits = *limits};
-    k->tok = tok_load(model_dir, st);
-    if (k->tok && load_placeholder(k, st) && load_vars(k, model_dir, st) && load_template(k, model_dir, st))
-        return true;
+    json_t *config = NULL;
+    bool ok = load_object(model_dir, "tokenizer_config.json", ANY_SIZE, &config, st) &&
+              load_tokenizer(k, model_dir, config, st) && load_names(k, model_dir, config, st) &&
+              load_placeholder(k, st) && load_template(k, model_dir, st);
+    json_decref(config);
+    if (ok) return true;
     promptkit_fini(k);
     return false;
 }

@@ -26,3 +26,58 @@ bool class_token_of(const class_token *c, const char *tokenizer_class) {
     if (n > 4 && strcmp(tokenizer_class + n - 4, "Fast") == 0) n -= 4;
     return strlen(c->class) == n && memcmp(tokenizer_class, c->class, n) == 0;
 }
+
+/* The reference looks for the word anywhere in the file. */
+static bool mentions_byte_level(const json_t *j) {
+    const char *key;
+    const json_t *v;
+    size_t i;
+    if (json_is_string(j)) return strcmp(json_string_value(j), "ByteLevel") == 0;
+    json_object_foreach((json_t *)j, key, v) if (mentions_byte_level(v)) return true;
+    json_array_foreach(j, i, v) if (mentions_byte_level(v)) return true;
+    return false;
+}
+
+/* Metaspace instead of a normalizer, so that by default only the text's beginning gets a space in front, not every
+ * stretch after a special token. */
+static bool apply_llama(json_t *tokenizer, const json_t *tc) {
+    const json_t *prefix = json_object_get(tc, "add_prefix_space");
+    bool space = !json_is_false(prefix), legacy = json_is_true(json_object_get(tc, "legacy"));
+    json_t *pre =
+        json_pack("{s:s, s:s, s:s, s:b}", "type", "Metaspace", "replacement", "\u2581", "prepend_scheme",
+                  !space   ? "never"
+                  : legacy ? "always"
+                           : "first",
+                  "split", 0);
+    json_t *steps = json_pack("[{s:s, s:{s:s}, s:s}, {s:s}, {s:s}]", "type", "Replace", "pattern", "String",
+                              "\u2581", "content", " ", "type", "ByteFallback", "type", "Fuse");
+    bool ok = pre && steps;
+    if (ok && space)
+        ok = json_array_append_new(steps, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ",
+                                                    "start", 1, "stop", 0)) == 0;
+    json_t *model = json_object_get(tokenizer, "model");
+    ok = ok && json_object_set(tokenizer, "pre_tokenizer", pre) == 0 &&
+         json_object_set_new(tokenizer, "decoder",
+                             json_pack("{s:s, s:O}", "type", "Sequence", "decoders", steps)) == 0 &&
+         json_object_set_new(tokenizer, "normalizer", json_null()) == 0 &&
+         json_object_set_new(model, "unk_token", json_null()) == 0 &&
+         json_object_set_new(model, "fuse_unk", json_true()) == 0 &&
+         json_object_set_new(model, "byte_fallback", json_true()) == 0 &&
+         json_object_set_new(model, "ignore_merges", json_false()) == 0 &&
+         json_object_set_new(model, "continuing_subword_prefix", json_null()) == 0 &&
+         json_object_set_new(model, "end_of_word_suffix", json_null()) == 0;
+    json_decref(pre);
+    json_decref(steps);
+    return ok;
+}
+
+bool token_class_apply(json_t *tokenizer, const json_t *config, const json_t *tokenizer_config) {
+    const char *class = json_string_value(json_object_get(tokenizer_config, "tokenizer_class"));
+    const char *type = json_string_value(json_object_get(config, "model_type"));
+    bool llama = class && (strcmp(class, "LlamaTokenizer") == 0 || strcmp(class, "LlamaTokenizerFast") == 0);
+    if (!llama || !type || strcmp(type, "llama") != 0) return true;
+    const char *model = json_string_value(json_object_get(json_object_get(tokenizer, "model"), "type"));
+    if ((model && strcmp(model, "BPE") != 0) || !json_is_object(json_object_get(tokenizer, "model")))
+        return true;
+    return mentions_byte_level(tokenizer) || apply_llama(tokenizer, tokenizer_config);
+}

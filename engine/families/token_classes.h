@@ -1,10 +1,12 @@
-/* token_classes.h - the names that a tokenizer's class gives to tokens when a checkpoint's files do not.
+/* token_classes.h - what a tokenizer's class brings besides a checkpoint's files: names of tokens, a
+ * pipeline of its own.
  *
  * Thread: any; constant. Source: transformers' tokenizer classes (__init__ defaults). Tested by
  * tests/engine/test_prompt.c. */
 #ifndef VLMD_ENGINE_FAMILIES_TOKEN_CLASSES_H
 #define VLMD_ENGINE_FAMILIES_TOKEN_CLASSES_H
 
+#include <jansson.h>
 #include <stdbool.h>
 
 typedef struct class_token {
@@ -14,5 +16,11 @@ typedef struct class_token {
 const class_token *class_token_at(int i); /* NULL after the last */
 /* Whether c speaks of this tokenizer_class, with or without its "Fast". */
 bool class_token_of(const class_token *c, const char *tokenizer_class);
+
+/* Some classes of the reference take only vocabulary, merges, added tokens and post-processor from tokenizer.json and
+ * build the rest themselves (LlamaTokenizer's __init__; AutoTokenizer decides by model_type whether the class is
+ * asked at all). Changes a tokenizer.json that was read to what the reference makes of it. config: config.json,
+ * tokenizer_config: tokenizer_config.json; either may be NULL. False: no memory. */
+bool token_class_apply(json_t *tokenizer, const json_t *config, const json_t *tokenizer_config);
 
 #endif

@@ -107,22 +107,28 @@ static bool read_file(const char *path, buf *out, status *st) {
     return ok;
 }
 
-static tok *load_bytes(const char *p, size_t n, status *st) {
+tok *tok_from_json(const json_t *j, status *st) {
     tok *t = mem_calloc(1, sizeof *t);
     if (!t) {
         status_set(st, ST_NO_MEMORY, "no memory for a tokenizer");
         return NULL;
     }
-    json_error_t err;
-    json_t *j = json_loadb(p, n, JSON_ALLOW_NUL, &err);
-    bool ok =
-        j ? load_parts(t, j, st)
-          : status_set(st, json_error_code(&err) == json_error_out_of_memory ? ST_NO_MEMORY : ST_INVALID,
-                       "not JSON: %s (line %d)", err.text, err.line);
-    json_decref(j);
-    if (ok) return t;
+    if (load_parts(t, j, st)) return t;
     tok_free(t);
     return NULL;
+}
+
+static tok *load_bytes(const char *p, size_t n, status *st) {
+    json_error_t err;
+    json_t *j = json_loadb(p, n, JSON_ALLOW_NUL, &err);
+    if (!j) {
+        status_set(st, json_error_code(&err) == json_error_out_of_memory ? ST_NO_MEMORY : ST_INVALID,
+                   "not JSON: %s (line %d)", err.text, err.line);
+        return NULL;
+    }
+    tok *t = tok_from_json(j, st);
+    json_decref(j);
+    return t;
 }
 
 tok *tok_load(const char *path, status *st) {

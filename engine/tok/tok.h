@@ -6,6 +6,8 @@
 #ifndef VLMD_ENGINE_TOK_H
 #define VLMD_ENGINE_TOK_H
 
+#include <jansson.h>
+
 #include "kernels/base.h"
 
 typedef struct tok tok;
@@ -13,6 +15,8 @@ typedef struct tok tok;
 /* path: a tokenizer.json, or the folder that holds it. Errors: ST_NOT_FOUND, ST_INVALID (what is malformed),
  * ST_UNSUPPORTED (a component that is not built, by its name). */
 tok *tok_load(const char *path, status *st);
+/* The same from a tokenizer.json that is read already; j is not kept. */
+tok *tok_from_json(const json_t *j, status *st);
 void tok_free(tok *t);
 
 typedef struct tok_ids { /* a growing list of ids; zero-initialise, tok_ids_fini frees */

@@ -66,7 +66,8 @@ static void setup(fixture *f, const char *kit, int max_len) {
     char dir[256];
     status st = {0};
     dir_of(kit, dir, sizeof dir);
-    f->spec = spec_of(dir, strcmp(kit, "roles") != 0);
+    bool pictures = strcmp(kit, "roles") != 0 && strncmp(kit, "llama", 5) != 0;
+    f->spec = spec_of(dir, pictures);
     if (!promptkit_load(&f->kit, dir, &f->spec, max_len, &IMAGE_LIMITS_DEFAULT, &st)) fail_msg("%s", st.msg);
 }
 
@@ -131,7 +132,7 @@ static void check_case(const promptkit *k, const json_t *c, const json_t *pictur
 static void test_reference_ids(void **state) {
     (void)state;
     json_t *j = load("tests/golden/prompt/cases.json"), *c;
-    static const char *const kits[] = {"vlmd-tiny", "strings", "parts", "roles"};
+    static const char *const kits[] = {"vlmd-tiny", "strings", "parts", "roles", "llama", "llama_legacy"};
     size_t n = 0;
     for (size_t k = 0; k < ARRAY_LEN(kits); k++) {
         fixture f;

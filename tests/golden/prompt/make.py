@@ -86,6 +86,10 @@ ROLES = """{% for m in messages %}{{ '<|' + m['role'] + '|>' + '\\n' + m['conten
 {{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"""
 
 
+LLAMA = """{% for m in messages %}{{ bos_token + m['role'] + ':\\n' + m['content'] + eos_token + '\\n ' }}{% endfor %}\
+{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"""
+
+
 def make_kits():
     for kit in ("strings", "parts", "roles"):
         os.makedirs(f"{HERE}/{kit}", exist_ok=True)
@@ -98,6 +102,11 @@ def make_kits():
     save("parts", sentencepiece(), {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<s>",
                                     "eos_token": "</s>"},
          PARTS, processor_config(60, 12, "default", 1))
+    # A class that builds its own pipeline: the file's normalizer does not count for this model type.
+    for kit, more in (("llama", {}), ("llama_legacy", {"legacy": True})):
+        os.makedirs(f"{HERE}/{kit}", exist_ok=True)
+        save(kit, sentencepiece(), {"tokenizer_class": "LlamaTokenizer", "unk_token": "<unk>", **more}, LLAMA)
+        write(kit, "config.json", json.dumps({"model_type": "llama"}))
     tok = byte_level(["<|endoftext|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"], ["<think>", "</think>"])
     save("roles", tok, {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}, ROLES)
     # The older place for the names.
@@ -194,7 +203,8 @@ def ids_of(proc, chat, form, gen, mark):
 def main():
     make_kits()
     kits = {"vlmd-tiny": ("both", os.path.join(HERE, "../../../models/vlmd-tiny")), "strings": ("strings", None),
-            "parts": ("parts", None), "roles": ("text", None)}
+            "parts": ("parts", None), "roles": ("text", None),
+            "llama": ("text", None), "llama_legacy": ("text", None)}
     cases = []
     for kit, (form, folder) in kits.items():
         folder = folder or f"{HERE}/{kit}"
