@@ -153,7 +153,7 @@ static inline uint32_t key_of(float v) {
         float f;
         uint32_t u;
     } b = {.f = v + 0.0f};
-    return b.u ^ ((uint32_t)((int32_t)b.u >> 31) | 0x80000000u);
+    return b.u ^ (-(b.u >> 31) | 0x80000000u);
 }
 
 static float value_of(uint32_t key) {
@@ -235,7 +235,7 @@ static bool select_down(const float *x, int64_t n, const cut *c, int64_t want_n,
 
 /* The k-th greatest value for a small k: one pass over a short sorted list that little enters. */
 static float kth_small(const float *x, int64_t n, int k) {
-    float best[SMALL_K];
+    float best[SMALL_K] = {0};
     int have = 0;
     for (int64_t i = 0; i < n;) {
         int64_t stop = i + LANES < n ? i + LANES : n;
