@@ -6,6 +6,9 @@
 /* A turn's time for pictures: with nobody streaming, short enough to notice what arrives; else as long as a
  * step took, so that a stream runs at half speed at worst. At least one layer. */
 static const double ENCODE_IDLE_S = 0.05, ENCODE_MIN_S = 0.002;
+/* While somebody streams, a step's prefill rows are as many as this time takes by the last measure, at least 16. */
+static const double PREFILL_S = 0.2;
+enum { PREFILL_MIN_ROWS = 16 };
 
 struct sched {
     sched_options o;
@@ -17,6 +20,7 @@ struct sched {
     int *rows;        /* [max_seqs] of this step */
     int n_running;
     double step_s; /* the last step's time */
+    double row_s;  /* a row's share of it in the last step of many rows */
     engine_stats stats;
     pthread_mutex_t mu; /* of published */
     engine_stats published;
@@ -214,12 +218,20 @@ static seq *first_suspect(const sched *sc) {
     return NULL;
 }
 
+static int prefill_bound(const sched *sc) {
+    if (!anybody_decodes(sc) || sc->row_s * sc->o.max_rows <= PREFILL_S) return sc->o.max_rows;
+    int n = (int)(PREFILL_S / sc->row_s);
+    return n > PREFILL_MIN_ROWS ? n : PREFILL_MIN_ROWS;
+}
+
 /* Rows of each for this step: one for everybody who decodes, then prefill with what is left, the oldest
  * first. */
 static void share_rows(sched *sc) {
     int left = sc->o.max_rows;
     const seq *only = first_suspect(sc);
     for (int prefill = 0; prefill < 2; prefill++) {
+        int bound = prefill_bound(sc);
+        if (prefill && left > bound) left = bound;
         for (int i = 0; i < sc->n_running; i++) {
             const seq *s = sc->running[i];
             if (seq_decodes(s) == prefill) continue;
@@ -303,11 +315,13 @@ bool sched_turn(sched *sc) {
     encode_some(sc);
     share_rows(sc);
     share_pages(sc);
-    if (pack(sc) > 0) {
+    int rows = pack(sc);
+    if (rows > 0) {
         status st = {0};
         double begin = time_now_s();
         bool ok = runner_step(sc->r, &st);
         sc->step_s = time_now_s() - begin;
+        if (rows >= PREFILL_MIN_ROWS) sc->row_s = sc->step_s / rows;
         sc->stats.steps++;
         if (ok)
             collect(sc);
