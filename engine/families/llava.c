@@ -84,6 +84,15 @@ static const char *const TOWER_AT[] = {"model.vision_tower.", "vision_tower.",
                                        "model.vision_tower.vision_model.", "vision_tower.vision_model.",
                                        NULL};
 static const char *const JOIN_AT[] = {"model.multi_modal_projector.", "multi_modal_projector.", NULL};
+static const char *const LINEAR_AT[] = {"multi_modal_projector.linear_1.",
+                                        "model.multi_modal_projector.linear_1.",
+                                        "multi_modal_projector.linear.",
+                                        "model.multi_modal_projector.linear.",
+                                        "multi_modal_projector.",
+                                        "model.multi_modal_projector.",
+                                        "mm_projector.",
+                                        "model.mm_projector.",
+                                        NULL};
 static const char *const TEXT_AT[] = {"model.language_model.", "language_model.model.", "language_model.",
                                       "model.language_model.model.", NULL};
 static const char *const HEAD_AT[] = {"", "language_model.", "model.language_model.", NULL};
@@ -97,6 +106,7 @@ static const ignore_rule IGNORED[] = {
 static const name_sheet SHEET = {
     .tower_at = TOWER_AT,
     .join_at = JOIN_AT,
+    .linear_at = LINEAR_AT,
     .text_at = TEXT_AT,
     .head_at = HEAD_AT,
     .tower_layer = NAMES_TOWER_LAYER,

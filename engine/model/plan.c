@@ -157,12 +157,15 @@ static bool bind_all(plan *p, status *st) {
         unsigned use;
         int nd = slot_shape(s, (slot)i, d, &use);
         if (!nd) continue;
+        bool linear = s->join.kind == JOIN_LINEAR && (i == S_FC1_W || i == S_FC1_B);
         const char *const *at = i == S_HEAD || (i == S_EMBED && as_head) ? n->head_at
+                                : linear                                 ? n->linear_at
                                 : i >= S_FIRST_TEXT                      ? n->text_at
                                 : i >= S_FIRST_JOIN                      ? n->join_at
                                                                          : n->tower_at;
-        if (!take(p, at, n->names[i == S_EMBED && as_head ? S_HEAD : i], nd, d, &p->slots[i], st))
-            return false;
+        const char *name = n->names[i == S_EMBED && as_head ? S_HEAD : i];
+        if (linear) name = i == S_FC1_W ? "weight" : "bias";
+        if (!take(p, at, name, nd, d, &p->slots[i], st)) return false;
     }
     if (s->tower.stack.n_layers &&
         !take_layers(p, &s->tower.stack, s->tower.run_layers, n->tower_at, n->tower_layer, &p->tower, st))

@@ -60,6 +60,7 @@ typedef struct ignore_rule {
 typedef struct name_sheet {
     /* NULL-terminated lists of prefixes under which a section's names may stand in a checkpoint. */
     const char *const *tower_at, *const *join_at, *const *text_at, *const *head_at;
+    const char *const *linear_at; /* of a join of one matrix, whose tensors are "weight" and "bias" */
     const char *const *tower_layer, *const *text_layer; /* [L_COUNT], "%d" for the layer */
     const char *const *names;                           /* [S_COUNT] */
     const ignore_rule *ignored;                         /* ends with glob NULL */

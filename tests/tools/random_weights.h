@@ -102,7 +102,12 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
                                 : i >= S_FIRST_TEXT ? sheet->text_at
                                 : i >= S_FIRST_JOIN ? sheet->join_at
                                                     : sheet->tower_at;
-        snprintf(t[n].name, sizeof t[n].name, "%s%s", at[0], sheet->names[i]);
+        bool linear = s.join.kind == JOIN_LINEAR && (i == S_FC1_W || i == S_FC1_B);
+        if (linear)
+            snprintf(t[n].name, sizeof t[n].name, "%s%s", sheet->linear_at[0],
+                     i == S_FC1_W ? "weight" : "bias");
+        else
+            snprintf(t[n].name, sizeof t[n].name, "%s%s", at[0], sheet->names[i]);
         random_scale(&t[n++], i == S_NORM_G || i == S_PRE_G || i == S_POST_G, i == S_POS || i == S_EMBED);
     }
     for (int half = 0; half < 2; half++) {

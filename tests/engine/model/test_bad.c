@@ -269,11 +269,21 @@ static void test_tensors(void **state) {
     bad_tensor(
         (edit){.name = Q1, .twice = true, .rename = "language_model.model.layers.3.self_attn.q_proj.weight"},
         "layers.3.self_attn.q_proj.weight", "no place", NULL);
-    bad_tensor((edit){.name = "language_model.lm_head.weight", .drop = true}, "lm_head.weight", "missing", NULL);
+    bad_tensor((edit){.name = "language_model.lm_head.weight", .drop = true}, "lm_head.weight", "missing",
+               NULL);
     bad_tensor((edit){.name = "multi_modal_projector.linear_1.bias", .cut = 2}, "linear_1.bias", "[48]",
                "[46]");
     bad_tensor((edit){.name = "vision_tower.embeddings.position_embedding.weight", .cut = 1},
                "position_embedding.weight", "[17, 30]", "[16, 30]");
+    /* A join of one matrix goes by several names. */
+    static const char *const names[] = {"multi_modal_projector.weight", "mm_projector.weight",
+                                        "model.multi_modal_projector.linear.weight"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        fresh("linear_join");
+        rewrite("model.safetensors",
+                (edit){.name = "multi_modal_projector.linear_1.weight", .rename = names[i]});
+        accept(names[i]);
+    }
     /* Behind the features, and so ignored: the tower's last layer may be missing or have any shape. */
     fresh("clip_llama");
     rewrite("model.safetensors", (edit){.name = "vision_tower.encoder.layers.3.mlp.fc1.bias", .drop = true});
