@@ -228,6 +228,11 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, status *st
     for (int i = 0; i < p->n_images; i++) {
         int n = k->spec->image_runs(k->spec, p->images[i].w, p->images[i].h, runs, MAX_RUNS);
         CHECK(n <= MAX_RUNS);
+        if (n < 1) {
+            status_set(st, ST_INVALID, "the picture becomes %d x %d pixels, a size that the model's tower does not take",
+                       p->images[i].w, p->images[i].h);
+            return status_param(st, "%s", p->images[i].param ? p->images[i].param : "messages");
+        }
         for (int r = 0; r < n; r++) {
             total += (size_t)runs[r].n;
             n_row_runs += runs[r].id == k->spec->image_token;
