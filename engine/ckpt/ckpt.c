@@ -69,7 +69,7 @@ json_t *ckpt_json(const char *dir, const char *name, bool optional, status *st) 
             status_prefix(st, "%s/%s", dir, name);
         } else {
             json_error_t e;
-            j = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, &e);
+            j = json_loadb(text.data, text.len, 0, &e); /* of duplicate keys the last wins, as in Python */
             if (!j)
                 status_set(st, ST_INVALID, "%s/%s: not valid JSON, line %d column %d: %s", dir, name, e.line,
                            e.column, e.text);

@@ -187,7 +187,7 @@ static bool read_dtype(scan *s, entry *e) {
             e->has_dtype = true;
             return true;
         }
-    return fail(s, "unknown dtype");
+    return status_set(s->st, ST_INVALID, "unknown dtype \"%.20s\"", s->str.data);
 }
 
 static bool read_shape(scan *s, entry *e) {
@@ -237,22 +237,21 @@ static bool read_entry(scan *s, entry *e) {
 }
 
 /* Shape, dtype and offsets must tell one story. */
-static bool check_entry(const st_file *f, const char *name, const entry *e, size_t data_at, status *st) {
+static bool check_entry(const st_file *f, const entry *e, size_t data_at, status *st) {
     uint64_t bits = (uint64_t)e->dt->bits, size = f->map_bytes - data_at;
     for (int i = 0; i < e->nd; i++)
         if (__builtin_mul_overflow(bits, e->d[i], &bits))
-            return status_set(st, ST_INVALID, "tensor %.200s: its shape overflows", name);
-    if (bits % 8) return status_set(st, ST_INVALID, "tensor %.200s: not a whole number of bytes", name);
+            return status_set(st, ST_INVALID, "its shape overflows");
+    if (bits % 8) return status_set(st, ST_INVALID, "not a whole number of bytes");
     if (e->from > e->to || e->to > size)
         return status_set(st, ST_INVALID,
-                          "tensor %.200s: data_offsets [%" PRIu64 ", %" PRIu64
-                          "] outside of the file's %" PRIu64 " data bytes (is the file cut off?)",
-                          name, e->from, e->to, size);
+                          "data_offsets [%" PRIu64 ", %" PRIu64 "] outside of the file's %" PRIu64
+                          " data bytes (is the file cut off?)",
+                          e->from, e->to, size);
     if (e->to - e->from != bits / 8)
         return status_set(st, ST_INVALID,
-                          "tensor %.200s: shape and dtype %s need %" PRIu64
-                          " bytes, data_offsets give %" PRIu64,
-                          name, e->dt->name, bits / 8, e->to - e->from);
+                          "shape and dtype %s need %" PRIu64 " bytes, data_offsets give %" PRIu64,
+                          e->dt->name, bits / 8, e->to - e->from);
     return true;
 }
 
@@ -283,9 +282,9 @@ static bool read_header(st_file *f, scan *s, size_t data_at) {
         } else {
             char *name = mem_strndup(s->str.data, s->str.len);
             if (!name) return status_set(s->st, ST_NO_MEMORY, "no memory for a tensor's name");
-            if (!read_entry(s, &e) || !check_entry(f, name, &e, data_at, s->st) ||
+            if (!read_entry(s, &e) || !check_entry(f, &e, data_at, s->st) ||
                 !add_tensor(f, name, &e, data_at, s->st)) {
-                status_prefix(s->st, "tensor %.120s", name);
+                status_prefix(s->st, "tensor %.200s", name);
                 mem_free(name);
                 return false;
             }
@@ -329,6 +328,13 @@ static bool check_layout(st_file *f, size_t data_at, status *st) {
 static bool parse(st_file *f, status *st) {
     if (f->map_bytes < 8)
         return status_set(st, ST_INVALID, "%zu bytes are too few for a safetensors file", f->map_bytes);
+    static const char pointer[] = "version https://git-lfs";
+    if (f->map_bytes >= sizeof pointer - 1 && memcmp(f->map, pointer, sizeof pointer - 1) == 0)
+        return status_set(
+            st, ST_INVALID,
+            "expected a safetensors file, found a Git LFS pointer of %zu bytes: the file itself was not "
+            "downloaded (git lfs pull)",
+            f->map_bytes);
     uint64_t n = 0;
     for (int i = 7; i >= 0; i--) n = n << 8 | f->map[i];
     if (n > ST_MAX_HEADER_BYTES)

@@ -30,6 +30,7 @@ static const char *const BENIGN[] = {
     "encoder_no_repeat_ngram_size",
     "eos_token_id",
     "exponential_decay_length_penalty",
+    "finetuned", /* in old YaRN settings */
     "finetuning_task",
     "forced_bos_token_id",
     "forced_eos_token_id",
@@ -83,11 +84,18 @@ static const char *const BENIGN[] = {
     "num_labels",
 };
 
+/* A path without what joins it to a key. */
+static int path_chars(const char *path) {
+    size_t n = strlen(path);
+    while (n > 0 && strchr(" :.", path[n - 1])) n--;
+    return (int)n;
+}
+
 config config_of(const json_t *j, const char *path, status *st) {
     config c = {.st = st};
     snprintf(c.path, sizeof c.path, "%s", path);
     if (j && !json_is_object(j))
-        status_set(st, ST_INVALID, "%s expected an object", path);
+        status_set(st, ST_INVALID, "%.*s: expected an object", path_chars(path), path);
     else
         c.j = j;
     return c;
@@ -295,5 +303,5 @@ void config_warn_unknown(config *c) {
         if (at < sizeof list - 1)
             at += (size_t)snprintf(list + at, sizeof list - at, "%s%.60s", n > 1 ? ", " : "", key);
     }
-    if (n) log_warn("%sunknown key%s ignored: %s", c->path, n > 1 ? "s" : "", list);
+    if (n) log_warn("%.*s: unknown key%s ignored: %s", path_chars(c->path), c->path, n > 1 ? "s" : "", list);
 }

@@ -91,7 +91,10 @@ static const family *choose(config *c) {
     const family *f = family_find(type);
     if (c->st->code != ST_OK) return NULL;
     if (!f || !f->read) {
-        unknown(c, "model", type, false);
+        if (*type)
+            unknown(c, "model", type, false);
+        else
+            config_fail(c, ST_INVALID, "model_type", "missing; it says which kind of model this is");
         return NULL;
     }
     const json_t *list = config_get(c, "architectures"), *first = json_array_get(list, 0);
