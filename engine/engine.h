@@ -33,12 +33,12 @@ engine *engine_new(const engine_options *o, status *st);
 void engine_free(engine *e);
 
 typedef struct engine_info {
-    const char *family;      /* "llava", "llama", ... as the registry names it */
-    const char *summary;     /* one line: tower, join, decoder, dtype, threads; for the start message */
+    const char *family;  /* "llava", "llama", ... as the registry names it */
+    const char *summary; /* one line: tower, join, decoder, dtype, threads; for the start message */
     bool takes_images;
     int max_model_len, vocab_size;
     size_t weight_bytes, kv_bytes, kv_bytes_per_token, activation_bytes;
-    int image_tokens;        /* of a typical picture, 0 without a tower */
+    int image_tokens; /* of a typical picture, 0 without a tower */
 } engine_info;
 const engine_info *engine_get_info(const engine *e); /* lives as long as e */
 
@@ -63,13 +63,14 @@ typedef struct engine_chat {
     bool no_generation_prompt;
 } engine_chat;
 
-typedef struct prompt prompt; /* ids with the picture placeholders expanded, and the pictures not yet decoded */
+typedef struct prompt
+    prompt; /* ids with the picture placeholders expanded, and the pictures not yet decoded */
 
 /* Renders, tokenises and counts from picture headers alone; decodes no pixels. Errors: ST_INVALID / ST_UNSUPPORTED
  * (bad picture, template's refusal, pictures for a text model), each with param; a prompt that leaves no room for
  * one token within max_model_len: ST_INVALID with both numbers. */
 prompt *engine_prompt_chat(engine *e, const engine_chat *c, status *st);
-void prompt_free(prompt *p); /* NULL is fine */
+void prompt_free(prompt *p);                           /* NULL is fine */
 const int32_t *prompt_ids(const prompt *p, size_t *n); /* lives as long as p */
 
 /* ---- jobs ---------------------------------------------------------------------------------------------------- */
@@ -142,7 +143,8 @@ typedef void (*engine_sink)(void *user, const engine_event *ev);
 
 /* Takes the prompt (freed by the engine, also on failure). Returns the job's number, or 0. After a number was
  * returned exactly one final event comes; it may come before this returns. */
-uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user, status *st);
+uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
+                       status *st);
 /* Frees what the job holds within one turn; its final event still comes. A number that is over is ignored. */
 void engine_cancel(engine *e, uint64_t job);
 

@@ -68,7 +68,9 @@ bool status_prefix(status *st, const char *fmt, ...) {
 
 static _Atomic int g_level = LOG_INFO;
 
-void log_set_level(log_level level) { atomic_store(&g_level, (int)level); }
+void log_set_level(log_level level) {
+    atomic_store(&g_level, (int)level);
+}
 
 void log_at(log_level level, const char *fmt, ...) {
     if ((int)level < atomic_load(&g_level)) return;
@@ -101,11 +103,17 @@ void check_failed(const char *file, int line, const char *what) {
 
 /* ---- memory ---- */
 
-void *mem_alloc(size_t n) { return malloc(n ? n : 1); }
+void *mem_alloc(size_t n) {
+    return malloc(n ? n : 1);
+}
 
-void *mem_calloc(size_t count, size_t size) { return calloc(count ? count : 1, size ? size : 1); }
+void *mem_calloc(size_t count, size_t size) {
+    return calloc(count ? count : 1, size ? size : 1);
+}
 
-void *mem_realloc(void *p, size_t n) { return realloc(p, n ? n : 1); }
+void *mem_realloc(void *p, size_t n) {
+    return realloc(p, n ? n : 1);
+}
 
 void *mem_aligned(size_t align, size_t n) {
     void *p = NULL;
@@ -120,9 +128,13 @@ char *mem_strndup(const char *s, size_t n) {
     return p;
 }
 
-char *mem_strdup(const char *s) { return mem_strndup(s, strlen(s)); }
+char *mem_strdup(const char *s) {
+    return mem_strndup(s, strlen(s));
+}
 
-void mem_free(void *p) { free(p); }
+void mem_free(void *p) {
+    free(p);
+}
 
 /* ---- arena ---- */
 
@@ -179,9 +191,13 @@ bool buf_append(buf *b, const void *p, size_t n) {
     return true;
 }
 
-bool buf_puts(buf *b, const char *s) { return buf_append(b, s, strlen(s)); }
+bool buf_puts(buf *b, const char *s) {
+    return buf_append(b, s, strlen(s));
+}
 
-bool buf_putc(buf *b, char c) { return buf_append(b, &c, 1); }
+bool buf_putc(buf *b, char c) {
+    return buf_append(b, &c, 1);
+}
 
 bool buf_printf(buf *b, const char *fmt, ...) {
     va_list ap;
@@ -206,10 +222,14 @@ static int sequence(const unsigned char *p, size_t n, int *bad, bool *cut) {
     *bad = 1;
     *cut = false;
     if (c < 0x80) return 1;
-    if (c >= 0xC2 && c <= 0xDF) len = 2;
-    else if (c >= 0xE0 && c <= 0xEF) len = 3;
-    else if (c >= 0xF0 && c <= 0xF4) len = 4;
-    else return 0;
+    if (c >= 0xC2 && c <= 0xDF)
+        len = 2;
+    else if (c >= 0xE0 && c <= 0xEF)
+        len = 3;
+    else if (c >= 0xF0 && c <= 0xF4)
+        len = 4;
+    else
+        return 0;
     if (c == 0xE0) lo = 0xA0;
     if (c == 0xED) hi = 0x9F;
     if (c == 0xF0) lo = 0x90;
@@ -260,9 +280,12 @@ int utf8_decode(const char *s, size_t n, uint32_t *cp) {
     int bad;
     bool cut;
     int k = sequence(p, n, &bad, &cut);
-    if (k == 1) *cp = p[0];
-    else if (k == 2) *cp = (uint32_t)(p[0] & 0x1F) << 6 | (p[1] & 0x3F);
-    else if (k == 3) *cp = (uint32_t)(p[0] & 0x0F) << 12 | (uint32_t)(p[1] & 0x3F) << 6 | (p[2] & 0x3F);
+    if (k == 1)
+        *cp = p[0];
+    else if (k == 2)
+        *cp = (uint32_t)(p[0] & 0x1F) << 6 | (p[1] & 0x3F);
+    else if (k == 3)
+        *cp = (uint32_t)(p[0] & 0x0F) << 12 | (uint32_t)(p[1] & 0x3F) << 6 | (p[2] & 0x3F);
     else if (k == 4)
         *cp = (uint32_t)(p[0] & 0x07) << 18 | (uint32_t)(p[1] & 0x3F) << 12 | (uint32_t)(p[2] & 0x3F) << 6 |
               (p[3] & 0x3F);

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+#define ARRAY_LEN(a)           (sizeof(a) / sizeof((a)[0]))
 
 /* ---- status ----------------------------------------------------------------------------------------- */
 
@@ -51,14 +51,14 @@ typedef enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR } log_level;
 void log_set_level(log_level level);
 void log_at(log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 #define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
-#define log_info(...) log_at(LOG_INFO, __VA_ARGS__)
-#define log_warn(...) log_at(LOG_WARN, __VA_ARGS__)
+#define log_info(...)  log_at(LOG_INFO, __VA_ARGS__)
+#define log_warn(...)  log_at(LOG_WARN, __VA_ARGS__)
 #define log_error(...) log_at(LOG_ERROR, __VA_ARGS__)
 
 /* An invariant of ours; prints and aborts, in every build. Never for input. */
-#define CHECK(cond)                                                                                            \
-    do {                                                                                                       \
-        if (!(cond)) check_failed(__FILE__, __LINE__, #cond);                                                  \
+#define CHECK(cond)                                                                                          \
+    do {                                                                                                     \
+        if (!(cond)) check_failed(__FILE__, __LINE__, #cond);                                                \
     } while (0)
 _Noreturn void check_failed(const char *file, int line, const char *what);
 
@@ -83,8 +83,12 @@ bool arena_init(arena *a, size_t cap_bytes, status *st); /* owns cap_bytes until
 void arena_fini(arena *a);
 /* 64-byte aligned; NULL when full. With base == NULL (a dry arena) it counts and returns NULL. */
 void *arena_alloc(arena *a, size_t n);
-static inline size_t arena_mark(const arena *a) { return a->used_bytes; }
-static inline void arena_reset(arena *a, size_t mark) { a->used_bytes = mark; }
+static inline size_t arena_mark(const arena *a) {
+    return a->used_bytes;
+}
+static inline void arena_reset(arena *a, size_t mark) {
+    a->used_bytes = mark;
+}
 
 /* ---- buf: a growing byte string, always NUL-terminated when data != NULL --------------------------------- */
 

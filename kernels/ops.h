@@ -26,7 +26,7 @@ typedef struct backend_options {
     const char *isa;    /* NULL: best of this machine; "portable", "avx2", "avx512" (tests, VLMD_ISA) */
 } backend_options;
 backend *backend_new(const backend_options *o, status *st);
-void backend_free(backend *be); /* after all weights and device memory of it */
+void backend_free(backend *be);                  /* after all weights and device memory of it */
 const char *backend_describe(const backend *be); /* "cpu avx512, 2 threads" */
 
 /* Device memory, 64-byte aligned, zeroed. NULL with ST_NO_MEMORY. */
@@ -41,7 +41,7 @@ typedef enum weight_use {
 /* A handle on a host tensor (f32, f16 or bf16; any alignment). On the CPU matrices and tables stay where they are:
  * the bytes must outlive the handle and are never copied to f32. use: WEIGHT_* or-ed (tied embeddings: both). */
 weight *weight_new(backend *be, const tensor *host, unsigned use, status *st);
-void weight_free(weight *w); /* NULL is fine */
+void weight_free(weight *w);                /* NULL is fine */
 int64_t weight_dim(const weight *w, int i); /* d[i]; a vector has d[0] only */
 
 /* ---- context -------------------------------------------------------------------------------------------- */
@@ -52,21 +52,32 @@ typedef struct ctx {
     bool dry;
     status st;
 } ctx;
-static inline bool ctx_ok(const ctx *c) { return c->st.code == ST_OK; }
+static inline bool ctx_ok(const ctx *c) {
+    return c->st.code == ST_OK;
+}
 /* An uninitialised activation in scratch; in dry mode data is NULL. */
 tensor ctx_tensor(ctx *c, dtype dt, int nd, const int64_t *d);
-static inline tensor ctx_2d(ctx *c, dtype dt, int64_t a, int64_t b) { return ctx_tensor(c, dt, 2, (int64_t[]){a, b}); }
+static inline tensor ctx_2d(ctx *c, dtype dt, int64_t a, int64_t b) {
+    return ctx_tensor(c, dt, 2, (int64_t[]){a, b});
+}
 /* Host to device and back, packed tensors; download waits for the device. */
 void ctx_upload(ctx *c, tensor dst, const void *src);
 void ctx_download(ctx *c, void *dst, tensor src);
 
 /* ---- linear ---------------------------------------------------------------------------------------------- */
 
-typedef enum act { ACT_NONE, ACT_SILU, ACT_GELU /* erf */, ACT_GELU_TANH, ACT_QUICK_GELU /* x*sigmoid(1.702x) */,
-                   ACT_RELU } act;
+typedef enum act {
+    ACT_NONE,
+    ACT_SILU,
+    ACT_GELU /* erf */,
+    ACT_GELU_TANH,
+    ACT_QUICK_GELU /* x*sigmoid(1.702x) */,
+    ACT_RELU
+} act;
 enum {
     LINEAR_ADD = 1, /* y += act(x w^T + b) instead of = */
-    LINEAR_BULK = 2 /* the caller always brings the same N for this work (a picture's rows): BLAS on tiles fixed by
+    LINEAR_BULK =
+        2 /* the caller always brings the same N for this work (a picture's rows): BLAS on tiles fixed by
                        shape may be used; bits then depend on N, not on other pictures or threads */
 };
 /* y[N,out] = act(x[N,in] w[out,in]^T + b[out]); b may be NULL. y and x may not overlap. */
@@ -79,10 +90,10 @@ typedef enum norm_kind { NORM_LAYER, NORM_RMS } norm_kind;
  * [N*H, hd]. HF's *RMSNorm (f32 inside) and torch LayerNorm. 3-d x [N,H,hd] normalises each [hd]. */
 void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
              float gain_offset);
-void op_add(ctx *c, tensor y, tensor x);                       /* y[N,D] += x[N,D] */
-void op_copy(ctx *c, tensor y, tensor x);                      /* y[N,D] = x[N,D] */
-void op_act(ctx *c, tensor y, act a);                          /* y = a(y) */
-void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a);  /* y[N,F] = a(gate) * up; y may be gate */
+void op_add(ctx *c, tensor y, tensor x);                      /* y[N,D] += x[N,D] */
+void op_copy(ctx *c, tensor y, tensor x);                     /* y[N,D] = x[N,D] */
+void op_act(ctx *c, tensor y, act a);                         /* y = a(y) */
+void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a); /* y[N,F] = a(gate) * up; y may be gate */
 /* y[i,:] = scale * table[ids[i],:] for ids[i] >= 0; rows with a negative id are left alone. ids i32 [N]. */
 void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale);
 /* y[i,:] += table[ids[i],:]: learned positions. ids i32 [N]. */
@@ -145,13 +156,13 @@ void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a);
 /* One row of logits and how to choose from it. Order: logit bias, penalties, min_tokens bans, temperature, top-k,
  * top-p, min-p, then one draw. */
 typedef struct sample_row {
-    float temperature; /* 0: greedy, lowest id wins a tie */
-    float top_p, min_p; /* 1 and 0: off */
-    int top_k;          /* 0: off */
+    float temperature;                                             /* 0: greedy, lowest id wins a tie */
+    float top_p, min_p;                                            /* 1 and 0: off */
+    int top_k;                                                     /* 0: off */
     float repetition_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0: off */
-    uint64_t seed;      /* counter-based generator keyed by (seed, choice, position) */
+    uint64_t seed; /* counter-based generator keyed by (seed, choice, position) */
     uint32_t choice, position;
-    const int32_t *bias_ids;  /* sparse bias; -INFINITY bans */
+    const int32_t *bias_ids; /* sparse bias; -INFINITY bans */
     const float *bias;
     int n_bias;
     /* ids seen so far with counts, for penalties: the prompt's (repetition only) and the answer's. Host memory. No id

@@ -4,7 +4,6 @@
  * Thread: any; constant. */
 #include "engine/image/prep_classes.h"
 
-
 #include <string.h>
 
 #define CLIP_MEAN                                                                                            \

@@ -20,7 +20,8 @@
 #define VEC_FN     static inline __attribute__((always_inline, unused))
 #define VEC_UNROLL _Pragma("GCC unroll 16")
 #else
-#define VEC_FN static inline __attribute__((unused, no_sanitize("undefined"))) /* lanes are not where its bugs hide */
+#define VEC_FN                                                                                               \
+    static inline __attribute__((unused, no_sanitize("undefined"))) /* lanes are not where its bugs hide */
 #define VEC_UNROLL
 #endif
 
