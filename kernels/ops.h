@@ -75,10 +75,11 @@ typedef enum act {
     ACT_RELU
 } act;
 enum {
-    LINEAR_ADD = 1, /* y += act(x w^T + b) instead of = */
-    LINEAR_BULK =
-        2 /* the caller always brings the same N for this work (a picture's rows): BLAS on tiles fixed by
-                       shape may be used; bits then depend on N, not on other pictures or threads */
+    /* y += act(x w^T + b) instead of = */
+    LINEAR_ADD = 1,
+    /* The caller always brings the same N for this work (a picture's rows): BLAS on tiles fixed by shape may be used;
+     * bits then depend on N, not on other pictures or threads. */
+    LINEAR_BULK = 2
 };
 /* y[N,out] = act(x[N,in] w[out,in]^T + b[out]); b may be NULL. y and x may not overlap. */
 void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
