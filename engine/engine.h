@@ -102,14 +102,16 @@ bool engine_check_params(const engine *e, const engine_params *p, const prompt *
 typedef struct engine_token {
     int32_t id;
     float logprob;
-    const char *bytes; /* the bytes it stands for */
+    const char *bytes; /* the bytes it adds to the text: none for a special token */
     size_t n_bytes;
+    const char *special; /* a special token's spelling in the vocabulary, else NULL */
     int n_top;
     struct engine_top {
         int32_t id;
         float logprob;
         const char *bytes;
         size_t n_bytes;
+        const char *special;
     } top[20];
 } engine_token;
 

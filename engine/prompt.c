@@ -14,6 +14,12 @@ static bool no_memory(status *st) {
 
 /* ---- pictures, from their headers alone ---- */
 
+/* Says which picture a fault is about, in the field and in the sentence. */
+static bool blame_picture(const prompt_image *im, status *st) {
+    status_prefix(st, "%s", im->param);
+    return status_param(st, "%s", im->param);
+}
+
 static bool probe_image(const promptkit *k, prompt_image *im, status *st) {
     return image_probe(&im->source, &k->limits, &im->info, st) &&
            prep_plan(&k->spec->prep, im->info.w, im->info.h, &k->limits, &im->w, &im->h, st);
@@ -32,7 +38,7 @@ static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, sta
         im->source = (image_source){c->images[i].b64, c->images[i].n};
         im->param = mem_strdup(c->images[i].param ? c->images[i].param : "messages");
         if (!im->param) return no_memory(st);
-        if (!probe_image(k, im, st)) return status_param(st, "%s", im->param);
+        if (!probe_image(k, im, st)) return blame_picture(im, st);
     }
     return true;
 }
@@ -229,9 +235,10 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, status *st
         int n = k->spec->image_runs(k->spec, p->images[i].w, p->images[i].h, runs, MAX_RUNS);
         CHECK(n <= MAX_RUNS);
         if (n < 1) {
-            status_set(st, ST_INVALID, "the picture becomes %d x %d pixels, a size that the model's tower does not take",
+            status_set(st, ST_INVALID,
+                       "the picture becomes %d x %d pixels, a size that the model's tower does not take",
                        p->images[i].w, p->images[i].h);
-            return status_param(st, "%s", p->images[i].param ? p->images[i].param : "messages");
+            return blame_picture(&p->images[i], st);
         }
         for (int r = 0; r < n; r++) {
             total += (size_t)runs[r].n;
@@ -311,6 +318,6 @@ static bool decode_image(const promptkit *k, prompt_image *im, status *st) {
 
 bool prompt_decode(const promptkit *k, prompt *p, status *st) {
     for (int i = 0; i < p->n_images; i++)
-        if (!decode_image(k, &p->images[i], st)) return status_param(st, "%s", p->images[i].param);
+        if (!decode_image(k, &p->images[i], st)) return blame_picture(&p->images[i], st);
     return true;
 }

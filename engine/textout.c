@@ -187,15 +187,21 @@ static bool entry_bytes(textout *o, int32_t id, size_t *n) {
     return ok;
 }
 
+static const char *special_name(const textout *o, int32_t id) {
+    return tok_is_special(o->tok, id) ? tok_id_string(o->tok, id) : NULL;
+}
+
 static bool fill_entry(textout *o, const sample_result *r) {
     engine_token *e = &o->token;
     e->id = r->id;
     e->logprob = r->logprob;
+    e->special = special_name(o, r->id);
     e->n_top = r->n_top;
     if (!entry_bytes(o, r->id, &e->n_bytes)) return false;
     for (int i = 0; i < r->n_top; i++) {
         e->top[i].id = r->top_id[i];
         e->top[i].logprob = r->top_logprob[i];
+        e->top[i].special = special_name(o, r->top_id[i]);
         if (!entry_bytes(o, r->top_id[i], &e->top[i].n_bytes)) return false;
     }
     /* Only now does the buffer stay where it is. */

@@ -97,10 +97,56 @@ static const char *wrong_type(const char *name, neutral rule, const json_t *v) {
     if (rule == NEUTRAL_ONE && !json_is_number(v)) return "a number";
     if ((rule == NEUTRAL_FALSE || rule == NEUTRAL_TRUE) && !json_is_boolean(v)) return "true or false";
     if (rule == NEUTRAL_TEXT && !json_is_string(json_object_get(v, "type"))) return "an object with \"type\"";
-    if (rule == NEUTRAL_EMPTY && !json_is_array(v) && !json_is_object(v)) return "a list";
+    if (strcmp(name, "mm_processor_kwargs") == 0 && !json_is_object(v)) return "an object";
+    if (rule == NEUTRAL_EMPTY && !json_is_array(v) && strcmp(name, "mm_processor_kwargs") != 0)
+        return "a list";
     if (rule == NEUTRAL_CHOICE && !json_is_string(v) && !json_is_object(v)) return "text or an object";
     if (rule == NEUTRAL_MODES && !json_is_array(v)) return "a list";
     return NULL;
+}
+
+/* The only values that pass, as JSON; NULL: none at all. */
+static const char *only_values(const char *name, neutral rule) {
+    switch (rule) {
+    case NEUTRAL_FALSE: return "false";
+    case NEUTRAL_TRUE: return "true";
+    case NEUTRAL_ONE: return "1";
+    case NEUTRAL_EMPTY: return strcmp(name, "mm_processor_kwargs") == 0 ? "{}" : "[]";
+    case NEUTRAL_CHOICE: return "\"none\" or \"auto\"";
+    case NEUTRAL_TEXT: return "{\"type\":\"text\"}";
+    case NEUTRAL_MODES: return "[\"text\"]";
+    case NEUTRAL_NONE:
+    case NEUTRAL_ANY: return NULL;
+    }
+    return NULL;
+}
+
+/* A value as a message shows it: JSON when it is short, else what kind it is. */
+static void show_value(const json_t *v, char *out, size_t n) {
+    const char *type = json_string_value(json_object_get(v, "type"));
+    if (json_is_string(v))
+        snprintf(out, n, "\"%.*s\"",
+                 (int)utf8_whole_prefix(json_string_value(v), strnlen(json_string_value(v), 60)),
+                 json_string_value(v));
+    else if (json_is_number(v))
+        snprintf(out, n, "%.15g", json_number_value(v));
+    else if (json_is_array(v))
+        snprintf(out, n, "a list of %zu", json_array_size(v));
+    else if (type)
+        snprintf(out, n, "{\"type\":\"%.*s\"}", (int)utf8_whole_prefix(type, strnlen(type, 60)), type);
+    else
+        snprintf(out, n, "%s", json_kind_name(v));
+}
+
+static bool unbuilt_value(const char *name, neutral rule, const json_t *v, status *st) {
+    const char *only = only_values(name, rule);
+    char found[80];
+    show_value(v, found, sizeof found);
+    if (only)
+        status_set(st, ST_UNSUPPORTED, "%s: only %s is supported, found %s", name, only, found);
+    else
+        status_set(st, ST_UNSUPPORTED, "%s is not supported by this server, found %s", name, found);
+    return status_param(st, "%s", name);
 }
 
 static bool check_unbuilt(const json_t *root, status *st) {
@@ -112,14 +158,11 @@ static bool check_unbuilt(const json_t *root, status *st) {
         if (expected) return field_wrong(st, v, expected, "%s", name);
         if (is_neutral(unbuilt[i].rule, v)) continue;
         int64_t k;
-        if (strcmp(name, "n") == 0 && json_whole(v, &k) && k < 1)
+        if (strcmp(name, "n") == 0 && json_whole(v, &k) && k < 1) {
             status_set(st, ST_INVALID, "n must be at least 1, found %lld", (long long)k);
-        else if (json_is_string(v))
-            status_set(st, ST_UNSUPPORTED, "%s: \"%.60s\" is not supported by this server", name,
-                       json_string_value(v));
-        else
-            status_set(st, ST_UNSUPPORTED, "%s: this value is not supported by this server", name);
-        return status_param(st, "%s", name);
+            return status_param(st, "n");
+        }
+        return unbuilt_value(name, unbuilt[i].rule, v, st);
     }
     return true;
 }

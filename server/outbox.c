@@ -104,17 +104,27 @@ static size_t batch_bytes(const outbox_batch *b) {
     return b->text.len + b->bytes.len + b->n_tokens * sizeof *b->tokens + b->n_tops * sizeof *b->tops;
 }
 
+/* Where the bytes begin that reply shows; *n is their number. */
+static size_t add_bytes(outbox_batch *b, const char *bytes, size_t n_bytes, const char *special, size_t *n) {
+    size_t at = b->bytes.len;
+    *n = special ? strlen(special) : n_bytes;
+    buf_append(&b->bytes, special ? special : bytes, *n);
+    return at;
+}
+
 static bool add_token(outbox_batch *b, const engine_token *t) {
     size_t n_top = t->n_top > 0 ? (size_t)t->n_top : 0;
     if (!grow((void **)&b->tokens, &b->cap_tokens, b->n_tokens + 1, sizeof *b->tokens) ||
         !grow((void **)&b->tops, &b->cap_tops, b->n_tops + n_top, sizeof *b->tops))
         return false;
     outbox_token *o = &b->tokens[b->n_tokens++];
-    *o = (outbox_token){t->id, t->logprob, b->bytes.len, t->n_bytes, b->n_tops, n_top};
-    buf_append(&b->bytes, t->bytes, t->n_bytes);
+    *o = (outbox_token){.id = t->id, .logprob = t->logprob, .top_at = b->n_tops, .n_top = n_top};
+    o->bytes_at = add_bytes(b, t->bytes, t->n_bytes, t->special, &o->n_bytes);
+    o->special = t->special != NULL;
     for (size_t i = 0; i < n_top; i++) {
-        b->tops[b->n_tops++] = (outbox_top){t->top[i].logprob, b->bytes.len, t->top[i].n_bytes};
-        buf_append(&b->bytes, t->top[i].bytes, t->top[i].n_bytes);
+        outbox_top *top = &b->tops[b->n_tops++];
+        *top = (outbox_top){.logprob = t->top[i].logprob, .special = t->top[i].special != NULL};
+        top->bytes_at = add_bytes(b, t->top[i].bytes, t->top[i].n_bytes, t->top[i].special, &top->n_bytes);
     }
     return !b->bytes.failed;
 }

@@ -19,13 +19,15 @@ typedef struct outbox outbox;
 typedef struct outbox_token {
     int32_t id;
     float logprob;
-    size_t bytes_at, n_bytes; /* in batch.bytes */
-    size_t top_at, n_top;     /* in batch.tops */
+    size_t bytes_at, n_bytes; /* in batch.bytes: what it adds to the text, or a special token's spelling */
+    bool special;
+    size_t top_at, n_top; /* in batch.tops */
 } outbox_token;
 
 typedef struct outbox_top {
     float logprob;
     size_t bytes_at, n_bytes;
+    bool special;
 } outbox_top;
 
 typedef struct outbox_batch {

@@ -140,12 +140,13 @@ void reply_batch_ids(buf *b, const outbox_batch *batch) {
     buf_putc(b, ']');
 }
 
-/* {"token":...,"bytes":[...],"logprob":...  without the closing brace */
-static void put_token(buf *b, float logprob, const char *bytes, size_t n) {
+/* {"token":...,"bytes":[...],"logprob":...  without the closing brace. A special token is named, and has no bytes: the
+ * text leaves it out. */
+static void put_token(buf *b, float logprob, const char *bytes, size_t n, bool special) {
     buf_puts(b, "{\"token\":");
     json_put_string(b, bytes, n);
     buf_puts(b, ",\"bytes\":[");
-    for (size_t i = 0; i < n; i++) buf_printf(b, i ? ",%d" : "%d", (unsigned char)bytes[i]);
+    for (size_t i = 0; i < n && !special; i++) buf_printf(b, i ? ",%d" : "%d", (unsigned char)bytes[i]);
     buf_puts(b, "],\"logprob\":");
     json_put_real(b, logprob);
 }
@@ -155,12 +156,12 @@ void reply_logprobs(buf *b, const outbox_batch *batch) {
     for (size_t i = 0; i < batch->n_tokens; i++) {
         const outbox_token *t = &batch->tokens[i];
         if (i) buf_putc(b, ',');
-        put_token(b, t->logprob, batch->bytes.data + t->bytes_at, t->n_bytes);
+        put_token(b, t->logprob, batch->bytes.data + t->bytes_at, t->n_bytes, t->special);
         buf_puts(b, ",\"top_logprobs\":[");
         for (size_t k = 0; k < t->n_top; k++) {
             const outbox_top *o = &batch->tops[t->top_at + k];
             if (k) buf_putc(b, ',');
-            put_token(b, o->logprob, batch->bytes.data + o->bytes_at, o->n_bytes);
+            put_token(b, o->logprob, batch->bytes.data + o->bytes_at, o->n_bytes, o->special);
             buf_putc(b, '}');
         }
         buf_puts(b, "]}");

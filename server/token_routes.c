@@ -64,14 +64,16 @@ static bool tokenize_chat(engine *e, chat_request *q, bool strings, buf *out, st
         !field_bool(q->root, "add_generation_prompt", &generate, st) ||
         !field_bool(q->root, "continue_final_message", &go_on, st))
         return false;
-    const char *unbuilt = special ? "add_special_tokens"
-                          : go_on ? "continue_final_message"
-                          : tools && !(json_is_array(tools) && !json_array_size(tools)) ? "tools"
-                          : field_get(q->root, "chat_template")                         ? "chat_template"
-                                                                                        : NULL;
+    if (tools && !json_is_array(tools)) return field_wrong(st, tools, "a list", "tools");
+    const char *unbuilt = special ? "add_special_tokens: only false is supported with messages"
+                          : go_on ? "continue_final_message: only false is supported"
+                          : json_array_size(tools) ? "tools: only [] is supported"
+                          : field_get(q->root, "chat_template")
+                              ? "chat_template: only the model's own is supported"
+                              : NULL;
     if (unbuilt) {
-        status_set(st, ST_UNSUPPORTED, "%s: this value is not supported by this server", unbuilt);
-        return status_param(st, "%s", unbuilt);
+        status_set(st, ST_UNSUPPORTED, "%s", unbuilt);
+        return status_param(st, "%.*s", (int)strcspn(unbuilt, ":"), unbuilt);
     }
     if (!chat_request_messages(q, st)) return false;
     q->chat.template_kwargs = kw;

@@ -91,6 +91,9 @@ def test_logprobs(server):
         values = [t["logprob"] for t in e["top_logprobs"]]
         assert values == sorted(values, reverse=True) and values[0] == e["logprob"]
         assert e["token"] == e["top_logprobs"][0]["token"]
+    # The end is named, and adds nothing to the text.
+    assert c["finish_reason"] != "stop" or (entries[-1]["token"], entries[-1]["bytes"]) == ("</s>", [])
+    assert all(e["token"] for e in entries)
     events = server.stream([image_part(shape()), text_part(ASK)], logprobs=True, top_logprobs=5, return_token_ids=True, **GREEDY)
     got = [e for ev in events[:-1] for ch in ev["choices"] if ch["logprobs"] for e in ch["logprobs"]["content"]]
     assert got == entries
@@ -139,7 +142,8 @@ def test_broken_pictures(server, data):
     r = server.chat([image_part(shape()), text_part(ASK), image_part(url(data))])
     assert r.status == 400, r.body
     e = r.error()
-    assert e["param"].startswith("messages[0].content[2].image_url") and "\x00" not in e["message"]
+    assert e["param"].startswith("messages[0].content[2].image_url") and e["message"].startswith(e["param"] + ": ")
+    assert "\x00" not in e["message"]
     # Streamed, it is refused before or after the 200.
     with Stream(server, {"messages": [{"role": "user", "content": [image_part(url(data))]}], "stream": True}) as s:
         assert s.status == 400 or "error" in list(s.events())[-2]

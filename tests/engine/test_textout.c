@@ -258,7 +258,10 @@ static void test_stop_token_and_entries(void **state) {
     assert_true(piece.tokens->logprob == -0.5f);
     assert_int_equal(piece.tokens->n_top, 2);
     assert_int_equal(piece.tokens->top[0].id, eos);
-    assert_int_equal(piece.tokens->top[0].n_bytes, 0); /* special: no bytes of the text */
+    assert_int_equal(piece.tokens->top[0].n_bytes, 0); /* special: no bytes of the text, but a name */
+    assert_string_equal(piece.tokens->top[0].special, "</s>");
+    assert_null(piece.tokens->special);
+    assert_null(piece.tokens->top[1].special);
     buf b = {0};
     assert_true(tok_id_bytes(g_tok, ids.v[1], &b));
     assert_int_equal(piece.tokens->top[1].n_bytes, b.len);

@@ -163,6 +163,36 @@ static void refused(const char *json, const char *param, status_code code) {
     assert_true(strlen(st.msg) > 5);
 }
 
+/* What is refused says what would pass and what was found. */
+static void test_unbuilt_messages(void **state) {
+    (void)state;
+    static const struct {
+        const char *field, *says;
+    } cases[] = {
+        {"\"n\":2", "n: only 1 is supported, found 2"},
+        {"\"n\":1.5", "n: only 1 is supported, found 1.5"},
+        {"\"tools\":[{\"type\":\"function\"}]", "tools: only [] is supported, found a list of 1"},
+        {"\"tools\":{}", "tools: expected a list, found an object"},
+        {"\"tool_choice\":\"required\"",
+         "tool_choice: only \"none\" or \"auto\" is supported, found \"required\""},
+        {"\"response_format\":{\"type\":\"json_object\"}",
+         "response_format: only {\"type\":\"text\"} is supported, found {\"type\":\"json_object\"}"},
+        {"\"echo\":true", "echo: only false is supported, found true"},
+        {"\"audio\":{}", "audio is not supported by this server, found an object"},
+        {"\"mm_processor_kwargs\":{\"a\":1}", "mm_processor_kwargs: only {} is supported, found an object"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char json[300];
+        snprintf(json, sizeof json, "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],%s}",
+                 cases[i].field);
+        chat_request r;
+        status st;
+        assert_false(parse(&r, json, &st));
+        assert_string_equal(st.msg, cases[i].says);
+        chat_request_fini(&r);
+    }
+}
+
 static void test_bad_fields(void **state) {
     (void)state;
     static const struct {
@@ -373,9 +403,13 @@ static void test_stop_bounds(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),        cmocka_unit_test(test_all_fields),
-        cmocka_unit_test(test_neutral),      cmocka_unit_test(test_bad_fields),
-        cmocka_unit_test(test_bad_messages), cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_all_fields),
+        cmocka_unit_test(test_neutral),
+        cmocka_unit_test(test_bad_fields),
+        cmocka_unit_test(test_unbuilt_messages),
+        cmocka_unit_test(test_bad_messages),
+        cmocka_unit_test(test_messages),
         cmocka_unit_test(test_stop_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

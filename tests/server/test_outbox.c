@@ -92,6 +92,29 @@ static void test_stream_order(void **state) {
     outbox_unref(ob);
 }
 
+/* A special token's spelling is copied: the engine may be gone when it is sent. */
+static void test_special_token(void **state) {
+    (void)state;
+    reader r;
+    outbox *ob = make(&r, true, true, 0);
+    char name[] = "</s>";
+    engine_token t = {.id = 2, .bytes = "", .special = name, .n_top = 1};
+    t.top[0].bytes = "";
+    t.top[0].special = name;
+    engine_event ev = {.kind = ENGINE_TOKENS, .text = "", .tokens = &t, .n_tokens = 1};
+    outbox_sink(ob, &ev);
+    put_done(ob);
+    name[0] = 0;
+    outbox_batch b = {0};
+    outbox_end end;
+    outbox_take(ob, &b, &end);
+    assert_true(b.tokens[0].special && b.tops[0].special);
+    assert_int_equal(b.tokens[0].n_bytes, 4);
+    assert_string_equal(b.bytes.data, "</s></s>");
+    outbox_batch_fini(&b);
+    outbox_unref(ob);
+}
+
 static void test_unstreamed_wakes_once(void **state) {
     (void)state;
     reader r;
@@ -239,13 +262,10 @@ static void test_threads(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stream_order),
-        cmocka_unit_test(test_unstreamed_wakes_once),
-        cmocka_unit_test(test_comment),
-        cmocka_unit_test(test_overflow),
-        cmocka_unit_test(test_cancel_before_number),
-        cmocka_unit_test(test_detach_and_refs),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_stream_order),    cmocka_unit_test(test_unstreamed_wakes_once),
+        cmocka_unit_test(test_special_token),   cmocka_unit_test(test_comment),
+        cmocka_unit_test(test_overflow),        cmocka_unit_test(test_cancel_before_number),
+        cmocka_unit_test(test_detach_and_refs), cmocka_unit_test(test_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -91,11 +91,30 @@ static void test_errors(void **state) {
 
 /* A batch of two tokens: "h\xC3" and "\xA9", which together are one text. */
 static void fill(outbox_batch *b) {
-    static outbox_token tokens[2] = {{7, -0.25f, 0, 2, 0, 1}, {8, -INFINITY, 2, 1, 1, 0}};
-    static outbox_top tops[1] = {{-0.25f, 0, 2}};
+    static outbox_token tokens[2] = {{7, -0.25f, 0, 2, false, 0, 1}, {8, -INFINITY, 2, 1, false, 1, 0}};
+    static outbox_top tops[1] = {{-0.25f, 0, 2, false}};
     *b = (outbox_batch){.tokens = tokens, .n_tokens = 2, .tops = tops, .n_tops = 1};
     buf_append(&b->text, "h\xC3\xA9", 3);
     buf_append(&b->bytes, "h\xC3\xA9", 3);
+}
+
+/* A special token shows its name, and no bytes. */
+static void test_special_token(void **state) {
+    (void)state;
+    outbox_token t = {.id = 2, .n_bytes = 4, .special = true, .n_top = 1};
+    outbox_top top = {.n_bytes = 4, .special = true};
+    outbox_batch batch = {.tokens = &t, .n_tokens = 1, .tops = &top, .n_tops = 1};
+    buf_puts(&batch.bytes, "</s>");
+    buf b = {0};
+    reply_logprobs(&b, &batch);
+    json_t *v = read_back(&b), *e = json_array_get(json_object_get(v, "content"), 0);
+    for (int i = 0; i < 2; i++, e = json_array_get(json_object_get(e, "top_logprobs"), 0)) {
+        assert_string_equal(json_string_value(json_object_get(e, "token")), "</s>");
+        assert_int_equal(json_array_size(json_object_get(e, "bytes")), 0);
+    }
+    json_decref(v);
+    buf_fini(&b);
+    buf_fini(&batch.bytes);
 }
 
 static void test_completion(void **state) {
@@ -208,8 +227,10 @@ static void test_stream_error(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_strings),    cmocka_unit_test(test_reals),  cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_completion), cmocka_unit_test(test_stream), cmocka_unit_test(test_stream_error),
+        cmocka_unit_test(test_strings),      cmocka_unit_test(test_reals),
+        cmocka_unit_test(test_errors),       cmocka_unit_test(test_special_token),
+        cmocka_unit_test(test_completion),   cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_stream_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
