@@ -73,8 +73,8 @@ static bool plan_kv(engine *e, const engine_options *o, status *st) {
                               most, 2 * page);
         full = fit - 1;
         e->max_model_len = (int)full * KV_PAGE_TOK;
-        log_warn("max-model-len is %d instead of the model's %d: so much fits into a KV cache of %.1f GiB",
-                 e->max_model_len, longest, (double)most / (1 << 30));
+        log_warn("max-model-len is %d instead of the model's %d: so much fits into a KV cache of %.1f MB",
+                 e->max_model_len, longest, (double)most / 1e6);
     }
     size_t want = full * (size_t)(e->max_seqs / 2 > 1 ? e->max_seqs / 2 : 1) + 1;
     if (o->kv_cache_bytes || want > fit) want = fit;

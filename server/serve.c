@@ -173,8 +173,8 @@ static serve_result run(app *a, http_server *http, loader *l, const serve_option
         http_stop(http);
         return SERVE_FAILED;
     }
+    app_set_engine(a, l->e); /* first: who reads the curl line may send it */
     print_loaded(l, a->names.v[0], url, o->api_key.n > 0);
-    app_set_engine(a, l->e);
     wait_event(w, false, -1);
     stop(a, http, w, o->drain_seconds);
     return SERVE_DONE;
