@@ -73,7 +73,7 @@ bool bind_take(bind *b, const char *const *prefixes, const char *name, int nd, c
     if (st->code != ST_OK) return false;
     if (i == SIZE_MAX) {
         buf tried = {0};
-        for (int k = 0; prefixes[k] && k < 4; k++)
+        for (int k = 0; k < 4 && prefixes[k]; k++)
             buf_printf(&tried, "%s%s%s", k ? ", " : "", prefixes[k], name);
         status_set(st, ST_INVALID, "tensor %s of shape %s is missing (looked for %.300s)", name, want,
                    tried.data ? tried.data : name);

@@ -121,7 +121,7 @@ void image_fini(image *im) {
 bool codec_header_read(codec_reader *r, size_t file_bytes, const image_limits *lim, codec_header *out,
                        status *st) {
     static const char accepted[] = "the picture is none of the accepted formats (JPEG, PNG, WebP, GIF)";
-    uint8_t m[12];
+    uint8_t m[12] = {0};
     char first[3 * sizeof m + 1] = "";
     memset(out, 0, sizeof *out);
     out->orientation = 1;

@@ -242,7 +242,7 @@ void sb_puts(sb *b, const char *z) {
 }
 
 void sb_cp(sb *b, uint32_t cp, bool user) {
-    char c[4];
+    char c[4] = {0};
     sb_add(b, c, (size_t)utf8_encode(cp, c), user);
 }
 
