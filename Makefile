@@ -8,7 +8,7 @@ CSTD := -std=c11 -D_GNU_SOURCE
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wno-format-truncation -Werror
 # No contraction, no fast-math: a row's bits are a promise (docs/architecture.md, "Numbers").
 OPT := -O2 -g -fno-math-errno -ffp-contract=off -fno-omit-frame-pointer
-PKGS := libmicrohttpd jansson libjpeg libpng libwebp openblas libpcre2-8 libutf8proc
+PKGS := libmicrohttpd jansson libjpeg libpng libwebp openblas libpcre2-8 libutf8proc nettle
 CFLAGS += $(CSTD) $(WARN) $(OPT) $(SAN) -I. -MMD -MP -pthread
 LDLIBS := $(SAN) -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lgif -lm
 

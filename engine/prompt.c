@@ -310,14 +310,14 @@ static bool decode_image(const promptkit *k, prompt_image *im, status *st) {
     image_fini(&raw);
     if (!ok) return false;
     im->source = (image_source){0};
-    if (im->pixels.w == im->w && im->pixels.h == im->h) return true;
-    return status_set(st, ST_INVALID,
-                      "the picture's header promises %dx%d pixels; its data hold another size", im->info.w,
-                      im->info.h);
+    if (im->pixels.w != im->w || im->pixels.h != im->h)
+        return status_set(st, ST_INVALID,
+                          "the picture's header promises %dx%d pixels; its data hold another size",
+                          im->info.w, im->info.h);
+    image_key(&im->pixels, im->info.w, im->info.h, &k->spec->prep, im->key);
+    return true;
 }
 
-bool prompt_decode(const promptkit *k, prompt *p, status *st) {
-    for (int i = 0; i < p->n_images; i++)
-        if (!decode_image(k, &p->images[i], st)) return blame_picture(&p->images[i], st);
-    return true;
+bool prompt_decode_image(const promptkit *k, prompt *p, int i, status *st) {
+    return decode_image(k, &p->images[i], st) || blame_picture(&p->images[i], st);
 }

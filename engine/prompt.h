@@ -1,7 +1,7 @@
 /* prompt.h - from chat messages to ids and pictures (engine-internal side of engine.h's prompt).
  *
  * Threads: promptkit_load from one thread, afterwards the kit is read-only; prompt_new_chat on HTTP threads;
- * prompt_decode on a picture worker; afterwards the engine's thread owns the prompt. Owner: prompt_free gives back all
+ * prompt_decode_image on a picture worker; afterwards the engine's thread owns the prompt. Owner: prompt_free gives back all
  * but the bytes that the sources point to. Source: transformers' ProcessorMixin.apply_chat_template and
  * LlavaProcessor; vLLM for lists of parts in a template that takes strings. Covering tests:
  * tests/engine/test_prompt.c, tests/e2e. */
@@ -9,6 +9,7 @@
 #define VLMD_ENGINE_PROMPT_H
 
 #include "engine/engine.h"
+#include "engine/image/key.h"
 #include "engine/model/spec.h"
 #include "engine/tmpl/tmpl.h"
 #include "engine/tok/tok.h"
@@ -34,9 +35,11 @@ typedef struct prompt_image {
     image_source source; /* the caller's bytes, until decoded */
     char *param;
     image_info info;
-    int w, h;     /* planned size */
-    int n_rows;   /* rows of the decoder's context that it fills */
-    image pixels; /* after prompt_decode */
+    int w, h;   /* planned size */
+    int n_rows; /* rows of the decoder's context that it fills */
+    /* after prompt_decode_image */
+    image pixels;
+    uint8_t key[IMAGE_KEY_BYTES]; /* of the content */
 } prompt_image;
 
 typedef struct prompt_rows { /* rows [row, row+n) of the prompt are rows [from, from+n) of picture `image` */
@@ -53,7 +56,7 @@ struct prompt {
 
 /* Errors: those of engine_prompt_chat. */
 prompt *prompt_new_chat(const promptkit *k, const engine_chat *c, status *st);
-/* Decodes and prepares every picture; afterwards no source is read any more. Errors carry param. */
-bool prompt_decode(const promptkit *k, prompt *p, status *st);
+/* Decodes and prepares picture i; afterwards its source is not read any more. Errors carry param. */
+bool prompt_decode_image(const promptkit *k, prompt *p, int i, status *st);
 
 #endif

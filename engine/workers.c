@@ -15,6 +15,13 @@ struct workers {
     pthread_t *threads;
 };
 
+/* A cancelled job ends within one picture. */
+static bool decode(const workers *w, seq *s) {
+    for (int i = 0; i < s->prompt->n_images; i++)
+        if (atomic_load(&s->cancelled) || !prompt_decode_image(w->kit, s->prompt, i, &s->st)) return false;
+    return true;
+}
+
 static void *run(void *arg) {
     workers *w = arg;
     pthread_mutex_lock(&w->mu);
@@ -24,7 +31,7 @@ static void *run(void *arg) {
         seq *s = seq_list_pop(&w->queue);
         pthread_mutex_unlock(&w->mu);
         double begin = time_now_s();
-        if (!atomic_load(&s->cancelled) && prompt_decode(w->kit, s->prompt, &s->st)) seq_send_input_done(s);
+        if (decode(w, s)) seq_send_input_done(s);
         double seconds = time_now_s() - begin;
         inbox_post(w->in, s);
         pthread_mutex_lock(&w->mu);

@@ -3,7 +3,8 @@
 # usage: deps.sh [lint|fuzz]   (the build's packages, and those of that target too)
 set -euo pipefail
 packages=(build-essential pkg-config libmicrohttpd-dev libjansson-dev libjpeg62-turbo-dev libpng-dev libwebp-dev
-    libgif-dev libopenblas-pthread-dev libpcre2-dev libutf8proc-dev libcmocka-dev python3 python3-pytest curl)
+    libgif-dev libopenblas-pthread-dev libpcre2-dev libutf8proc-dev nettle-dev libcmocka-dev
+    python3 python3-pytest curl)
 case "${1:-}" in
 lint) packages+=(clang-format-14 cppcheck git) ;;
 fuzz) packages+=(clang libclang-rt-14-dev) ;;

@@ -120,11 +120,14 @@ static void check_case(const promptkit *k, const json_t *c, const json_t *pictur
         assert_int_equal(p->images[r].n_rows, p->rows[r].n);
     }
     assert_int_equal(rows, seen);
-    assert_true(prompt_decode(k, p, &st));
+    for (int i = 0; i < p->n_images; i++) assert_true(prompt_decode_image(k, p, i, &st));
     for (int i = 0; i < p->n_images; i++) {
         assert_non_null(p->images[i].pixels.rgb);
         assert_int_equal(p->images[i].pixels.w, p->images[i].w);
         assert_null(p->images[i].source.b64);
+        uint8_t key[IMAGE_KEY_BYTES];
+        image_key(&p->images[i].pixels, p->images[i].info.w, p->images[i].info.h, &k->spec->prep, key);
+        assert_memory_equal(key, p->images[i].key, IMAGE_KEY_BYTES);
     }
     prompt_free(p);
 }

@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 tests/deps.sh fuzz || exit 1
 make --no-print-directory -s -j"$(nproc)" CC=clang WARN=-w BUILD=build/fuzzlib build/fuzzlib/libvlmd.a \
     SAN="-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined" || exit 1
-libs=$(pkg-config --libs libmicrohttpd jansson libjpeg libpng libwebp openblas libpcre2-8 libutf8proc)
+libs=$(pkg-config --libs libmicrohttpd jansson libjpeg libpng libwebp openblas libpcre2-8 libutf8proc nettle)
 failed=0
 for src in tests/fuzz/fuzz_*.c; do
     name=$(basename "$src" .c)

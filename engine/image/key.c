@@ -1,0 +1,59 @@
+/* key.c - see key.h. */
+#include "engine/image/key.h"
+
+#include <nettle/sha2.h>
+#include <string.h>
+
+static void put(struct sha256_ctx *c, uint32_t v) {
+    const uint8_t b[4] = {(uint8_t)v, (uint8_t)(v >> 8), (uint8_t)(v >> 16), (uint8_t)(v >> 24)};
+    sha256_update(c, sizeof b, b);
+}
+
+static void put_float(struct sha256_ctx *c, float v) {
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    put(c, bits);
+}
+
+/* Field by field: padding between them is not part of the picture. */
+static void put_prep(struct sha256_ctx *c, const prep_spec *p) {
+    put(c, p->pad_square);
+    for (int i = 0; i < 3; i++) put(c, p->pad_rgb[i]);
+    put(c, (uint32_t)p->size);
+    put(c, (uint32_t)p->size_w);
+    put(c, (uint32_t)p->size_h);
+    put(c, (uint32_t)p->filter);
+    put(c, p->crop);
+    put(c, (uint32_t)p->crop_w);
+    put(c, (uint32_t)p->crop_h);
+    put_float(c, p->rescale);
+    for (int i = 0; i < 3; i++) put_float(c, p->mean[i]);
+    for (int i = 0; i < 3; i++) put_float(c, p->std[i]);
+}
+
+static void put_text(struct sha256_ctx *c, const char *s) {
+    sha256_update(c, strlen(s), (const uint8_t *)s);
+}
+
+void image_key(const image *im, int w, int h, const prep_spec *prep, uint8_t out[IMAGE_KEY_BYTES]) {
+    struct sha256_ctx c;
+    sha256_init(&c);
+    put_text(&c, "vlmd pixels 1");
+    put_text(&c, "RGB8");
+    put(&c, (uint32_t)w);
+    put(&c, (uint32_t)h);
+    put_prep(&c, prep);
+    put(&c, (uint32_t)im->w);
+    put(&c, (uint32_t)im->h);
+    sha256_update(&c, (size_t)im->w * (size_t)im->h * 3, im->rgb);
+    sha256_digest(&c, IMAGE_KEY_BYTES, out);
+}
+
+void image_source_key(const image_source *src, const prep_spec *prep, uint8_t out[IMAGE_KEY_BYTES]) {
+    struct sha256_ctx c;
+    sha256_init(&c);
+    put_text(&c, "vlmd base64 1");
+    put_prep(&c, prep);
+    sha256_update(&c, src->n, (const uint8_t *)src->b64);
+    sha256_digest(&c, IMAGE_KEY_BYTES, out);
+}
