@@ -44,6 +44,6 @@ curl -sf http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application
   {"type": "text", "text": "What is in the image?"}]}]}
 JSON
 echo
-pkill -f 'build/vlmd serve' || true
+pkill -x vlmd || true
 wait || true
 echo "== fresh machine: passed"
