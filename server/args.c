@@ -240,7 +240,10 @@ static bool parse_flag(const arg_command *cmd, int argc, char **argv, int *at, v
         list_clear(d, options);
     seen[i] = true;
     if (set_text(d, value, options, st)) return true;
-    return status_prefix(st, "--%s", d->name);
+    char named[sizeof st->msg]; /* the message begins with the option's name: as it was typed */
+    snprintf(named, sizeof named, "%s", st->msg);
+    snprintf(st->msg, sizeof st->msg, "--%.430s", named);
+    return false;
 }
 
 static bool load_config(const arg_command *cmd, const bool *seen, void *options, arg_values *out,

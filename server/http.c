@@ -196,8 +196,8 @@ static const char *header(http_req *r, const char *name) {
 }
 
 /* Compares every byte of the presented key whatever the outcome. */
-static bool same_key(const char *key, const char *given) {
-    size_t nk = strlen(key), ng = strlen(given);
+static bool same_key(const char *key, const char *given, size_t ng) {
+    size_t nk = strlen(key);
     volatile unsigned char diff = nk != ng;
     for (size_t i = 0; i < ng; i++) diff = (unsigned char)(diff | (given[i] ^ key[nk ? i % nk : 0]));
     return diff == 0;
@@ -210,8 +210,10 @@ static bool key_ok(http_req *r) {
     if (!auth || strncasecmp(auth, "Bearer ", 7) != 0) return false;
     auth += 7;
     while (*auth == ' ') auth++;
+    size_t n = strlen(auth);
+    while (n && (auth[n - 1] == ' ' || auth[n - 1] == '\t')) n--;
     bool ok = false;
-    for (int i = 0; i < keys->n; i++) ok |= same_key(keys->v[i], auth);
+    for (int i = 0; i < keys->n; i++) ok |= same_key(keys->v[i], auth, n);
     return ok;
 }
 
@@ -258,6 +260,8 @@ typedef struct length_check {
 static enum MHD_Result check_length(void *arg, enum MHD_ValueKind kind, const char *name, const char *value) {
     (void)kind;
     length_check *k = arg;
+    /* "Content-Length : 5" is another header to the library, and a length to others (RFC 9112, 5.1). */
+    if (strpbrk(name, " \t")) k->bad = true;
     if (strcasecmp(name, "Transfer-Encoding") == 0) {
         k->n_encodings++;
         if (!value || strcasecmp(value, "chunked") != 0)
@@ -295,7 +299,10 @@ static void judge_headers(http_req *r, const length_check *k) {
     }
     if (contradictory(k)) {
         http_header(r, "Connection", "close");
-        refuse(r, 400, "the request's Content-Length or Transfer-Encoding is not valid", NULL);
+        refuse(r, 400,
+               "the request's headers are not valid (Content-Length, Transfer-Encoding, or a space in a "
+               "header's name)",
+               NULL);
     }
     bool options = strcmp(r->method, "OPTIONS") == 0;
     if (!(r->route && r->route->open) && !options && !key_ok(r)) {
@@ -352,6 +359,13 @@ static void dispatch(http_req *r) {
     r->route->handler(r);
 }
 
+/* The path of http://host/path, which servers have to take, too (RFC 9112, 3.2.2). */
+static const char *path_of(const char *url) {
+    if (strncasecmp(url, "http://", 7) != 0) return url;
+    const char *slash = strchr(url + 7, '/');
+    return slash ? slash : "/";
+}
+
 static const char *known_method(const char *m) {
     static const char *const known[] = {"GET",    "POST",  "HEAD",  "OPTIONS", "PUT",
                                         "DELETE", "PATCH", "TRACE", "CONNECT"};
@@ -367,6 +381,7 @@ static enum MHD_Result begin(http_server *s, struct MHD_Connection *c, const cha
     http_req *r = conn ? mem_calloc(1, sizeof *r) : NULL;
     if (!r) return MHD_queue_response(c, 503, s->no_memory);
     *cls = r;
+    url = path_of(url);
     r->srv = s;
     r->c = c;
     r->conn = conn;

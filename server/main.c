@@ -130,6 +130,11 @@ static int run_tool(const arg_command *cmd, int argc, char **argv) {
     if (parsed(cmd, argc, argv, &o, &v, &code)) {
         status st = {0};
         bool ok;
+        if (o.decode && !o.json_lines) {
+            fprintf(stderr, "vlmd tokenize: --decode goes with --json-lines (an array of ids a line)\n");
+            args_fini(cmd, &v);
+            return EXIT_USAGE;
+        }
         if (cmd == &tokenize_command) {
             tool_tokenize_opts t = {v.pos[0], o.no_special, o.json_lines, o.decode};
             ok = tool_tokenize(&t, stdin, stdout, &st);

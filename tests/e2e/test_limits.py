@@ -54,7 +54,8 @@ def test_endless_body(make_fake):
 
 @pytest.mark.parametrize("head", [b"Content-Length: 5\r\nTransfer-Encoding: chunked", b"Content-Length: 5\r\nContent-Length: 6",
                                   b"Content-Length: +5", b"Content-Length: -1", b"Content-Length: 5x", b"Content-Length: 0x5",
-                                  b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", b"Transfer-Encoding: gzip, chunked"])
+                                  b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", b"Transfer-Encoding: gzip, chunked",
+                                  b"Content-Length : 50", b"Transfer-Encoding\t: chunked"])
 def test_smuggling(fake, head):
     hidden = b"0\r\n\r\nGET /version HTTP/1.1\r\nHost: x\r\n\r\n"
     out = fake.raw(b"POST /tokenize HTTP/1.1\r\nHost: x\r\n" + head + b"\r\nConnection: close\r\n\r\n" + hidden)
@@ -99,7 +100,7 @@ def test_api_key(make_fake):
         assert s.get("/v1/models", headers=headers).status == 401
         # A large body does not keep the refusal from arriving.
         assert s.post("/tokenize", b"x" * 3_000_000, headers=headers).status == 401
-    for auth in ("Bearer secret-one", "Bearer two", "bearer two"):
+    for auth in ("Bearer secret-one", "Bearer two", "bearer two", "Bearer two \t"):
         assert s.post("/v1/chat/completions", body, headers={"Authorization": auth}).status == 200
         assert s.get("/v1/models", headers={"Authorization": auth}).status == 200
     assert s.get("/health").status == 200 and s.get("/metrics").status == 200

@@ -140,3 +140,20 @@ def test_http_1_0(fake):
     head, text = out.split(b"\r\n\r\n", 1)
     assert b" 200 " in head and b"Transfer-Encoding" not in head
     assert text.startswith(b"data: ") and text.endswith(b"data: [DONE]\n\n")
+
+
+def test_absolute_form(fake):
+    """GET http://host/path, as proxies send it."""
+    out = fake.raw(b"GET http://x/health?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b" 200 " in out.split(b"\r\n")[0] and out.endswith(b'{"status":"ok"}\n')
+    assert b" 404 " in fake.raw(b"GET http://x/nope HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").split(b"\r\n")[0]
+
+
+def test_pipelined(fake):
+    """Requests sent at once on one connection are answered in turn."""
+    def post(fields, close=b""):
+        body = json.dumps({"messages": [{"role": "user", "content": "tokens=2"}], **fields}).encode()
+        return b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s" % (close, len(body), body)
+    out = fake.raw(post({}) + post({"stream": True}) + post({"n": 2}) + post({}, b"Connection: close\r\n"))
+    assert re.findall(rb"HTTP/1.1 (\d+)", out) == [b"200", b"200", b"400", b"200"]
+    assert out.count(b"data: [DONE]") == 1 and out.count(b'"chat.completion"') == 2

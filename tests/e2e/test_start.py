@@ -29,6 +29,7 @@ def test_help_and_version(args):
     (["serve", "--port"], "needs a value"), (["serve", "--port", "99999"], "65535"), (["serve", "a", "b"], "unexpected argument"),
     (["serve", "--log-level", "loud"], "loud"), (["tokenize"], "TOKENIZER"), (["render"], "TEMPLATE"), (["inspect"], "MODEL_DIR"),
     (["tokenize", "--jsonlines", "x"], "--json-lines"), (["inspect", "--verbose", "x"], "unknown option"),
+    (["tokenize", "--decode", "models/vlmd-tiny"], "--json-lines"), (["serve", "--threads", "x"], "--threads expects a whole number"),
     (["serve", "--api-key", ""], "empty"), (["serve", "--max-body-size", "12Q"], "size"),
 ])
 def test_bad_usage(args, says):
