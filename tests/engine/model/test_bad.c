@@ -116,7 +116,7 @@ static void bad_config(const char *golden, const char *patch, const char *key, c
 static void test_config(void **state) {
     (void)state;
     bad_config("clip_llama", "{\"model_type\":\"mamba\"}", "model_type", "mamba");
-    bad_config("clip_llama", "{\"model_type\":\"-\"}", "model_type", "known are llava");
+    bad_config("clip_llama", "{\"model_type\":\"-\"}", "model_type", "missing");
     bad_config("clip_llama", "{\"architectures\":[\"LlavaLlamaForCausalLM\"]}", "architectures",
                "LlavaLlamaForCausalLM");
     bad_config("clip_llama", "{\"quantization_config\":{\"bits\":4}}", "quantization_config",
@@ -179,8 +179,11 @@ static void test_config_files(void **state) {
     fresh("clip_llama");
     unlink(in_dir("config.json"));
     expect("no config", "config.json", "No such file", NULL);
-    write_text("config.json", "{\"a\": 1,\n \"a\": 2}");
-    expect("duplicate key", "config.json", "line 2", NULL);
+    write_text("config.json", "{\"a\": 1,\n \"a\" 2}");
+    expect("a colon is missing", "config.json", "line 2", NULL);
+    write_text("config.json",
+               "{\"model_type\": \"llava\", \"model_type\": \"mamba\"}"); /* the last wins, as in Python */
+    expect("twice", "model_type", "mamba", NULL);
     write_text("config.json", "[]");
     expect("a list", "config.json", "object", NULL);
     write_text("config.json", "");
