@@ -234,7 +234,8 @@ void engine_get_stats(engine *e, engine_stats *out) {
     sched_get_stats(e->sched, out);
     int waiting = inbox_live(&e->inbox) - out->running;
     out->waiting = waiting > 0 ? waiting : 0; /* two snapshots: a job may have ended between them */
-    out->image_decode_seconds = workers_seconds(e->workers);
+    out->pixels_in_flight = inbox_pixels(&e->inbox);
+    workers_seconds(e->workers, &out->image_decode_seconds, &out->image_resize_seconds);
 }
 
 /* ---- tokens as a service ---- */

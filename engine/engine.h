@@ -135,6 +135,9 @@ typedef struct engine_event {
     /* DONE */
     engine_finish finish;
     int prompt_tokens, completion_tokens;
+    /* Seconds from submission to the first turn that runs it (its pictures' decode included), from there to the first
+     * token, and from the first token to the end. */
+    double queue_s, prefill_s, decode_s;
     /* ERROR */
     const status *error;
 } engine_event;
@@ -160,12 +163,20 @@ bool engine_token_string(engine *e, int32_t id, buf *out); /* as the vocabulary 
 
 /* ---- counters (for /metrics), a snapshot ------------------------------------------------------------------------- */
 
+enum { ENGINE_ROW_BUCKETS = 14 }; /* of 2^0, 2^3, 2^4 .. 2^14 rows and of more: see engine_row_bound */
+static inline int engine_row_bound(int i) { /* for i < ENGINE_ROW_BUCKETS - 1 */
+    return i ? 4 << i : 1;
+}
+
 typedef struct engine_stats {
     int running, waiting; /* jobs; waiting includes those whose pictures are being decoded */
     double kv_usage;      /* 0..1 of the pages */
     uint64_t preemptions, prompt_tokens, generation_tokens, finished_stop, finished_length, finished_abort,
         finished_error, images, steps;
-    double image_decode_seconds, image_encode_seconds;
+    uint64_t image_tokens;                            /* of computed prompts */
+    uint64_t rows, steps_by_rows[ENGINE_ROW_BUCKETS]; /* steps by how many rows they had; not cumulative */
+    int64_t pixels_in_flight;                         /* of submitted pictures that are not encoded yet */
+    double image_decode_seconds, image_resize_seconds, image_encode_seconds;
 } engine_stats;
 void engine_get_stats(engine *e, engine_stats *out);
 

@@ -26,6 +26,7 @@ uint64_t inbox_enter(inbox *in, seq *s) {
     if (in->live) in->live->live_prev = s;
     in->live = s;
     in->n_live++;
+    in->pixels += s->pixels;
     pthread_mutex_unlock(&in->mu);
     return job;
 }
@@ -80,7 +81,23 @@ void inbox_leave(inbox *in, seq *s) {
     *(s->live_prev ? &s->live_prev->live_next : &in->live) = s->live_next;
     if (s->live_next) s->live_next->live_prev = s->live_prev;
     in->n_live--;
+    in->pixels -= s->pixels;
+    s->pixels = 0;
     pthread_mutex_unlock(&in->mu);
+}
+
+void inbox_encoded(inbox *in, seq *s) {
+    pthread_mutex_lock(&in->mu);
+    in->pixels -= s->pixels;
+    s->pixels = 0;
+    pthread_mutex_unlock(&in->mu);
+}
+
+int64_t inbox_pixels(inbox *in) {
+    pthread_mutex_lock(&in->mu);
+    int64_t n = in->pixels;
+    pthread_mutex_unlock(&in->mu);
+    return n;
 }
 
 int inbox_live(inbox *in) {

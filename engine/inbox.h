@@ -17,6 +17,7 @@ typedef struct inbox {
     seq *live; /* all jobs whose final event is still to come */
     int n_live;
     uint64_t last_job;
+    int64_t pixels; /* of pictures that are not encoded yet */
     seq_list arrived;
     bool cancels, stop; /* cancels: some live job was cancelled since the last take */
 } inbox;
@@ -36,5 +37,7 @@ bool inbox_wait(inbox *in);
 seq_list inbox_take(inbox *in, bool *cancels);
 void inbox_leave(inbox *in, seq *s); /* no cancel finds it any more: call before its final event */
 int inbox_live(inbox *in);
+void inbox_encoded(inbox *in, seq *s); /* its pictures count no longer */
+int64_t inbox_pixels(inbox *in);
 
 #endif

@@ -52,6 +52,7 @@ struct prompt {
     int n_images;
     prompt_rows *rows; /* in rising order */
     int n_rows;
+    double resize_s; /* seconds spent resizing and cropping */
 };
 
 /* Errors: those of engine_prompt_chat. */

@@ -150,6 +150,7 @@ static void admit(sched *sc) {
         if (kv_pages_of(seq_len(s)) + sc->n_running > kv->n_free) break;
         seq_list_pop(&sc->waiting);
         CHECK(seq_grow(s, kv, seq_len(s)));
+        if (s->t_run == 0) s->t_run = time_now_s();
         sc->running[sc->n_running++] = s;
     }
 }
@@ -189,6 +190,7 @@ static void encode_layer(sched *sc, seq *s, int i) {
     encode_shrink(im->enc);
     im->ready = true;
     sc->stats.images++;
+    if (seq_next_image(s) < 0) inbox_encoded(sc->in, s);
 }
 
 /* Pictures of those who run, the oldest's first, layer by layer until the turn's time for it is spent. */
@@ -278,6 +280,19 @@ static void step_failed(sched *sc, const status *why) {
     remove_failed(sc);
 }
 
+static void count_prompt(sched *sc, const seq *s) {
+    sc->stats.prompt_tokens += (uint64_t)s->n_prompt;
+    for (int i = 0; i < s->prompt->n_rows; i++) sc->stats.image_tokens += (uint64_t)s->prompt->rows[i].n;
+}
+
+static void count_step(sched *sc, int rows) {
+    int i = 0;
+    while (i < ENGINE_ROW_BUCKETS - 1 && rows > engine_row_bound(i)) i++;
+    sc->stats.steps++;
+    sc->stats.rows += (uint64_t)rows;
+    sc->stats.steps_by_rows[i]++;
+}
+
 /* The step ran: rows are in the cache, and who had its last row in it has a new token. */
 static void collect(sched *sc) {
     int out = 0, n = 0;
@@ -288,7 +303,7 @@ static void collect(sched *sc) {
         s->n_done += sc->rows[i];
         if (sc->rows[i] > 0) s->suspect = false;
         if (sc->rows[i] > 0 && s->n_done == seq_len(s)) {
-            if (seq_answer_len(s) == 0) sc->stats.prompt_tokens += (uint64_t)s->n_prompt;
+            if (seq_answer_len(s) == 0) count_prompt(sc, s);
             sc->stats.generation_tokens++;
             over = seq_accept(s, &sc->r->results[out++], &finish);
         }
@@ -322,7 +337,7 @@ bool sched_turn(sched *sc) {
         bool ok = runner_step(sc->r, &st);
         sc->step_s = time_now_s() - begin;
         if (rows >= PREFILL_MIN_ROWS) sc->row_s = sc->step_s / rows;
-        sc->stats.steps++;
+        count_step(sc, rows);
         if (ok)
             collect(sc);
         else

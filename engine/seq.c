@@ -89,6 +89,8 @@ seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int m
     s->prompt = p;
     s->sink = sink;
     s->user = user;
+    s->t_submit = time_now_s();
+    for (int i = 0; i < p->n_images; i++) s->pixels += (int64_t)p->images[i].info.w * p->images[i].info.h;
     atomic_init(&s->cancelled, false);
     if (init(s, params, kit, max_model_len, st)) return s;
     seq_free(s);
@@ -159,6 +161,7 @@ static void send_piece(seq *s, const textout_piece *piece) {
 
 bool seq_accept(seq *s, const sample_result *r, engine_finish *finish) {
     textout_piece piece;
+    if (s->t_first == 0) s->t_first = time_now_s();
     if (!tok_ids_push(&s->prompt->ids, r->id) || !sampler_accept(&s->sampler, r->id)) goto no_memory;
     bool stop = seq_answer_len(s) >= s->min_tokens && sampler_is_stop(&s->sampler, r->id);
     if (!textout_push(&s->textout, r, stop, &piece)) goto no_memory;
@@ -180,8 +183,12 @@ void seq_send_final(seq *s, engine_finish finish) {
         s->sink(s->user, &(engine_event){.kind = ENGINE_ERROR, .error = &s->st});
         return;
     }
+    double run = s->t_run > 0 ? s->t_run : s->t_submit, first = s->t_first > 0 ? s->t_first : run;
     s->sink(s->user, &(engine_event){.kind = ENGINE_DONE,
                                      .finish = finish,
                                      .prompt_tokens = s->n_prompt,
-                                     .completion_tokens = seq_answer_len(s)});
+                                     .completion_tokens = seq_answer_len(s),
+                                     .queue_s = run - s->t_submit,
+                                     .prefill_s = first - run,
+                                     .decode_s = time_now_s() - first});
 }

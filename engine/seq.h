@@ -27,8 +27,10 @@ typedef struct seq {
     int min_tokens;
     sampler sampler;
     textout textout;
-    bool input_done; /* ENGINE_INPUT_DONE was sent */
-    status st;       /* why it cannot go on, when it cannot */
+    bool input_done;                 /* ENGINE_INPUT_DONE was sent */
+    int64_t pixels;                  /* of its pictures, while the inbox counts them */
+    double t_submit, t_run, t_first; /* time_now_s; 0: not yet. Of the first time, preempted or not */
+    status st;                       /* why it cannot go on, when it cannot */
     atomic_bool cancelled;
     struct seq *next;                  /* of the list that it stands in */
     struct seq *live_prev, *live_next; /* the inbox's */

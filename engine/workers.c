@@ -8,7 +8,7 @@ struct workers {
     pthread_cond_t changed;
     seq_list queue;
     bool stop;
-    double seconds;
+    double decode_s, resize_s;
     const promptkit *kit;
     inbox *in;
     int n_threads;
@@ -32,10 +32,11 @@ static void *run(void *arg) {
         pthread_mutex_unlock(&w->mu);
         double begin = time_now_s();
         if (decode(w, s)) seq_send_input_done(s);
-        double seconds = time_now_s() - begin;
+        double seconds = time_now_s() - begin, resize = s->prompt->resize_s;
         inbox_post(w->in, s);
         pthread_mutex_lock(&w->mu);
-        w->seconds += seconds;
+        w->resize_s += resize;
+        w->decode_s += seconds > resize ? seconds - resize : 0;
     }
     pthread_mutex_unlock(&w->mu);
     return NULL;
@@ -97,9 +98,9 @@ void workers_take_cancelled(workers *w, seq_list *to) {
     pthread_mutex_unlock(&w->mu);
 }
 
-double workers_seconds(workers *w) {
+void workers_seconds(workers *w, double *decode, double *resize) {
     pthread_mutex_lock(&w->mu);
-    double s = w->seconds;
+    *decode = w->decode_s;
+    *resize = w->resize_s;
     pthread_mutex_unlock(&w->mu);
-    return s;
 }

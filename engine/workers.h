@@ -17,6 +17,6 @@ void workers_free(workers *w); /* stops first; NULL is fine */
 void workers_add(workers *w, seq *s);
 void workers_take_cancelled(workers *w,
                             seq_list *to); /* those that are still queued; the caller owns them now */
-double workers_seconds(workers *w);        /* spent decoding so far */
+void workers_seconds(workers *w, double *decode, double *resize); /* spent so far */
 
 #endif

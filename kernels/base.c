@@ -67,33 +67,106 @@ bool status_prefix(status *st, const char *fmt, ...) {
 /* ---- log ---- */
 
 static _Atomic int g_level = LOG_INFO;
+static atomic_bool g_json;
 
 void log_set_level(log_level level) {
     atomic_store(&g_level, (int)level);
 }
 
-void log_at(log_level level, const char *fmt, ...) {
-    if ((int)level < atomic_load(&g_level)) return;
+void log_set_json(bool json) {
+    atomic_store(&g_json, json);
+}
+
+bool log_is_json(void) {
+    return atomic_load(&g_json);
+}
+
+bool log_wants(log_level level) {
+    return (int)level >= atomic_load(&g_level);
+}
+
+enum { LOG_LINE = 4096 };
+
+/* Time and level; the caller's members or text follow. */
+static size_t log_head(char *line, log_level level) {
     static const char *const names[] = {"debug", "info", "warn", "error"};
-    char line[2048];
     struct timespec ts;
     struct tm tm;
+    char day[32], zone[8];
     clock_gettime(CLOCK_REALTIME, &ts);
     localtime_r(&ts.tv_sec, &tm);
-    size_t n = strftime(line, sizeof line, "%Y-%m-%d %H:%M:%S", &tm);
-    n += (size_t)snprintf(line + n, sizeof line - n, ".%03ld %s ", ts.tv_nsec / 1000000, names[level]);
-    va_list ap;
-    va_start(ap, fmt);
-    int m = vsnprintf(line + n, sizeof line - n - 1, fmt, ap);
-    va_end(ap);
-    if (m < 0) return;
-    size_t room = sizeof line - n - 2;
-    n += (size_t)m < room ? (size_t)m : room;
+    int n, ms = (int)(ts.tv_nsec / 1000000);
+    if (log_is_json()) {
+        strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%S", &tm);
+        strftime(zone, sizeof zone, "%z", &tm);
+        n = snprintf(line, LOG_LINE, "{\"time\":\"%s.%03d%s\",\"level\":\"%s\",", day, ms, zone,
+                     names[level]);
+    } else {
+        strftime(day, sizeof day, "%Y-%m-%d %H:%M:%S", &tm);
+        n = snprintf(line, LOG_LINE, "%s.%03d %s ", day, ms, names[level]);
+    }
+    return n > 0 ? (size_t)n : 0;
+}
+
+static void log_write(char *line, size_t n) {
     for (size_t i = 0; i < n; i++)
         if ((unsigned char)line[i] < 0x20) line[i] = ' ';
     line[n++] = '\n';
     ssize_t w = write(STDERR_FILENO, line, n); /* one write: lines of threads do not mix */
     (void)w;
+}
+
+void log_event(log_level level, const char *text_or_members) {
+    if (!log_wants(level)) return;
+    char line[LOG_LINE];
+    size_t n = log_head(line, level), k = strlen(text_or_members), room = sizeof line - n - 2;
+    if (k > room && log_is_json()) return; /* half an object is none */
+    if (k > room) k = room;
+    memcpy(line + n, text_or_members, k);
+    n += k;
+    if (log_is_json()) line[n++] = '}';
+    log_write(line, n);
+}
+
+/* "message":"..." of at most room bytes, which is enough for quotes and name. */
+static size_t json_message(char *to, size_t room, const char *s) {
+    size_t n = 0, len = strlen(s);
+    static const char name[] = "\"message\":\"";
+    memcpy(to, name, sizeof name - 1);
+    n += sizeof name - 1;
+    for (size_t i = 0; i < len && n + 8 < room;) {
+        uint32_t cp;
+        int k = utf8_decode(s + i, len - i, &cp);
+        if (!k || cp < 0x20) { /* no character, or a control one */
+            to[n++] = k ? ' ' : '?';
+            i++;
+            continue;
+        }
+        if (cp == '"' || cp == '\\') to[n++] = '\\';
+        for (; k > 0; k--) to[n++] = s[i++];
+    }
+    to[n++] = '"';
+    return n;
+}
+
+void log_at(log_level level, const char *fmt, ...) {
+    if (!log_wants(level)) return;
+    char line[LOG_LINE], text[2048];
+    va_list ap;
+    va_start(ap, fmt);
+    int m = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (m < 0) return;
+    size_t n = log_head(line, level);
+    if (log_is_json()) {
+        n += json_message(line + n, sizeof line - n - 2, text);
+        line[n++] = '}';
+    } else {
+        size_t k = strlen(text);
+        memcpy(line + n, text, k);
+        n += k;
+    }
+    log_write(line, n);
 }
 
 void check_failed(const char *file, int line, const char *what) {

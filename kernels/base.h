@@ -49,6 +49,11 @@ bool status_prefix(status *st, const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 typedef enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR } log_level;
 void log_set_level(log_level level);
+void log_set_json(bool json); /* lines are objects: {"time":...,"level":...,"message":...} */
+bool log_is_json(void);
+bool log_wants(log_level level); /* whether a line of this level would be written */
+/* A line that its caller made: as it stands after time and level, or in JSON the object's further members. */
+void log_event(log_level level, const char *text_or_members);
 void log_at(log_level level, const char *fmt, ...) PRINTF_LIKE(2, 3);
 #define log_debug(...) log_at(LOG_DEBUG, __VA_ARGS__)
 #define log_info(...)  log_at(LOG_INFO, __VA_ARGS__)

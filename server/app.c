@@ -65,8 +65,8 @@ void app_cancel(void *arg, outbox *ob) {
     pthread_rwlock_unlock(&a->engine_lock);
 }
 
-void app_replied(void *arg, int http) {
-    metrics_reply(&((app *)arg)->m, http);
+void app_replied(void *arg, int http, const char *reason) {
+    metrics_reply(&((app *)arg)->m, http, reason);
 }
 
 void app_unknown_field(void *arg, const char *name) {

@@ -44,7 +44,7 @@ engine *app_take_engine(app *a);
 const char *app_model(const app *a, const char *asked, status *st);
 /* Cancels the outbox's job (http_options.cancel). */
 void app_cancel(void *app, outbox *ob);
-void app_replied(void *app, int http);
+void app_replied(void *app, int http, const char *reason);
 /* Logs a request's unknown field once. */
 void app_unknown_field(void *app, const char *name);
 

@@ -20,6 +20,7 @@ typedef struct chat_job {
     chat_stream s;
     char id[48];
     int32_t *prompt_ids;
+    int n_prompt, n_images;
 } chat_job;
 
 /* What the engine reads in place. */
@@ -54,7 +55,6 @@ static void ready(http_req *r, void *state) {
     outbox_batch batch = {0};
     outbox_end end;
     outbox_take(j->ob, &batch, &end);
-    metrics_job(&j->app->m, &end, j->ob);
     if (end.failed) {
         refuse(r, &end.error);
     } else {
@@ -77,7 +77,6 @@ static void ready(http_req *r, void *state) {
 static void render(void *state, const outbox_batch *batch, const outbox_end *end, buf *out) {
     chat_job *j = state;
     chat_stream_render(&j->s, batch, end, out);
-    if (end->ended) metrics_job(&j->app->m, end, j->ob);
 }
 
 /* ---- admission
@@ -93,7 +92,11 @@ static chat_job *job_new(app *a, const chat_request *q, const char *model, const
     }
     snprintf(j->id, sizeof j->id, "chatcmpl-%016llx%08llx", (unsigned long long)x[0],
              (unsigned long long)(x[1] & 0xFFFFFFFF));
+    size_t n_prompt;
+    prompt_ids(p, &n_prompt);
     j->app = a;
+    j->n_prompt = (int)n_prompt;
+    j->n_images = q->chat.n_images;
     j->s = (chat_stream){.head = {.id = j->id, .model = model, .created = (long)time(NULL)},
                          .logprobs = q->logprobs,
                          .token_ids = q->return_token_ids,
@@ -116,7 +119,11 @@ static bool submit(engine *e, chat_job *j, chat_input *in, prompt *p, http_req *
     outbox_options o = {.stream = in->req.stream,
                         .keep_tokens = in->req.logprobs || in->req.return_token_ids,
                         .wake = http_wake,
-                        .arg = r};
+                        .arg = r,
+                        .t_start = http_arrived(r),
+                        .on_token = metrics_token,
+                        .on_end = metrics_end,
+                        .observer = &j->app->m};
     j->ob = outbox_new(&o);
     if (!j->ob) {
         prompt_free(p);
@@ -193,7 +200,13 @@ void chat_handler(http_req *r) {
         refuse(r, &st);
         return;
     }
-    http_work w = {.ob = j->ob, .state = j, .drop = job_drop, .ready = ready, .render = render};
+    http_work w = {.ob = j->ob,
+                   .state = j,
+                   .prompt_tokens = j->n_prompt,
+                   .n_images = j->n_images,
+                   .drop = job_drop,
+                   .ready = ready,
+                   .render = render};
     if (stream)
         http_stream(r, &w);
     else

@@ -15,7 +15,9 @@
 #include <unistd.h>
 
 #include "server/listen.h"
+#include "server/metrics.h"
 #include "server/reply.h"
+#include "server/request_log.h"
 #include "server/watch.h"
 
 /* A body over its limit is read on to this bound, so that a client that writes first and reads later gets its
@@ -46,7 +48,8 @@ struct http_req {
     const http_route *route;
     const char *method; /* a literal */
     char path[128], id[132];
-    double t_start;
+    double t_start, t_complete;
+    const char *reason; /* of a refusal, for counting and the log */
     /* A refusal found in the headers or while the body came; answered when the body is drained. */
     int refusal;
     const char *refusal_message, *refusal_code;
@@ -77,6 +80,9 @@ const char *http_path(const http_req *r) {
 }
 const char *http_id(const http_req *r) {
     return r->id;
+}
+double http_arrived(const http_req *r) {
+    return r->t_complete;
 }
 buf *http_body(http_req *r) {
     return &r->body;
@@ -126,6 +132,7 @@ void http_reply_fault(http_req *r, int http, const char *message, const char *pa
 void http_reply_status(http_req *r, const status *st) {
     int http = reply_http_status(st);
     buf b = {0};
+    if (http == 400 && strstr(st->param, "image")) r->reason = "bad_image";
     if (http == 503 || http == 429) http_header(r, "Retry-After", "1");
     reply_error_status(&b, st);
     buf_putc(&b, '\n');
@@ -296,6 +303,7 @@ static void judge_headers(http_req *r, const length_check *k) {
         http_header(r, "Retry-After", "1");
         http_header(r, "Connection", "close");
         refuse(r, 503, "too many connections", "too_many_connections");
+        r->reason = "connections";
     }
     if (contradictory(k)) {
         http_header(r, "Connection", "close");
@@ -349,6 +357,7 @@ static void answer_refusal(http_req *r) {
 
 static void dispatch(http_req *r) {
     r->dispatched = true;
+    r->t_complete = time_now_s();
     atomic_fetch_add(&r->srv->in_flight, 1);
     if (strcmp(r->method, "OPTIONS") == 0) {
         buf none = {0};
@@ -446,6 +455,27 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *c, const cha
     return r->queued;
 }
 
+/* What is counted and logged, once a request is over. */
+static void close_books(http_req *r, bool left) {
+    http_server *s = r->srv;
+    outbox_summary job;
+    if (r->work.ob) outbox_sum_up(r->work.ob, &job);
+    if (!r->http && r->conn->watched.shut) r->http = 408; /* the watcher answered, or tried to */
+    if (r->http) s->o.replied(s->o.app, r->http, r->reason);
+    request_line l = {.id = r->id,
+                      .method = r->method,
+                      .path = r->path,
+                      .http = r->http ? r->http : 499, /* as others log a client that left before its reply */
+                      .left = left,
+                      .quiet = r->route && r->route->open,
+                      .total_s = time_now_s() - r->t_start,
+                      .refusal = r->http >= 400 ? metrics_reason(r->http, r->reason) : NULL,
+                      .job = r->work.ob ? &job : NULL,
+                      .prompt_tokens = r->work.prompt_tokens,
+                      .n_images = r->work.n_images};
+    request_log(&l);
+}
+
 static void on_completed(void *arg, struct MHD_Connection *c, void **cls,
                          enum MHD_RequestTerminationCode why) {
     (void)c;
@@ -453,6 +483,7 @@ static void on_completed(void *arg, struct MHD_Connection *c, void **cls,
     http_req *r = *cls;
     *cls = NULL;
     if (!r) return;
+    close_books(r, why != MHD_REQUEST_TERMINATED_COMPLETED_OK);
     if (r->work.ob) {
         outbox_detach(r->work.ob);
         watch_job_over(s->watch, &r->conn->watched);
@@ -461,12 +492,6 @@ static void on_completed(void *arg, struct MHD_Connection *c, void **cls,
         outbox_unref(r->work.ob);
     }
     watch_enter(s->watch, &r->conn->watched, WATCH_HEADERS);
-    if (r->http) s->o.replied(s->o.app, r->http);
-    if (r->route && r->route->open) /* probes and scrapes would fill the log */
-        log_debug("%s %s %d %.1f ms", r->method, r->path, r->http, 1e3 * (time_now_s() - r->t_start));
-    else
-        log_info("%s %s %d %.1f ms id=%s%s", r->method, r->path, r->http, 1e3 * (time_now_s() - r->t_start),
-                 r->id, why == MHD_REQUEST_TERMINATED_COMPLETED_OK ? "" : " (client left)");
     if (r->dispatched) atomic_fetch_sub(&s->in_flight, 1);
     buf_fini(&r->body);
     buf_fini(&r->out);

@@ -34,9 +34,10 @@ typedef struct http_options {
     double headers_s, body_s, request_s, comment_s;
     const http_route *routes;
     int n_routes;
-    void *app;                              /* for the handlers */
-    void (*cancel)(void *app, outbox *ob);  /* cancel the outbox's job; called with no lock held */
-    void (*replied)(void *app, int status); /* for counting */
+    void *app;                             /* for the handlers */
+    void (*cancel)(void *app, outbox *ob); /* cancel the outbox's job; called with no lock held */
+    /* For counting; reason: of a refusal, or NULL. */
+    void (*replied)(void *app, int status, const char *reason);
 } http_options;
 
 /* Listens and serves. Errors: ST_IO with a message for the user (port in use, no such host). */
@@ -53,6 +54,7 @@ void http_stop(http_server *s);
 
 void *http_app(const http_req *r);
 const char *http_path(const http_req *r);
+double http_arrived(const http_req *r); /* time_now_s when the request was complete */
 const char *http_id(const http_req *r); /* X-Request-Id, the client's or ours */
 buf *http_body(http_req *r);            /* the handler may take it and leave a zeroed buf */
 
@@ -66,6 +68,7 @@ void http_reply_status(http_req *r, const status *st);
 typedef struct http_work {
     outbox *ob; /* taken over */
     void *state;
+    int prompt_tokens, n_images; /* for the log */
     void (*drop)(void *state);
     /* http_wait: the outbox is over; must reply. */
     void (*ready)(http_req *r, void *state);

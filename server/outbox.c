@@ -15,7 +15,8 @@ struct outbox {
     void (*release)(void *);
     void *kept;
     status reason;
-    double t_start, t_first, t_end;
+    int n_tokens;
+    double t_start, t_first, t_last, queue_s;
 };
 
 void outbox_batch_fini(outbox_batch *b) {
@@ -32,7 +33,7 @@ outbox *outbox_new(const outbox_options *o) {
     ob->o = *o;
     if (!ob->o.cap_bytes) ob->o.cap_bytes = (size_t)4 << 20;
     ob->refs = 1;
-    ob->t_start = time_now_s();
+    ob->t_start = o->t_start > 0 ? o->t_start : time_now_s();
     if (pthread_mutex_init(&ob->lock, NULL) != 0) {
         mem_free(ob);
         return NULL;
@@ -129,11 +130,19 @@ static bool add_token(outbox_batch *b, const engine_token *t) {
     return !b->bytes.failed;
 }
 
+static void time_tokens(outbox *ob, int n) {
+    if (n < 1) return; /* text that was held back */
+    bool first = !ob->seen_token;
+    double now = time_now_s(), since = now - (first ? ob->t_start : ob->t_last);
+    ob->seen_token = true;
+    ob->n_tokens += n;
+    ob->t_last = now;
+    if (first) ob->t_first = now;
+    if (ob->o.on_token) ob->o.on_token(ob->o.observer, since, first);
+}
+
 static void put_tokens(outbox *ob, const engine_event *ev) {
-    if (!ob->seen_token) {
-        ob->seen_token = true;
-        ob->t_first = time_now_s();
-    }
+    time_tokens(ob, ev->n_tokens);
     if (ob->detached || ob->overflowed || ob->no_memory) return;
     if (ob->o.stream && batch_bytes(&ob->pending) > ob->o.cap_bytes) {
         ob->overflowed = true;
@@ -152,7 +161,8 @@ static void put_end(outbox *ob, const engine_event *ev) {
     e->finish = ev->finish;
     e->prompt_tokens = ev->prompt_tokens;
     e->completion_tokens = ev->completion_tokens;
-    ob->t_end = time_now_s();
+    ob->queue_s = ev->queue_s;
+    if (ev->kind == ENGINE_DONE && ob->o.on_end) ob->o.on_end(ob->o.observer, ev, time_now_s() - ob->t_start);
     if (ev->kind == ENGINE_ERROR) {
         e->failed = true;
         if (ev->error) e->error = *ev->error;
@@ -279,10 +289,11 @@ bool outbox_over(outbox *ob) {
     return over;
 }
 
-void outbox_times(outbox *ob, double *start, double *first, double *end) {
+void outbox_sum_up(outbox *ob, outbox_summary *out) {
     pthread_mutex_lock(&ob->lock);
-    *start = ob->t_start;
-    *first = ob->t_first;
-    *end = ob->t_end;
+    *out = (outbox_summary){.end = ob->end,
+                            .n_tokens = ob->n_tokens,
+                            .queue_s = ob->queue_s,
+                            .first_s = ob->seen_token ? ob->t_first - ob->t_start : 0};
     pthread_mutex_unlock(&ob->lock);
 }

@@ -54,6 +54,12 @@ typedef struct outbox_options {
     size_t cap_bytes; /* of a stream; 0: 4 MiB */
     void (*wake)(void *arg);
     void *arg;
+    double t_start; /* when the request was complete, time_now_s; 0: now */
+    /* Observers, called under the lock; may be NULL. on_token: seconds since the start or the token before. on_end: of
+     * a job that finished by itself, the seconds since the start. */
+    void (*on_token)(void *observer, double seconds, bool first);
+    void (*on_end)(void *observer, const engine_event *done, double seconds);
+    void *observer;
 } outbox_options;
 
 outbox *outbox_new(const outbox_options *o); /* NULL: no memory. The caller has one reference */
@@ -96,7 +102,14 @@ bool outbox_overflowed(outbox *ob);
 void outbox_reason(outbox *ob, status_code code, const char *why);
 bool outbox_over(outbox *ob);
 bool outbox_streams(const outbox *ob); /* what the options said */
-/* Seconds (time_now_s) of creation, first token and end; 0 while unknown. */
-void outbox_times(outbox *ob, double *start, double *first, double *end);
+
+/* How the job stands, for a line of the log. */
+typedef struct outbox_summary {
+    outbox_end end; /* ended false: it still ran when its client left */
+    int n_tokens;   /* so far */
+    double queue_s; /* 0: unknown */
+    double first_s; /* start to first token; 0: none came */
+} outbox_summary;
+void outbox_sum_up(outbox *ob, outbox_summary *out);
 
 #endif

@@ -41,6 +41,7 @@ static const arg_def serve_defs[] = {
     {"drain-seconds", ARG_REAL, OPT(drain_seconds), "S", "30", 0, 1e9,
      "how long a stop waits for running requests", false},
     {"log-level", ARG_STRING, OPT(log_level), "NAME", "info", 0, 0, "debug, info, warn or error", false},
+    {"log-format", ARG_STRING, OPT(log_format), "NAME", "text", 0, 0, "text or json", false},
     {"config", ARG_STRING, OPT(config), "FILE", NULL, 0, 0, "JSON file with these names; flags win", true},
 };
 
@@ -64,6 +65,11 @@ bool serve_check(const serve_options *o, const char *positional, status *st) {
     for (int i = 0; i < o->served_model_name.n; i++)
         if (!*o->served_model_name.v[i])
             return status_set(st, ST_INVALID, "--served-model-name must not be empty");
+    bool json = strcasecmp(o->log_format, "json") == 0;
+    if (!json && strcasecmp(o->log_format, "text") != 0)
+        return status_set(st, ST_INVALID, "--log-format expects text or json, found \"%.40s\"",
+                          o->log_format);
+    log_set_json(json);
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (strcasecmp(o->log_level, names[i]) == 0) {
             log_set_level((log_level)i);

@@ -7,7 +7,7 @@
 #include "server/args.h"
 
 typedef struct serve_options {
-    const char *model, *host, *device, *isa, *config, *log_level;
+    const char *model, *host, *device, *isa, *config, *log_level, *log_format;
     int port, threads, http_threads, max_model_len, max_num_seqs, max_num_batched_tokens, image_workers,
         max_connections;
     size_t kv_cache_memory, max_body_size;

@@ -193,7 +193,10 @@ static void finish(job *j, status_code code, const char *why, int made, bool sto
     engine_event ev = {.kind = ENGINE_DONE,
                        .finish = stopped ? FINISH_STOP : FINISH_LENGTH,
                        .prompt_tokens = (int)j->p->n,
-                       .completion_tokens = made};
+                       .completion_tokens = made,
+                       .queue_s = 0.001,
+                       .prefill_s = 0.002,
+                       .decode_s = 0.003};
     if (code != ST_OK) {
         status_set(&st, code, "%s", why);
         ev.kind = ENGINE_ERROR;

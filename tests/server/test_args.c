@@ -161,9 +161,11 @@ static void test_shipped_config(void **state) {
     assert_string_equal(plain.o.host, file.o.host);
     assert_string_equal(plain.o.device, file.o.device);
     assert_string_equal(plain.o.log_level, file.o.log_level);
+    assert_string_equal(plain.o.log_format, file.o.log_format);
     file.o.host = plain.o.host;
     file.o.device = plain.o.device;
     file.o.log_level = plain.o.log_level;
+    file.o.log_format = plain.o.log_format;
     file.o.config = plain.o.config;
     assert_memory_equal(&plain.o, &file.o, sizeof plain.o);
     done(&plain);
