@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds every tests/fuzz/fuzz_*.c with clang's libFuzzer, ASan and UBSan, and runs each for FUZZ_SECONDS (60).
-# A finding stays in build/fuzz/<name>/ as crash-*; starting inputs lie in tests/fuzz/corpus/<name>/.
+# A finding stays in build/fuzz/<name>/ as crash-*; starting inputs lie in tests/fuzz/corpus/<name>/; those
+# of pictures are the decoders' goldens. libFuzzer adds what it finds to build/fuzz/<name>/corpus.
 # usage: run.sh [name ...]
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -18,9 +19,11 @@ for src in tests/fuzz/fuzz_*.c; do
     # shellcheck disable=SC2086
     clang -std=c11 -D_GNU_SOURCE -g -O1 -I. -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
         "$src" build/fuzzlib/libvlmd.a -o "$dir/fuzz" $libs -lgif -lm -pthread || { failed=1; continue; }
+    more=()
+    [ "$name" = image ] && more=(tests/golden/image/pictures)
     echo "fuzzing $name for ${FUZZ_SECONDS:-60} s"
     "$dir/fuzz" -max_total_time="${FUZZ_SECONDS:-60}" -timeout=20 -rss_limit_mb=4096 -print_final_stats=1 \
-        -artifact_prefix="$dir/" "$dir/corpus" "tests/fuzz/corpus/$name" >"$dir/log" 2>&1 ||
+        -artifact_prefix="$dir/" "$dir/corpus" "tests/fuzz/corpus/$name" "${more[@]}" >"$dir/log" 2>&1 ||
         { failed=1; tail -n 30 "$dir/log"; echo "FAILED: $name, see $dir"; }
     grep -E 'number_of_executed_units' "$dir/log"
 done
