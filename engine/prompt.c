@@ -303,9 +303,12 @@ const int32_t *prompt_ids(const prompt *p, size_t *n) {
     return p->ids.v;
 }
 
-static bool decode_image(const promptkit *k, prompt_image *im, double *resize_s, status *st) {
+static bool decode_image(const promptkit *k, prompt_image *im, const atomic_bool *cancelled, double *resize_s,
+                         status *st) {
     image raw = {0};
-    if (!image_decode(&im->source, &k->limits, &raw, st)) return false;
+    image_limits limits = k->limits;
+    limits.cancelled = cancelled;
+    if (!image_decode(&im->source, &limits, &raw, st)) return false;
     double begin = time_now_s();
     bool ok = prep_run(&k->spec->prep, &raw, &k->limits, &im->pixels, st);
     *resize_s += time_now_s() - begin;
@@ -320,6 +323,6 @@ static bool decode_image(const promptkit *k, prompt_image *im, double *resize_s,
     return true;
 }
 
-bool prompt_decode_image(const promptkit *k, prompt *p, int i, status *st) {
-    return decode_image(k, &p->images[i], &p->resize_s, st) || blame_picture(&p->images[i], st);
+bool prompt_decode_image(const promptkit *k, prompt *p, int i, const atomic_bool *cancelled, status *st) {
+    return decode_image(k, &p->images[i], cancelled, &p->resize_s, st) || blame_picture(&p->images[i], st);
 }

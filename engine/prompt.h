@@ -57,7 +57,8 @@ struct prompt {
 
 /* Errors: those of engine_prompt_chat. */
 prompt *prompt_new_chat(const promptkit *k, const engine_chat *c, status *st);
-/* Decodes and prepares picture i; afterwards its source is not read any more. Errors carry param. */
-bool prompt_decode_image(const promptkit *k, prompt *p, int i, status *st);
+/* Decodes and prepares picture i; afterwards its source is not read any more. cancelled: NULL, or a flag that ends a
+ * long decode early. Errors carry param. */
+bool prompt_decode_image(const promptkit *k, prompt *p, int i, const atomic_bool *cancelled, status *st);
 
 #endif

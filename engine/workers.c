@@ -15,10 +15,11 @@ struct workers {
     pthread_t *threads;
 };
 
-/* A cancelled job ends within one picture. */
+/* A cancelled job ends within one picture, a JPEG of many scans within one row of blocks. */
 static bool decode(const workers *w, seq *s) {
     for (int i = 0; i < s->prompt->n_images; i++)
-        if (atomic_load(&s->cancelled) || !prompt_decode_image(w->kit, s->prompt, i, &s->st)) return false;
+        if (atomic_load(&s->cancelled) || !prompt_decode_image(w->kit, s->prompt, i, &s->cancelled, &s->st))
+            return false;
     return true;
 }
 

@@ -9,15 +9,17 @@
 #define VLMD_ENGINE_IMAGE_H
 
 #include <jansson.h>
+#include <stdatomic.h>
 
 #include "kernels/base.h"
 
 typedef enum image_format { IMAGE_JPEG, IMAGE_PNG, IMAGE_WEBP, IMAGE_GIF } image_format;
 
 typedef struct image_limits {
-    int64_t max_pixels;       /* w*h of the file, and of any size after resize; default 64 million */
-    size_t max_encoded_bytes; /* of the compressed file */
-    int max_scans;            /* progressive JPEG; default 100 */
+    int64_t max_pixels;           /* w*h of the file, and of any size after resize; default 64 million */
+    size_t max_encoded_bytes;     /* of the compressed file */
+    int max_scans;                /* progressive JPEG; default 100 */
+    const atomic_bool *cancelled; /* NULL, or a flag that ends a long decode early (ST_CANCELLED) */
 } image_limits;
 extern const image_limits IMAGE_LIMITS_DEFAULT;
 

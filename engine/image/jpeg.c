@@ -133,6 +133,7 @@ typedef struct decoder {
     jmp_buf jump;
     const char *reason; /* ours; set before the jump */
     int max_scans;
+    const atomic_bool *cancelled;
     bool past_end; /* the source ran out and an end mark was put in */
 } decoder;
 
@@ -200,8 +201,10 @@ static void source_skip(j_decompress_ptr cinfo, long n) {
     cinfo->src->bytes_in_buffer -= (size_t)n;
 }
 
+/* Called for every row of blocks of every scan. */
 static void on_progress(j_common_ptr cinfo) {
     decoder *d = cinfo->client_data;
+    if (d->cancelled && atomic_load(d->cancelled)) stop(d, NULL);
     if (((j_decompress_ptr)cinfo)->input_scan_number > d->max_scans) stop(d, "it has too many scans");
 }
 
@@ -259,6 +262,7 @@ bool jpeg_decode(const uint8_t *file, size_t n, const codec_header *h, const ima
     d->err.output_message = no_output;
     d->cinfo.client_data = d;
     d->max_scans = lim->max_scans;
+    d->cancelled = lim->cancelled;
     volatile bool ok = false;
     if (setjmp(d->jump) == 0) {
         jpeg_create_decompress(&d->cinfo);
@@ -277,6 +281,8 @@ bool jpeg_decode(const uint8_t *file, size_t n, const codec_header *h, const ima
         ok = run(d, h, out, row);
     } else if (d->reason) {
         codec_broken(st, "JPEG", d->reason);
+    } else if (d->cancelled && atomic_load(d->cancelled)) {
+        status_set(st, ST_CANCELLED, "the request was cancelled");
     } else {
         codec_no_memory(st, h->work_bytes);
     }

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from conftest import Stream
+from conftest import Stream, image_part, text_part
 
 pytestmark = pytest.mark.tsan
 
@@ -118,3 +118,47 @@ def test_hundreds_at_once(fake):
     for s in all_:
         s.close()
     fake.wait_idle()
+
+
+def scans(side, n):
+    """A grey progressive JPEG of n scans in which nothing is coded: small, and slow to decode."""
+    def segment(mark, data):
+        return bytes([0xFF, mark]) + (len(data) + 2).to_bytes(2, "big") + data
+    blocks = ((side + 7) // 8) ** 2
+    out = b"\xff\xd8" + segment(0xDB, b"\0" + b"\1" * 64) + segment(0xC2, b"\x08" + side.to_bytes(2, "big") * 2 + b"\1\1\x11\0")
+    out += segment(0xC4, b"\0\1" + bytes(15) + b"\0")  # DC: "0" is no difference
+    out += segment(0xC4, b"\x10\0\2" + bytes(14) + b"\xe0\0")  # AC: "00" ends a run of blocks, 14 bits say how many
+    dc = bytearray((blocks + 7) // 8)
+    dc[-1] |= (1 << -blocks % 8) - 1
+    out += segment(0xDA, b"\1\1\0\0\0\0") + bytes(dc)
+    bits = ""
+    while blocks:
+        run = min(blocks, 32767)
+        bits += "00" + format(run - 16384, "014b") if run >= 16384 else "01" * run
+        blocks -= run
+    bits += "1" * (-len(bits) % 8)
+    ac = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\0")
+    bands = [(k, 0, 1) for k in range(1, 64)] + [(k, 1, 0) for k in range(1, 64)]
+    for k, high, low in bands[:n - 1]:
+        out += segment(0xDA, b"\1\1\0" + bytes([k, k, high << 4 | low])) + ac
+    return out + b"\xff\xd9"
+
+
+def test_leaves_while_a_picture_is_decoded(server):
+    """Eight megapixels in 100 scans; a fault of the pictures behind it would come much later."""
+    import base64
+    url = "data:image/jpeg;base64," + base64.b64encode(scans(2880, 100)).decode()
+    r = server.chat([image_part(url), text_part("What?")], max_tokens=1)
+    assert r.status == 200, r.body
+    r = server.chat([image_part("data:;base64," + base64.b64encode(scans(64, 120)).decode())])
+    assert r.status == 400 and "scans" in r.error()["message"]
+    server.wait_idle()
+    images = [image_part(url)] * 20
+    for stream in (False, True):
+        s = send(server, images, stream)
+        wait = time.time() + 60
+        while server.metric("num_requests_waiting") != 1:
+            assert time.time() < wait
+            time.sleep(0.01)
+        s.close()
+        server.wait_idle(10)

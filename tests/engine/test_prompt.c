@@ -120,7 +120,7 @@ static void check_case(const promptkit *k, const json_t *c, const json_t *pictur
         assert_int_equal(p->images[r].n_rows, p->rows[r].n);
     }
     assert_int_equal(rows, seen);
-    for (int i = 0; i < p->n_images; i++) assert_true(prompt_decode_image(k, p, i, &st));
+    for (int i = 0; i < p->n_images; i++) assert_true(prompt_decode_image(k, p, i, NULL, &st));
     for (int i = 0; i < p->n_images; i++) {
         assert_non_null(p->images[i].pixels.rgb);
         assert_int_equal(p->images[i].pixels.w, p->images[i].w);

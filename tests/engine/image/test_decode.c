@@ -162,6 +162,16 @@ static void test_limits(void **state) {
     memset(&st, 0, sizeof st);
     assert_false(image_decode_bytes(file, n, &lim, &im, &st));
     assert_true(strstr(st.msg, "too many scans"));
+    /* A client that left ends the decode between rows of blocks. */
+    atomic_bool cancelled = true;
+    lim = IMAGE_LIMITS_DEFAULT;
+    lim.cancelled = &cancelled;
+    memset(&st, 0, sizeof st);
+    assert_false(image_decode_bytes(file, n, &lim, &im, &st));
+    assert_int_equal(st.code, ST_CANCELLED);
+    cancelled = false;
+    assert_true(image_decode_bytes(file, n, &lim, &im, &st));
+    image_fini(&im);
     free(file);
 }
 
