@@ -24,7 +24,7 @@
  * 413. */
 static const size_t DRAIN_BYTES = (size_t)256 << 20;
 /* A stream renders no further while this much waits for the socket. */
-enum { CONNECTION_MEMORY = 64 << 10, MAX_HEADERS = 4, WRITE_STALL_S = 75 };
+enum { CONNECTION_MEMORY = 64 << 10, MAX_HEADERS = 16, WRITE_STALL_S = 75 };
 
 struct http_server {
     http_options o;
@@ -33,6 +33,8 @@ struct http_server {
     int port;
     struct MHD_Response *no_memory; /* made beforehand */
     atomic_int in_flight, connections;
+    char library_error[200]; /* the last line that the library logged while it started */
+    pthread_t starter;       /* who called http_start: the library's own threads log, too */
 };
 
 typedef struct http_conn {
@@ -202,6 +204,27 @@ static const char *header(http_req *r, const char *name) {
     return MHD_lookup_connection_value(r->c, MHD_HEADER_KIND, name);
 }
 
+/* Tells a browser whether the page that asks may read the answer. */
+static void add_cors(http_req *r) {
+    const cors *c = r->srv->o.cors;
+    if (!cors_on(c)) return;
+    const char *origin = header(r, "Origin"), *allowed = origin ? cors_allow(c, origin) : NULL;
+    if (!c->any_origin || c->credentials) http_header(r, "Vary", "Origin");
+    if (!allowed) return;
+    http_header(r, "Access-Control-Allow-Origin", allowed);
+    if (c->credentials) http_header(r, "Access-Control-Allow-Credentials", "true");
+    const char *asks = header(r, "Access-Control-Request-Method");
+    if (strcmp(r->method, "OPTIONS") != 0 || !asks) {
+        http_header(r, "Access-Control-Expose-Headers", "X-Request-Id, Retry-After");
+        return;
+    }
+    const char *names = header(r, "Access-Control-Request-Headers");
+    if (c->headers.len) names = c->headers.data;
+    http_header(r, "Access-Control-Allow-Methods", c->methods.data);
+    if (names) http_header(r, "Access-Control-Allow-Headers", names);
+    http_header(r, "Access-Control-Max-Age", "600");
+}
+
 /* Compares every byte of the presented key whatever the outcome. */
 static bool same_key(const char *key, const char *given, size_t ng) {
     size_t nk = strlen(key);
@@ -313,7 +336,8 @@ static void judge_headers(http_req *r, const length_check *k) {
                NULL);
     }
     bool options = strcmp(r->method, "OPTIONS") == 0;
-    if (!(r->route && r->route->open) && !options && !key_ok(r)) {
+    bool open = r->route && r->route->open && !o->key_for_all;
+    if (!open && !options && !key_ok(r)) {
         http_header(r, "WWW-Authenticate", "Bearer");
         refuse(r, 401,
                header(r, "Authorization") ? "the API key is not valid"
@@ -401,6 +425,7 @@ static enum MHD_Result begin(http_server *s, struct MHD_Connection *c, const cha
     take_id(r);
     length_check k = {0};
     MHD_get_connection_values(c, MHD_HEADER_KIND, check_length, &k);
+    add_cors(r);
     judge_headers(r, &k);
     watch_enter(s->watch, &conn->watched, WATCH_BODY);
     const char *expect = header(r, "Expect");
@@ -419,8 +444,9 @@ static enum MHD_Result begin(http_server *s, struct MHD_Connection *c, const cha
 
 /* The library cannot queue a reply in the middle of a body: this one is written past it, then it closes. */
 static enum MHD_Result cut_off(http_req *r) {
-    watch_raw_reply(r->conn->fd, "413 Payload Too Large",
-                    "the request's body is larger than this server accepts");
+    if (!r->srv->o.tls)
+        watch_raw_reply(r->conn->fd, "413 Payload Too Large",
+                        "the request's body is larger than this server accepts");
     r->http = 413;
     return MHD_NO;
 }
@@ -528,9 +554,11 @@ static void on_connection(void *arg, struct MHD_Connection *c, void **ctx,
 
 static void library_log(void *arg, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 static void library_log(void *arg, const char *fmt, va_list ap) {
-    (void)arg;
+    http_server *s = arg;
     char line[400];
     vsnprintf(line, sizeof line, fmt, ap);
+    if (pthread_equal(pthread_self(), s->starter))
+        snprintf(s->library_error, sizeof s->library_error, "%.*s", (int)strcspn(line, "\n"), line);
     log_debug("libmicrohttpd: %s", line);
 }
 
@@ -562,36 +590,54 @@ static bool start_daemon(http_server *s, int fd, status *st) {
         MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
     /* The library's own limit lies above ours, for each of its threads: who is over ours gets an answer. */
     unsigned limit = ((unsigned)s->o.max_connections + 64) * (unsigned)s->o.threads;
-    struct MHD_OptionItem more[] = {{MHD_OPTION_THREAD_POOL_SIZE, s->o.threads, NULL},
-                                    {MHD_OPTION_END, 0, NULL}};
-    if (s->o.threads < 2) more[0] = more[1];
+    struct MHD_OptionItem more[4];
+    int n = 0;
+    if (s->o.threads > 1)
+        more[n++] = (struct MHD_OptionItem){MHD_OPTION_THREAD_POOL_SIZE, s->o.threads, NULL};
+    if (s->o.tls) {
+        if (MHD_is_feature_supported(MHD_FEATURE_TLS) != MHD_YES)
+            return status_set(st, ST_UNSUPPORTED, "this system's libmicrohttpd was built without TLS");
+        flags |= MHD_USE_TLS;
+        more[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_CERT, 0, s->o.tls->cert.data};
+        more[n++] = (struct MHD_OptionItem){MHD_OPTION_HTTPS_MEM_KEY, 0, s->o.tls->key.data};
+    }
+    more[n] = (struct MHD_OptionItem){MHD_OPTION_END, 0, NULL};
     s->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, library_log,
-                                 NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED,
-                                 on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
+                                 s, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+                                 s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
                                  MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                                  (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT,
                                  (unsigned)WRITE_STALL_S, MHD_OPTION_ARRAY, more, MHD_OPTION_END);
-    if (!s->daemon) return status_set(st, ST_IO, "cannot start the HTTP server's threads");
-    return true;
+    if (s->daemon) return true;
+    if (s->o.tls)
+        return status_set(
+            st, ST_INVALID,
+            "TLS does not start with the files of --ssl-certfile and --ssl-keyfile; the key must "
+            "be that of the certificate, and both undamaged (%s)",
+            s->library_error);
+    return status_set(st, ST_IO, "cannot start the HTTP server's threads (%s)", s->library_error);
 }
 
 http_server *http_start(const http_options *o, status *st) {
     http_server *s = mem_calloc(1, sizeof *s);
     if (!s) return status_set(st, ST_NO_MEMORY, "no memory for the HTTP server"), NULL;
     s->o = *o;
+    s->starter = pthread_self();
     s->o.max_connections = bound_connections(o->max_connections);
-    int fd = listen_open(o->host, o->port, &s->port, st);
+    int fd = o->uds ? listen_unix(o->uds, st) : listen_open(o->host, o->port, &s->port, st);
     if (fd >= 0) {
         watch_options w = {.headers_s = o->headers_s,
                            .body_s = o->body_s,
                            .request_s = o->request_s,
                            .comment_s = o->comment_s,
+                           .encrypted = o->tls != NULL,
                            .cancel = o->cancel,
                            .arg = o->app};
         s->watch = watch_new(&w, st);
     }
     if (s->watch && start_daemon(s, fd, st)) return s;
     if (fd >= 0) close(fd);
+    if (fd >= 0 && o->uds) unlink(o->uds);
     watch_free(s->watch);
     if (s->no_memory) MHD_destroy_response(s->no_memory);
     mem_free(s);
@@ -612,6 +658,7 @@ void http_cancel_all(http_server *s, status_code code, const char *why) {
 
 void http_stop(http_server *s) {
     MHD_stop_daemon(s->daemon); /* closes the listening socket, too */
+    if (s->o.uds) unlink(s->o.uds);
     watch_free(s->watch);
     MHD_destroy_response(s->no_memory);
     mem_free(s);

@@ -11,7 +11,9 @@
 
 #include "kernels/base.h"
 #include "server/args.h"
+#include "server/cors.h"
 #include "server/outbox.h"
+#include "server/tls.h"
 
 typedef struct http_server http_server;
 typedef struct http_req http_req;
@@ -21,16 +23,20 @@ enum { HTTP_GET = 1, HTTP_POST = 2 };
 typedef struct http_route {
     const char *path; /* "/v1/models", or "/v1/models/" followed by '*' for all below it */
     int methods;      /* HEAD goes with GET, OPTIONS with any */
-    bool open;        /* needs no key */
+    bool open;        /* needs no key, and is logged at debug only */
     void (*handler)(http_req *r);
 } http_route;
 
 typedef struct http_options {
     const char *host;
-    int port; /* 0: a free one */
+    int port;             /* 0: a free one */
+    const char *uds;      /* listen on a Unix socket of this path instead; NULL: host and port */
+    const tls_files *tls; /* NULL: plain HTTP; must outlive the server */
+    const cors *cors;     /* must outlive the server */
     int threads, max_connections;
     size_t max_body_bytes;
-    arg_list keys; /* none: open to all */
+    arg_list keys;    /* none: open to all */
+    bool key_for_all; /* open routes need a key, too */
     double headers_s, body_s, request_s, comment_s;
     const http_route *routes;
     int n_routes;
@@ -58,7 +64,7 @@ double http_arrived(const http_req *r); /* time_now_s when the request was compl
 const char *http_id(const http_req *r); /* X-Request-Id, the client's or ours */
 buf *http_body(http_req *r);            /* the handler may take it and leave a zeroed buf */
 
-/* Adds a header to the reply to come (at most 4). Strings with static or request lifetime. */
+/* Adds a header to the reply to come (at most 16). Strings with static or request lifetime. */
 void http_header(http_req *r, const char *name, const char *value);
 void http_reply(http_req *r, int http, const char *content_type, buf *body); /* takes the body */
 void http_reply_fault(http_req *r, int http, const char *message, const char *param, const char *code);

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static int try_address(const struct addrinfo *a) {
@@ -57,5 +59,35 @@ int listen_open(const char *host, int port, int *got_port, status *st) {
         status_set(st, ST_IO, "--host %.100s is no address of this machine", host);
     else
         status_set(st, ST_IO, "cannot listen on %.100s port %d: %s", host, port, strerror(errno));
+    return -1;
+}
+
+/* True: the path is free now. */
+static bool clear_path(const struct sockaddr_un *a, status *st) {
+    struct stat s;
+    if (lstat(a->sun_path, &s) != 0) return true; /* bind will say what else is wrong */
+    if (!S_ISSOCK(s.st_mode))
+        return status_set(st, ST_IO, "--uds %.120s is there already, and is no socket", a->sun_path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool dead = fd >= 0 && connect(fd, (const struct sockaddr *)a, sizeof *a) != 0 && errno == ECONNREFUSED;
+    if (fd >= 0) close(fd);
+    if (!dead) return status_set(st, ST_IO, "--uds %.120s is in use by another program", a->sun_path);
+    unlink(a->sun_path);
+    return true;
+}
+
+int listen_unix(const char *path, status *st) {
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof a.sun_path) {
+        status_set(st, ST_IO, "--uds: a socket's path has at most %zu bytes, found %zu",
+                   sizeof a.sun_path - 1, strlen(path));
+        return -1;
+    }
+    strcpy(a.sun_path, path);
+    if (!clear_path(&a, st)) return -1;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 1024) == 0) return fd;
+    status_set(st, ST_IO, "cannot listen on --uds %.120s: %s", path, strerror(errno));
+    if (fd >= 0) close(fd);
     return -1;
 }

@@ -77,6 +77,9 @@ typedef struct loader {
     engine *e;
     status st;
     double seconds;
+    /* What HTTP threads read: it stays when a signal comes while the model loads. */
+    cors cors;
+    tls_files tls;
 } loader;
 
 static void *load(void *arg) {
@@ -97,7 +100,7 @@ static const char sample_png[] =
     "psmYnZDzBu7PR96yGGPe4ITZfwMG0AygGUAzgGYAzQCaATQDaAbQDKAZQDOAlvxnrt23x0POpqqsqrLKmZxUeNENM4BmAM0A"
     "mgE0A2gG0AygGUAzgGYAbfYBX1k0HO0j+VRdAAAAAElFTkSuQmCC";
 
-static void print_loaded(const loader *l, const char *name, const char *url, bool keyed) {
+static void print_loaded(const loader *l, const char *name, const char *curl, bool keyed) {
     const engine_info *i = engine_get_info(l->e);
     printf("serving %s: %s\n", name, i->summary ? i->summary : i->family);
     printf("  %.1f MB weights, %.1f MB KV cache (%zu bytes per token), %d tokens at most; loaded in %.1f s\n",
@@ -106,7 +109,7 @@ static void print_loaded(const loader *l, const char *name, const char *url, boo
     printf(
         "try:\n  curl %s/v1/chat/completions -H 'Content-Type: application/json'%s -d '{\"max_tokens\": 32, "
         "\"messages\": [{\"role\": \"user\", \"content\": ",
-        url, keyed ? " -H \"Authorization: Bearer $VLMD_API_KEY\"" : "");
+        curl, keyed ? " -H \"Authorization: Bearer $VLMD_API_KEY\"" : "");
     if (i->takes_images)
         printf("[{\"type\": \"image_url\", \"image_url\": {\"url\": \"data:image/png;base64,%s\"}}, "
                "{\"type\": \"text\", \"text\": \"What is in the image?\"}]}]}'\n",
@@ -158,7 +161,7 @@ static void stop(app *a, http_server *http, const waiter *w, double seconds) {
     http_stop(http);
 }
 
-static serve_result run(app *a, http_server *http, loader *l, const serve_options *o, const char *url,
+static serve_result run(app *a, http_server *http, loader *l, const serve_options *o, const char *curl,
                         const waiter *w, status *st) {
     pthread_t thread;
     if (pthread_create(&thread, NULL, load, l) != 0) {
@@ -174,7 +177,7 @@ static serve_result run(app *a, http_server *http, loader *l, const serve_option
         return SERVE_FAILED;
     }
     app_set_engine(a, l->e); /* first: who reads the curl line may send it */
-    print_loaded(l, a->names.v[0], url, o->api_key.n > 0);
+    print_loaded(l, a->names.v[0], curl, o->api_key.n > 0);
     wait_event(w, false, -1);
     stop(a, http, w, o->drain_seconds);
     return SERVE_DONE;
@@ -204,20 +207,32 @@ static bool open_waiter(waiter *w, status *st) {
     return true;
 }
 
-static void url_of(char *out, size_t n, const char *host, int port) {
-    bool six = strchr(host, ':') != NULL;
-    snprintf(out, n, "http://%s%s%s:%d", six ? "[" : "", host, six ? "]" : "", port);
+/* The address as a person names it, and curl's arguments that reach it. */
+static void urls_of(const serve_options *o, int port, char *url, char *curl, size_t n) {
+    bool six = strchr(o->host, ':') != NULL, tls = o->ssl_certfile != NULL;
+    const char *scheme = tls ? "https" : "http", *any = tls ? "-k " : "";
+    if (o->uds) {
+        snprintf(url, n, "unix:%s%s", o->uds, tls ? " (TLS)" : "");
+        snprintf(curl, n, "%s--unix-socket '%s' %s://localhost", any, o->uds, scheme);
+        return;
+    }
+    snprintf(url, n, "%s://%s%.200s%s:%d", scheme, six ? "[" : "", o->host, six ? "]" : "", port);
+    snprintf(curl, n, "%s%s", any, url);
 }
 
-static serve_result serve(const serve_options *o, const char *dir, app *a, loader *l, status *st) {
+static serve_result serve_network(const serve_options *o, const char *dir, app *a, loader *l, status *st) {
     waiter w = {-1, -1};
     if (!open_waiter(&w, st)) return SERVE_FAILED;
     http_options h = {.host = o->host,
                       .port = o->port,
+                      .uds = o->uds,
+                      .tls = o->ssl_certfile ? &l->tls : NULL,
+                      .cors = &l->cors,
                       .threads = o->http_threads,
                       .max_connections = o->max_connections,
                       .max_body_bytes = o->max_body_size,
                       .keys = o->api_key,
+                      .key_for_all = o->api_key_for_all,
                       .headers_s = o->headers_timeout,
                       .body_s = o->body_timeout,
                       .request_s = o->request_timeout,
@@ -230,11 +245,12 @@ static serve_result serve(const serve_options *o, const char *dir, app *a, loade
     serve_result res = SERVE_FAILED;
     http_server *http = http_start(&h, st);
     if (http) {
-        char url[300];
-        url_of(url, sizeof url, o->host, http_port(http));
+        char url[300], curl[300];
+        urls_of(o, http_port(http), url, curl, sizeof url);
         printf("vlmd " VLMD_VERSION " listening on %s, loading %s\n", url, dir);
         fflush(stdout);
-        *l = (loader){.app = a, .done_fd = w.done_fd};
+        l->app = a;
+        l->done_fd = w.done_fd;
         l->options = (engine_options){.model_dir = dir,
                                       .device = o->device,
                                       .isa = o->isa,
@@ -245,10 +261,27 @@ static serve_result serve(const serve_options *o, const char *dir, app *a, loade
                                       .kv_cache_bytes = o->kv_cache_memory,
                                       .max_image_pixels = o->max_image_pixels,
                                       .image_workers = o->image_workers};
-        res = run(a, http, l, o, url, &w, st);
+        res = run(a, http, l, o, curl, &w, st);
     }
-    if (res == SERVE_LOADING) return res;
+    if (res == SERVE_LOADING) {
+        if (o->uds) unlink(o->uds);
+        return res;
+    }
     close(w.done_fd); /* the handler stays, and its pipe */
+    return res;
+}
+
+static serve_result serve(const serve_options *o, const char *dir, app *a, loader *l, status *st) {
+    if (o->ssl_certfile && !tls_load(o->ssl_certfile, o->ssl_keyfile, &l->tls, st)) return SERVE_FAILED;
+    if (!cors_init(&l->cors, &o->allowed_origins, &o->allowed_methods, &o->allowed_headers,
+                   o->allow_credentials, st)) {
+        tls_fini(&l->tls);
+        return SERVE_FAILED;
+    }
+    serve_result res = serve_network(o, dir, a, l, st);
+    if (res == SERVE_LOADING) return res;
+    tls_fini(&l->tls);
+    cors_fini(&l->cors);
     return res;
 }
 

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "server/cors.h"
+
 #define OPT(field) offsetof(serve_options, field)
 static const arg_def serve_defs[] = {
     {"model", ARG_STRING, OPT(model), "DIR", NULL, 0, 0, "model folder, when not given as argument", false},
@@ -13,6 +15,21 @@ static const arg_def serve_defs[] = {
     {"port", ARG_INT, OPT(port), "N", "8000", 0, 65535, "port to listen on; 0 picks a free one", false},
     {"api-key", ARG_LIST, OPT(api_key), "KEY", NULL, 0, 0,
      "key that clients must send, may be repeated [none]", false},
+    {"api-key-for-all", ARG_FLAG, OPT(api_key_for_all), NULL, NULL, 0, 0,
+     "ask for a key on /health and /metrics, too", false},
+    {"uds", ARG_STRING, OPT(uds), "PATH", NULL, 0, 0, "listen on a Unix socket instead of host and port",
+     false},
+    {"ssl-certfile", ARG_STRING, OPT(ssl_certfile), "FILE", NULL, 0, 0,
+     "certificate (and its chain) in PEM form: serve HTTPS", false},
+    {"ssl-keyfile", ARG_STRING, OPT(ssl_keyfile), "FILE", NULL, 0, 0, "its private key in PEM form", false},
+    {"allowed-origins", ARG_LIST, OPT(allowed_origins), "ORIGIN", NULL, 0, 0,
+     "web pages that may call this server, * for all, may be repeated [none]", false},
+    {"allowed-methods", ARG_LIST, OPT(allowed_methods), "METHOD", NULL, 0, 0,
+     "methods that they may use [all there are]", false},
+    {"allowed-headers", ARG_LIST, OPT(allowed_headers), "NAME", NULL, 0, 0,
+     "headers that they may send [any]", false},
+    {"allow-credentials", ARG_FLAG, OPT(allow_credentials), NULL, NULL, 0, 0,
+     "they may send cookies and the like", false},
     {"max-model-len", ARG_INT, OPT(max_model_len), "N", NULL, 1, 1e8,
      "tokens of prompt and answer together [the model's]", false},
     {"max-num-seqs", ARG_INT, OPT(max_num_seqs), "N", NULL, 1, 4096, "sequences in a step [16]", false},
@@ -65,6 +82,15 @@ bool serve_check(const serve_options *o, const char *positional, status *st) {
     for (int i = 0; i < o->served_model_name.n; i++)
         if (!*o->served_model_name.v[i])
             return status_set(st, ST_INVALID, "--served-model-name must not be empty");
+    if (!o->ssl_certfile != !o->ssl_keyfile)
+        return status_set(st, ST_INVALID, "--ssl-certfile and --ssl-keyfile go together; --%s is missing",
+                          o->ssl_certfile ? "ssl-keyfile" : "ssl-certfile");
+    if (o->uds && !*o->uds) return status_set(st, ST_INVALID, "--uds must not be empty");
+    cors c;
+    if (!cors_init(&c, &o->allowed_origins, &o->allowed_methods, &o->allowed_headers, o->allow_credentials,
+                   st))
+        return false;
+    cors_fini(&c);
     bool json = strcasecmp(o->log_format, "json") == 0;
     if (!json && strcasecmp(o->log_format, "text") != 0)
         return status_set(st, ST_INVALID, "--log-format expects text or json, found \"%.40s\"",

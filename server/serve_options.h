@@ -7,13 +7,15 @@
 #include "server/args.h"
 
 typedef struct serve_options {
-    const char *model, *host, *device, *isa, *config, *log_level, *log_format;
+    const char *model, *host, *device, *isa, *config, *log_level, *log_format, *uds, *ssl_certfile,
+        *ssl_keyfile;
+    bool api_key_for_all, allow_credentials;
     int port, threads, http_threads, max_model_len, max_num_seqs, max_num_batched_tokens, image_workers,
         max_connections;
     size_t kv_cache_memory, max_body_size;
     int64_t max_image_pixels;
     double request_timeout, headers_timeout, body_timeout, keepalive_seconds, drain_seconds;
-    arg_list api_key, served_model_name;
+    arg_list api_key, served_model_name, allowed_origins, allowed_methods, allowed_headers;
 } serve_options;
 
 extern const arg_command serve_command;

@@ -45,10 +45,10 @@ void watch_raw_reply(int fd, const char *line, const char *message) {
     (void)sent;
 }
 
-static void shut(watch_entry *e) {
+static void shut(const watch *w, watch_entry *e) {
     if (e->shut) return;
     e->shut = true;
-    if (e->phase == WATCH_BODY) {
+    if (e->phase == WATCH_BODY && !w->o.encrypted) {
         /* The library cannot answer in the middle of a body, and writes nothing meanwhile. */
         watch_raw_reply(e->fd, "408 Request Timeout", "the request's body did not arrive in time");
     }
@@ -58,7 +58,7 @@ static void shut(watch_entry *e) {
 static void look_after(watch *w, watch_entry *e, double now) {
     if (e->deadline && now > e->deadline) {
         if (e->phase != WATCH_JOB) {
-            shut(e);
+            shut(w, e);
         } else if (e->ob) {
             outbox_reason(e->ob, ST_CANCELLED, "the request took longer than this server allows");
             doom(w, e);

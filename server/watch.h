@@ -32,6 +32,7 @@ typedef struct watch_entry { /* the watcher's; opaque to others */
 
 typedef struct watch_options {
     double headers_s, body_s, request_s; /* 0: no limit; body_s counts from the last byte */
+    bool encrypted;                      /* nothing may be written past the library */
     double comment_s;                    /* how often a silent stream gets a comment */
     void (*cancel)(void *arg, outbox *ob);
     void *arg;

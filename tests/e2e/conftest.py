@@ -49,8 +49,9 @@ class Reply:
 class Server:
     """A running program. Use as a context manager, or through the fixtures."""
 
-    def __init__(self, *args, binary=VLMD, env=None, wait=True):
-        self.log = []
+    def __init__(self, *args, binary=VLMD, env=None, wait=True, tls=None):
+        """tls: an ssl.SSLContext, when the options ask for HTTPS."""
+        self.log, self.tls, self.uds = [], tls, None
         self.proc = subprocess.Popen([str(binary), "serve", "--port", "0", *map(str, args)], cwd=ROOT,
                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                                      env={**os.environ, **(env or {})})
@@ -68,9 +69,9 @@ class Server:
         for line in self.proc.stdout:
             with self.lines:
                 self.log.append(line)
-                m = re.search(r"listening on http://\S+:(\d+)", line)
+                m = re.search(r"listening on (?:https?://\S+:(\d+)|unix:(\S+), )", line)
                 if m:
-                    self.port = int(m.group(1))
+                    self.port, self.uds = int(m.group(1) or -1), m.group(2)
                 self.lines.notify_all()
         with self.lines:
             self.lines.notify_all()
@@ -108,8 +109,18 @@ class Server:
 
     # ---- client ----
 
-    def request(self, method, path, body=None, headers=None, timeout=PATIENCE):
+    def connect(self, timeout=PATIENCE):
+        if self.tls:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.tls)
         c = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        if self.uds:
+            c.sock = socket.socket(socket.AF_UNIX)
+            c.sock.settimeout(timeout)
+            c.sock.connect(self.uds)
+        return c
+
+    def request(self, method, path, body=None, headers=None, timeout=PATIENCE):
+        c = self.connect(timeout)
         try:
             if isinstance(body, (dict, list)):
                 body = json.dumps(body)
@@ -174,7 +185,7 @@ class Stream:
     """A streamed chat whose reading the test controls."""
 
     def __init__(self, server, body, headers=None):
-        self.c = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+        self.c = server.connect()
         self.c.request("POST", "/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})})
         self.r = self.c.getresponse()
         self.status, self.headers = self.r.status, self.r.headers
