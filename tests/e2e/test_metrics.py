@@ -114,3 +114,12 @@ def test_board(own):
         assert any(u == "vlmd:" + n or re.sub(r"_(bucket|sum|count)$", "", u) == "vlmd:" + n for u in used), n + " is on no panel"
     ids = [p["id"] for p in board["panels"]]
     assert len(set(ids)) == len(ids)
+
+
+def test_documented(own):
+    """What docs/operation.md promises is there."""
+    types, _ = parse(own.get("/metrics").body.decode())
+    table = (ROOT / "docs" / "operation.md").read_text().split("## Metrics")[1]
+    for line in re.findall(r"^\| (`.*?`) \| (counter|gauge|histogram) \|", table, re.M):
+        for name in re.findall(r"`(\w+)", line[0]):
+            assert types["vlmd:" + name] == line[1], name
