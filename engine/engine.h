@@ -25,6 +25,7 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     size_t kv_cache_bytes;      /* [enough for max_num_seqs/2 full lengths, at most a quarter of memory] */
     int64_t max_image_pixels;   /* [64 million] */
     int image_workers;          /* [2] threads that decode and resize */
+    bool no_prefix_caching;     /* every job computes its whole prompt */
 } engine_options;
 
 /* Loads the model and starts the threads; returns when jobs can run. Errors name file, tensor, expected, found. */
@@ -93,6 +94,7 @@ typedef struct engine_params {
     const int32_t *bias_ids;
     const float *bias;
     int n_bias;
+    const char *cache_salt; /* NULL: none. Only jobs of one salt share computed pages */
 } engine_params;
 /* What a request gets that sets nothing: generation_config.json over the API's defaults. */
 void engine_default_params(const engine *e, engine_params *out);
@@ -135,6 +137,7 @@ typedef struct engine_event {
     /* DONE */
     engine_finish finish;
     int prompt_tokens, completion_tokens;
+    int cached_tokens; /* of the prompt's: their keys and values were there already */
     /* Seconds from submission to the first turn that runs it (its pictures' decode included), from there to the first
      * token, and from the first token to the end. */
     double queue_s, prefill_s, decode_s;
@@ -175,6 +178,7 @@ typedef struct engine_stats {
         finished_error, images, steps;
     uint64_t image_tokens;                            /* of computed prompts */
     uint64_t rows, steps_by_rows[ENGINE_ROW_BUCKETS]; /* steps by how many rows they had; not cumulative */
+    uint64_t prefix_cache_queries, prefix_cache_hits; /* prompt tokens looked for and found */
     int64_t pixels_in_flight;                         /* of submitted pictures that are not encoded yet */
     double image_decode_seconds, image_resize_seconds, image_encode_seconds;
 } engine_stats;

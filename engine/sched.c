@@ -1,6 +1,8 @@
 /* sched.c - see sched.h. The engine's thread; stats have a lock of their own. */
 #include "engine/sched.h"
 
+#include "engine/share.h"
+
 #include <string.h>
 
 /* A turn's time for pictures: with nobody streaming, short enough to notice what arrives; else as long as a
@@ -134,6 +136,7 @@ static void drain(sched *sc) {
             end(sc, s, FINISH_STOP);
         } else {
             seq_send_input_done(s);
+            if (sc->o.no_prefix_caching) s->share_max = 0;
             seq_list_push(&sc->waiting, s);
         }
     }
@@ -147,10 +150,12 @@ static void admit(sched *sc) {
     kv_cache *kv = &sc->r->kv;
     while (sc->waiting.head && sc->n_running < sc->o.max_seqs) {
         seq *s = sc->waiting.head;
-        if (kv_pages_of(seq_len(s)) + sc->n_running > kv->n_free) break;
+        if (!share_admit(s, kv, sc->n_running)) break;
         seq_list_pop(&sc->waiting);
-        CHECK(seq_grow(s, kv, seq_len(s)));
-        if (s->t_run == 0) s->t_run = time_now_s();
+        if (s->t_run == 0) {
+            s->t_run = time_now_s();
+            if (s->share_max > 0) sc->stats.prefix_cache_queries += (uint64_t)s->n_prompt;
+        }
         sc->running[sc->n_running++] = s;
     }
 }
@@ -159,8 +164,24 @@ static void admit(sched *sc) {
 static void preempt_youngest(sched *sc) {
     seq *s = sc->running[--sc->n_running];
     seq_drop_pages(s, &sc->r->kv);
+    s->preempted = true;
     seq_list_push_front(&sc->waiting, s);
     sc->stats.preemptions++;
+}
+
+/* ---- pages that others have ---- */
+
+/* After a failed step its sequences run one at a time until each has shown that it was not the cause. */
+static seq *first_suspect(const sched *sc) {
+    for (int i = 0; i < sc->n_running; i++)
+        if (sc->running[i]->suspect) return sc->running[i];
+    return NULL;
+}
+
+/* The oldest first, so that it computes what several want. A suspect runs alone: it waits for nobody. */
+static void look_around(sched *sc) {
+    bool alone = first_suspect(sc) != NULL;
+    for (int i = 0; i < sc->n_running; i++) share_follow(sc->running[i], &sc->r->kv, alone);
 }
 
 /* ---- pictures ---- */
@@ -212,13 +233,6 @@ static void encode_some(sched *sc) {
 }
 
 /* ---- one step ---- */
-
-/* After a failed step its sequences run one at a time until each has shown that it was not the cause. */
-static seq *first_suspect(const sched *sc) {
-    for (int i = 0; i < sc->n_running; i++)
-        if (sc->running[i]->suspect) return sc->running[i];
-    return NULL;
-}
 
 static int prefill_bound(const sched *sc) {
     if (!anybody_decodes(sc) || sc->row_s * sc->o.max_rows <= PREFILL_S) return sc->o.max_rows;
@@ -280,9 +294,11 @@ static void step_failed(sched *sc, const status *why) {
     remove_failed(sc);
 }
 
-static void count_prompt(sched *sc, const seq *s) {
+static void count_prompt(sched *sc, seq *s) {
     sc->stats.prompt_tokens += (uint64_t)s->n_prompt;
+    sc->stats.prefix_cache_hits += (uint64_t)s->n_cached;
     for (int i = 0; i < s->prompt->n_rows; i++) sc->stats.image_tokens += (uint64_t)s->prompt->rows[i].n;
+    inbox_encoded(sc->in, s); /* those in shared pages never will be */
 }
 
 static void count_step(sched *sc, int rows) {
@@ -300,7 +316,9 @@ static void collect(sched *sc) {
         seq *s = sc->running[i];
         engine_finish finish = FINISH_STOP;
         bool over = false;
+        int before = s->n_done;
         s->n_done += sc->rows[i];
+        if (sc->rows[i] > 0) share_filled(s, &sc->r->kv, before);
         if (sc->rows[i] > 0) s->suspect = false;
         if (sc->rows[i] > 0 && s->n_done == seq_len(s)) {
             if (seq_answer_len(s) == 0) count_prompt(sc, s);
@@ -318,7 +336,7 @@ static void collect(sched *sc) {
 static void publish(sched *sc) {
     const kv_cache *kv = &sc->r->kv;
     sc->stats.running = sc->n_running;
-    sc->stats.kv_usage = 1.0 - (double)kv->n_free / (kv->n_pages - 1);
+    sc->stats.kv_usage = 1.0 - (double)kv_available(kv) / (kv->n_pages - 1);
     pthread_mutex_lock(&sc->mu);
     sc->published = sc->stats;
     pthread_mutex_unlock(&sc->mu);
@@ -327,6 +345,7 @@ static void publish(sched *sc) {
 bool sched_turn(sched *sc) {
     drain(sc);
     admit(sc);
+    look_around(sc);
     encode_some(sc);
     share_rows(sc);
     share_pages(sc);

@@ -3,7 +3,8 @@
  * Jobs run in the order they came. A turn takes what arrived, admits who has room, encodes pictures for a
  * while, gives one row to every sequence that decodes and what is left of the rows to prefill, runs the step,
  * and sends what it chose. When pages run out the youngest gives its pages back and is computed again later,
- * bit for bit the same; the oldest always progresses.
+ * bit for bit the same; the oldest always progresses. Pages of equal beginnings are computed once
+ * (engine/share.h).
  *
  * Threads: the engine's; sched_get_stats: any. Owner: the engine; jobs taken from the inbox belong to it
  * until their final event. Tested by tests/engine/sched/test_sched.c. */
@@ -19,6 +20,7 @@ typedef struct sched sched;
 typedef struct sched_options {
     int max_seqs, max_rows; /* of a step; those of the runner */
     int max_chunk;          /* prefill rows of one sequence in a step; 0: max_rows */
+    bool no_prefix_caching; /* every job computes its whole prompt */
 } sched_options;
 
 /* Does not own runner, inbox and workers (NULL: jobs are posted by somebody else). */

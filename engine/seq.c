@@ -61,6 +61,14 @@ static int answer_limit(const engine_params *params, const model_spec *spec) {
     return spec->max_new_tokens > 0 ? spec->max_new_tokens : INT32_MAX;
 }
 
+/* Keys and values of a rope that stretches with the prompt's length belong to that length: rows that see it
+ * stretched (batch.c: rope_len) are nobody else's. */
+static int share_limit(const model_spec *spec, int n_prompt) {
+    const rope_spec *rope = &spec->text.stack.rope;
+    if (rope->kind != ROPE_DYNAMIC) return INT_MAX;
+    return n_prompt > rope->max_pos ? 0 : rope->max_pos;
+}
+
 static bool init(seq *s, const engine_params *params, const promptkit *kit, int max_model_len, status *st) {
     const prompt *p = s->prompt;
     s->n_prompt = (int)p->ids.n;
@@ -70,6 +78,9 @@ static bool init(seq *s, const engine_params *params, const promptkit *kit, int 
     int limit = answer_limit(params, kit->spec), room = max_model_len - s->n_prompt;
     s->max_len = s->n_prompt + (limit < room ? limit : room);
     s->min_tokens = params->min_tokens;
+    s->share_max = share_limit(kit->spec, s->n_prompt);
+    s->wait_row = INT_MAX;
+    prefix_root(&s->root, params->cache_salt, params->cache_salt ? strlen(params->cache_salt) : 0);
     s->pages = mem_calloc((size_t)kv_pages_of(s->max_len), sizeof *s->pages);
     s->images = mem_calloc((size_t)p->n_images, sizeof *s->images);
     if (!s->pages || !s->images) return status_set(st, ST_NO_MEMORY, "no memory for a request");
@@ -106,25 +117,34 @@ void seq_free(seq *s) {
     textout_fini(&s->textout);
     prompt_free(s->prompt);
     mem_free(s->pages);
+    mem_free(s->keys);
     mem_free(s->images);
     mem_free(s);
 }
 
 /* ---- where it stands ---- */
 
+/* The first picture rows still to be computed that are not encoded, or NULL. Those in shared pages never need to
+ * be. */
+static const prompt_rows *first_missing(const seq *s) {
+    for (int i = 0; i < s->prompt->n_rows; i++) {
+        const prompt_rows *r = &s->prompt->rows[i];
+        if (r->row + r->n > s->n_done && !s->images[r->image].ready) return r;
+    }
+    return NULL;
+}
+
 int seq_next_image(const seq *s) {
-    for (int i = 0; i < s->prompt->n_images; i++)
-        if (!s->images[i].ready) return i;
-    return -1;
+    const prompt_rows *r = first_missing(s);
+    return r && r->row < s->wait_row ? r->image : -1;
 }
 
 int seq_rows_ready(const seq *s) {
-    const prompt *p = s->prompt;
+    const prompt_rows *r = first_missing(s);
     int end = seq_len(s);
-    if (seq_next_image(s) < 0) return end - s->n_done;
-    for (int i = 0; i < p->n_rows; i++)
-        if (!s->images[p->rows[i].image].ready && p->rows[i].row < end) end = p->rows[i].row;
-    return end - s->n_done;
+    if (r && r->row < end) end = r->row;
+    if (s->wait_row < end) end = s->wait_row;
+    return end > s->n_done ? end - s->n_done : 0;
 }
 
 /* ---- pages ---- */
@@ -132,14 +152,15 @@ int seq_rows_ready(const seq *s) {
 bool seq_grow(seq *s, kv_cache *kv, int n_tok) {
     int need = kv_pages_of(n_tok);
     CHECK(need <= kv_pages_of(s->max_len));
-    if (need - s->n_pages > kv->n_free) return false;
+    if (need - s->n_pages > kv_available(kv)) return false;
     while (s->n_pages < need) s->pages[s->n_pages++] = kv_take(kv);
     return true;
 }
 
 void seq_drop_pages(seq *s, kv_cache *kv) {
+    /* the last one first: of a prefix the end is to be forgotten before its beginning */
     while (s->n_pages > 0) kv_give_back(kv, s->pages[--s->n_pages]);
-    s->n_done = 0;
+    s->n_done = s->n_claimed = 0;
 }
 
 /* ---- events ---- */
@@ -187,6 +208,7 @@ void seq_send_final(seq *s, engine_finish finish) {
     s->sink(s->user, &(engine_event){.kind = ENGINE_DONE,
                                      .finish = finish,
                                      .prompt_tokens = s->n_prompt,
+                                     .cached_tokens = s->n_cached,
                                      .completion_tokens = seq_answer_len(s),
                                      .queue_s = run - s->t_submit,
                                      .prefill_s = first - run,

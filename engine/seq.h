@@ -6,6 +6,7 @@
 #ifndef VLMD_ENGINE_SEQ_H
 #define VLMD_ENGINE_SEQ_H
 
+#include <limits.h>
 #include <stdatomic.h>
 
 #include "engine/kv.h"
@@ -41,6 +42,15 @@ typedef struct seq {
     int n_pages;
     seq_image *images; /* [prompt->n_images] */
     bool suspect;      /* was in a step that failed: runs alone until it is cleared */
+
+    /* pages that others may have; engine/share.h */
+    int share_max; /* tokens from the first on whose pages can be shared at all; 0: none */
+    page_key root, *keys;
+    int n_keys, cap_keys; /* keys [n_keys] of the first pages */
+    int n_claimed;        /* pages in front that are its own to compute, as far as it has looked */
+    int wait_row;         /* rows from here on are waited for; INT_MAX: none */
+    int n_cached;         /* prompt tokens that were there when it came to them */
+    bool preempted;
 } seq;
 
 typedef struct seq_list { /* first in, first out, linked by next */
@@ -68,9 +78,9 @@ static inline int seq_answer_len(const seq *s) {
 static inline bool seq_decodes(const seq *s) {
     return seq_len(s) > s->n_prompt && s->n_done + 1 == seq_len(s);
 }
-/* How many rows can run now: up to the first picture row that is not encoded. */
+/* How many rows can run now: up to the first picture row that is not encoded, or the first that is waited for. */
 int seq_rows_ready(const seq *s);
-/* The first picture that is not encoded, or -1. */
+/* The first picture that is not encoded and has rows to be computed now, or -1. */
 int seq_next_image(const seq *s);
 
 /* Takes pages until n_tok tokens have room; false (and nothing lost) when none are left. */

@@ -64,6 +64,7 @@ static void ready(http_req *r, void *state) {
                           .finish = end.finish,
                           .prompt_tokens = end.prompt_tokens,
                           .completion_tokens = end.completion_tokens,
+                          .cached_tokens = end.cached_tokens,
                           .prompt_ids = j->s.prompt_ids,
                           .n_prompt_ids = j->s.n_prompt_ids};
         buf b = {0};

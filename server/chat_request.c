@@ -188,6 +188,7 @@ static const char *const built[] = {
     "frequency_penalty",
     "top_logprobs",
     "return_token_ids",
+    "cache_salt",
     "stream",
     "stream_options",
     "chat_template_kwargs",
@@ -416,6 +417,17 @@ static bool parse_template(chat_request *r, status *st) {
     return true;
 }
 
+/* Longer than any name of a tenant; a zero byte would make two of them one. */
+static bool parse_cache_salt(chat_request *r, status *st) {
+    const json_t *v = field_get(r->root, "cache_salt");
+    if (!field_string(r->root, "cache_salt", &r->params.cache_salt, st)) return false;
+    if (!v || (json_string_length(v) <= 1024 && !memchr(json_string_value(v), 0, json_string_length(v))))
+        return true;
+    status_set(st, ST_INVALID, "cache_salt: expected at most 1024 bytes of text without U+0000, found %zu",
+               json_string_length(v));
+    return status_param(st, "cache_salt");
+}
+
 bool chat_request_parse(chat_request *r, char *body, size_t n, const chat_context *ctx, status *st) {
     *r = (chat_request){.params = ctx->defaults};
     if (!body_scan_run(&r->scan, body, n, st)) return false;
@@ -426,6 +438,7 @@ bool chat_request_parse(chat_request *r, char *body, size_t n, const chat_contex
            check_unbuilt(r->root, st) && parse_lengths(r, st) && parse_sampling(r, st) && parse_stop(r, st) &&
            parse_stop_ids(r, ctx->vocab_size, st) && parse_bias(r, ctx->vocab_size, st) &&
            parse_logprobs(r, st) && field_bool(r->root, "return_token_ids", &r->return_token_ids, st) &&
+           parse_cache_salt(r, st) &&
            parse_stream(r, st) && parse_template(r, st);
 }
 

@@ -60,7 +60,7 @@ static void put_end(const chat_stream *s, const outbox_end *end, buf *b) {
         if (s->include_usage) {
             open_chunk(s, b);
             buf_puts(b, ",\"choices\":[],\"usage\":");
-            reply_usage(b, end->prompt_tokens, end->completion_tokens);
+            reply_usage(b, end->prompt_tokens, end->completion_tokens, end->cached_tokens);
             buf_puts(b, "}\n\n");
         }
     }

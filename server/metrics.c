@@ -154,6 +154,10 @@ static void write_engine(buf *b, const char *m, const engine_info *info, const e
     one(b, "num_preemptions_total", "counter", "Sequences that had to give way.", m, (double)s->preemptions);
     one(b, "prompt_tokens_total", "counter", "Prompt tokens computed.", m, (double)s->prompt_tokens);
     one(b, "generation_tokens_total", "counter", "Tokens generated.", m, (double)s->generation_tokens);
+    one(b, "prefix_cache_queries_total", "counter", "Prompt tokens looked for in the prefix cache.", m,
+        (double)s->prefix_cache_queries);
+    one(b, "prefix_cache_hits_total", "counter", "Prompt tokens found in the prefix cache.", m,
+        (double)s->prefix_cache_hits);
     head(b, "request_success_total", "counter", "Finished requests by reason.");
     const struct {
         const char *reason;

@@ -161,6 +161,7 @@ static void put_end(outbox *ob, const engine_event *ev) {
     e->finish = ev->finish;
     e->prompt_tokens = ev->prompt_tokens;
     e->completion_tokens = ev->completion_tokens;
+    e->cached_tokens = ev->cached_tokens;
     ob->queue_s = ev->queue_s;
     if (ev->kind == ENGINE_DONE && ob->o.on_end) ob->o.on_end(ob->o.observer, ev, time_now_s() - ob->t_start);
     if (ev->kind == ENGINE_ERROR) {

@@ -44,7 +44,7 @@ void outbox_batch_fini(outbox_batch *b);
 typedef struct outbox_end {
     bool ended, failed;
     engine_finish finish;
-    int prompt_tokens, completion_tokens;
+    int prompt_tokens, completion_tokens, cached_tokens;
     status error;
 } outbox_end;
 

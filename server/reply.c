@@ -169,9 +169,11 @@ void reply_logprobs(buf *b, const outbox_batch *batch) {
     buf_puts(b, "],\"refusal\":null}");
 }
 
-void reply_usage(buf *b, int prompt_tokens, int completion_tokens) {
-    buf_printf(b, "{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d}", prompt_tokens,
-               completion_tokens, prompt_tokens + completion_tokens);
+void reply_usage(buf *b, int prompt_tokens, int completion_tokens, int cached_tokens) {
+    buf_printf(b,
+               "{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,"
+               "\"prompt_tokens_details\":{\"cached_tokens\":%d}}",
+               prompt_tokens, completion_tokens, prompt_tokens + completion_tokens, cached_tokens);
 }
 
 void reply_completion(buf *b, const reply_head *h, const reply_choice *c) {
@@ -192,7 +194,7 @@ void reply_completion(buf *b, const reply_head *h, const reply_choice *c) {
         reply_batch_ids(b, c->batch);
     }
     buf_puts(b, "}],\"usage\":");
-    reply_usage(b, c->prompt_tokens, c->completion_tokens);
+    reply_usage(b, c->prompt_tokens, c->completion_tokens, c->cached_tokens);
     if (c->prompt_ids) {
         buf_puts(b, ",\"prompt_token_ids\":");
         reply_ids(b, c->prompt_ids, c->n_prompt_ids);

@@ -32,7 +32,7 @@ typedef struct reply_choice {
     const outbox_batch *batch; /* text and tokens */
     bool logprobs, token_ids;
     engine_finish finish;
-    int prompt_tokens, completion_tokens;
+    int prompt_tokens, completion_tokens, cached_tokens;
     const int32_t *prompt_ids; /* NULL: not asked for */
     size_t n_prompt_ids;
 } reply_choice;
@@ -41,7 +41,7 @@ const char *reply_finish_name(engine_finish f);
 void reply_completion(buf *b, const reply_head *h, const reply_choice *c);
 /* {"content":[...]} of the batch's tokens. */
 void reply_logprobs(buf *b, const outbox_batch *batch);
-void reply_usage(buf *b, int prompt_tokens, int completion_tokens);
+void reply_usage(buf *b, int prompt_tokens, int completion_tokens, int cached_tokens);
 void reply_ids(buf *b, const int32_t *ids, size_t n);
 void reply_batch_ids(buf *b, const outbox_batch *batch);
 

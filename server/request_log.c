@@ -18,8 +18,8 @@ static void put_text(buf *b, const request_line *l) {
     buf_printf(b, " %d id=%s", l->http, l->id);
     if (l->job)
         buf_printf(b, " prompt=%d cached=%d completion=%d pictures=%d finish=%s queue=%.1fms ttft=%.1fms",
-                   l->prompt_tokens, 0, l->job->n_tokens, l->n_images, finish_of(l->job),
-                   1e3 * l->job->queue_s, 1e3 * l->job->first_s);
+                   l->prompt_tokens, l->job->end.cached_tokens, l->job->n_tokens, l->n_images,
+                   finish_of(l->job), 1e3 * l->job->queue_s, 1e3 * l->job->first_s);
     buf_printf(b, " total=%.1fms", 1e3 * l->total_s);
     if (l->refusal) buf_printf(b, " refused=%s", l->refusal);
     if (l->left) buf_puts(b, " (client left)");
@@ -35,8 +35,8 @@ static void put_fields(buf *b, const request_line *l) {
         buf_printf(b,
                    ",\"prompt_tokens\":%d,\"cached_tokens\":%d,\"completion_tokens\":%d,\"pictures\":%d,"
                    "\"finish_reason\":\"%s\",\"queue_ms\":%.3f,\"ttft_ms\":%.3f",
-                   l->prompt_tokens, 0, l->job->n_tokens, l->n_images, finish_of(l->job),
-                   1e3 * l->job->queue_s, 1e3 * l->job->first_s);
+                   l->prompt_tokens, l->job->end.cached_tokens, l->job->n_tokens, l->n_images,
+                   finish_of(l->job), 1e3 * l->job->queue_s, 1e3 * l->job->first_s);
     buf_printf(b, ",\"total_ms\":%.3f", 1e3 * l->total_s);
     if (l->refusal) buf_printf(b, ",\"refused\":\"%s\"", l->refusal);
     buf_printf(b, ",\"client_left\":%s", l->left ? "true" : "false");

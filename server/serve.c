@@ -260,7 +260,8 @@ static serve_result serve_network(const serve_options *o, const char *dir, app *
                                       .max_num_batched_tokens = o->max_num_batched_tokens,
                                       .kv_cache_bytes = o->kv_cache_memory,
                                       .max_image_pixels = o->max_image_pixels,
-                                      .image_workers = o->image_workers};
+                                      .image_workers = o->image_workers,
+                                      .no_prefix_caching = o->no_prefix_caching};
         res = run(a, http, l, o, curl, &w, st);
     }
     if (res == SERVE_LOADING) {

@@ -37,6 +37,8 @@ static const arg_def serve_defs[] = {
      "rows in a step [512]", false},
     {"kv-cache-memory", ARG_SIZE, OPT(kv_cache_memory), "SIZE", NULL, 0, 0,
      "memory of the KV cache [by model]", false},
+    {"no-prefix-caching", ARG_FLAG, OPT(no_prefix_caching), NULL, "false", 0, 0,
+     "compute every prompt from its first token", false},
     {"device", ARG_STRING, OPT(device), "NAME", "cpu", 0, 0, "where to compute", false},
     {"isa", ARG_STRING, OPT(isa), "NAME", NULL, 0, 0,
      "instruction set: portable, avx2, avx512 [the best there is]", false},

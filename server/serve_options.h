@@ -15,6 +15,7 @@ typedef struct serve_options {
     size_t kv_cache_memory, max_body_size;
     int64_t max_image_pixels;
     double request_timeout, headers_timeout, body_timeout, keepalive_seconds, drain_seconds;
+    bool no_prefix_caching;
     arg_list api_key, served_model_name, allowed_origins, allowed_methods, allowed_headers;
 } serve_options;
 

@@ -18,7 +18,8 @@ def test_reply(fake):
     c = d["choices"][0]
     assert c["index"] == 0 and c["finish_reason"] == "stop" and c["logprobs"] is None
     assert c["message"]["role"] == "assistant" and c["message"]["content"] == "word word word "
-    assert d["usage"] == {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11}
+    assert d["usage"] == {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11,
+                          "prompt_tokens_details": {"cached_tokens": 0}}
     assert "prompt_token_ids" not in d and "token_ids" not in c
     assert fake.chat("tokens=9", max_tokens=2).json()["choices"][0]["finish_reason"] == "length"
     assert fake.chat("tokens=1").json()["id"] != d["id"]
@@ -69,7 +70,8 @@ def test_stream_headers(fake):
 def test_stream_usage(fake):
     events = fake.stream("tokens=3", stream_options={"include_usage": True})
     usage = events[-2]
-    assert usage["choices"] == [] and usage["usage"] == {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11}
+    assert usage["choices"] == [] and usage["usage"] == {"prompt_tokens": 8, "completion_tokens": 3, "total_tokens": 11,
+                          "prompt_tokens_details": {"cached_tokens": 0}}
     assert all(e["usage"] is None for e in events[:-2])
     assert all("usage" not in e for e in fake.stream("tokens=3", stream_options={"include_usage": False})[:-1])
 

@@ -218,6 +218,7 @@ static void test_bad_fields(void **state) {
         {"\"min_tokens\":6,\"max_tokens\":5", "min_tokens", ST_INVALID},
         {"\"seed\":1.5", "seed", ST_INVALID},
         {"\"seed\":\"x\"", "seed", ST_INVALID},
+        {"\"cache_salt\":5", "cache_salt", ST_INVALID},
         {"\"stop\":5", "stop", ST_INVALID},
         {"\"stop\":\"\"", "stop", ST_INVALID},
         {"\"stop\":[\"a\",\"\"]", "stop", ST_INVALID},

@@ -21,6 +21,7 @@ enum {
     FAKE_LAYERS = 2,
     FAKE_ENCODE_LAYERS = 5,
     FAKE_MAX_POS = 256,
+    FAKE_ROPE_POS = 96, /* a dynamic rope: behind this a row depends on how long its prompt is */
     FAKE_POISON_ID = 1999,  /* a step with this id fails */
     FAKE_POISON_PIXEL = 255 /* a picture that begins with it fails in its third layer */
 };
@@ -46,6 +47,7 @@ model *model_load(const char *dir, backend *be, status *st) {
     s->text.max_pos = FAKE_MAX_POS;
     s->text.stack =
         (stack_spec){.n_layers = FAKE_LAYERS, .width = FAKE_WIDTH, .heads = 1, .kv_heads = 1, .head_dim = 8};
+    s->text.stack.rope = (rope_spec){.kind = ROPE_DYNAMIC, .factor = 2, .max_pos = FAKE_ROPE_POS};
     s->tower.stack =
         (stack_spec){.n_layers = FAKE_ENCODE_LAYERS, .width = FAKE_WIDTH, .heads = 1, .head_dim = 8};
     s->tower.image_size = 24;
@@ -132,7 +134,7 @@ static void fake_run_row(const kv_pool *kv, const step *s, int q, int row) {
         if (pos)
             h = fake_mix(
                 h, fake_get(kv->k[l], pages[before / KV_PAGE_TOK] * KV_PAGE_TOK + before % KV_PAGE_TOK));
-        h = fake_mix(fake_mix(h, (uint32_t)pos), (uint32_t)rope);
+        h = fake_mix(fake_mix(h, (uint32_t)pos), rope > FAKE_ROPE_POS ? (uint32_t)rope : 0);
         fake_put(kv->k[l], slot, h);
         fake_put(kv->v[l], slot, ~h);
     }
@@ -157,6 +159,7 @@ static void fake_logits(float *x, uint32_t h) {
         x[5 + g % 1900] = 2 + (float)(g >> 20) / 2048;
     }
     if (h % 40 == 0) x[FAKE_EOS] = 9;
+    x[FAKE_POISON_ID] = -1000; /* no answer brings it */
 }
 
 tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s) {

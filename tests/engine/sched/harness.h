@@ -23,7 +23,7 @@ typedef struct answer {
     buf text;
     int32_t ids[ANSWER_MAX];
     float logprobs[ANSWER_MAX];
-    int n, n_input_done, n_final, prompt_tokens, completion_tokens;
+    int n, n_input_done, n_final, prompt_tokens, completion_tokens, cached_tokens;
     uint32_t tops; /* a hash of all top_logprobs */
     bool error, out_of_order;
     engine_finish finish;
@@ -60,6 +60,7 @@ static void on_event(void *user, const engine_event *ev) {
         a->finish = ev->finish;
         a->prompt_tokens = ev->prompt_tokens;
         a->completion_tokens = ev->completion_tokens;
+        a->cached_tokens = ev->cached_tokens;
     }
 }
 static void answer_fini(answer *a) {

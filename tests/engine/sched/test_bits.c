@@ -51,7 +51,7 @@ static bool world_init(world *w, const setting *x) {
 }
 
 static void world_fini(world *w) {
-    assert_int_equal(w->runner.kv.n_free, w->runner.kv.n_pages - 1);
+    assert_int_equal(kv_available(&w->runner.kv), w->runner.kv.n_pages - 1);
     sched_free(w->sched);
     inbox_fini(&w->inbox);
     runner_fini(&w->runner);
@@ -74,6 +74,7 @@ static prompt *make_prompt(const model_spec *spec, int k) {
             p->images[0].n_rows = rows;
             p->images[0].pixels = (image){edge, edge, mem_alloc((size_t)(edge * edge) * 3)};
             for (int b = 0; b < edge * edge * 3; b++) p->images[0].pixels.rgb[b] = (uint8_t)rnd(&r, 256);
+            image_key(&p->images[0].pixels, edge, edge, &spec->prep, p->images[0].key);
             for (int row = 0; row < rows; row++) tok_ids_push(&p->ids, spec->image_token);
         }
         tok_ids_push(&p->ids, 5 + (int32_t)rnd(&r, (uint32_t)spec->text.vocab - 5));

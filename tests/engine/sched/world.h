@@ -16,7 +16,7 @@ typedef struct job_spec {
 } job_spec;
 
 /* Pixels are there already, as a picture worker would have left them. */
-static prompt *make_prompt(const job_spec *spec, rng *r) {
+static inline prompt *make_prompt(const job_spec *spec, rng *r) {
     prompt *p = mem_calloc(1, sizeof *p);
     int n_images = spec->poison_image ? 2 : rnd(r, 3) ? 0 : 1 + (int)rnd(r, 2);
     p->images = mem_calloc((size_t)n_images, sizeof *p->images);
@@ -41,6 +41,7 @@ static prompt *make_prompt(const job_spec *spec, rng *r) {
         im->pixels = (image){2, 2, mem_alloc(12)};
         for (int k = 0; k < 12; k++) im->pixels.rgb[k] = (uint8_t)rnd(r, 250);
         if (spec->poison_image && i == 1) im->pixels.rgb[0] = FAKE_POISON_PIXEL;
+        image_key(&im->pixels, 2, 2, &(prep_spec){0}, im->key);
     }
     if (spec->poison_step) tok_ids_push(&p->ids, FAKE_POISON_ID);
     return p;
@@ -90,14 +91,14 @@ static void world_init(world *w, backend *be, tok *t, int max_len, const runner_
 /* Every job must be over: no page may be held. */
 static void world_fini(world *w) {
     CHECK(inbox_live(&w->inbox) == 0);
-    CHECK(w->runner.kv.n_free == w->runner.kv.n_pages - 1);
+    CHECK(kv_available(&w->runner.kv) == w->runner.kv.n_pages - 1);
     sched_free(w->sched);
     inbox_fini(&w->inbox);
     runner_fini(&w->runner);
     model_free(w->model);
 }
 
-static uint64_t world_submit(world *w, const job_spec *spec, answer *a) {
+static inline uint64_t world_submit(world *w, const job_spec *spec, answer *a) {
     rng r = {spec->seed};
     status st = {0};
     engine_params p;

@@ -1,0 +1,472 @@
+/* test_prefix.c - the prefix cache over the fake model: keys against hashlib's; random schedules of jobs that begin
+ * alike (text, pictures of equal ids and other content, salts, further turns of a conversation) under pressure,
+ * preemption, cancels and failures give what each gives alone on a fresh engine; how much is found; who waits. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "engine/share.h"
+#include "tests/engine/sched/fake_model.h"
+#include "tests/engine/sched/world.h"
+
+enum { MAX_LEN = 160, MAX_PICTURES = 4 };
+
+static backend *g_be;
+static tok *g_tok;
+
+/* ---- keys ---- */
+
+static void hex_of(const page_key *k, char out[65]) {
+    for (int i = 0; i < 32; i++) snprintf(out + 2 * i, 3, "%02x", k->h[i]);
+}
+
+/* hashlib.sha256 over root or parent, int32 ids, and for a run of picture rows (-1, from, n) and 32 bytes. */
+static void keys_as_defined(void **state) {
+    (void)state;
+    static const char *const want[] = {"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                                       "d6e608f43f4b524111670fbc0e7b996f391f3f82bf737ebd40df8da4d0219db1",
+                                       "134b64f96fe37f2abf91e02cfb4997e131abab8dfba67753ef98e243bf1d1706",
+                                       "700b577b5df99249fd116e6da33935577e22fb41a02ae9720547ea1edf7a97d0"};
+    int32_t ids[32];
+    for (int i = 0; i < 32; i++) ids[i] = i + 1;
+    prompt_image im = {0};
+    memset(im.key, 7, sizeof im.key);
+    prompt_rows rows[] = {{19, 9, 0, 0}, {28, 1, 0, 9}};
+    prompt p = {.ids = {.v = ids, .n = 32}, .images = &im, .n_images = 1, .rows = rows, .n_rows = 2};
+    page_key k[4];
+    char hex[65];
+    prefix_root(&k[0], NULL, 0);
+    prefix_next(&k[1], &k[0], &p, 0);
+    prefix_next(&k[2], &k[1], &p, 16);
+    prefix_root(&k[3], "tenant", 6);
+    prefix_next(&k[3], &k[3], &p, 0);
+    for (int i = 0; i < 4; i++) {
+        hex_of(&k[i], hex);
+        assert_string_equal(hex, want[i]);
+    }
+    /* a run that reaches over pages enters each by its own part */
+    prompt_rows over = {10, 30, 0, 5}, late = {10, 30, 0, 6};
+    p.n_rows = 1;
+    p.rows = &over;
+    prefix_next(&k[1], &k[0], &p, 16);
+    prefix_next(&k[2], &k[0], &p, 16);
+    assert_memory_equal(&k[1], &k[2], sizeof k[0]);
+    p.rows = &late;
+    prefix_next(&k[2], &k[0], &p, 16);
+    assert_memory_not_equal(&k[1], &k[2], sizeof k[0]);
+    /* ids under a picture's rows say nothing, its content all */
+    p.rows = &over;
+    ids[20] = 999;
+    prefix_next(&k[2], &k[0], &p, 16);
+    assert_memory_equal(&k[1], &k[2], sizeof k[0]);
+    im.key[31] ^= 1;
+    prefix_next(&k[2], &k[0], &p, 16);
+    assert_memory_not_equal(&k[1], &k[2], sizeof k[0]);
+}
+
+/* ---- jobs that begin alike ---- */
+
+typedef struct job {
+    int32_t ids[MAX_LEN];
+    int n, n_rows, pictures[MAX_PICTURES], n_pictures; /* pictures: numbers of contents */
+    prompt_rows rows[MAX_PICTURES];
+    const char *salt;
+    engine_params params;
+    bool fails;
+} job;
+
+enum { POISONED = 99 };
+
+static void add_text(job *j, rng *r, int n) {
+    for (int i = 0; i < n && j->n < MAX_LEN - 2; i++) j->ids[j->n++] = 5 + (int32_t)rnd(r, 1900);
+}
+
+static void add_picture(job *j, int content) {
+    if (j->n + FAKE_IMAGE_ROWS > MAX_LEN - 2 || j->n_pictures == MAX_PICTURES) return;
+    j->rows[j->n_rows++] = (prompt_rows){j->n, FAKE_IMAGE_ROWS, j->n_pictures, 0};
+    j->pictures[j->n_pictures++] = content;
+    for (int i = 0; i < FAKE_IMAGE_ROWS; i++) j->ids[j->n++] = FAKE_IMAGE_TOKEN;
+}
+
+static prompt *prompt_of(const job *j) {
+    prompt *p = mem_calloc(1, sizeof *p);
+    for (int i = 0; i < j->n; i++) tok_ids_push(&p->ids, j->ids[i]);
+    p->images = mem_calloc(MAX_PICTURES, sizeof *p->images);
+    p->rows = mem_calloc(MAX_PICTURES, sizeof *p->rows);
+    memcpy(p->rows, j->rows, (size_t)j->n_rows * sizeof *p->rows);
+    p->n_rows = j->n_rows;
+    for (int i = 0; i < j->n_pictures; i++) {
+        prompt_image *im = &p->images[p->n_images++];
+        im->param = mem_strdup("messages[0]");
+        im->n_rows = FAKE_IMAGE_ROWS;
+        im->pixels = (image){2, 2, mem_calloc(1, 12)};
+        im->pixels.rgb[0] = j->pictures[i] == POISONED ? FAKE_POISON_PIXEL : (uint8_t)j->pictures[i];
+        image_key(&im->pixels, 2, 2, &(prep_spec){0}, im->key);
+    }
+    return p;
+}
+
+static uint64_t send(world *w, const job *j, answer *a) {
+    status st = {0};
+    engine_params params = j->params;
+    params.cache_salt = j->salt;
+    seq *s = seq_new(prompt_of(j), &params, &w->kit, w->max_len, on_event, a, &st);
+    CHECK(s);
+    uint64_t number = inbox_enter(&w->inbox, s);
+    inbox_post(&w->inbox, s);
+    return number;
+}
+
+static const runner_options ROOMY = {512, 16, MAX_LEN, 400};
+
+static void open_world(world *w, const runner_options *ro, int max_chunk) {
+    world_init(w, g_be, g_tok, MAX_LEN, ro, max_chunk);
+}
+
+/* One of three beginnings, which differ in text or only in a picture's content, cut anywhere; then a tail. */
+static void random_job(job *j, rng *r, bool may_fail) {
+    static const char *const salts[] = {NULL, NULL, NULL, "", "a", "b"};
+    *j = (job){0};
+    rng base = {1000 + rnd(r, 2)};
+    int cut = (int)rnd(r, 130), other = rnd(r, 4) == 0, tail = 1 + (int)rnd(r, 6);
+    while (j->n < cut) {
+        add_text(j, &base, 1 + (int)rnd(&base, 30));
+        if (j->n < cut) add_picture(j, 1 + (int)rnd(&base, 3) + (j->n_pictures == 1 ? other : 0));
+        if (j->n >= MAX_LEN - 40) break;
+    }
+    if (j->n > cut && (j->n_rows == 0 || j->rows[j->n_rows - 1].row + FAKE_IMAGE_ROWS <= cut)) j->n = cut;
+    if (may_fail && rnd(r, 6) == 0) {
+        j->fails = true;
+        if (rnd(r, 2))
+            add_picture(j, POISONED);
+        else
+            j->ids[j->n++] = FAKE_POISON_ID;
+        j->fails = j->n_pictures > 0 && j->pictures[j->n_pictures - 1] == POISONED;
+        for (int i = 0; i < j->n; i++) j->fails |= j->ids[i] == FAKE_POISON_ID;
+    }
+    add_text(j, rnd(r, 2) ? r : &base, tail);
+    j->salt = salts[rnd(r, ARRAY_LEN(salts))];
+}
+
+/* The prompt and answer of an earlier one, and a further question. */
+static void next_turn(job *j, const job *before, const answer *a, rng *r) {
+    *j = *before;
+    for (int i = 0; i < a->n && j->n < MAX_LEN - 8; i++) j->ids[j->n++] = a->ids[i];
+    if (rnd(r, 3) == 0) add_picture(j, 1 + (int)rnd(r, 3));
+    add_text(j, r, 1 + (int)rnd(r, 4));
+}
+
+enum { MAX_JOBS = 32 };
+
+typedef struct tally {
+    uint64_t jobs, hits, queries, preemptions;
+} tally;
+
+typedef struct schedule {
+    runner_options ro;
+    int max_chunk, n_jobs, cancel_one_in;
+    bool may_fail;
+} schedule;
+
+static void run_schedule(const schedule *sh, uint32_t seed, tally *t) {
+    static answer got[MAX_JOBS];
+    static job jobs[MAX_JOBS];
+    uint64_t numbers[MAX_JOBS];
+    bool cancelled[MAX_JOBS] = {false};
+    rng r = {seed};
+    world w;
+    open_world(&w, &sh->ro, sh->max_chunk);
+    memset(got, 0, sizeof got);
+    bool busy = false;
+    for (int sent = 0, turn = 0; sent < sh->n_jobs || busy; turn++) {
+        assert_true(turn < 100000); /* it moves */
+        while (sent < sh->n_jobs && (!busy || rnd(&r, 3) == 0)) {
+            int before = sent ? (int)rnd(&r, (uint32_t)sent) : 0;
+            if (sent && rnd(&r, 3) == 0 && got[before].n_final && jobs[before].n < MAX_LEN - 20)
+                next_turn(&jobs[sent], &jobs[before], &got[before], &r);
+            else
+                random_job(&jobs[sent], &r, sh->may_fail);
+            make_params(w.kit.spec, &r, &jobs[sent].params);
+            if (jobs[sent].params.max_tokens > MAX_LEN - jobs[sent].n)
+                jobs[sent].params.max_tokens = MAX_LEN - jobs[sent].n;
+            jobs[sent].params.min_tokens = 0;
+            numbers[sent] = send(&w, &jobs[sent], &got[sent]);
+            sent++;
+            busy = true;
+        }
+        if (sh->cancel_one_in && rnd(&r, (uint32_t)sh->cancel_one_in) == 0) {
+            int victim = (int)rnd(&r, (uint32_t)sent);
+            cancelled[victim] |= !got[victim].n_final;
+            inbox_cancel(&w.inbox, numbers[victim]);
+            busy = sched_turn(w.sched);
+            assert_int_equal(got[victim].n_final, 1); /* within one turn */
+            continue;
+        }
+        busy = sched_turn(w.sched);
+    }
+    engine_stats stats;
+    sched_get_stats(w.sched, &stats);
+    assert_true(stats.kv_usage == 0);
+    world_fini(&w);
+    for (int i = 0; i < sh->n_jobs; i++) {
+        answer solo = {0};
+        world alone;
+        runner_options one = {1, 1, MAX_LEN, kv_pages_of(MAX_LEN) + 1};
+        open_world(&alone, &one, 0);
+        send(&alone, &jobs[i], &solo);
+        while (sched_turn(alone.sched)) continue;
+        assert_int_equal(got[i].n_final, 1);
+        assert_false(got[i].out_of_order);
+        if (cancelled[i]) {
+            assert_int_equal(got[i].code, ST_CANCELLED);
+            assert_true(answer_begins(&got[i], &solo));
+        } else {
+            assert_true(answer_same(&got[i], &solo));
+            assert_int_equal(got[i].error, jobs[i].fails);
+            assert_true(got[i].cached_tokens < jobs[i].n && got[i].cached_tokens % KV_PAGE_TOK == 0);
+            if (jobs[i].n > FAKE_ROPE_POS) assert_int_equal(got[i].cached_tokens, 0);
+        }
+        assert_int_equal(solo.cached_tokens, 0);
+        world_fini(&alone);
+        answer_fini(&solo);
+        answer_fini(&got[i]);
+    }
+    t->jobs += (uint64_t)sh->n_jobs;
+    t->hits += stats.prefix_cache_hits;
+    t->queries += stats.prefix_cache_queries;
+    t->preemptions += stats.preemptions;
+}
+
+static schedule random_schedule(rng *r) {
+    static const int chunks[] = {0, 1, 7, 40};
+    schedule sh = {.n_jobs = 4 + (int)rnd(r, MAX_JOBS - 4), .max_chunk = chunks[rnd(r, 4)]};
+    sh.ro = (runner_options){.max_rows = 1 + (int)rnd(r, rnd(r, 2) ? 8 : 200),
+                             .max_seqs = 1 + (int)rnd(r, 16),
+                             .max_len = MAX_LEN};
+    int least = kv_pages_of(MAX_LEN) + 1;
+    sh.ro.n_pages = rnd(r, 3) ? least + (int)rnd(r, 20) : least + 200;
+    return sh;
+}
+
+static void warm_equals_alone(void **state) {
+    (void)state;
+    rng r = {11};
+    tally t = {0};
+    for (uint32_t i = 0; i < 100; i++) {
+        schedule sh = random_schedule(&r);
+        run_schedule(&sh, 100 + i, &t);
+    }
+    print_message("%d jobs, %d of %d prompt tokens found, %d preemptions\n", (int)t.jobs, (int)t.hits,
+                  (int)t.queries, (int)t.preemptions);
+    assert_true(t.jobs > 1000 && t.preemptions > 20 && t.hits > t.queries / 5);
+}
+
+static void warm_with_cancels_and_failures(void **state) {
+    (void)state;
+    log_set_level(LOG_ERROR + 1);
+    rng r = {12};
+    tally t = {0};
+    for (uint32_t i = 0; i < 100; i++) {
+        schedule sh = random_schedule(&r);
+        sh.may_fail = rnd(&r, 3) > 0;
+        sh.cancel_one_in = rnd(&r, 2) ? 2 + (int)rnd(&r, 12) : 0;
+        run_schedule(&sh, 900 + i, &t);
+    }
+    assert_true(t.jobs > 1000 && t.preemptions > 20 && t.hits > 1000);
+}
+
+/* ---- how much is found ---- */
+
+/* n ids of one beginning. */
+static job plain(int n, const char *salt) {
+    job j = {.salt = salt};
+    rng r = {5};
+    add_text(&j, &r, n);
+    j.params = (engine_params){.max_tokens = 20, .top_p = 1, .repetition_penalty = 1, .top_logprobs = -1,
+                               .ignore_eos = true};
+    return j;
+}
+
+static int found(world *w, const job *j, answer *a) {
+    *a = (answer){0};
+    send(w, j, a);
+    while (sched_turn(w->sched)) continue;
+    assert_int_equal(a->n_final, 1);
+    assert_false(a->error);
+    return a->cached_tokens;
+}
+
+static int found_only(world *w, const job *j) {
+    answer a;
+    int n = found(w, j, &a);
+    answer_fini(&a);
+    return n;
+}
+
+static void whole_pages_and_never_the_last_token(void **state) {
+    (void)state;
+    world w;
+    open_world(&w, &ROOMY, 0);
+    job j = plain(50, NULL), k = plain(48, NULL), other = plain(50, "tenant"), shorter = plain(15, NULL);
+    assert_int_equal(found_only(&w, &j), 0);
+    assert_int_equal(found_only(&w, &j), 48);
+    assert_int_equal(found_only(&w, &k), 32); /* its 48th is to be computed */
+    assert_int_equal(found_only(&w, &other), 0);
+    assert_int_equal(found_only(&w, &other), 48);
+    assert_int_equal(found_only(&w, &shorter), 0);
+    k.ids[20]++;
+    assert_int_equal(found_only(&w, &k), 16);
+    engine_stats st;
+    sched_get_stats(w.sched, &st);
+    assert_int_equal(st.prefix_cache_queries, 50 + 50 + 48 + 50 + 50 + 15 + 48);
+    assert_int_equal(st.prefix_cache_hits, 48 + 32 + 48 + 16);
+    world_fini(&w);
+}
+
+static void answers_are_found_in_the_next_turn(void **state) {
+    (void)state;
+    world w;
+    open_world(&w, &ROOMY, 0);
+    job j = plain(30, NULL), k;
+    answer a;
+    assert_int_equal(found(&w, &j, &a), 0);
+    rng r = {3};
+    next_turn(&k, &j, &a, &r); /* 30 and 20 tokens, 49 of them in the cache */
+    k.n = 60;
+    assert_int_equal(found_only(&w, &k), 48);
+    answer_fini(&a);
+    world_fini(&w);
+}
+
+static void a_length_dependent_rope_is_not_shared(void **state) {
+    (void)state;
+    world w;
+    open_world(&w, &ROOMY, 0);
+    job longer = plain(FAKE_ROPE_POS + 1, NULL), most = plain(FAKE_ROPE_POS, NULL);
+    assert_int_equal(found_only(&w, &longer), 0);
+    assert_int_equal(found_only(&w, &longer), 0);
+    assert_int_equal(found_only(&w, &most), 0);
+    assert_int_equal(found_only(&w, &most), FAKE_ROPE_POS - KV_PAGE_TOK);
+    assert_int_equal(found_only(&w, &longer), 0);
+    world_fini(&w);
+}
+
+static void without_caching(void **state) {
+    (void)state;
+    world w;
+    open_world(&w, &ROOMY, 0);
+    sched_free(w.sched);
+    status st = {0};
+    sched_options so = {.max_seqs = 16, .max_rows = 512, .no_prefix_caching = true};
+    w.sched = sched_new(&so, &w.runner, &w.inbox, NULL, &st);
+    job j = plain(50, NULL);
+    for (int i = 0; i < 3; i++) assert_int_equal(found_only(&w, &j), 0);
+    engine_stats stats;
+    sched_get_stats(w.sched, &stats);
+    assert_int_equal(stats.prefix_cache_queries, 0);
+    assert_int_equal(w.runner.kv.n_idle, 0);
+    world_fini(&w);
+}
+
+static void least_recently_used_goes_first(void **state) {
+    (void)state;
+    world w;
+    runner_options ro = {512, 1, MAX_LEN, 10 + 1};
+    open_world(&w, &ro, 0);
+    job a = plain(33, "a"), b = plain(33, "b"), c = plain(96, "c"); /* a, b: 4 pages, 3 of them whole */
+    assert_int_equal(found_only(&w, &a), 0);
+    assert_int_equal(found_only(&w, &b), 0);
+    assert_int_equal(found_only(&w, &a), 32); /* now b is the older one */
+    assert_int_equal(found_only(&w, &c), 0);  /* takes eight: four free ones, a third of a and all of b */
+    assert_int_equal(found_only(&w, &a), 32);
+    assert_int_equal(found_only(&w, &b), 0);
+    world_fini(&w);
+}
+
+/* ---- one computes, the others wait ---- */
+
+static void same_prompt_at_once_is_computed_once(void **state) {
+    (void)state;
+    enum { N = 8 };
+    for (int chunk = 0; chunk < 20; chunk += 9) {
+        world w;
+        open_world(&w, &ROOMY, chunk);
+        job j = plain(20, NULL);
+        add_picture(&j, 3);
+        rng r = {8};
+        add_text(&j, &r, 45);
+        answer a[N];
+        memset(a, 0, sizeof a);
+        for (int i = 0; i < N; i++) send(&w, &j, &a[i]);
+        while (sched_turn(w.sched)) continue;
+        engine_stats st;
+        sched_get_stats(w.sched, &st);
+        assert_int_equal(st.images, 1);
+        assert_int_equal(st.prefix_cache_hits, (N - 1) * 64);
+        for (int i = 0; i < N; i++) {
+            assert_int_equal(a[i].cached_tokens, i ? 64 : 0);
+            assert_true(answer_begins(&a[0], &a[i]) && a[i].n == 20);
+            answer_fini(&a[i]);
+        }
+        world_fini(&w);
+    }
+}
+
+static void a_holder_that_leaves_frees_the_waiting(void **state) {
+    (void)state;
+    world w;
+    open_world(&w, &ROOMY, 4);
+    job j = plain(90, NULL);
+    answer a[3];
+    memset(a, 0, sizeof a);
+    uint64_t first = send(&w, &j, &a[0]);
+    send(&w, &j, &a[1]);
+    send(&w, &j, &a[2]);
+    for (int i = 0; i < 9; i++) sched_turn(w.sched); /* 36 rows: two pages are whole, the third is begun */
+    inbox_cancel(&w.inbox, first);
+    int turns = 0;
+    while (sched_turn(w.sched)) turns++;
+    assert_int_equal(a[0].code, ST_CANCELLED);
+    assert_int_equal(a[1].cached_tokens, 32);
+    assert_int_equal(a[2].cached_tokens, 80);
+    assert_true(answer_begins(&a[1], &a[2]) && a[1].n == 20 && a[2].n == 20);
+    assert_true(turns < 15 + 20 + 5);
+    for (int i = 0; i < 3; i++) answer_fini(&a[i]);
+    world_fini(&w);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    status st = {0};
+    backend_options bo = {.device = "cpu", .threads = 1};
+    g_be = backend_new(&bo, &st);
+    g_tok = tok_load("models/vlmd-tiny", &st);
+    if (!g_be || !g_tok) print_error("%s\n", st.msg);
+    return g_be && g_tok ? 0 : -1;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    tok_free(g_tok);
+    backend_free(g_be);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(keys_as_defined),
+        cmocka_unit_test(whole_pages_and_never_the_last_token),
+        cmocka_unit_test(answers_are_found_in_the_next_turn),
+        cmocka_unit_test(a_length_dependent_rope_is_not_shared),
+        cmocka_unit_test(without_caching),
+        cmocka_unit_test(least_recently_used_goes_first),
+        cmocka_unit_test(same_prompt_at_once_is_computed_once),
+        cmocka_unit_test(a_holder_that_leaves_frees_the_waiting),
+        cmocka_unit_test(warm_equals_alone),
+        cmocka_unit_test(warm_with_cancels_and_failures),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
