@@ -50,7 +50,7 @@ bool kv_init(kv_cache *kv, int n_pages, status *st);
 bool kv_alloc_pool(kv_cache *kv, backend *be, const stack_spec *s, status *st);
 void kv_fini(kv_cache *kv);
 
-int32_t kv_take(kv_cache *kv);                 /* a free or the oldest idle page with one count, 0: none is left */
+int32_t kv_take(kv_cache *kv); /* a free or the oldest idle page with one count, 0: none is left */
 void kv_share(kv_cache *kv, int32_t page);     /* one count more; the first one of an idle page */
 void kv_give_back(kv_cache *kv, int32_t page); /* one count less; the last one frees it or makes it idle */
 

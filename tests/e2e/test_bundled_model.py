@@ -55,3 +55,24 @@ def test_the_picture_decides(server):
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         together = list(pool.map(lambda i: answer(server, *flags[i % 3][:2]), range(24)))
     assert together == [alone[i % 3] for i in range(24)]
+
+
+def test_a_second_asking_finds_the_first_ones_pages(server):
+    """Same answer, token by token, whether the prompt was computed or found; a salt of one's own finds nothing."""
+    def ask(name, **fields):
+        r = server.chat(parts(name, "what is the color of the triangle?"), temperature=0, max_tokens=24, logprobs=True,
+                        return_token_ids=True, **fields)
+        assert r.status == 200, r.body
+        usage = r.json()["usage"]
+        c = r.json()["choices"][0]
+        return usage["prompt_tokens_details"]["cached_tokens"], usage["prompt_tokens"], (c["logprobs"], c["token_ids"])
+
+    cold, n, answer_cold = ask("easy-vqa-3128.png", cache_salt="first")
+    warm, _, answer_warm = ask("easy-vqa-3128.png", cache_salt="first")
+    salted, _, answer_salted = ask("easy-vqa-3128.png", cache_salt="second")
+    other, _, _ = ask("easy-vqa-550.png", cache_salt="first")
+    assert (cold, salted) == (0, 0) and warm == (n - 1) // 16 * 16 and other < 16
+    assert answer_cold == answer_warm == answer_salted
+    text = server.get("/metrics").body.decode()
+    counts = {line.split("{")[0]: float(line.split()[-1]) for line in text.splitlines() if line.startswith("vlmd:prefix")}
+    assert counts["vlmd:prefix_cache_queries_total"] > counts["vlmd:prefix_cache_hits_total"] >= warm

@@ -71,7 +71,7 @@ static void test_all_fields(void **state) {
              "\"repetition_penalty\":1.5,\"presence_penalty\":-2,\"frequency_penalty\":2,\"logit_bias\":{"
              "\"5\":-100,\"6\":1.5},"
              "\"logprobs\":true,\"top_logprobs\":20,\"return_token_ids\":true,\"stream\":true,"
-             "\"stream_options\":{\"include_usage\":true},\"chat_template_kwargs\":{\"x\":1},\"user\":\"u\"");
+             "\"stream_options\":{\"include_usage\":true},\"chat_template_kwargs\":{\"x\":1},\"user\":\"u\",\"cache_salt\":\"s\"");
     assert_string_equal(r.model, "m");
     assert_int_equal(r.params.max_tokens, 7); /* the newer name wins */
     assert_string_equal(r.max_tokens_name, "max_completion_tokens");
@@ -89,6 +89,7 @@ static void test_all_fields(void **state) {
     assert_int_equal(r.params.bias_ids[0], 5);
     assert_true(r.params.bias[1] == 1.5f);
     assert_int_equal(r.params.top_logprobs, 20);
+    assert_string_equal(r.params.cache_salt, "s");
     assert_true(r.stream && r.include_usage && r.return_token_ids && r.logprobs);
     assert_non_null(json_object_get(r.chat.template_kwargs, "x"));
     chat_request_fini(&r);

@@ -123,7 +123,7 @@ static void test_completion(void **state) {
     fill(&batch);
     static const int32_t ids[] = {1, 2, 3};
     reply_head h = {"chatcmpl-1", "m", 42};
-    reply_choice c = {&batch, true, true, FINISH_STOP, 3, 2, ids, 3};
+    reply_choice c = {&batch, true, true, FINISH_STOP, 3, 2, 1, ids, 3};
     buf b = {0};
     reply_completion(&b, &h, &c);
     json_t *v = read_back(&b), *choice = json_array_get(json_object_get(v, "choices"), 0);
@@ -144,6 +144,8 @@ static void test_completion(void **state) {
     assert_int_equal(json_integer_value(json_array_get(json_object_get(choice, "token_ids"), 1)), 8);
     assert_int_equal(json_array_size(json_object_get(v, "prompt_token_ids")), 3);
     assert_int_equal(json_integer_value(json_object_get(json_object_get(v, "usage"), "total_tokens")), 5);
+    const json_t *details = json_object_get(json_object_get(v, "usage"), "prompt_tokens_details");
+    assert_int_equal(json_integer_value(json_object_get(details, "cached_tokens")), 1);
     json_decref(v);
     buf_fini(&b);
     buf_fini(&batch.text);

@@ -173,6 +173,45 @@ static void bits_of(const char *isa, requests q) {
     for (int i = 0; i < q.n; i++) answer_fini(&solo[i]);
 }
 
+/* Every request of one world again and again: what is found in the cache and what is computed give the same, also
+ * where the beginnings of two requests agree only up to some place, and where pages are evicted in between. */
+static void warm_of(const char *isa) {
+    static answer cold[JOBS], warm[JOBS];
+    memset(cold, 0, sizeof cold);
+    const requests q = {JOBS, 0, 1};
+    int longest = 0;
+    if (!run_alone(isa, q, cold, &longest)) skip();
+    const setting settings[] = {{isa, 2, 1, 512, 0, 400}, {isa, 2, 16, 64, 0, 400}, {isa, 1, 4, 512, 0, 40}};
+    for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
+        world w;
+        assert_true(world_init(&w, &settings[i]));
+        int found = 0;
+        for (int round = 0; round < 3; round++) {
+            memset(warm, 0, sizeof warm);
+            for (int k = 0; k < JOBS; k++) submit(&w, (k * 5 + round) % JOBS, &warm[(k * 5 + round) % JOBS]);
+            while (sched_turn(w.sched)) continue;
+            for (int k = 0; k < JOBS; k++) {
+                if (!answer_same(&warm[k], &cold[k]))
+                    print_error("request %d of round %d differs\n", k, round);
+                assert_true(answer_same(&warm[k], &cold[k]));
+                if (round && settings[i].pages == 400)
+                    assert_int_equal(warm[k].cached_tokens,
+                                     (warm[k].prompt_tokens - 1) / KV_PAGE_TOK * KV_PAGE_TOK);
+                found += warm[k].cached_tokens;
+                answer_fini(&warm[k]);
+            }
+        }
+        assert_true(found > 0);
+        world_fini(&w);
+    }
+    for (int k = 0; k < JOBS; k++) answer_fini(&cold[k]);
+}
+
+static void cold_equals_warm(void **state) {
+    (void)state;
+    warm_of("avx2");
+}
+
 static void bits_portable(void **state) { /* a hundred times slower: a few short ones */
     (void)state;
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -195,7 +234,7 @@ int main(void) {
     g_tok = tok_load(DIR, &st);
     if (!g_tok) print_error("%s\n", st.msg);
     const struct CMUnitTest tests[] = {cmocka_unit_test(bits_portable), cmocka_unit_test(bits_avx2),
-                                       cmocka_unit_test(bits_avx512)};
+                                       cmocka_unit_test(bits_avx512), cmocka_unit_test(cold_equals_warm)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     tok_free(g_tok);
     return failed;

@@ -168,8 +168,9 @@ static void sizes(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_page_once), cmocka_unit_test(shared_pages_stay),
-                                       cmocka_unit_test(random_use), cmocka_unit_test(pages_with_keys),
-                                       cmocka_unit_test(random_use_with_keys), cmocka_unit_test(sizes)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_page_once),      cmocka_unit_test(shared_pages_stay),
+        cmocka_unit_test(random_use),           cmocka_unit_test(pages_with_keys),
+        cmocka_unit_test(random_use_with_keys), cmocka_unit_test(sizes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -285,8 +285,8 @@ static job plain(int n, const char *salt) {
     job j = {.salt = salt};
     rng r = {5};
     add_text(&j, &r, n);
-    j.params = (engine_params){.max_tokens = 20, .top_p = 1, .repetition_penalty = 1, .top_logprobs = -1,
-                               .ignore_eos = true};
+    j.params = (engine_params){
+        .max_tokens = 20, .top_p = 1, .repetition_penalty = 1, .top_logprobs = -1, .ignore_eos = true};
     return j;
 }
 
