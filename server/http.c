@@ -486,7 +486,8 @@ static void close_books(http_req *r, bool left) {
     http_server *s = r->srv;
     outbox_summary job;
     if (r->work.ob) outbox_sum_up(r->work.ob, &job);
-    if (!r->http && r->conn->watched.shut) r->http = 408; /* the watcher answered, or tried to */
+    if (!r->http && watch_timed_out(s->watch, &r->conn->watched))
+        r->http = 408; /* the watcher answered, or tried to */
     if (r->http) s->o.replied(s->o.app, r->http, r->reason);
     request_line l = {.id = r->id,
                       .method = r->method,

@@ -239,6 +239,13 @@ void watch_job_over(watch *w, watch_entry *e) {
     outbox_unref(ob);
 }
 
+bool watch_timed_out(watch *w, const watch_entry *e) {
+    pthread_mutex_lock(&w->lock);
+    bool shut_down = e->shut;
+    pthread_mutex_unlock(&w->lock);
+    return shut_down;
+}
+
 void watch_cancel_all(watch *w, status_code code, const char *why) {
     pthread_mutex_lock(&w->lock);
     for (int i = 0; i < w->n_used; i++) {

@@ -47,6 +47,7 @@ void watch_remove(watch *w, watch_entry *e);
 void watch_enter(watch *w, watch_entry *e, watch_phase phase);
 void watch_job(watch *w, watch_entry *e, outbox *ob); /* takes its own reference */
 void watch_job_over(watch *w, watch_entry *e);
+bool watch_timed_out(watch *w, const watch_entry *e); /* it was shut, past a deadline */
 /* Cancels every job there is, giving them this reason. */
 void watch_cancel_all(watch *w, status_code code, const char *why);
 /* Writes an error reply past the HTTP library, as well as the socket takes it: in the middle of a body the

@@ -267,6 +267,5 @@ def make_fake():
         made.append(Server(*args, binary=FAKE, **kw))
         return made[-1]
     yield make
-    for s in made:
-        if s.proc.poll() is None:
-            s.stop()
+    codes = [(s.stop(), s.text()) for s in made if s.proc.poll() is None]
+    assert all(code == 0 for code, _ in codes), codes  # also a sanitizer's doubts

@@ -92,6 +92,7 @@ def test_tls_leaving(tls):
         except ConnectionResetError:
             pass
         assert time.time() - t0 < 20
+    assert tls.metric("request_refusals_total", reason="timeout") == 1
 
 
 def test_tls_drain(tls):
