@@ -59,24 +59,31 @@ static void cpu_free(backend *b) {
     mem_free(be);
 }
 
+/* The system hands out large memory zeroed and gives it real pages when they are first written: a KV cache of
+ * gigabytes costs nothing at start. The block's own address stands in front of the aligned one. */
 static void *cpu_alloc(backend *be, size_t bytes, status *st) {
     (void)be;
     const size_t huge = (size_t)2 << 20;
     const bool large = bytes >= 2 * huge;
-    void *p = mem_aligned(large ? huge : 64, bytes);
-    if (!p) {
+    const size_t align = large ? huge : 64;
+    uint8_t *block = bytes < SIZE_MAX / 2 ? mem_calloc(1, bytes + align + sizeof(void *)) : NULL;
+    if (!block) {
         status_set(st, ST_NO_MEMORY, "no memory for %zu bytes", bytes);
         return NULL;
     }
-    if (large)
-        madvise(p, bytes, MADV_HUGEPAGE); /* pages of keys are walked with long strides; a hint, may fail */
-    memset(p, 0, bytes);
+    uint8_t *p = (uint8_t *)(((uintptr_t)block + sizeof(void *) + align - 1) & ~(uintptr_t)(align - 1));
+    memcpy(p - sizeof block, &block, sizeof block);
+    /* Pages of keys are walked with long strides; a hint, may fail. */
+    if (large) madvise(p, bytes & ~(huge - 1), MADV_HUGEPAGE);
     return p;
 }
 
 static void cpu_release(backend *be, void *p) {
     (void)be;
-    mem_free(p);
+    if (!p) return;
+    void *block;
+    memcpy(&block, (uint8_t *)p - sizeof block, sizeof block);
+    mem_free(block);
 }
 
 static bool cpu_weight_init(weight *w, const tensor *host, status *st) {
