@@ -15,8 +15,8 @@ import subprocess
 import sys
 import time
 
-from wire import CHAT, MODEL, ROOT, VLMD, Broken, Conn, Server, chat_body, empty_answer, image_part, percentile, png, read_stream_event
-from wire import seeded, text_part, words
+from wire import CHAT, MODEL, ROOT, VLMD, Broken, Conn, Server, chat_body, choices_of, empty_answer, image_part, percentile, png
+from wire import read_stream_event, seeded, text_part, words
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", 600))
 CLIENTS = int(os.environ.get("SOAK_CLIENTS", 24))
@@ -26,11 +26,13 @@ ARGS = ["--kv-cache-memory", "12M", "--headers-timeout", "5", "--body-timeout", 
 GOLDEN = ROOT / "tests" / "golden" / "image" / "pictures"
 
 
-def all_args():
-    """With a picture cache that the run fills early, where the program has one: a leak must not hide behind a cache that grows."""
+def options():
+    """Those of the server that is asked alone, without caches, and those of the one under load, with a picture cache so small that
+    the run fills it early: a leak must not hide behind a cache that grows."""
     known = subprocess.run([str(VLMD), "serve", "--help"], capture_output=True, text=True, check=True).stdout
+    alone = [o for o in ("--no-prefix-caching",) if o in known] + (["--image-cache-memory", "0"] if "--image-cache-memory" in known else [])
     small = ["--image-cache-memory", "4M"] if "--image-cache-memory" in known else []
-    return ARGS + small + shlex.split(os.environ.get("SOAK_ARGS", ""))
+    return ARGS + alone, ARGS + small + shlex.split(os.environ.get("SOAK_ARGS", ""))
 
 
 # ---- cases ----
@@ -45,8 +47,9 @@ def pictures():
     return out + [(png(w, h, rng), "png") for w, h in sizes]
 
 
-def cases():
-    """Bodies whose answers are compared: with and without pictures, greedy and by seed, conversations, stop strings."""
+def cases(several):
+    """Bodies whose answers are compared: with and without pictures, greedy and by seed, conversations, stop strings, and several
+    choices where the server makes them."""
     rng, shots, out = seeded("cases", SEED), pictures(), []
     for i in range(240):
         fields = {"temperature": rng.choice([0, 0, 0.8, 1.4]), "seed": i, "max_tokens": rng.choice([1, 4, 16, 24, 24, 60])}
@@ -56,6 +59,8 @@ def cases():
             fields["stop"] = ["e", "th"]
         if rng.random() < 0.1:
             fields.update(repetition_penalty=1.2, frequency_penalty=0.3)
+        if rng.random() < 0.06 and several:
+            fields["n"] = rng.choice([2, 3, 5])
         kind = rng.random()
         if kind < 0.35:
             content = words(rng, rng.choice([1, 8, 8, 40, 300]))
@@ -106,10 +111,10 @@ class Soak:
         i = rng.randrange(len(self.bodies))
         return i, json.dumps({**self.bodies[i], "stream": stream}).encode()
 
-    def compare(self, i, text, finish):
+    def compare(self, i, choices):
         self.complete += 1
-        if (text, finish) != self.solo[i]:
-            self.fault("wrong answer", f"case {i}: {text!r} {finish}, alone {self.solo[i]!r}")
+        if choices != self.solo[i]:
+            self.fault("wrong answer", f"case {i}: {choices}, alone {self.solo[i]}")
 
     async def refused(self, c, status):
         """A refusal for want of room: in order, when it says when to come back."""
@@ -122,8 +127,7 @@ class Soak:
         status = await c.reply()
         if status != 200:
             return await self.refused(c, status)
-        choice = json.loads(await c.rest())["choices"][0]
-        self.compare(i, choice["message"]["content"], choice["finish_reason"])
+        self.compare(i, choices_of(json.loads(await c.rest())))
 
     async def read_events(self, c, i, pause=None):
         status = await c.reply()
@@ -136,7 +140,7 @@ class Soak:
                 await asyncio.sleep(pause())
         if out["error"] or not out["done"]:
             return self.fault("stream ended in error", out["error"])
-        self.compare(i, out["text"], out["finish"])
+        self.compare(i, out["choices"])
 
     async def whole(self, rng, c):
         i, body = self.pick(rng, False)
@@ -303,6 +307,16 @@ class Soak:
         return rss
 
 
+async def makes_choices(port):
+    """Whether the server knows n above 1."""
+    c = await Conn(port).open()
+    await c.request("POST", CHAT, json.dumps(chat_body("hello", n=2, max_tokens=1)).encode())
+    status = await c.reply()
+    await c.rest()
+    c.close()
+    return status == 200
+
+
 async def ask_alone(port, bodies):
     out, c = [], await Conn(port).open()
     for b in bodies:
@@ -311,8 +325,7 @@ async def ask_alone(port, bodies):
         reply = json.loads(await c.rest())
         if status != 200:
             raise SystemExit(f"a case is refused: {reply}")
-        choice = reply["choices"][0]
-        out.append((choice["message"]["content"], choice["finish_reason"]))
+        out.append(choices_of(reply))
     c.close()
     return out
 
@@ -329,8 +342,9 @@ def wait_idle(server):
 
 def main():
     random.seed(SEED)
-    bodies, args = cases(), all_args()
-    alone = Server(MODEL, *ARGS)
+    alone_args, args = options()
+    alone = Server(MODEL, *alone_args)
+    bodies = cases(asyncio.run(makes_choices(alone.port)))
     solo = asyncio.run(ask_alone(alone.port, bodies))
     if alone.stop() != 0:
         raise SystemExit("the first server did not end well")

@@ -185,7 +185,7 @@ class Conn:
 
 
 def read_stream_event(data, out):
-    """Adds one event to out = {"text", "finish", "done", "error"}."""
+    """Adds one event to what empty_answer() made."""
     if data == "[DONE]":
         out["done"] = True
         return
@@ -193,12 +193,17 @@ def read_stream_event(data, out):
     if "error" in d:
         out["error"] = d["error"]
     for c in d.get("choices", []):
-        out["text"] += c["delta"].get("content") or ""
-        out["finish"] = c["finish_reason"] or out["finish"]
+        text, finish = out["choices"].get(c["index"], ("", None))
+        out["choices"][c["index"]] = (text + (c["delta"].get("content") or ""), c["finish_reason"] or finish)
 
 
 def empty_answer():
-    return {"text": "", "finish": None, "done": False, "error": None}
+    return {"choices": {}, "done": False, "error": None}
+
+
+def choices_of(reply):
+    """Of a whole reply what a stream's events add up to: {index: (text, finish_reason)}."""
+    return {c["index"]: (c["message"]["content"], c["finish_reason"]) for c in reply["choices"]}
 
 
 def png(width, height, rng, data=None):
