@@ -132,7 +132,8 @@ static void *run(void *arg) {
 }
 
 static bool start_threads(engine *e, const engine_options *o, status *st) {
-    sched_options so = {.max_seqs = e->max_seqs, .max_rows = e->max_rows, .no_prefix_caching = o->no_prefix_caching};
+    sched_options so = {
+        .max_seqs = e->max_seqs, .max_rows = e->max_rows, .no_prefix_caching = o->no_prefix_caching};
     if (!(e->has_inbox = inbox_init(&e->inbox, st))) return false;
     /* Signals are the server's: no thread of ours may take one. */
     sigset_t all, old;

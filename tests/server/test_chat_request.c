@@ -71,7 +71,8 @@ static void test_all_fields(void **state) {
              "\"repetition_penalty\":1.5,\"presence_penalty\":-2,\"frequency_penalty\":2,\"logit_bias\":{"
              "\"5\":-100,\"6\":1.5},"
              "\"logprobs\":true,\"top_logprobs\":20,\"return_token_ids\":true,\"stream\":true,"
-             "\"stream_options\":{\"include_usage\":true},\"chat_template_kwargs\":{\"x\":1},\"user\":\"u\",\"cache_salt\":\"s\"");
+             "\"stream_options\":{\"include_usage\":true},\"chat_template_kwargs\":{\"x\":1},\"user\":\"u\","
+             "\"cache_salt\":\"s\"");
     assert_string_equal(r.model, "m");
     assert_int_equal(r.params.max_tokens, 7); /* the newer name wins */
     assert_string_equal(r.max_tokens_name, "max_completion_tokens");

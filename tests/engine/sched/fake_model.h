@@ -21,7 +21,7 @@ enum {
     FAKE_LAYERS = 2,
     FAKE_ENCODE_LAYERS = 5,
     FAKE_MAX_POS = 256,
-    FAKE_ROPE_POS = 96, /* a dynamic rope: behind this a row depends on how long its prompt is */
+    FAKE_ROPE_POS = 96,     /* a dynamic rope: behind this a row depends on how long its prompt is */
     FAKE_POISON_ID = 1999,  /* a step with this id fails */
     FAKE_POISON_PIXEL = 255 /* a picture that begins with it fails in its third layer */
 };

@@ -15,9 +15,13 @@ static prompt g_prompt = {.ids = {.v = g_ids, .n = 40}, .n_images = 1, .rows = &
 
 static void set_up(seq *s, seq_image *im) {
     for (int i = 0; i < 64; i++) g_ids[i] = 100 + i;
-    *s = (seq){
-        .prompt = &g_prompt, .n_prompt = 38, .max_len = 64, .pages = g_pages, .n_pages = 3, .images = im,
-        .wait_row = INT_MAX};
+    *s = (seq){.prompt = &g_prompt,
+               .n_prompt = 38,
+               .max_len = 64,
+               .pages = g_pages,
+               .n_pages = 3,
+               .images = im,
+               .wait_row = INT_MAX};
 }
 
 static void rows_of_two(void **state) {
