@@ -55,8 +55,8 @@ static void splice(batch *b, const seq *s, int from, int to, int row0) {
         int lo = r->row > from ? r->row : from, hi = r->row + r->n < to ? r->row + r->n : to;
         if (lo >= hi) continue;
         for (int row = lo; row < hi; row++) b->ids[row0 + row - from] = -1;
-        CHECK(b->n_splices < b->max_rows && s->images[r->image].ready);
-        tensor rows = encode_rows(s->images[r->image].enc);
+        CHECK(b->n_splices < b->max_rows && seq_image_ready(s, r->image));
+        tensor rows = encode_rows(s->images[r->image].pic->enc);
         b->splices[b->n_splices++] =
             (struct step_splice){row0 + lo - from, tensor_rows(rows, r->from + lo - r->row, hi - lo)};
     }

@@ -19,6 +19,7 @@ struct engine {
     promptkit kit;
     runner runner;
     inbox inbox;
+    piccache *pictures;
     workers *workers;
     sched *sched;
     pthread_t thread;
@@ -96,7 +97,7 @@ static int picture_tokens(const model_spec *spec, const image_limits *lim) {
     return n;
 }
 
-static void describe(engine *e) {
+static void describe(engine *e, const engine_options *o) {
     const model_spec *s = e->spec;
     const stack_spec *d = &s->text.stack, *t = &s->tower.stack;
     static const char *const joins[] = {"none", "linear", "MLP"};
@@ -118,6 +119,7 @@ static void describe(engine *e) {
         .kv_bytes = e->kv_bytes,
         .kv_bytes_per_token = kv_page_bytes(d) / KV_PAGE_TOK,
         .activation_bytes = e->runner.scratch.cap_bytes,
+        .image_cache_bytes = o->image_cache_bytes,
         .image_tokens = picture_tokens(s, &e->kit.limits),
     };
 }
@@ -132,14 +134,16 @@ static void *run(void *arg) {
 }
 
 static bool start_threads(engine *e, const engine_options *o, status *st) {
-    sched_options so = {
-        .max_seqs = e->max_seqs, .max_rows = e->max_rows, .no_prefix_caching = o->no_prefix_caching};
+    sched_options so = {.max_seqs = e->max_seqs,
+                        .max_rows = e->max_rows,
+                        .pictures = e->pictures,
+                        .no_prefix_caching = o->no_prefix_caching};
     if (!(e->has_inbox = inbox_init(&e->inbox, st))) return false;
     /* Signals are the server's: no thread of ours may take one. */
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    e->workers = workers_new(positive(o->image_workers, 2), &e->kit, &e->inbox, st);
+    e->workers = workers_new(positive(o->image_workers, 2), &e->kit, e->pictures, &e->inbox, st);
     e->sched = e->workers ? sched_new(&so, &e->runner, &e->inbox, e->workers, st) : NULL;
     if (e->sched) {
         e->has_thread = pthread_create(&e->thread, NULL, run, e) == 0;
@@ -161,7 +165,8 @@ static bool start(engine *e, const engine_options *o, status *st) {
         return false;
     runner_options ro = {e->max_rows, e->max_seqs, e->max_model_len, e->n_pages};
     if (!(e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st))) return false;
-    describe(e);
+    describe(e, o);
+    if (!(e->pictures = piccache_new(o->image_cache_bytes, st))) return false;
     return start_threads(e, o, st);
 }
 
@@ -185,6 +190,7 @@ void engine_free(engine *e) {
     }
     sched_free(e->sched);
     workers_free(e->workers);
+    piccache_free(e->pictures);
     if (e->has_inbox) inbox_fini(&e->inbox);
     if (e->has_runner) runner_fini(&e->runner);
     if (e->has_kit) promptkit_fini(&e->kit);
@@ -236,7 +242,13 @@ void engine_get_stats(engine *e, engine_stats *out) {
     int waiting = inbox_live(&e->inbox) - out->running;
     out->waiting = waiting > 0 ? waiting : 0; /* two snapshots: a job may have ended between them */
     out->pixels_in_flight = inbox_pixels(&e->inbox);
-    workers_seconds(e->workers, &out->image_decode_seconds, &out->image_resize_seconds);
+    workers_get_stats(e->workers, &out->image_decodes, &out->image_decode_seconds,
+                      &out->image_resize_seconds);
+    piccache_stats pictures;
+    piccache_get_stats(e->pictures, &pictures);
+    out->mm_cache_queries = pictures.queries;
+    out->mm_cache_hits = pictures.hits;
+    out->image_cache_bytes = pictures.bytes;
 }
 
 /* ---- tokens as a service ---- */

@@ -25,6 +25,7 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     size_t kv_cache_bytes;      /* [enough for max_num_seqs/2 full lengths, at most a quarter of memory] */
     int64_t max_image_pixels;   /* [64 million] */
     int image_workers;          /* [2] threads that decode and resize */
+    size_t image_cache_bytes;   /* [0: off] encoded pictures that are kept for whoever shows them again */
     bool no_prefix_caching;     /* every job computes its whole prompt */
 } engine_options;
 
@@ -38,7 +39,7 @@ typedef struct engine_info {
     const char *summary; /* one line: tower, join, decoder, dtype, threads; for the start message */
     bool takes_images;
     int max_model_len, vocab_size;
-    size_t weight_bytes, kv_bytes, kv_bytes_per_token, activation_bytes;
+    size_t weight_bytes, kv_bytes, kv_bytes_per_token, activation_bytes, image_cache_bytes;
     int image_tokens; /* of a typical picture, 0 without a tower */
 } engine_info;
 const engine_info *engine_get_info(const engine *e); /* lives as long as e */
@@ -175,7 +176,11 @@ typedef struct engine_stats {
     int running, waiting; /* jobs; waiting includes those whose pictures are being decoded */
     double kv_usage;      /* 0..1 of the pages */
     uint64_t preemptions, prompt_tokens, generation_tokens, finished_stop, finished_length, finished_abort,
-        finished_error, images, steps;
+        finished_error, images, steps; /* images: encodes that ran to their end */
+    /* Places that show a picture, and those whose picture was known, or being decoded or encoded already. */
+    uint64_t mm_cache_queries, mm_cache_hits;
+    uint64_t image_decodes;
+    size_t image_cache_bytes;                         /* held now: rows, and pixels that wait to be encoded */
     uint64_t image_tokens;                            /* of computed prompts */
     uint64_t rows, steps_by_rows[ENGINE_ROW_BUCKETS]; /* steps by how many rows they had; not cumulative */
     uint64_t prefix_cache_queries, prefix_cache_hits; /* prompt tokens looked for and found */

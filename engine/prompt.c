@@ -324,5 +324,9 @@ static bool decode_image(const promptkit *k, prompt_image *im, const atomic_bool
 }
 
 bool prompt_decode_image(const promptkit *k, prompt *p, int i, const atomic_bool *cancelled, status *st) {
-    return decode_image(k, &p->images[i], cancelled, &p->resize_s, st) || blame_picture(&p->images[i], st);
+    return decode_image(k, &p->images[i], cancelled, &p->resize_s, st);
+}
+
+bool prompt_blame_image(const prompt *p, int i, status *st) {
+    return blame_picture(&p->images[i], st);
 }

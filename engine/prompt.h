@@ -57,8 +57,11 @@ struct prompt {
 
 /* Errors: those of engine_prompt_chat. */
 prompt *prompt_new_chat(const promptkit *k, const engine_chat *c, status *st);
-/* Decodes and prepares picture i; afterwards its source is not read any more. cancelled: NULL, or a flag that ends a
- * long decode early. Errors carry param. */
+/* Decodes and prepares picture i; afterwards its source is not read any more. cancelled: NULL, or a flag that
+ * ends a long decode early (ST_CANCELLED). An error speaks of "the picture", so that it can be said of another prompt
+ * with the same one. */
 bool prompt_decode_image(const promptkit *k, prompt *p, int i, const atomic_bool *cancelled, status *st);
+/* Names picture i as the one that st is about. Returns false. */
+bool prompt_blame_image(const prompt *p, int i, status *st);
 
 #endif

@@ -125,6 +125,16 @@ static bool fits_alone(const sched *sc, seq *s) {
                       s->max_len, need, have);
 }
 
+/* Pictures that nobody has taken to the cache yet. */
+static bool take_pictures(sched *sc, seq *s) {
+    while (s->n_taken < s->prompt->n_images) {
+        prompt_image *im = &s->prompt->images[s->n_taken];
+        if (!seq_take_picture(s, piccache_add(sc->o.pictures, NULL, im->key, &im->pixels, &s->st)))
+            return false;
+    }
+    return true;
+}
+
 static void drain(sched *sc) {
     bool cancels;
     seq_list arrived = inbox_take(sc->in, &cancels);
@@ -132,7 +142,7 @@ static void drain(sched *sc) {
     for (seq *s; (s = seq_list_pop(&arrived));) {
         if (atomic_load(&s->cancelled)) {
             end_cancelled(sc, s);
-        } else if (s->st.code != ST_OK || !fits_alone(sc, s)) {
+        } else if (s->st.code != ST_OK || !fits_alone(sc, s) || !take_pictures(sc, s)) {
             end(sc, s, FINISH_STOP);
         } else {
             seq_send_input_done(s);
@@ -192,26 +202,21 @@ static bool anybody_decodes(const sched *sc) {
     return false;
 }
 
-/* One layer of picture i of s. Whatever goes wrong is this job's alone. */
+/* One layer of picture i of s, for all that show it. What goes wrong is this job's alone: others try again. */
 static void encode_layer(sched *sc, seq *s, int i) {
-    seq_image *im = &s->images[i];
-    prompt_image *source = &s->prompt->images[i];
-    if (!im->enc) {
-        im->enc = encode_new(sc->r->model, sc->r->be, &source->pixels, &s->st);
-        image_fini(&source->pixels); /* the encode has its copy */
-        if (!im->enc) return;
-    }
-    if (!runner_encode(sc->r, im->enc, &s->st)) return;
-    int64_t rows = encode_rows(im->enc).d[0];
-    if (rows != source->n_rows) {
+    picture *pic = s->images[i].pic;
+    if (!pic->enc && !(pic->enc = encode_new(sc->r->model, sc->r->be, &pic->pixels, &s->st))) return;
+    if (runner_encode(sc->r, pic->enc, &s->st)) {
+        int64_t rows = encode_rows(pic->enc).d[0];
+        if (rows == s->prompt->images[i].n_rows) {
+            picture_ready(pic);
+            sc->stats.images++;
+            return;
+        }
         status_set(&s->st, ST_INTERNAL, "picture %d became %d rows instead of %d", i, (int)rows,
-                   source->n_rows);
-        return;
+                   s->prompt->images[i].n_rows);
     }
-    encode_shrink(im->enc);
-    im->ready = true;
-    sc->stats.images++;
-    if (seq_next_image(s) < 0) inbox_encoded(sc->in, s);
+    if (s->st.code != ST_OK) picture_reset(pic);
 }
 
 /* Pictures of those who run, the oldest's first, layer by layer until the turn's time for it is spent. */
@@ -222,6 +227,7 @@ static void encode_some(sched *sc) {
         seq *s = sc->running[i];
         int next = s->st.code == ST_OK ? seq_next_image(s) : -1;
         if (next < 0) {
+            if (s->pixels > 0 && s->st.code == ST_OK && seq_images_ready(s)) inbox_encoded(sc->in, s);
             i++;
             continue;
         }

@@ -19,6 +19,7 @@ typedef struct sched sched;
 
 typedef struct sched_options {
     int max_seqs, max_rows; /* of a step; those of the runner */
+    piccache *pictures;     /* of the same thread; outlives the jobs */
     int max_chunk;          /* prefill rows of one sequence in a step; 0: max_rows */
     bool no_prefix_caching; /* every job computes its whole prompt */
 } sched_options;

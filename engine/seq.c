@@ -111,8 +111,7 @@ seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int m
 void seq_free(seq *s) {
     if (!s) return;
     CHECK(s->n_pages == 0);
-    for (int i = 0; s->images && i < s->prompt->n_images; i++)
-        if (s->images[i].enc) encode_free(s->images[i].enc);
+    for (int i = 0; s->images && i < s->prompt->n_images; i++) picture_release(s->images[i].pic);
     sampler_fini(&s->sampler);
     textout_fini(&s->textout);
     prompt_free(s->prompt);
@@ -129,7 +128,7 @@ void seq_free(seq *s) {
 static const prompt_rows *first_missing(const seq *s) {
     for (int i = 0; i < s->prompt->n_rows; i++) {
         const prompt_rows *r = &s->prompt->rows[i];
-        if (r->row + r->n > s->n_done && !s->images[r->image].ready) return r;
+        if (r->row + r->n > s->n_done && !seq_image_ready(s, r->image)) return r;
     }
     return NULL;
 }
@@ -137,6 +136,22 @@ static const prompt_rows *first_missing(const seq *s) {
 int seq_next_image(const seq *s) {
     const prompt_rows *r = first_missing(s);
     return r && r->row < s->wait_row ? r->image : -1;
+}
+
+bool seq_images_ready(const seq *s) {
+    for (int i = 0; i < s->prompt->n_images; i++)
+        if (!seq_image_ready(s, i)) return false;
+    return true;
+}
+
+bool seq_take_picture(seq *s, picture *pic) {
+    if (!pic) return false;
+    CHECK(s->n_taken < s->prompt->n_images);
+    prompt_image *im = &s->prompt->images[s->n_taken];
+    im->source = (image_source){0};
+    memcpy(im->key, pic->key, sizeof im->key);
+    s->images[s->n_taken++].pic = pic;
+    return true;
 }
 
 int seq_rows_ready(const seq *s) {

@@ -10,13 +10,13 @@
 #include <stdatomic.h>
 
 #include "engine/kv.h"
+#include "engine/piccache.h"
 #include "engine/prompt.h"
 #include "engine/sampler.h"
 #include "engine/textout.h"
 
 typedef struct seq_image {
-    encode *enc; /* NULL: not begun */
-    bool ready;  /* its rows are there */
+    picture *pic; /* a reference; NULL: not decoded */
 } seq_image;
 
 typedef struct seq {
@@ -29,6 +29,8 @@ typedef struct seq {
     sampler sampler;
     textout textout;
     bool input_done;                 /* ENGINE_INPUT_DONE was sent */
+    seq_image *images;               /* [prompt->n_images] */
+    int n_taken;                     /* those in front have their pic: worker's, then engine's */
     int64_t pixels;                  /* of its pictures, while the inbox counts them */
     double t_submit, t_run, t_first; /* time_now_s; 0: not yet. Of the first time, preempted or not */
     status st;                       /* why it cannot go on, when it cannot */
@@ -40,8 +42,7 @@ typedef struct seq {
     int n_done;     /* tokens whose keys and values are in the cache */
     int32_t *pages; /* [kv_pages_of(max_len)], n_pages are held */
     int n_pages;
-    seq_image *images; /* [prompt->n_images] */
-    bool suspect;      /* was in a step that failed: runs alone until it is cleared */
+    bool suspect; /* was in a step that failed: runs alone until it is cleared */
 
     /* pages that others may have; engine/share.h */
     int share_max; /* tokens from the first on whose pages can be shared at all; 0: none */
@@ -78,6 +79,12 @@ static inline int seq_answer_len(const seq *s) {
 static inline bool seq_decodes(const seq *s) {
     return seq_len(s) > s->n_prompt && s->n_done + 1 == seq_len(s);
 }
+static inline bool seq_image_ready(const seq *s, int i) {
+    return s->images[i].pic && s->images[i].pic->ready;
+}
+bool seq_images_ready(const seq *s); /* all of them */
+/* The next picture is pic, whose reference it takes over: false, and nothing taken, when pic is NULL. */
+bool seq_take_picture(seq *s, picture *pic);
 /* How many rows can run now: up to the first picture row that is not encoded, or the first that is waited for. */
 int seq_rows_ready(const seq *s);
 /* The first picture that is not encoded and has rows to be computed now, or -1. */

@@ -2,25 +2,121 @@
 #include "engine/workers.h"
 
 #include <pthread.h>
+#include <string.h>
+
+/* A decode under way, on its worker's stack. Jobs that bring the same bytes wait for it without a thread. */
+typedef struct flight {
+    uint8_t source[IMAGE_KEY_BYTES];
+    seq_list waiters; /* each at the picture of that source */
+    struct flight *next;
+} flight;
 
 struct workers {
-    pthread_mutex_t mu;
+    pthread_mutex_t mu; /* may be held while the cache takes its own */
     pthread_cond_t changed;
     seq_list queue;
+    flight *flights;
     bool stop;
+    uint64_t decodes;
     double decode_s, resize_s;
     const promptkit *kit;
+    piccache *pictures;
     inbox *in;
     int n_threads;
     pthread_t *threads;
 };
 
-/* A cancelled job ends within one picture, a JPEG of many scans within one row of blocks. */
-static bool decode(const workers *w, seq *s) {
-    for (int i = 0; i < s->prompt->n_images; i++)
-        if (atomic_load(&s->cancelled) || !prompt_decode_image(w->kit, s->prompt, i, &s->cancelled, &s->st))
-            return false;
+static bool is_done(const seq *s) {
+    return s->st.code != ST_OK || s->n_taken == s->prompt->n_images;
+}
+
+static void post(workers *w, seq *s) {
+    if (s->st.code == ST_OK && is_done(s)) seq_send_input_done(s);
+    inbox_post(w->in, s);
+}
+
+/* Whoever waited has what the decode gave: the picture, or why it cannot be decoded. Where memory was short, or
+ * the one who decoded was cancelled, each tries for itself. */
+static void serve(workers *w, flight *f, picture *pic, const status *why, seq_list *done) {
+    seq_list again = {0};
+    flight **at = &w->flights;
+    while (*at != f) at = &(*at)->next;
+    *at = f->next;
+    for (seq *v; (v = seq_list_pop(&f->waiters));) {
+        if (pic)
+            seq_take_picture(v, piccache_share(pic));
+        else if (why->code != ST_NO_MEMORY && why->code != ST_CANCELLED) {
+            v->st = *why;
+            prompt_blame_image(v->prompt, v->n_taken, &v->st);
+        }
+        seq_list_push(is_done(v) ? done : &again, v);
+    }
+    if (!again.head) return;
+    again.tail->next = w->queue.head; /* they are older than the queue */
+    if (!w->queue.tail) w->queue.tail = again.tail;
+    w->queue.head = again.head;
+    pthread_cond_broadcast(&w->changed);
+}
+
+static void decode_next(workers *w, seq *s, flight *f) {
+    seq_list done = {0};
+    status why = {0};
+    prompt_image *im = &s->prompt->images[s->n_taken];
+    picture *pic = NULL;
+    double begin = time_now_s(), resized = s->prompt->resize_s;
+    if (prompt_decode_image(w->kit, s->prompt, s->n_taken, &s->cancelled, &why))
+        pic = piccache_add(w->pictures, f ? f->source : NULL, im->key, &im->pixels, &why);
+    double seconds = time_now_s() - begin;
+    resized = s->prompt->resize_s - resized;
+    pthread_mutex_lock(&w->mu);
+    w->decode_s += seconds - resized;
+    w->resize_s += resized;
+    w->decodes++;
+    if (f) serve(w, f, pic, &why, &done);
+    pthread_mutex_unlock(&w->mu);
+    if (!seq_take_picture(s, pic)) {
+        s->st = why;
+        prompt_blame_image(s->prompt, s->n_taken, &s->st);
+    }
+    for (seq *v; (v = seq_list_pop(&done));) post(w, v);
+}
+
+/* False: s belongs to another worker's flight now. */
+static bool take_next(workers *w, seq *s) {
+    flight f = {.waiters = {0}}, *other;
+    if (!piccache_on(w->pictures)) {
+        decode_next(w, s, NULL);
+        return true;
+    }
+    image_source_key(&s->prompt->images[s->n_taken].source, &w->kit->spec->prep, f.source);
+    picture *pic = NULL;
+    pthread_mutex_lock(&w->mu);
+    for (other = w->flights; other; other = other->next)
+        if (memcmp(other->source, f.source, IMAGE_KEY_BYTES) == 0) break;
+    if (other) {
+        seq_list_push(&other->waiters, s);
+    } else if (!(pic = piccache_find(w->pictures, f.source))) { /* a flight ends after its picture entered */
+        f.next = w->flights;
+        w->flights = &f;
+    }
+    pthread_mutex_unlock(&w->mu);
+    if (other) return false;
+    if (!seq_take_picture(s, pic)) decode_next(w, s, &f);
     return true;
+}
+
+static bool stops(workers *w) {
+    pthread_mutex_lock(&w->mu);
+    bool stop = w->stop;
+    pthread_mutex_unlock(&w->mu);
+    return stop;
+}
+
+/* A cancelled job ends within one picture, a JPEG within one row of blocks. */
+static void work(workers *w, seq *s) {
+    while (!is_done(s) && !atomic_load(&s->cancelled) && !stops(w))
+        if (!take_next(w, s)) return;
+    post(w, s);
 }
 
 static void *run(void *arg) {
@@ -31,19 +127,14 @@ static void *run(void *arg) {
         if (w->stop) break;
         seq *s = seq_list_pop(&w->queue);
         pthread_mutex_unlock(&w->mu);
-        double begin = time_now_s();
-        if (decode(w, s)) seq_send_input_done(s);
-        double seconds = time_now_s() - begin, resize = s->prompt->resize_s;
-        inbox_post(w->in, s);
+        work(w, s);
         pthread_mutex_lock(&w->mu);
-        w->resize_s += resize;
-        w->decode_s += seconds > resize ? seconds - resize : 0;
     }
     pthread_mutex_unlock(&w->mu);
     return NULL;
 }
 
-workers *workers_new(int n, const promptkit *kit, inbox *in, status *st) {
+workers *workers_new(int n, const promptkit *kit, piccache *pictures, inbox *in, status *st) {
     workers *w = mem_calloc(1, sizeof *w);
     pthread_t *threads = mem_calloc((size_t)n, sizeof *threads);
     if (!w || !threads || pthread_mutex_init(&w->mu, NULL) != 0) {
@@ -55,6 +146,7 @@ workers *workers_new(int n, const promptkit *kit, inbox *in, status *st) {
     pthread_cond_init(&w->changed, NULL); /* cannot fail on Linux */
     w->threads = threads;
     w->kit = kit;
+    w->pictures = pictures;
     w->in = in;
     while (w->n_threads < n) {
         if (pthread_create(&w->threads[w->n_threads], NULL, run, w) != 0) {
@@ -96,12 +188,14 @@ void workers_add(workers *w, seq *s) {
 void workers_take_cancelled(workers *w, seq_list *to) {
     pthread_mutex_lock(&w->mu);
     seq_list_take_cancelled(&w->queue, to);
+    for (flight *f = w->flights; f; f = f->next) seq_list_take_cancelled(&f->waiters, to);
     pthread_mutex_unlock(&w->mu);
 }
 
-void workers_seconds(workers *w, double *decode, double *resize) {
+void workers_get_stats(workers *w, uint64_t *decodes, double *decode_s, double *resize_s) {
     pthread_mutex_lock(&w->mu);
-    *decode = w->decode_s;
-    *resize = w->resize_s;
+    *decodes = w->decodes;
+    *decode_s = w->decode_s;
+    *resize_s = w->resize_s;
     pthread_mutex_unlock(&w->mu);
 }

@@ -136,6 +136,13 @@ static void write_steps(buf *b, const char *m, const engine_stats *s) {
 
 static void write_images(buf *b, const char *m, const engine_stats *s) {
     one(b, "images_total", "counter", "Pictures encoded.", m, (double)s->images);
+    one(b, "mm_cache_queries_total", "counter", "Pictures looked for in the picture cache.", m,
+        (double)s->mm_cache_queries);
+    one(b, "mm_cache_hits_total", "counter", "Pictures that were known or on their way already.", m,
+        (double)s->mm_cache_hits);
+    one(b, "image_cache_bytes", "gauge", "Memory of pictures held, decoded or encoded.", m,
+        (double)s->image_cache_bytes);
+    one(b, "image_decodes_total", "counter", "Pictures decoded.", m, (double)s->image_decodes);
     one(b, "image_tokens_total", "counter", "Prompt tokens that pictures took.", m, (double)s->image_tokens);
     one(b, "image_pixels_in_flight", "gauge", "Pixels of pictures taken in and not encoded yet.", m,
         (double)s->pixels_in_flight);

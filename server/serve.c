@@ -261,6 +261,8 @@ static serve_result serve_network(const serve_options *o, const char *dir, app *
                                       .kv_cache_bytes = o->kv_cache_memory,
                                       .max_image_pixels = o->max_image_pixels,
                                       .image_workers = o->image_workers,
+                                      .image_cache_bytes = o->image_cache_memory,
+
                                       .no_prefix_caching = o->no_prefix_caching};
         res = run(a, http, l, o, curl, &w, st);
     }

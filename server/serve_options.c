@@ -46,6 +46,8 @@ static const arg_def serve_defs[] = {
     {"http-threads", ARG_INT, OPT(http_threads), "N", "4", 1, 256, "threads that talk to clients", false},
     {"image-workers", ARG_INT, OPT(image_workers), "N", NULL, 0, 256, "threads that decode pictures [2]",
      false},
+    {"image-cache-memory", ARG_SIZE, OPT(image_cache_memory), "SIZE", "256M", 0, 0,
+     "memory of encoded pictures that may come again; 0: off", false},
     {"max-image-pixels", ARG_COUNT, OPT(max_image_pixels), "N", "64M", 1, 1e12, "largest picture, in pixels",
      false},
     {"max-body-size", ARG_SIZE, OPT(max_body_size), "SIZE", "64M", 1024, 1e12, "largest request body", false},

@@ -12,7 +12,7 @@ typedef struct serve_options {
     bool api_key_for_all, allow_credentials;
     int port, threads, http_threads, max_model_len, max_num_seqs, max_num_batched_tokens, image_workers,
         max_connections;
-    size_t kv_cache_memory, max_body_size;
+    size_t kv_cache_memory, image_cache_memory, max_body_size;
     int64_t max_image_pixels;
     double request_timeout, headers_timeout, body_timeout, keepalive_seconds, drain_seconds;
     bool no_prefix_caching;

@@ -28,7 +28,8 @@ static void rows_of_two(void **state) {
     (void)state;
     model *m = model_load("", NULL, NULL);
     image blank = {1, 1, (uint8_t[3]){0}};
-    seq_image im = {encode_new(m, NULL, &blank, NULL), true};
+    picture pic = {.enc = encode_new(m, NULL, &blank, NULL), .ready = true};
+    seq_image im = {&pic};
     seq a, b;
     set_up(&a, &im);
     set_up(&b, &im);
@@ -63,22 +64,23 @@ static void rows_of_two(void **state) {
     assert_int_equal(t.n_splices, 1);
     assert_int_equal(t.splices[0].row, 0);
     assert_int_equal(t.splices[0].rows.d[0], 7); /* picture rows 2..8 */
-    assert_ptr_equal(t.splices[0].rows.data, (float *)encode_rows(im.enc).data + 2 * FAKE_WIDTH);
+    assert_ptr_equal(t.splices[0].rows.data, (float *)encode_rows(pic.enc).data + 2 * FAKE_WIDTH);
     batch_fini(&t);
-    encode_free(im.enc);
+    encode_free(pic.enc);
     model_free(m);
 }
 
 static void rows_ready(void **state) {
     (void)state;
-    seq_image im = {NULL, false};
+    picture pic = {.ready = false};
+    seq_image im = {&pic};
     seq s;
     set_up(&s, &im);
     assert_int_equal(seq_rows_ready(&s), 3); /* stops before the picture */
     assert_int_equal(seq_next_image(&s), 0);
     s.n_done = 3;
     assert_int_equal(seq_rows_ready(&s), 0);
-    im.ready = true;
+    pic.ready = true;
     assert_int_equal(seq_rows_ready(&s), 37);
     assert_int_equal(seq_next_image(&s), -1);
     assert_false(seq_decodes(&s));
@@ -91,7 +93,8 @@ static void grow_and_drop(void **state) {
     kv_cache kv;
     assert_true(kv_init(&kv, 4, NULL));
     int32_t pages[4];
-    seq_image im = {NULL, true};
+    picture pic = {.ready = true};
+    seq_image im = {&pic};
     seq s;
     set_up(&s, &im);
     s.pages = pages;

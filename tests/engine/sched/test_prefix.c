@@ -123,6 +123,7 @@ static uint64_t send(world *w, const job *j, answer *a) {
 static const runner_options ROOMY = {512, 16, MAX_LEN, 400};
 
 static void open_world(world *w, const runner_options *ro, int max_chunk) {
+    world_picture_bytes = 3000;
     world_init(w, g_be, g_tok, MAX_LEN, ro, max_chunk);
 }
 
@@ -360,7 +361,7 @@ static void without_caching(void **state) {
     open_world(&w, &ROOMY, 0);
     sched_free(w.sched);
     status st = {0};
-    sched_options so = {.max_seqs = 16, .max_rows = 512, .no_prefix_caching = true};
+    sched_options so = {.max_seqs = 16, .max_rows = 512, .pictures = w.pictures, .no_prefix_caching = true};
     w.sched = sched_new(&so, &w.runner, &w.inbox, NULL, &st);
     job j = plain(50, NULL);
     for (int i = 0; i < 3; i++) assert_int_equal(found_only(&w, &j), 0);

@@ -21,6 +21,7 @@ static tok *g_tok;
 static void run_solo(const job_spec *spec, answer *a, int rows) {
     world w;
     runner_options ro = {rows, 1, MAX_LEN, kv_pages_of(MAX_LEN) + 1};
+    world_picture_bytes = 0;
     world_init(&w, g_be, g_tok, MAX_LEN, &ro, 0);
     world_submit(&w, spec, a);
     while (sched_turn(w.sched)) continue;
@@ -35,6 +36,7 @@ typedef struct schedule {
 } schedule;
 
 enum { MAX_JOBS = 40 };
+static uint64_t g_hits; /* of all schedules, in their picture caches */
 
 /* Runs the jobs seed .. seed + n_jobs - 1 and compares each; returns preemptions. */
 static uint64_t run_schedule(const schedule *sh, uint32_t seed) {
@@ -43,6 +45,8 @@ static uint64_t run_schedule(const schedule *sh, uint32_t seed) {
     uint64_t jobs[MAX_JOBS];
     bool cancelled[MAX_JOBS] = {false};
     rng r = {seed * 77 + 5};
+    static const size_t budgets[] = {1 << 20, 3000, 1, 0};
+    world_picture_bytes = budgets[seed % 4];
     world w;
     world_init(&w, g_be, g_tok, MAX_LEN, &sh->ro, sh->max_chunk);
     memset(got, 0, sizeof got);
@@ -76,6 +80,10 @@ static uint64_t run_schedule(const schedule *sh, uint32_t seed) {
     assert_int_equal(stats.finished_stop + stats.finished_length + stats.finished_abort +
                          stats.finished_error,
                      sh->n_jobs);
+    piccache_stats pictures;
+    piccache_get_stats(w.pictures, &pictures);
+    assert_true(pictures.bytes <= world_picture_bytes);
+    g_hits += pictures.hits;
     world_fini(&w);
     for (int i = 0; i < sh->n_jobs; i++) {
         answer solo = {0};
@@ -119,6 +127,7 @@ static void alone_equals_batched(void **state) {
         preemptions += run_schedule(&sh, i);
     }
     assert_true(preemptions > 20);
+    assert_true(g_hits > 100);
 }
 
 static void cancels_at_any_turn(void **state) {

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <png.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -49,11 +50,15 @@ static void client_wait(client *c, int n) {
     pthread_mutex_unlock(&c->mu);
 }
 
+static size_t g_picture_bytes;
+
 static engine *new_engine(int seqs, int rows, size_t kv_tokens) {
     status st = {0};
     size_t page = (size_t)FAKE_LAYERS * 2 * 8 * KV_PAGE_TOK * sizeof(float);
     engine_options o = {.model_dir = "models/vlmd-tiny",
                         .threads = 1,
+                        .image_workers = 4,
+                        .image_cache_bytes = g_picture_bytes,
                         .max_num_seqs = seqs,
                         .max_num_batched_tokens = rows,
                         .kv_cache_bytes = (kv_tokens / KV_PAGE_TOK + 1) * page,
@@ -65,6 +70,26 @@ static engine *new_engine(int seqs, int rows, size_t kv_tokens) {
 }
 
 enum { KINDS = 12 };
+
+static uint64_t submit_picture(engine *e, const char *b64, size_t n, client *c) {
+    engine_image im[2] = {{b64, n, "messages[0].content[0].image_url"},
+                          {b64, n, "messages[0].content[1].image_url"}};
+    json_t *messages =
+        json_pack("[{s:s,s:[{s:s},{s:s}]}]", "role", "user", "content", "type", "image", "type", "image");
+    engine_chat chat = {.messages = messages, .images = im, .n_images = 2};
+    status st = {0};
+    prompt *p = engine_prompt_chat(e, &chat, &st);
+    json_decref(messages);
+    if (!p) print_error("%s\n", st.msg);
+    CHECK(p);
+    engine_params params;
+    engine_default_params(e, &params);
+    params.max_tokens = 3;
+    params.temperature = 0;
+    uint64_t job = engine_submit(e, p, &params, sink, c, &st);
+    CHECK(job);
+    return job;
+}
 
 static uint64_t submit_kind(engine *e, int kind, client *c) {
     static const char *const texts[] = {"hello", "what is this?",
@@ -155,6 +180,7 @@ static void many_clients(void **state) {
         client_fini(&c);
     }
     engine_free(e);
+    g_picture_bytes = 1 << 20;
     e = new_engine(5, 24, FAKE_MAX_POS + 64);
     enum { CLIENTS = 3 };
     load loads[CLIENTS];
@@ -225,6 +251,141 @@ static void broken_picture(void **state) {
     engine_free(e);
 }
 
+/* A PNG of noise that takes a while to decode, as base64. */
+static buf noise_png(uint32_t seed, int edge) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t n = (size_t)edge * (size_t)edge * 3;
+    uint8_t *rgb = mem_alloc(n), *file;
+    rng r = {seed};
+    for (size_t i = 0; i < n; i++) rgb[i] = (uint8_t)rnd(&r, 256);
+    png_image im = {.version = PNG_IMAGE_VERSION,
+                    .width = (uint32_t)edge,
+                    .height = (uint32_t)edge,
+                    .format = PNG_FORMAT_RGB};
+    png_alloc_size_t size = 0;
+    CHECK(png_image_write_to_memory(&im, NULL, &size, 0, rgb, 0, NULL));
+    file = mem_calloc(size + 3, 1);
+    CHECK(png_image_write_to_memory(&im, file, &size, 0, rgb, 0, NULL));
+    buf out = {0};
+    for (size_t i = 0; i < size; i += 3) {
+        uint32_t v = (uint32_t)file[i] << 16 | (uint32_t)file[i + 1] << 8 | file[i + 2];
+        for (int k = 18; k >= 0; k -= 6) buf_putc(&out, digits[v >> k & 63]);
+    }
+    out.len -= (3 - size % 3) % 3;
+    mem_free(rgb);
+    mem_free(file);
+    return out;
+}
+
+enum { AT_ONCE = 8 };
+
+/* Eight requests, each showing one new picture twice, from eight bodies. */
+static void one_picture_eight_times(void **state) {
+    (void)state;
+    for (uint32_t round = 0; round < 6; round++) {
+        g_picture_bytes = 1 << 20;
+        engine *e = new_engine(AT_ONCE, 64, AT_ONCE * FAKE_MAX_POS);
+        buf file = noise_png(round, round % 2 ? 300 : 40), copies[AT_ONCE] = {{0}};
+        client c[AT_ONCE];
+        for (int i = 0; i < AT_ONCE; i++) {
+            client_init(&c[i]);
+            buf_append(&copies[i], file.data, file.len);
+            submit_picture(e, copies[i].data, copies[i].len, &c[i]);
+        }
+        for (int i = 0; i < AT_ONCE; i++) {
+            client_wait(&c[i], FAKE_MAX_POS);
+            assert_false(c[i].a.error);
+            assert_int_equal(c[i].a.n_input_done, 1);
+            assert_memory_equal(c[i].a.ids, c[0].a.ids, sizeof c[0].a.ids);
+        }
+        client off, again;
+        client_init(&again);
+        submit_picture(e, file.data, file.len, &again);
+        client_wait(&again, FAKE_MAX_POS);
+        assert_memory_equal(again.a.ids, c[0].a.ids, sizeof c[0].a.ids);
+        engine_stats stats;
+        for (int i = 0; i < 1000; i++) { /* published at a turn's end */
+            engine_get_stats(e, &stats);
+            if (stats.running + stats.waiting == 0) break;
+            usleep(1000);
+        }
+        assert_int_equal(stats.images, 1);
+        assert_int_equal(stats.image_decodes, 1);
+        assert_int_equal(stats.mm_cache_queries, 2 * AT_ONCE + 2);
+        assert_int_equal(stats.mm_cache_hits, 2 * AT_ONCE + 1);
+        assert_true(stats.image_cache_bytes > 0);
+        engine_free(e);
+        /* without the cache: each for itself, and the same answers */
+        g_picture_bytes = 0;
+        e = new_engine(2, 64, 2 * FAKE_MAX_POS);
+        client_init(&off);
+        submit_picture(e, file.data, file.len, &off);
+        client_wait(&off, FAKE_MAX_POS);
+        assert_memory_equal(off.a.ids, c[0].a.ids, sizeof c[0].a.ids);
+        engine_get_stats(e, &stats);
+        assert_int_equal(stats.image_decodes, 2);
+        assert_int_equal(stats.mm_cache_queries, 0);
+        engine_free(e);
+        client_fini(&off);
+        client_fini(&again);
+        for (int i = 0; i < AT_ONCE; i++) {
+            client_fini(&c[i]);
+            buf_fini(&copies[i]);
+        }
+        buf_fini(&file);
+    }
+    g_picture_bytes = 1 << 20;
+}
+
+/* Those who decode or wait leave at any time; the others still get their answers. */
+static void owners_leave(void **state) {
+    (void)state;
+    for (uint32_t round = 0; round < 12; round++) {
+        engine *e = new_engine(AT_ONCE, 64, AT_ONCE * FAKE_MAX_POS);
+        buf file = noise_png(round, 200);
+        client c[AT_ONCE];
+        uint64_t jobs[AT_ONCE];
+        for (int i = 0; i < AT_ONCE; i++) {
+            client_init(&c[i]);
+            jobs[i] = submit_picture(e, file.data, file.len, &c[i]);
+        }
+        usleep(round * 500);
+        for (int i = 0; i < AT_ONCE; i++)
+            if (i % 4 != 3) engine_cancel(e, jobs[i]);
+        for (int i = 0; i < AT_ONCE; i++) {
+            client_wait(&c[i], FAKE_MAX_POS);
+            assert_int_equal(c[i].a.n_final, 1);
+            if (i % 4 == 3) assert_false(c[i].a.error);
+            if (c[i].a.error) assert_int_equal(c[i].a.code, ST_CANCELLED);
+        }
+        engine_free(e);
+        for (int i = 0; i < AT_ONCE; i++) client_fini(&c[i]);
+        buf_fini(&file);
+    }
+}
+
+/* All who wait for broken bytes learn why, each with its own field. */
+static void broken_picture_eight_times(void **state) {
+    (void)state;
+    engine *e = new_engine(AT_ONCE, 64, AT_ONCE * FAKE_MAX_POS);
+    buf file = noise_png(1, 300);
+    client c[AT_ONCE];
+    for (int i = 0; i < AT_ONCE; i++) {
+        client_init(&c[i]);
+        submit_picture(e, file.data, file.len / 2, &c[i]);
+    }
+    for (int i = 0; i < AT_ONCE; i++) {
+        client_wait(&c[i], FAKE_MAX_POS);
+        assert_int_equal(c[i].a.code, ST_INVALID);
+        assert_int_equal(c[i].a.n_input_done, 0);
+        assert_string_equal(c[i].a.why, c[0].a.why);
+        assert_non_null(strstr(c[i].a.why, "messages[0].content[0].image_url: the picture"));
+        client_fini(&c[i]);
+    }
+    engine_free(e);
+    buf_fini(&file);
+}
+
 static void plans(void **state) {
     (void)state;
     status st = {0};
@@ -254,7 +415,12 @@ static void plans(void **state) {
 
 int main(void) {
     log_set_level(LOG_ERROR);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(many_clients), cmocka_unit_test(freed_under_load),
-                                       cmocka_unit_test(broken_picture), cmocka_unit_test(plans)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(many_clients),
+                                       cmocka_unit_test(freed_under_load),
+                                       cmocka_unit_test(broken_picture),
+                                       cmocka_unit_test(plans),
+                                       cmocka_unit_test(one_picture_eight_times),
+                                       cmocka_unit_test(owners_leave),
+                                       cmocka_unit_test(broken_picture_eight_times)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

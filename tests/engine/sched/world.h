@@ -4,6 +4,9 @@
 
 #include "engine/params.h"
 #include "engine/sched.h"
+
+static size_t world_picture_bytes; /* of the picture cache of the next world; 0: off */
+
 #include "tests/engine/sched/harness.h"
 
 /* ---- jobs from a seed ---- */
@@ -39,7 +42,8 @@ static inline prompt *make_prompt(const job_spec *spec, rng *r) {
         im->param = mem_strdup("messages[0]");
         im->n_rows = FAKE_IMAGE_ROWS;
         im->pixels = (image){2, 2, mem_alloc(12)};
-        for (int k = 0; k < 12; k++) im->pixels.rgb[k] = (uint8_t)rnd(r, 250);
+        rng look = {rnd(r, 3) ? rnd(r, 5) * 7919 : rnd(r, 1u << 20)}; /* most are few */
+        for (int k = 0; k < 12; k++) im->pixels.rgb[k] = (uint8_t)rnd(&look, 250);
         if (spec->poison_image && i == 1) im->pixels.rgb[0] = FAKE_POISON_PIXEL;
         image_key(&im->pixels, 2, 2, &(prep_spec){0}, im->key);
     }
@@ -71,6 +75,7 @@ typedef struct world {
     model *model;
     promptkit kit;
     runner runner;
+    piccache *pictures;
     inbox inbox;
     sched *sched;
     int max_len;
@@ -83,7 +88,10 @@ static void world_init(world *w, backend *be, tok *t, int max_len, const runner_
     w->kit = (promptkit){.spec = model_get_spec(w->model), .tok = t};
     CHECK(runner_init(&w->runner, be, w->model, ro, &st));
     CHECK(inbox_init(&w->inbox, &st));
-    sched_options so = {.max_seqs = ro->max_seqs, .max_rows = ro->max_rows, .max_chunk = max_chunk};
+    w->pictures = piccache_new(world_picture_bytes, &st);
+    CHECK(w->pictures);
+    sched_options so = {
+        .max_seqs = ro->max_seqs, .max_rows = ro->max_rows, .max_chunk = max_chunk, .pictures = w->pictures};
     w->sched = sched_new(&so, &w->runner, &w->inbox, NULL, &st);
     CHECK(w->sched);
 }
@@ -93,6 +101,7 @@ static void world_fini(world *w) {
     CHECK(inbox_live(&w->inbox) == 0);
     CHECK(kv_available(&w->runner.kv) == w->runner.kv.n_pages - 1);
     sched_free(w->sched);
+    piccache_free(w->pictures);
     inbox_fini(&w->inbox);
     runner_fini(&w->runner);
     model_free(w->model);

@@ -1,0 +1,253 @@
+/* piccache.c - see piccache.h. Two hash tables, by content and by source, and a list of what nobody uses. */
+#include "engine/piccache.h"
+
+#include <pthread.h>
+#include <string.h>
+
+enum { MIN_BUCKETS = 256, MAX_BUCKETS = 1 << 16, BYTES_A_BUCKET = 1 << 14 };
+
+struct piccache {
+    pthread_mutex_t mu;
+    size_t max_bytes, bytes;
+    size_t n_buckets; /* a power of two */
+    picture **by_key;
+    struct picture_source **by_source;
+    picture *oldest, *newest; /* of the unused */
+    uint64_t queries, hits;
+    int n_refs;
+};
+
+piccache *piccache_new(size_t max_bytes, status *st) {
+    piccache *c = mem_calloc(1, sizeof *c);
+    if (c && pthread_mutex_init(&c->mu, NULL) != 0) {
+        mem_free(c);
+        c = NULL;
+    }
+    if (c) {
+        c->max_bytes = max_bytes;
+        c->n_buckets = MIN_BUCKETS;
+        while (c->n_buckets < MAX_BUCKETS && c->n_buckets < max_bytes / BYTES_A_BUCKET) c->n_buckets *= 2;
+        c->by_key = mem_calloc(c->n_buckets, sizeof *c->by_key);
+        c->by_source = mem_calloc(c->n_buckets, sizeof *c->by_source);
+        if (c->by_key && c->by_source) return c;
+        piccache_free(c);
+    }
+    status_set(st, ST_NO_MEMORY, "no memory for the picture cache");
+    return NULL;
+}
+
+bool piccache_on(const piccache *c) {
+    return c->max_bytes > 0;
+}
+
+/* ---- tables ---- */
+
+static size_t bucket(const piccache *c, const uint8_t *key) {
+    size_t h;
+    memcpy(&h, key, sizeof h); /* a hash already */
+    return h & (c->n_buckets - 1);
+}
+
+static void forget_source(piccache *c, struct picture_source *s) {
+    struct picture_source **at = &c->by_source[bucket(c, s->key)];
+    while (*at != s) at = &(*at)->next;
+    *at = s->next;
+    s->picture = NULL;
+}
+
+static picture *find_source(const piccache *c, const uint8_t *source) {
+    struct picture_source *s = c->by_source[bucket(c, source)];
+    while (s && memcmp(s->key, source, IMAGE_KEY_BYTES) != 0) s = s->next;
+    return s ? s->picture : NULL;
+}
+
+static void learn_source(piccache *c, picture *p, const uint8_t *source) {
+    if (find_source(c, source)) return;
+    struct picture_source *s = &p->sources[p->next_source++ % PICTURE_SOURCES];
+    if (s->picture) forget_source(c, s);
+    memcpy(s->key, source, IMAGE_KEY_BYTES);
+    s->picture = p;
+    struct picture_source **at = &c->by_source[bucket(c, source)];
+    s->next = *at;
+    *at = s;
+}
+
+static void unlink_picture(piccache *c, picture *p) {
+    picture **at = &c->by_key[bucket(c, p->key)];
+    while (*at != p) at = &(*at)->next;
+    *at = p->next;
+    for (int i = 0; i < PICTURE_SOURCES; i++)
+        if (p->sources[i].picture) forget_source(c, &p->sources[i]);
+    p->shared = false;
+}
+
+/* ---- those that nobody uses, by the time of their last use ---- */
+
+static void unused_push(piccache *c, picture *p) {
+    p->unused_prev = c->newest;
+    p->unused_next = NULL;
+    *(c->newest ? &c->newest->unused_next : &c->oldest) = p;
+    c->newest = p;
+}
+
+static void unused_remove(piccache *c, picture *p) {
+    *(p->unused_prev ? &p->unused_prev->unused_next : &c->oldest) = p->unused_next;
+    *(p->unused_next ? &p->unused_next->unused_prev : &c->newest) = p->unused_prev;
+}
+
+/* ---- references; the lock is held ---- */
+
+static picture *take(piccache *c, picture *p, bool hit) {
+    if (p->refs++ == 0 && hit) unused_remove(c, p);
+    c->n_refs++;
+    if (p->shared) c->queries++;
+    if (p->shared && hit) c->hits++;
+    return p;
+}
+
+static void destroy(picture *p) {
+    if (!p) return;
+    if (p->enc) encode_free(p->enc);
+    image_fini(&p->pixels);
+    mem_free(p);
+}
+
+static void set_bytes(piccache *c, picture *p, size_t bytes) {
+    c->bytes += bytes - p->bytes;
+    p->bytes = bytes;
+}
+
+/* What has to go until the budget holds, as a list by next: freed without the lock. */
+static picture *evict(piccache *c) {
+    picture *gone = NULL;
+    while (c->bytes > c->max_bytes && c->oldest) {
+        picture *p = c->oldest;
+        unused_remove(c, p);
+        unlink_picture(c, p);
+        set_bytes(c, p, 0);
+        p->next = gone;
+        gone = p;
+    }
+    return gone;
+}
+
+static void destroy_all(picture *p) {
+    for (picture *next; p; p = next) {
+        next = p->next;
+        destroy(p);
+    }
+}
+
+static size_t pixel_bytes(const image *im) {
+    return (size_t)im->w * (size_t)im->h * 3;
+}
+
+/* ---- what is in piccache.h ---- */
+
+void piccache_free(piccache *c) {
+    if (!c) return;
+    CHECK(c->n_refs == 0);
+    c->max_bytes = 0;
+    destroy_all(evict(c));
+    CHECK(c->bytes == 0);
+    pthread_mutex_destroy(&c->mu);
+    mem_free(c->by_key);
+    mem_free(c->by_source);
+    mem_free(c);
+}
+
+picture *piccache_find(piccache *c, const uint8_t source[IMAGE_KEY_BYTES]) {
+    if (!piccache_on(c)) return NULL;
+    pthread_mutex_lock(&c->mu);
+    picture *p = find_source(c, source);
+    if (p) take(c, p, true);
+    pthread_mutex_unlock(&c->mu);
+    return p;
+}
+
+picture *piccache_add(piccache *c, const uint8_t *source, const uint8_t key[IMAGE_KEY_BYTES], image *pixels,
+                      status *st) {
+    picture *fresh =
+        mem_calloc(1, sizeof *fresh); /* also for one that is known: no allocation under the lock */
+    if (!fresh) {
+        image_fini(pixels);
+        status_set(st, ST_NO_MEMORY, "no memory for a picture");
+        return NULL;
+    }
+    memcpy(fresh->key, key, IMAGE_KEY_BYTES);
+    fresh->pixels = *pixels;
+    *pixels = (image){0};
+    fresh->cache = c;
+    fresh->shared = piccache_on(c);
+    pthread_mutex_lock(&c->mu);
+    picture *p = fresh->shared ? c->by_key[bucket(c, key)] : NULL;
+    while (p && memcmp(p->key, key, IMAGE_KEY_BYTES) != 0) p = p->next;
+    bool hit = p != NULL;
+    if (!hit) {
+        p = fresh;
+        fresh = NULL;
+        set_bytes(c, p, sizeof *p + pixel_bytes(&p->pixels));
+        if (p->shared) {
+            p->next = c->by_key[bucket(c, key)];
+            c->by_key[bucket(c, key)] = p;
+        }
+    }
+    take(c, p, hit);
+    if (source && p->shared) learn_source(c, p, source);
+    pthread_mutex_unlock(&c->mu);
+    destroy(fresh);
+    return p;
+}
+
+picture *piccache_share(picture *p) {
+    pthread_mutex_lock(&p->cache->mu);
+    take(p->cache, p, true);
+    pthread_mutex_unlock(&p->cache->mu);
+    return p;
+}
+
+void picture_ready(picture *p) {
+    piccache *c = p->cache;
+    encode_shrink(p->enc);
+    tensor rows = encode_rows(p->enc);
+    image_fini(&p->pixels);
+    p->ready = true;
+    pthread_mutex_lock(&c->mu);
+    set_bytes(c, p, sizeof *p + (size_t)(rows.d[0] * rows.d[1]) * sizeof(float));
+    picture *gone = evict(c);
+    pthread_mutex_unlock(&c->mu);
+    destroy_all(gone);
+}
+
+void picture_reset(picture *p) {
+    if (p->enc) encode_free(p->enc);
+    p->enc = NULL;
+}
+
+void picture_release(picture *p) {
+    if (!p) return;
+    piccache *c = p->cache;
+    picture *gone = NULL;
+    pthread_mutex_lock(&c->mu);
+    c->n_refs--;
+    if (--p->refs == 0) {
+        if (p->ready && p->shared) {
+            unused_push(c, p);
+        } else {
+            if (p->shared) unlink_picture(c, p);
+            set_bytes(c, p, 0);
+            p->next = NULL;
+            gone = p;
+        }
+    }
+    picture *more = evict(c);
+    pthread_mutex_unlock(&c->mu);
+    destroy_all(gone);
+    destroy_all(more);
+}
+
+void piccache_get_stats(piccache *c, piccache_stats *out) {
+    pthread_mutex_lock(&c->mu);
+    *out = (piccache_stats){c->queries, c->hits, c->bytes};
+    pthread_mutex_unlock(&c->mu);
+}

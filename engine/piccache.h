@@ -1,0 +1,64 @@
+/* piccache.h - pictures by content: each is decoded, encoded and kept once, however many sequences show it.
+ *
+ * A picture enters with its pixels, when they are decoded; the engine's thread encodes it for whoever comes first and
+ * the rows serve all. Who holds a reference keeps it; without references encoded rows stay for as long as the budget
+ * has room, the least recently used go first, and what is not encoded yet goes at once. A failed encode leaves the
+ * pixels, so that the next holder tries for itself, and the encode of a holder that leaves goes on with the next.
+ *
+ * Threads: find, add and share: any; everything else, and the fields that say so: the engine's, since it alone gives
+ * back the device's memory. Owner: the cache, of all pictures; it must outlive every reference.
+ * Tested by tests/engine/sched/test_piccache.c. */
+#ifndef VLMD_ENGINE_PICCACHE_H
+#define VLMD_ENGINE_PICCACHE_H
+
+#include "engine/image/key.h"
+#include "engine/model/model.h"
+
+typedef struct piccache piccache;
+
+enum { PICTURE_SOURCES = 4 }; /* spellings of one content that are remembered; the oldest gives way */
+
+typedef struct picture {
+    uint8_t key[IMAGE_KEY_BYTES];
+    image pixels; /* until its rows are there; the engine's thread reads and frees them */
+    encode *enc;  /* the engine's thread; NULL: not begun */
+    bool ready;   /* the engine's thread; enc holds rows */
+    /* the cache's, under its lock */
+    piccache *cache;
+    bool shared; /* findable */
+    int refs;
+    size_t bytes;
+    struct picture *next; /* of its bucket */
+    struct picture *unused_prev, *unused_next;
+    struct picture_source {
+        uint8_t key[IMAGE_KEY_BYTES];
+        struct picture *picture; /* NULL: a free place */
+        struct picture_source *next;
+    } sources[PICTURE_SOURCES];
+    int next_source;
+} picture;
+
+/* max_bytes 0: nothing is found, shared or kept. */
+piccache *piccache_new(size_t max_bytes, status *st);
+void piccache_free(piccache *c); /* no reference may be left; NULL is fine */
+bool piccache_on(const piccache *c);
+
+/* By the bytes it came from: a new reference, or NULL. */
+picture *piccache_find(piccache *c, const uint8_t source[IMAGE_KEY_BYTES]);
+/* By content: a new reference to the picture of that key, whose pixels are taken over (or freed, where it is known
+ * already). source may be NULL. NULL without memory; the pixels are then freed. */
+picture *piccache_add(piccache *c, const uint8_t *source, const uint8_t key[IMAGE_KEY_BYTES], image *pixels,
+                      status *st);
+picture *piccache_share(picture *p); /* one reference more, for one more place that shows it */
+
+void picture_ready(picture *p);   /* its encode is done: pixels go, rows count */
+void picture_reset(picture *p);   /* its encode failed: back to the pixels */
+void picture_release(picture *p); /* NULL is fine */
+
+typedef struct piccache_stats {
+    uint64_t queries, hits; /* places that show a picture; those whose picture was there or on its way */
+    size_t bytes;
+} piccache_stats;
+void piccache_get_stats(piccache *c, piccache_stats *out);
+
+#endif
