@@ -44,6 +44,8 @@ curl -sf http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application
   {"type": "text", "text": "What is in the image?"}]}]}
 JSON
 echo
-pkill -x vlmd || true
+for p in $(pgrep -x vlmd); do # the one in there, no other
+    [ "$(readlink "/proc/$p/root")" = "$root" ] && kill "$p"
+done
 wait || true
 echo "== fresh machine: passed"
