@@ -97,7 +97,8 @@ static bool take_next(workers *w, seq *s) {
         seq_list_push(&other->waiters, s);
     } else if (!(pic = piccache_find(w->pictures, f.source))) { /* a flight ends after its picture entered */
         f.next = w->flights;
-        w->flights = &f;
+        // cppcheck-suppress autoVariables
+        w->flights = &f; /* decode_next takes it off the list before this frame ends */
     }
     pthread_mutex_unlock(&w->mu);
     if (other) return false;
