@@ -93,6 +93,9 @@ def test_tls_leaving(tls):
         except ConnectionResetError:
             pass
         assert time.time() - t0 < 20
+    end = time.time() + 10  # the count follows the close
+    while tls.metric("request_refusals_total", reason="timeout") < 1 and time.time() < end:
+        time.sleep(0.05)
     assert tls.metric("request_refusals_total", reason="timeout") == 1
 
 
