@@ -27,6 +27,11 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     int image_workers;          /* [2] threads that decode and resize */
     size_t image_cache_bytes;   /* [0: off] encoded pictures that are kept for whoever shows them again */
     bool no_prefix_caching;     /* every job computes its whole prompt */
+    /* What may wait at a time; engine_submit refuses the rest with ST_BUSY. */
+    int max_queued_requests; /* [256] jobs that no step has taken yet, those with pictures to decode included */
+    int64_t max_queued_tokens; /* [a million] prompt tokens of all of them */
+    size_t image_bytes;        /* [1 GiB] pictures waiting, being decoded, being encoded, encoded and kept */
+    bool by_priority;          /* engine_params.priority goes before the order of arrival */
 } engine_options;
 
 /* Loads the model and starts the threads; returns when jobs can run. Errors name file, tensor, expected, found. */
@@ -96,6 +101,8 @@ typedef struct engine_params {
     const float *bias;
     int n_bias;
     const char *cache_salt; /* NULL: none. Only jobs of one salt share computed pages */
+    int n; /* choices, each an answer of its own to the one prompt: 1..16; 0 is 1. Choice i draws by seed + i */
+    int priority; /* lower is earlier; anything but 0 needs engine_options.by_priority */
 } engine_params;
 /* What a request gets that sets nothing: generation_config.json over the API's defaults. */
 void engine_default_params(const engine *e, engine_params *out);
@@ -123,12 +130,16 @@ typedef enum engine_finish { FINISH_STOP, FINISH_LENGTH } engine_finish;
 typedef enum engine_event_kind {
     ENGINE_INPUT_DONE, /* pictures are decoded: the request body may go. Once, before any other event but ERROR */
     ENGINE_TOKENS,     /* new text and tokens */
-    ENGINE_DONE,       /* final: finished by itself */
-    ENGINE_ERROR       /* final: error says why (ST_CANCELLED after engine_cancel) */
+    ENGINE_DONE,       /* final of a choice: finished by itself */
+    ENGINE_ERROR       /* final of a choice: error says why (ST_CANCELLED after engine_cancel) */
 } engine_event_kind;
 
 typedef struct engine_event {
     engine_event_kind kind;
+    int choice; /* TOKENS, DONE, ERROR: 0..n-1 */
+    /* DONE, ERROR: how many choices, from this one on, it is the end of. More than one when a job ends before its
+     * choices part, as with a picture that cannot be decoded. */
+    int n_choices;
     /* TOKENS: text is whole UTF-8 characters already cleared of stop strings; it may be empty while a stop string
      * or a character is undecided. Tokens carry log-probs when asked for (logprob 0 otherwise). */
     const char *text;
@@ -151,11 +162,16 @@ typedef struct engine_event {
 typedef void (*engine_sink)(void *user, const engine_event *ev);
 
 /* Takes the prompt (freed by the engine, also on failure). Returns the job's number, or 0. After a number was
- * returned exactly one final event comes; it may come before this returns. */
+ * returned exactly one final event for each choice comes; they may come before this returns. ST_BUSY: it does not fit
+ * now, see engine_has_room; ST_TOO_LARGE: it never will. */
 uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
                        status *st);
-/* Frees what the job holds within one turn; its final event still comes. A number that is over is ignored. */
+/* Frees what the job holds within one turn; its final events still come. A number that is over is ignored. */
 void engine_cancel(engine *e, uint64_t job);
+/* Whether a job could be taken now, as far as can be said before its body is parsed; constant time. Errors: ST_BUSY. */
+bool engine_has_room(engine *e, status *st);
+/* Seconds until what waits now should have begun, by the rate at which jobs have begun lately; at least 1. */
+int engine_retry_after_s(engine *e);
 
 /* ---- tokens as a service ----------------------------------------------------------------------------------------- */
 
