@@ -138,7 +138,7 @@ typedef struct engine_event {
     engine_event_kind kind;
     int choice; /* TOKENS, DONE, ERROR: 0..n-1 */
     /* DONE, ERROR: how many choices, from this one on, it is the end of. More than one when a job ends before its
-     * choices part, as with a picture that cannot be decoded. */
+     * choices part, with the prompt's last row: as with a picture that cannot be decoded. */
     int n_choices;
     /* TOKENS: text is whole UTF-8 characters already cleared of stop strings; it may be empty while a stop string
      * or a character is undecided. Tokens carry log-probs when asked for (logprob 0 otherwise). */
@@ -149,7 +149,7 @@ typedef struct engine_event {
     /* DONE */
     engine_finish finish;
     int prompt_tokens, completion_tokens;
-    int cached_tokens; /* of the prompt's: their keys and values were there already */
+    int cached_tokens; /* of the prompt's: their keys and values were there already; choice 0: before the job came */
     /* Seconds from submission to the first turn that runs it (its pictures' decode included), from there to the first
      * token, and from the first token to the end. */
     double queue_s, prefill_s, decode_s;
@@ -189,17 +189,18 @@ static inline int engine_row_bound(int i) { /* for i < ENGINE_ROW_BUCKETS - 1 */
 }
 
 typedef struct engine_stats {
-    int running, waiting; /* jobs; waiting includes those whose pictures are being decoded */
+    int running, waiting; /* choices of jobs; waiting includes those whose pictures are being decoded */
     double kv_usage;      /* 0..1 of the pages */
+    /* Of prompts once a job; generated tokens and ends of every choice. images: encodes that ran to their end */
     uint64_t preemptions, prompt_tokens, generation_tokens, finished_stop, finished_length, finished_abort,
-        finished_error, images, steps; /* images: encodes that ran to their end */
+        finished_error, images, steps;
     /* Places that show a picture, and those whose picture was known, or being decoded or encoded already. */
     uint64_t mm_cache_queries, mm_cache_hits;
     uint64_t image_decodes;
     size_t image_cache_bytes;                         /* held now: rows, and pixels that wait to be encoded */
     uint64_t image_tokens;                            /* of computed prompts */
     uint64_t rows, steps_by_rows[ENGINE_ROW_BUCKETS]; /* steps by how many rows they had; not cumulative */
-    uint64_t prefix_cache_queries, prefix_cache_hits; /* prompt tokens looked for and found */
+    uint64_t prefix_cache_queries, prefix_cache_hits; /* prompt tokens looked for and found; by choice 0 */
     int64_t pixels_in_flight;                         /* of submitted pictures that are not encoded yet */
     double image_decode_seconds, image_resize_seconds, image_encode_seconds;
 } engine_stats;

@@ -18,14 +18,18 @@ void inbox_fini(inbox *in) {
     pthread_mutex_destroy(&in->mu);
 }
 
-uint64_t inbox_enter(inbox *in, seq *s) {
-    pthread_mutex_lock(&in->mu);
-    uint64_t job = s->job = ++in->last_job;
+static void link_live(inbox *in, seq *s) {
     s->live_prev = NULL;
     s->live_next = in->live;
     if (in->live) in->live->live_prev = s;
     in->live = s;
-    in->n_live++;
+}
+
+uint64_t inbox_enter(inbox *in, seq *s) {
+    pthread_mutex_lock(&in->mu);
+    uint64_t job = s->job = ++in->last_job;
+    link_live(in, s);
+    in->n_live += s->n_choices;
     in->pixels += s->pixels;
     pthread_mutex_unlock(&in->mu);
     return job;
@@ -45,7 +49,6 @@ void inbox_cancel(inbox *in, uint64_t job) {
         atomic_store(&s->cancelled, true);
         in->cancels = true;
         pthread_cond_signal(&in->changed);
-        break;
     }
     pthread_mutex_unlock(&in->mu);
 }
@@ -76,11 +79,21 @@ seq_list inbox_take(inbox *in, bool *cancels) {
     return got;
 }
 
+void inbox_part(inbox *in, seq *s) {
+    pthread_mutex_lock(&in->mu);
+    for (seq *f = s->forks.head; f; f = f->next) {
+        f->job = s->job;
+        atomic_store(&f->cancelled, atomic_load(&s->cancelled));
+        link_live(in, f);
+    }
+    pthread_mutex_unlock(&in->mu);
+}
+
 void inbox_leave(inbox *in, seq *s) {
     pthread_mutex_lock(&in->mu);
     *(s->live_prev ? &s->live_prev->live_next : &in->live) = s->live_next;
     if (s->live_next) s->live_next->live_prev = s->live_prev;
-    in->n_live--;
+    in->n_live -= s->n_choices;
     in->pixels -= s->pixels;
     s->pixels = 0;
     pthread_mutex_unlock(&in->mu);

@@ -14,8 +14,8 @@
 typedef struct inbox {
     pthread_mutex_t mu;
     pthread_cond_t changed;
-    seq *live; /* all jobs whose final event is still to come */
-    int n_live;
+    seq *live;  /* all jobs whose final event is still to come */
+    int n_live; /* choices */
     uint64_t last_job;
     int64_t pixels; /* of pictures that are not encoded yet */
     seq_list arrived;
@@ -35,8 +35,10 @@ void inbox_stop(inbox *in);                 /* every live job is cancelled */
 bool inbox_wait(inbox *in);
 /* Without sleeping: all that arrived, and whether some job was cancelled since. */
 seq_list inbox_take(inbox *in, bool *cancels);
-void inbox_leave(inbox *in, seq *s); /* no cancel finds it any more: call before its final event */
-int inbox_live(inbox *in);
+/* The forks of s are live by themselves from now on, under its number, and cancelled if it is. */
+void inbox_part(inbox *in, seq *s);
+void inbox_leave(inbox *in, seq *s);   /* no cancel finds it any more: call before its final event */
+int inbox_live(inbox *in);             /* choices of all jobs */
 void inbox_encoded(inbox *in, seq *s); /* its pictures count no longer */
 int64_t inbox_pixels(inbox *in);
 

@@ -206,6 +206,15 @@ picture *piccache_share(picture *p) {
     return p;
 }
 
+picture *piccache_fork(picture *p) {
+    pthread_mutex_lock(&p->cache->mu);
+    CHECK(p->refs > 0);
+    p->refs++;
+    p->cache->n_refs++;
+    pthread_mutex_unlock(&p->cache->mu);
+    return p;
+}
+
 void picture_ready(picture *p) {
     piccache *c = p->cache;
     encode_shrink(p->enc);

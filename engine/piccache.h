@@ -50,6 +50,7 @@ picture *piccache_find(piccache *c, const uint8_t source[IMAGE_KEY_BYTES]);
 picture *piccache_add(piccache *c, const uint8_t *source, const uint8_t key[IMAGE_KEY_BYTES], image *pixels,
                       status *st);
 picture *piccache_share(picture *p); /* one reference more, for one more place that shows it */
+picture *piccache_fork(picture *p);  /* likewise, for the same place of another choice: no query, no hit */
 
 void picture_ready(picture *p);   /* its encode is done: pixels go, rows count */
 void picture_reset(picture *p);   /* its encode failed: back to the pixels */

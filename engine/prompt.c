@@ -298,6 +298,39 @@ void prompt_free(prompt *p) {
     mem_free(p);
 }
 
+static bool copy_image(prompt_image *to, const prompt_image *from) {
+    *to = *from;
+    to->source = (image_source){0};
+    to->pixels = (image){0};
+    to->param = mem_strdup(from->param);
+    return to->param != NULL;
+}
+
+static bool copy(prompt *to, const prompt *from) {
+    to->ids.v = mem_alloc((from->ids.n + 1) * sizeof *to->ids.v);
+    to->images = mem_alloc((size_t)from->n_images * sizeof *to->images);
+    to->rows = mem_alloc((size_t)from->n_rows * sizeof *to->rows);
+    if (!to->ids.v || !to->images || !to->rows) return false;
+    to->ids.n = from->ids.n;
+    to->ids.cap = from->ids.n + 1;
+    to->n_rows = from->n_rows;
+    if (from->ids.n) memcpy(to->ids.v, from->ids.v, from->ids.n * sizeof *to->ids.v);
+    if (from->n_rows) memcpy(to->rows, from->rows, (size_t)from->n_rows * sizeof *to->rows);
+    while (to->n_images < from->n_images) {
+        int i = to->n_images++; /* prompt_free takes what is there */
+        if (!copy_image(&to->images[i], &from->images[i])) return false;
+    }
+    return true;
+}
+
+prompt *prompt_clone(const prompt *p, status *st) {
+    prompt *q = mem_calloc(1, sizeof *q);
+    if (q && copy(q, p)) return q;
+    prompt_free(q);
+    no_memory(st);
+    return NULL;
+}
+
 const int32_t *prompt_ids(const prompt *p, size_t *n) {
     *n = p->ids.n;
     return p->ids.v;

@@ -57,6 +57,8 @@ struct prompt {
 
 /* Errors: those of engine_prompt_chat. */
 prompt *prompt_new_chat(const promptkit *k, const engine_chat *c, status *st);
+/* The same ids, rows and pictures, without their bytes and pixels: for another answer to it. NULL: no memory. */
+prompt *prompt_clone(const prompt *p, status *st);
 /* Decodes and prepares picture i; afterwards its source is not read any more. cancelled: NULL, or a flag that
  * ends a long decode early (ST_CANCELLED). An error speaks of "the picture", so that it can be said of another prompt
  * with the same one. */

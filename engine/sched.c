@@ -66,14 +66,15 @@ void sched_free(sched *sc) {
 /* s stands in no list any more. */
 static void end(sched *sc, seq *s, engine_finish finish) {
     engine_stats *t = &sc->stats;
+    uint64_t n = (uint64_t)s->n_choices;
     if (s->st.code == ST_CANCELLED)
-        t->finished_abort++;
+        t->finished_abort += n;
     else if (s->st.code != ST_OK)
-        t->finished_error++;
+        t->finished_error += n;
     else if (finish == FINISH_STOP)
-        t->finished_stop++;
+        t->finished_stop += n;
     else
-        t->finished_length++;
+        t->finished_length += n;
     seq_drop_pages(s, &sc->r->kv);
     inbox_leave(sc->in, s);
     seq_send_final(s, finish);
@@ -135,6 +136,12 @@ static bool take_pictures(sched *sc, seq *s) {
     return true;
 }
 
+/* What may not be shared with others is still shared by the choices of one job: their prompts have one length. */
+static void set_sharing(const sched *sc, seq *s) {
+    if (sc->o.no_prefix_caching) s->share_max = 0;
+    if (s->n_choices > 1 && s->share_max == 0) share_within_job(s);
+}
+
 static void drain(sched *sc) {
     bool cancels;
     seq_list arrived = inbox_take(sc->in, &cancels);
@@ -146,7 +153,7 @@ static void drain(sched *sc) {
             end(sc, s, FINISH_STOP);
         } else {
             seq_send_input_done(s);
-            if (sc->o.no_prefix_caching) s->share_max = 0;
+            set_sharing(sc, s);
             seq_list_push(&sc->waiting, s);
         }
     }
@@ -164,7 +171,8 @@ static void admit(sched *sc) {
         seq_list_pop(&sc->waiting);
         if (s->t_run == 0) {
             s->t_run = time_now_s();
-            if (s->share_max > 0) sc->stats.prefix_cache_queries += (uint64_t)s->n_prompt;
+            if (s->share_max > 0 && !s->job_only && s->choice == 0)
+                sc->stats.prefix_cache_queries += (uint64_t)s->n_prompt;
         }
         sc->running[sc->n_running++] = s;
     }
@@ -307,6 +315,13 @@ static void count_prompt(sched *sc, seq *s) {
     inbox_encoded(sc->in, s); /* those in shared pages never will be */
 }
 
+/* The prompt of s is computed: its other choices join at the head of the queue, where they find its pages. */
+static void part(sched *sc, seq *s) {
+    inbox_part(sc->in, s);
+    seq_list forks = seq_part(s);
+    seq_list_prepend(&sc->waiting, &forks);
+}
+
 static void count_step(sched *sc, int rows) {
     int i = 0;
     while (i < ENGINE_ROW_BUCKETS - 1 && rows > engine_row_bound(i)) i++;
@@ -327,7 +342,10 @@ static void collect(sched *sc) {
         if (sc->rows[i] > 0) share_filled(s, &sc->r->kv, before);
         if (sc->rows[i] > 0) s->suspect = false;
         if (sc->rows[i] > 0 && s->n_done == seq_len(s)) {
-            if (seq_answer_len(s) == 0) count_prompt(sc, s);
+            if (seq_answer_len(s) == 0 && s->choice == 0) {
+                count_prompt(sc, s);
+                part(sc, s);
+            }
             sc->stats.generation_tokens++;
             over = seq_accept(s, &sc->r->results[out++], &finish);
         }

@@ -27,6 +27,14 @@ seq *seq_list_pop(seq_list *l) {
     return s;
 }
 
+void seq_list_prepend(seq_list *l, seq_list *front) {
+    if (!front->head) return;
+    front->tail->next = l->head;
+    l->head = front->head;
+    if (!l->tail) l->tail = front->tail;
+    *front = (seq_list){0};
+}
+
 void seq_list_take_cancelled(seq_list *l, seq_list *to) {
     seq_list keep = {0};
     for (seq *s; (s = seq_list_pop(l));) seq_list_push(atomic_load(&s->cancelled) ? to : &keep, s);
@@ -69,8 +77,13 @@ static int share_limit(const model_spec *spec, int n_prompt) {
     return n_prompt > rope->max_pos ? 0 : rope->max_pos;
 }
 
-static bool init(seq *s, const engine_params *params, const promptkit *kit, int max_model_len, status *st) {
+/* seed: of this choice. */
+static bool init(seq *s, const engine_params *params, const promptkit *kit, int max_model_len, uint64_t seed,
+                 status *st) {
     const prompt *p = s->prompt;
+    engine_params own = *params;
+    own.has_seed = true;
+    own.seed = seed;
     s->n_prompt = (int)p->ids.n;
     if (s->n_prompt < 1 || s->n_prompt >= max_model_len)
         return status_set(st, ST_INVALID, "the prompt has %d tokens; the model takes 1 to %d", s->n_prompt,
@@ -85,32 +98,57 @@ static bool init(seq *s, const engine_params *params, const promptkit *kit, int 
     s->images = mem_calloc((size_t)p->n_images, sizeof *s->images);
     if (!s->pages || !s->images) return status_set(st, ST_NO_MEMORY, "no memory for a request");
     return check_ids(p, kit->spec->text.vocab, st) &&
-           sampler_init(&s->sampler, params, kit->spec, p->ids.v, p->ids.n, fresh_seed(), st) &&
+           sampler_init(&s->sampler, &own, kit->spec, p->ids.v, p->ids.n, seed, st) &&
            textout_init(&s->textout, kit->tok, params, st);
+}
+
+/* Without a prompt: the clone that was to be it failed. */
+static seq *make(prompt *p, int choice, const engine_params *params, const promptkit *kit, int max_model_len,
+                 uint64_t seed, status *st) {
+    seq *s = p ? mem_calloc(1, sizeof *s) : NULL;
+    if (!s) {
+        if (p) status_set(st, ST_NO_MEMORY, "no memory for a request");
+        prompt_free(p);
+        return NULL;
+    }
+    s->prompt = p;
+    s->choice = choice;
+    s->n_choices = 1;
+    atomic_init(&s->cancelled, false);
+    if (init(s, params, kit, max_model_len, seed + (uint64_t)choice, st)) return s;
+    seq_free(s);
+    return NULL;
 }
 
 seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int max_model_len,
              engine_sink sink, void *user, status *st) {
-    seq *s = mem_calloc(1, sizeof *s);
-    if (!s) {
-        prompt_free(p);
-        status_set(st, ST_NO_MEMORY, "no memory for a request");
-        return NULL;
+    uint64_t seed = params->has_seed ? params->seed : fresh_seed();
+    double now = time_now_s();
+    seq *s = make(p, 0, params, kit, max_model_len, seed, st);
+    for (int i = 1; s && i < params->n; i++) {
+        seq *fork = make(prompt_clone(p, st), i, params, kit, max_model_len, seed, st);
+        if (!fork) {
+            seq_free(s);
+            return NULL;
+        }
+        fork->sink = sink;
+        fork->user = user;
+        fork->t_submit = now;
+        seq_list_push(&s->forks, fork);
+        s->n_choices++;
     }
-    s->prompt = p;
+    if (!s) return NULL;
     s->sink = sink;
     s->user = user;
-    s->t_submit = time_now_s();
+    s->t_submit = now;
     for (int i = 0; i < p->n_images; i++) s->pixels += (int64_t)p->images[i].info.w * p->images[i].info.h;
-    atomic_init(&s->cancelled, false);
-    if (init(s, params, kit, max_model_len, st)) return s;
-    seq_free(s);
-    return NULL;
+    return s;
 }
 
 void seq_free(seq *s) {
     if (!s) return;
     CHECK(s->n_pages == 0);
+    for (seq *fork; (fork = seq_list_pop(&s->forks));) seq_free(fork);
     for (int i = 0; s->images && i < s->prompt->n_images; i++) picture_release(s->images[i].pic);
     sampler_fini(&s->sampler);
     textout_fini(&s->textout);
@@ -119,6 +157,20 @@ void seq_free(seq *s) {
     mem_free(s->keys);
     mem_free(s->images);
     mem_free(s);
+}
+
+seq_list seq_part(seq *s) {
+    seq_list forks = s->forks;
+    for (seq *f = forks.head; f; f = f->next) {
+        for (int i = 0; i < s->n_taken; i++) seq_take_picture(f, piccache_fork(s->images[i].pic));
+        f->root = s->root;
+        f->share_max = s->share_max;
+        f->job_only = s->job_only;
+        f->input_done = true;
+    }
+    s->forks = (seq_list){0};
+    s->n_choices = 1;
+    return forks;
 }
 
 /* ---- where it stands ---- */
@@ -189,6 +241,7 @@ void seq_send_input_done(seq *s) {
 static void send_piece(seq *s, const textout_piece *piece) {
     if (piece->n_text == 0 && piece->n_tokens == 0) return;
     s->sink(s->user, &(engine_event){.kind = ENGINE_TOKENS,
+                                     .choice = s->choice,
                                      .text = piece->text,
                                      .n_text = piece->n_text,
                                      .tokens = piece->tokens,
@@ -216,11 +269,15 @@ no_memory:
 
 void seq_send_final(seq *s, engine_finish finish) {
     if (s->st.code != ST_OK) {
-        s->sink(s->user, &(engine_event){.kind = ENGINE_ERROR, .error = &s->st});
+        s->sink(s->user,
+                &(engine_event){
+                    .kind = ENGINE_ERROR, .choice = s->choice, .n_choices = s->n_choices, .error = &s->st});
         return;
     }
     double run = s->t_run > 0 ? s->t_run : s->t_submit, first = s->t_first > 0 ? s->t_first : run;
     s->sink(s->user, &(engine_event){.kind = ENGINE_DONE,
+                                     .choice = s->choice,
+                                     .n_choices = s->n_choices,
                                      .finish = finish,
                                      .prompt_tokens = s->n_prompt,
                                      .cached_tokens = s->n_cached,

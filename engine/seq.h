@@ -1,4 +1,8 @@
-/* seq.h - one job on its way: prompt, pictures, pages, and what turns its ids into events.
+/* seq.h - one answer on its way: prompt, pictures, pages, and what turns its ids into events.
+ *
+ * A job of several choices is several of these. The first one leads: it alone passes through workers and inbox and
+ * computes the prompt; until its first token it owns the others (`forks`), then they part and are sequences of their
+ * own under the job's number, which take the prompt's pages and pictures from it.
  *
  * Threads: made where it is submitted, then handed on: picture worker, inbox, engine's thread; one owner at a
  * time. Only `cancelled` and the links of the live list are touched by others (the latter under the inbox's
@@ -15,12 +19,20 @@
 #include "engine/sampler.h"
 #include "engine/textout.h"
 
+struct seq;
+typedef struct seq_list { /* first in, first out, linked by next */
+    struct seq *head, *tail;
+} seq_list;
+
 typedef struct seq_image {
     picture *pic; /* a reference; NULL: not decoded */
 } seq_image;
 
 typedef struct seq {
     uint64_t job;
+    int choice;     /* 0: the one that leads */
+    seq_list forks; /* the other choices, in order, until they part */
+    int n_choices;  /* that end with this one: 1, and the forks */
     engine_sink sink;
     void *user;
     prompt *prompt;        /* its ids grow: the answer's follow the prompt's */
@@ -46,6 +58,7 @@ typedef struct seq {
 
     /* pages that others may have; engine/share.h */
     int share_max; /* tokens from the first on whose pages can be shared at all; 0: none */
+    bool job_only; /* with the other choices of its job only */
     page_key root, *keys;
     int n_keys, cap_keys; /* keys [n_keys] of the first pages */
     int n_claimed;        /* pages in front that are its own to compute, as far as it has looked */
@@ -54,20 +67,20 @@ typedef struct seq {
     bool preempted;
 } seq;
 
-typedef struct seq_list { /* first in, first out, linked by next */
-    seq *head, *tail;
-} seq_list;
 void seq_list_push(seq_list *l, seq *s);
 void seq_list_push_front(seq_list *l, seq *s);
-seq *seq_list_pop(seq_list *l); /* NULL when empty */
+seq *seq_list_pop(seq_list *l);                      /* NULL when empty */
+void seq_list_prepend(seq_list *l, seq_list *front); /* front is empty afterwards */
 /* Moves the cancelled ones to `to`, order kept. */
 void seq_list_take_cancelled(seq_list *l, seq_list *to);
 
-/* Takes the prompt (freed also on failure). params were checked. Errors: those of sampler_init and
+/* The one that leads params->n choices. Takes the prompt (freed also on failure). params were checked. Errors: those of sampler_init and
  * textout_init; an id that the model does not know; ST_NO_MEMORY. */
 seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int max_model_len,
              engine_sink sink, void *user, status *st);
-void seq_free(seq *s); /* its pages are given back before */
+void seq_free(seq *s); /* and its forks; its pages are given back before */
+/* What the other choices are from now on: in order, with pictures of their own count. inbox_part comes first. */
+seq_list seq_part(seq *s);
 
 static inline int seq_len(const seq *s) {
     return (int)s->prompt->ids.n;

@@ -1,6 +1,16 @@
 /* share.c - see share.h. */
 #include "engine/share.h"
 
+#include <string.h>
+
+void share_within_job(seq *s) {
+    uint8_t name[1 + sizeof s->job] = {0}; /* no salt begins with a zero byte */
+    memcpy(name + 1, &s->job, sizeof s->job);
+    prefix_root(&s->root, name, sizeof name);
+    s->share_max = INT_MAX;
+    s->job_only = true;
+}
+
 /* Key of page i, or NULL: it is not to be shared (or no memory is left to know it by). */
 static const page_key *key_of(seq *s, int i) {
     if (i >= s->share_max / KV_PAGE_TOK) return NULL;

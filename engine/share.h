@@ -10,6 +10,8 @@
 
 #include "engine/seq.h"
 
+/* s shares pages with the other choices of its job and with nobody else, whatever its rows depend on besides. */
+void share_within_job(seq *s);
 /* Pages for all tokens that s has, those that are filled already shared; it holds none before. False (and nothing
  * taken) unless `spare` pages are left then. */
 bool share_admit(seq *s, kv_cache *kv, int spare);
