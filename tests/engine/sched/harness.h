@@ -31,14 +31,29 @@ typedef struct answer {
     char why[200];
 } answer;
 
+/* The final event of a choice. */
+static void on_final(answer *a, const engine_event *ev) {
+    a->n_final++;
+    a->error = ev->kind == ENGINE_ERROR;
+    if (a->error) {
+        a->code = ev->error->code;
+        snprintf(a->why, sizeof a->why, "%s", ev->error->msg);
+    }
+    a->finish = ev->finish;
+    a->prompt_tokens = ev->prompt_tokens;
+    a->completion_tokens = ev->completion_tokens;
+    a->cached_tokens = ev->cached_tokens;
+}
+
+/* user: an answer for each choice. */
 static void on_event(void *user, const engine_event *ev) {
-    answer *a = user;
+    answer *all = user, *a = all + ev->choice;
     if (a->n_final) a->out_of_order = true;
     if (ev->kind == ENGINE_INPUT_DONE) {
         if (a->n || a->n_input_done) a->out_of_order = true;
         a->n_input_done++;
     } else if (ev->kind == ENGINE_TOKENS) {
-        if (!a->n_input_done) a->out_of_order = true;
+        if (!all->n_input_done) a->out_of_order = true;
         buf_append(&a->text, ev->text, ev->n_text);
         for (int i = 0; i < ev->n_tokens; i++) {
             for (int k = 0; k < ev->tokens[i].n_top; k++) {
@@ -51,16 +66,8 @@ static void on_event(void *user, const engine_event *ev) {
             a->logprobs[a->n++] = ev->tokens[i].logprob;
         }
     } else {
-        a->n_final++;
-        a->error = ev->kind == ENGINE_ERROR;
-        if (a->error) {
-            a->code = ev->error->code;
-            snprintf(a->why, sizeof a->why, "%s", ev->error->msg);
-        }
-        a->finish = ev->finish;
-        a->prompt_tokens = ev->prompt_tokens;
-        a->completion_tokens = ev->completion_tokens;
-        a->cached_tokens = ev->cached_tokens;
+        CHECK(ev->n_choices >= 1);
+        for (int i = 0; i < ev->n_choices; i++) on_final(a + i, ev);
     }
 }
 static void answer_fini(answer *a) {

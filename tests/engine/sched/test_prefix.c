@@ -12,10 +12,9 @@
 #include "tests/engine/sched/fake_model.h"
 #include "tests/engine/sched/world.h"
 
-enum { MAX_LEN = 160, MAX_PICTURES = 4 };
+#include "tests/engine/sched/schedule.h"
 
-static backend *g_be;
-static tok *g_tok;
+enum { MAX_LEN = SCHED_MAX_LEN, MAX_PICTURES = 4 };
 
 /* ---- keys ---- */
 
@@ -109,15 +108,11 @@ static prompt *prompt_of(const job *j) {
     return p;
 }
 
+/* a: an answer for each choice of j->params.n. */
 static uint64_t send(world *w, const job *j, answer *a) {
-    status st = {0};
     engine_params params = j->params;
     params.cache_salt = j->salt;
-    seq *s = seq_new(prompt_of(j), &params, &w->kit, w->max_len, on_event, a, &st);
-    CHECK(s);
-    uint64_t number = inbox_enter(&w->inbox, s);
-    inbox_post(&w->inbox, s);
-    return number;
+    return world_submit(w, prompt_of(j), &params, a);
 }
 
 static const runner_options ROOMY = {512, 16, MAX_LEN, 400};
@@ -160,109 +155,50 @@ static void next_turn(job *j, const job *before, const answer *a, rng *r) {
     add_text(j, r, 1 + (int)rnd(r, 4));
 }
 
-enum { MAX_JOBS = 32 };
+static job g_jobs[MAX_JOBS]; /* of the run under way */
+static bool g_may_fail;
 
-typedef struct tally {
-    uint64_t jobs, hits, queries, preemptions;
-} tally;
-
-typedef struct schedule {
-    runner_options ro;
-    int max_chunk, n_jobs, cancel_one_in;
-    bool may_fail;
-} schedule;
-
-static void run_schedule(const schedule *sh, uint32_t seed, tally *t) {
-    static answer got[MAX_JOBS];
-    static job jobs[MAX_JOBS];
-    uint64_t numbers[MAX_JOBS];
-    bool cancelled[MAX_JOBS] = {false};
-    rng r = {seed};
-    world w;
-    open_world(&w, &sh->ro, sh->max_chunk);
-    memset(got, 0, sizeof got);
-    bool busy = false;
-    for (int sent = 0, turn = 0; sent < sh->n_jobs || busy; turn++) {
-        assert_true(turn < 100000); /* it moves */
-        while (sent < sh->n_jobs && (!busy || rnd(&r, 3) == 0)) {
-            int before = sent ? (int)rnd(&r, (uint32_t)sent) : 0;
-            if (sent && rnd(&r, 3) == 0 && got[before].n_final && jobs[before].n < MAX_LEN - 20)
-                next_turn(&jobs[sent], &jobs[before], &got[before], &r);
-            else
-                random_job(&jobs[sent], &r, sh->may_fail);
-            make_params(w.kit.spec, &r, &jobs[sent].params);
-            if (jobs[sent].params.max_tokens > MAX_LEN - jobs[sent].n)
-                jobs[sent].params.max_tokens = MAX_LEN - jobs[sent].n;
-            jobs[sent].params.min_tokens = 0;
-            numbers[sent] = send(&w, &jobs[sent], &got[sent]);
-            sent++;
-            busy = true;
-        }
-        if (sh->cancel_one_in && rnd(&r, (uint32_t)sh->cancel_one_in) == 0) {
-            int victim = (int)rnd(&r, (uint32_t)sent);
-            cancelled[victim] |= !got[victim].n_final;
-            inbox_cancel(&w.inbox, numbers[victim]);
-            busy = sched_turn(w.sched);
-            assert_int_equal(got[victim].n_final, 1); /* within one turn */
-            continue;
-        }
-        busy = sched_turn(w.sched);
-    }
-    engine_stats stats;
-    sched_get_stats(w.sched, &stats);
-    assert_true(stats.kv_usage == 0);
-    world_fini(&w);
-    for (int i = 0; i < sh->n_jobs; i++) {
-        answer solo = {0};
-        world alone;
-        runner_options one = {1, 1, MAX_LEN, kv_pages_of(MAX_LEN) + 1};
-        open_world(&alone, &one, 0);
-        send(&alone, &jobs[i], &solo);
-        while (sched_turn(alone.sched)) continue;
-        assert_int_equal(got[i].n_final, 1);
-        assert_false(got[i].out_of_order);
-        if (cancelled[i]) {
-            assert_int_equal(got[i].code, ST_CANCELLED);
-            assert_true(answer_begins(&got[i], &solo));
-        } else {
-            assert_true(answer_same(&got[i], &solo));
-            assert_int_equal(got[i].error, jobs[i].fails);
-            assert_true(got[i].cached_tokens < jobs[i].n && got[i].cached_tokens % KV_PAGE_TOK == 0);
-            if (jobs[i].n > FAKE_ROPE_POS) assert_int_equal(got[i].cached_tokens, 0);
-        }
-        assert_int_equal(solo.cached_tokens, 0);
-        world_fini(&alone);
-        answer_fini(&solo);
-        answer_fini(&got[i]);
-    }
-    t->jobs += (uint64_t)sh->n_jobs;
-    t->hits += stats.prefix_cache_hits;
-    t->queries += stats.prefix_cache_queries;
-    t->preemptions += stats.preemptions;
+static void draw(int i, rng *r, const answers *got) {
+    job *j = &g_jobs[i];
+    int before = i ? (int)rnd(r, (uint32_t)i) : 0;
+    const answer *a = &got[before][0];
+    if (i && rnd(r, 3) == 0 && a->n_final && g_jobs[before].n < MAX_LEN - 20)
+        next_turn(j, &g_jobs[before], a, r);
+    else
+        random_job(j, r, g_may_fail);
+    model *m = model_load("", NULL, NULL);
+    make_params(model_get_spec(m), r, &j->params);
+    model_free(m);
+    if (j->params.max_tokens > MAX_LEN - j->n) j->params.max_tokens = MAX_LEN - j->n;
+    j->params.min_tokens = 0;
+    j->params.cache_salt = j->salt;
 }
-
-static schedule random_schedule(rng *r) {
-    static const int chunks[] = {0, 1, 7, 40};
-    schedule sh = {.n_jobs = 4 + (int)rnd(r, MAX_JOBS - 4), .max_chunk = chunks[rnd(r, 4)]};
-    sh.ro = (runner_options){.max_rows = 1 + (int)rnd(r, rnd(r, 2) ? 8 : 200),
-                             .max_seqs = 1 + (int)rnd(r, 16),
-                             .max_len = MAX_LEN};
-    int least = kv_pages_of(MAX_LEN) + 1;
-    sh.ro.n_pages = rnd(r, 3) ? least + (int)rnd(r, 20) : least + 200;
-    return sh;
+static prompt *drawn_prompt(int i) {
+    return prompt_of(&g_jobs[i]);
 }
+static const engine_params *drawn_params(int i) {
+    return &g_jobs[i].params;
+}
+static void check(int i, int choice, const answer *got) {
+    assert_int_equal(got->error, g_jobs[i].fails);
+    assert_true(got->cached_tokens < g_jobs[i].n && got->cached_tokens % KV_PAGE_TOK == 0);
+    if (g_jobs[i].n > FAKE_ROPE_POS && choice == 0) assert_int_equal(got->cached_tokens, 0);
+}
+static const job_maker MAKER = {draw, drawn_prompt, drawn_params, check};
 
 static void warm_equals_alone(void **state) {
     (void)state;
     rng r = {11};
     tally t = {0};
+    g_may_fail = false;
     for (uint32_t i = 0; i < 100; i++) {
-        schedule sh = random_schedule(&r);
-        run_schedule(&sh, 100 + i, &t);
+        schedule sh = random_schedule(&r, 28);
+        sh.no_prefix_caching = false;
+        run_schedule(&sh, 100 + i, &MAKER, &t);
     }
-    print_message("%d jobs, %d of %d prompt tokens found, %d preemptions\n", (int)t.jobs, (int)t.hits,
-                  (int)t.queries, (int)t.preemptions);
-    assert_true(t.jobs > 1000 && t.preemptions > 20 && t.hits > t.queries / 5);
+    print_message("%d jobs of %d choices, %d of %d prompt tokens found, %d preemptions\n", (int)t.jobs,
+                  (int)t.choices, (int)t.prefix_hits, (int)t.prefix_queries, (int)t.preemptions);
+    assert_true(t.jobs > 1000 && t.preemptions > 20 && t.prefix_hits > t.prefix_queries / 5);
 }
 
 static void warm_with_cancels_and_failures(void **state) {
@@ -271,12 +207,12 @@ static void warm_with_cancels_and_failures(void **state) {
     rng r = {12};
     tally t = {0};
     for (uint32_t i = 0; i < 100; i++) {
-        schedule sh = random_schedule(&r);
-        sh.may_fail = rnd(&r, 3) > 0;
+        schedule sh = random_schedule(&r, 28);
+        g_may_fail = rnd(&r, 3) > 0;
         sh.cancel_one_in = rnd(&r, 2) ? 2 + (int)rnd(&r, 12) : 0;
-        run_schedule(&sh, 900 + i, &t);
+        run_schedule(&sh, 900 + i, &MAKER, &t);
     }
-    assert_true(t.jobs > 1000 && t.preemptions > 20 && t.hits > 1000);
+    assert_true(t.jobs > 1000 && t.preemptions > 20 && t.prefix_hits > 1000);
 }
 
 /* ---- how much is found ---- */
@@ -358,11 +294,9 @@ static void a_length_dependent_rope_is_not_shared(void **state) {
 static void without_caching(void **state) {
     (void)state;
     world w;
+    world_no_prefix_caching = true;
     open_world(&w, &ROOMY, 0);
-    sched_free(w.sched);
-    status st = {0};
-    sched_options so = {.max_seqs = 16, .max_rows = 512, .pictures = w.pictures, .no_prefix_caching = true};
-    w.sched = sched_new(&so, &w.runner, &w.inbox, NULL, &st);
+    world_no_prefix_caching = false;
     job j = plain(50, NULL);
     for (int i = 0; i < 3; i++) assert_int_equal(found_only(&w, &j), 0);
     engine_stats stats;
@@ -439,21 +373,122 @@ static void a_holder_that_leaves_frees_the_waiting(void **state) {
     world_fini(&w);
 }
 
-static int set_up(void **state) {
-    (void)state;
-    status st = {0};
-    backend_options bo = {.device = "cpu", .threads = 1};
-    g_be = backend_new(&bo, &st);
-    g_tok = tok_load("models/vlmd-tiny", &st);
-    if (!g_be || !g_tok) print_error("%s\n", st.msg);
-    return g_be && g_tok ? 0 : -1;
+/* ---- choices of one job ---- */
+
+enum { CHOICES = 5 };
+
+/* How many turns until each choice has a token. */
+static int until_all_answer(world *w, const answer *a) {
+    for (int turns = 1;; turns++) {
+        assert_true(turns < 1000 && sched_turn(w->sched));
+        int n = 0;
+        while (n < CHOICES && a[n].n) n++;
+        if (n == CHOICES) return turns;
+    }
 }
 
-static int tear_down(void **state) {
+/* The prompt lies in the cache once, its picture is encoded once, and its tokens are counted once, whatever else may be
+ * shared. */
+static void choices_share_the_prompt(void **state) {
     (void)state;
-    tok_free(g_tok);
-    backend_free(g_be);
-    return 0;
+    for (int what = 0; what < 4; what++) {
+        world w;
+        world_no_prefix_caching = what & 1;
+        open_world(&w, &ROOMY, what ? 0 : 7);
+        world_no_prefix_caching = false;
+        job j = plain(what & 2 ? FAKE_ROPE_POS + 3 : 55, NULL);
+        add_picture(&j, 3);
+        rng r = {8};
+        add_text(&j, &r, 5);
+        j.params.n = CHOICES;
+        j.params.has_seed = true;
+        j.params.temperature = 1;
+        for (int again = 0; again < 2; again++) {
+            answer a[CHOICES] = {0};
+            send(&w, &j, a);
+            until_all_answer(&w, a);
+            int held = w.runner.kv.n_pages - 1 - kv_available(&w.runner.kv), whole = (j.n - 1) / KV_PAGE_TOK;
+            assert_in_range(held, whole + CHOICES, whole + 2 * CHOICES);
+            while (sched_turn(w.sched)) continue;
+            bool found = again && what == 0;
+            assert_int_equal(a[0].cached_tokens, found ? whole * KV_PAGE_TOK : 0);
+            for (int k = 0; k < CHOICES; k++) {
+                assert_int_equal(a[k].n, 20);
+                if (k) assert_int_equal(a[k].cached_tokens, whole * KV_PAGE_TOK);
+                if (k) assert_false(answer_begins(&a[0], &a[k]));
+                answer_fini(&a[k]);
+            }
+        }
+        engine_stats st;
+        sched_get_stats(w.sched, &st);
+        assert_int_equal(st.images, 1);
+        assert_int_equal(st.prompt_tokens, 2 * j.n);
+        assert_int_equal(st.generation_tokens, 2 * CHOICES * 20);
+        assert_int_equal(st.finished_length, 2 * CHOICES);
+        assert_int_equal(st.prefix_cache_queries, what == 0 ? 2 * j.n : 0);
+        assert_int_equal(st.prefix_cache_hits, what == 0 ? (j.n - 1) / KV_PAGE_TOK * KV_PAGE_TOK : 0);
+        piccache_stats pictures;
+        piccache_get_stats(w.pictures, &pictures);
+        assert_int_equal(pictures.queries, 2);
+        world_fini(&w);
+    }
+}
+
+/* Sixteen at most of a pool that holds one and a half: it moves, and all is right. */
+static void choices_in_a_small_pool(void **state) {
+    (void)state;
+    world w;
+    runner_options ro = {64, 8, MAX_LEN, kv_pages_of(MAX_LEN) + 4};
+    open_world(&w, &ro, 0);
+    job j = plain(90, NULL), one;
+    j.params.n = 16;
+    j.params.has_seed = true;
+    j.params.temperature = 1;
+    j.params.max_tokens = 60;
+    one = j;
+    one.params.n = 1;
+    answer a[16] = {0};
+    send(&w, &j, a);
+    for (int turns = 0; sched_turn(w.sched); turns++) assert_true(turns < 2000);
+    engine_stats st;
+    sched_get_stats(w.sched, &st);
+    assert_in_range(st.preemptions, 1, 200);
+    for (int k = 0; k < 16; k++, one.params.seed++) {
+        answer alone;
+        found(&w, &one, &alone);
+        assert_true(answer_same(&a[k], &alone));
+        answer_fini(&alone);
+        answer_fini(&a[k]);
+    }
+    world_fini(&w);
+}
+
+/* Before they part one final event is for all; then each has its own. */
+static void cancelled_at_each_stage(void **state) {
+    (void)state;
+    for (int turns = 0; turns < 24; turns++) {
+        world w;
+        runner_options ro = {16, 3, MAX_LEN, 60};
+        open_world(&w, &ro, 0);
+        job j = plain(60, NULL);
+        add_picture(&j, 2);
+        j.params.n = CHOICES;
+        answer a[CHOICES] = {0};
+        uint64_t number = send(&w, &j, a);
+        for (int i = 0; i < turns; i++) sched_turn(w.sched);
+        assert_int_equal(inbox_live(&w.inbox), CHOICES);
+        inbox_cancel(&w.inbox, number);
+        assert_false(sched_turn(w.sched));
+        for (int k = 0; k < CHOICES; k++) {
+            assert_int_equal(a[k].n_final, 1);
+            assert_int_equal(a[k].code, ST_CANCELLED);
+            answer_fini(&a[k]);
+        }
+        engine_stats st;
+        sched_get_stats(w.sched, &st);
+        assert_int_equal(st.finished_abort, CHOICES);
+        world_fini(&w);
+    }
 }
 
 int main(void) {
@@ -466,8 +501,11 @@ int main(void) {
         cmocka_unit_test(least_recently_used_goes_first),
         cmocka_unit_test(same_prompt_at_once_is_computed_once),
         cmocka_unit_test(a_holder_that_leaves_frees_the_waiting),
+        cmocka_unit_test(choices_share_the_prompt),
+        cmocka_unit_test(choices_in_a_small_pool),
+        cmocka_unit_test(cancelled_at_each_stage),
         cmocka_unit_test(warm_equals_alone),
         cmocka_unit_test(warm_with_cancels_and_failures),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, sched_set_up, sched_tear_down);
 }

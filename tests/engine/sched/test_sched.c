@@ -13,130 +13,71 @@
 #include "tests/engine/sched/fake_model.h"
 #include "tests/engine/sched/world.h"
 
-enum { MAX_LEN = 160 };
+#include "tests/engine/sched/schedule.h"
 
-static backend *g_be;
-static tok *g_tok;
+enum { MAX_LEN = SCHED_MAX_LEN };
 
-static void run_solo(const job_spec *spec, answer *a, int rows) {
-    world w;
-    runner_options ro = {rows, 1, MAX_LEN, kv_pages_of(MAX_LEN) + 1};
-    world_picture_bytes = 0;
-    world_init(&w, g_be, g_tok, MAX_LEN, &ro, 0);
-    world_submit(&w, spec, a);
-    while (sched_turn(w.sched)) continue;
-    assert_int_equal(a->n_final, 1);
-    world_fini(&w);
-}
-
-typedef struct schedule {
-    runner_options ro;
-    int max_chunk, n_jobs, cancel_one_in, poison_one_in; /* 0: none */
-    bool all_at_once;
-} schedule;
-
-enum { MAX_JOBS = 40 };
-static uint64_t g_hits; /* of all schedules, in their picture caches */
-
-/* Runs the jobs seed .. seed + n_jobs - 1 and compares each; returns preemptions. */
-static uint64_t run_schedule(const schedule *sh, uint32_t seed) {
-    static answer got[MAX_JOBS];
+static struct { /* of the run under way */
+    uint32_t seed;
+    int poison_one_in; /* 0: none */
     job_spec specs[MAX_JOBS];
-    uint64_t jobs[MAX_JOBS];
-    bool cancelled[MAX_JOBS] = {false};
-    rng r = {seed * 77 + 5};
-    static const size_t budgets[] = {1 << 20, 3000, 1, 0};
-    world_picture_bytes = budgets[seed % 4];
-    world w;
-    world_init(&w, g_be, g_tok, MAX_LEN, &sh->ro, sh->max_chunk);
-    memset(got, 0, sizeof got);
-    int sent = 0;
-    bool busy = true;
-    for (int turn = 0; sent < sh->n_jobs || busy; turn++) {
-        assert_true(turn < 100000); /* it moves */
-        while (sent < sh->n_jobs && (sh->all_at_once || !busy || rnd(&r, 3) == 0)) {
-            specs[sent] = (job_spec){.seed = seed * 1000 + (uint32_t)sent};
-            if (sh->poison_one_in && rnd(&r, (uint32_t)sh->poison_one_in) == 0)
-                *(rnd(&r, 2) ? &specs[sent].poison_step : &specs[sent].poison_image) = true;
-            jobs[sent] = world_submit(&w, &specs[sent], &got[sent]);
-            sent++;
-            busy = true;
-        }
-        if (sh->cancel_one_in && sent && rnd(&r, (uint32_t)sh->cancel_one_in) == 0) {
-            uint32_t victim = rnd(&r, (uint32_t)sent);
-            bool over = got[victim].n_final;
-            inbox_cancel(&w.inbox, jobs[victim]);
-            cancelled[victim] |= !over;
-            busy = sched_turn(w.sched);
-            assert_int_equal(got[victim].n_final, 1); /* within one turn */
-            continue;
-        }
-        busy = sched_turn(w.sched);
-    }
-    engine_stats stats;
-    sched_get_stats(w.sched, &stats);
-    assert_int_equal(stats.running, 0);
-    assert_true(stats.kv_usage == 0);
-    assert_int_equal(stats.finished_stop + stats.finished_length + stats.finished_abort +
-                         stats.finished_error,
-                     sh->n_jobs);
-    piccache_stats pictures;
-    piccache_get_stats(w.pictures, &pictures);
-    assert_true(pictures.bytes <= world_picture_bytes);
-    g_hits += pictures.hits;
-    world_fini(&w);
-    for (int i = 0; i < sh->n_jobs; i++) {
-        answer solo = {0};
-        run_solo(&specs[i], &solo, 1);
-        assert_int_equal(got[i].n_final, 1);
-        assert_false(got[i].out_of_order);
-        if (cancelled[i]) {
-            assert_true(got[i].error);
-            assert_int_equal(got[i].code, ST_CANCELLED);
-            assert_true(answer_begins(&got[i], &solo));
-        } else {
-            assert_true(answer_same(&got[i], &solo));
-            if (specs[i].poison_step || specs[i].poison_image)
-                assert_int_equal(got[i].code, ST_INTERNAL);
-            else
-                assert_false(got[i].error);
-        }
-        answer_fini(&solo);
-        answer_fini(&got[i]);
-    }
-    return stats.preemptions;
-}
+    engine_params params[MAX_JOBS];
+} g_run;
 
-static schedule random_schedule(rng *r) {
-    static const int chunks[] = {0, 1, 7};
-    schedule sh = {.n_jobs = 2 + (int)rnd(r, 14), .max_chunk = chunks[rnd(r, 3)], .all_at_once = rnd(r, 2)};
-    sh.ro = (runner_options){.max_rows = 1 + (int)rnd(r, rnd(r, 2) ? 8 : 128),
-                             .max_seqs = 1 + (int)rnd(r, 16),
-                             .max_len = MAX_LEN};
-    int least = kv_pages_of(MAX_LEN) + 1;
-    sh.ro.n_pages = rnd(r, 2) ? least + (int)rnd(r, 6) : least + 100;
-    return sh;
+static void draw(int i, rng *r, const answers *got) {
+    (void)got;
+    job_spec *s = &g_run.specs[i];
+    *s = (job_spec){.seed = g_run.seed * 1000 + (uint32_t)i};
+    if (g_run.poison_one_in && rnd(r, (uint32_t)g_run.poison_one_in) == 0)
+        *(rnd(r, 2) ? &s->poison_step : &s->poison_image) = true;
+    rng own = {s->seed + 7};
+    model *m = model_load("", NULL, NULL);
+    make_params(model_get_spec(m), &own, &g_run.params[i]);
+    model_free(m);
+}
+static prompt *prompt_of(int i) {
+    rng own = {g_run.specs[i].seed};
+    return make_prompt(&g_run.specs[i], &own);
+}
+static const engine_params *params_of(int i) {
+    return &g_run.params[i];
+}
+static void check(int i, int choice, const answer *got) {
+    (void)choice;
+    if (g_run.specs[i].poison_step || g_run.specs[i].poison_image)
+        assert_int_equal(got->code, ST_INTERNAL);
+    else
+        assert_false(got->error);
+}
+static const job_maker MAKER = {draw, prompt_of, params_of, check};
+
+static void run(const schedule *sh, uint32_t seed, tally *t) {
+    g_run.seed = seed;
+    run_schedule(sh, seed, &MAKER, t);
 }
 
 static void alone_equals_batched(void **state) {
     (void)state;
     rng r = {1};
-    uint64_t preemptions = 0;
+    tally t = {0};
+    g_run.poison_one_in = 0;
     for (uint32_t i = 0; i < 150; i++) {
-        schedule sh = random_schedule(&r);
-        preemptions += run_schedule(&sh, i);
+        schedule sh = random_schedule(&r, 15);
+        run(&sh, i, &t);
     }
-    assert_true(preemptions > 20);
-    assert_true(g_hits > 100);
+    print_message("%d jobs of %d choices, %d preemptions, %d pictures found\n", (int)t.jobs, (int)t.choices,
+                  (int)t.preemptions, (int)t.picture_hits);
+    assert_true(t.preemptions > 20 && t.choices > t.jobs + 200 && t.picture_hits > 100);
 }
 
 static void cancels_at_any_turn(void **state) {
     (void)state;
     rng r = {2};
+    tally t = {0};
     for (uint32_t i = 0; i < 100; i++) {
-        schedule sh = random_schedule(&r);
+        schedule sh = random_schedule(&r, 15);
         sh.cancel_one_in = 2 + (int)rnd(&r, 10);
-        run_schedule(&sh, 1000 + i);
+        run(&sh, 1000 + i, &t);
     }
 }
 
@@ -144,25 +85,27 @@ static void failures_are_one_jobs_own(void **state) {
     (void)state;
     log_set_level(LOG_ERROR + 1);
     rng r = {3};
+    tally t = {0};
+    g_run.poison_one_in = 4;
     for (uint32_t i = 0; i < 100; i++) {
-        schedule sh = random_schedule(&r);
-        sh.poison_one_in = 4;
+        schedule sh = random_schedule(&r, 15);
         sh.cancel_one_in = rnd(&r, 2) ? 20 : 0;
-        run_schedule(&sh, 2000 + i);
+        run(&sh, 2000 + i, &t);
     }
+    g_run.poison_one_in = 0;
 }
 
 static void preemption_never_touches_the_oldest(void **state) {
     (void)state;
-    /* Sixteen long answers in a pool for one: each must finish, in order of arrival where lengths are equal.
-     */
-    uint64_t preemptions = 0;
-    for (uint32_t i = 0; i < 20; i++) {
-        schedule sh = {.n_jobs = 16, .all_at_once = true};
+    /* Long answers in a pool for one: each must finish. */
+    tally t = {0};
+    for (uint32_t i = 0; i < 40; i++) {
+        schedule sh = {.n_jobs = 16, .all_at_once = true, .many_one_in = i < 20 ? 0 : 2};
         sh.ro = (runner_options){64, 16, MAX_LEN, kv_pages_of(MAX_LEN) + 1};
-        preemptions += run_schedule(&sh, 3000 + i);
+        sh.no_prefix_caching = i % 2;
+        run(&sh, 3000 + i, &t);
     }
-    assert_true(preemptions > 20);
+    assert_true(t.preemptions > 40);
 }
 
 /* ---- rules that a solo run cannot vouch for ---- */
@@ -170,11 +113,7 @@ static void preemption_never_touches_the_oldest(void **state) {
 static void submit_plain(world *w, int n_prompt, const engine_params *p, answer *a) {
     prompt *pr = mem_calloc(1, sizeof *pr);
     for (int i = 0; i < n_prompt; i++) tok_ids_push(&pr->ids, 10 + i);
-    status st = {0};
-    seq *s = seq_new(pr, p, &w->kit, w->max_len, on_event, a, &st);
-    assert_non_null(s);
-    inbox_enter(&w->inbox, s);
-    inbox_post(&w->inbox, s);
+    world_submit(w, pr, p, a);
 }
 
 static void rules_of_length(void **state) {
@@ -284,23 +223,6 @@ static void refused_at_submit(void **state) {
     world_fini(&w);
 }
 
-static int set_up(void **state) {
-    (void)state;
-    status st = {0};
-    backend_options bo = {.device = "cpu", .threads = 1};
-    g_be = backend_new(&bo, &st);
-    g_tok = tok_load("models/vlmd-tiny", &st);
-    if (!g_be || !g_tok) print_error("%s\n", st.msg);
-    return g_be && g_tok ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    tok_free(g_tok);
-    backend_free(g_be);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone_equals_batched),      cmocka_unit_test(cancels_at_any_turn),
@@ -308,5 +230,5 @@ int main(void) {
         cmocka_unit_test(rules_of_length),           cmocka_unit_test(rules_of_stopping),
         cmocka_unit_test(too_long_for_the_pool),     cmocka_unit_test(refused_at_submit),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, sched_set_up, sched_tear_down);
 }

@@ -6,6 +6,7 @@
 #include "engine/sched.h"
 
 static size_t world_picture_bytes; /* of the picture cache of the next world; 0: off */
+static bool world_no_prefix_caching;
 
 #include "tests/engine/sched/harness.h"
 
@@ -90,8 +91,11 @@ static void world_init(world *w, backend *be, tok *t, int max_len, const runner_
     CHECK(inbox_init(&w->inbox, &st));
     w->pictures = piccache_new(world_picture_bytes, &st);
     CHECK(w->pictures);
-    sched_options so = {
-        .max_seqs = ro->max_seqs, .max_rows = ro->max_rows, .max_chunk = max_chunk, .pictures = w->pictures};
+    sched_options so = {.max_seqs = ro->max_seqs,
+                        .max_rows = ro->max_rows,
+                        .max_chunk = max_chunk,
+                        .no_prefix_caching = world_no_prefix_caching,
+                        .pictures = w->pictures};
     w->sched = sched_new(&so, &w->runner, &w->inbox, NULL, &st);
     CHECK(w->sched);
 }
@@ -107,13 +111,10 @@ static void world_fini(world *w) {
     model_free(w->model);
 }
 
-static inline uint64_t world_submit(world *w, const job_spec *spec, answer *a) {
-    rng r = {spec->seed};
+/* a: an answer for each of the job's choices. */
+static inline uint64_t world_submit(world *w, prompt *p, const engine_params *params, answer *a) {
     status st = {0};
-    engine_params p;
-    prompt *pr = make_prompt(spec, &r);
-    make_params(w->kit.spec, &r, &p);
-    seq *s = seq_new(pr, &p, &w->kit, w->max_len, on_event, a, &st);
+    seq *s = seq_new(p, params, &w->kit, w->max_len, on_event, a, &st);
     CHECK(s);
     uint64_t job = inbox_enter(&w->inbox, s);
     inbox_post(&w->inbox, s);
