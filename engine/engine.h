@@ -82,6 +82,8 @@ const int32_t *prompt_ids(const prompt *p, size_t *n); /* lives as long as p */
 
 /* ---- jobs ---------------------------------------------------------------------------------------------------- */
 
+enum { ENGINE_MAX_CHOICES = 16 };
+
 typedef struct engine_params {
     int max_tokens; /* -1: as many as fit */
     int min_tokens;
@@ -101,7 +103,7 @@ typedef struct engine_params {
     const float *bias;
     int n_bias;
     const char *cache_salt; /* NULL: none. Only jobs of one salt share computed pages */
-    int n; /* choices, each an answer of its own to the one prompt: 1..16; 0 is 1. Choice i draws by seed + i */
+    int n; /* choices, each an answer of its own to the one prompt; 0 is 1. Choice i draws by seed + i */
     int priority; /* lower is earlier; anything but 0 needs engine_options.by_priority */
 } engine_params;
 /* What a request gets that sets nothing: generation_config.json over the API's defaults. */

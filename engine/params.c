@@ -25,7 +25,7 @@ static bool refuse(status *st, const char *field, const char *expected, double f
 }
 
 static bool check_choice(const engine_params *p, status *st) {
-    if (p->n < 0 || p->n > 16) return refuse(st, "n", "from 1 to 16", p->n);
+    if (p->n < 0 || p->n > ENGINE_MAX_CHOICES) return refuse(st, "n", "from 1 to 16", p->n);
     /* Written so that NaN fails. */
     if (!(p->temperature >= 0 && p->temperature <= 100))
         return refuse(st, "temperature", "from 0 to 100", (double)p->temperature);

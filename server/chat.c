@@ -58,17 +58,8 @@ static void ready(http_req *r, void *state) {
     if (end.failed) {
         refuse(r, &end.error);
     } else {
-        reply_choice c = {.batch = &batch,
-                          .logprobs = j->s.logprobs,
-                          .token_ids = j->s.token_ids,
-                          .finish = end.finish,
-                          .prompt_tokens = end.prompt_tokens,
-                          .completion_tokens = end.completion_tokens,
-                          .cached_tokens = end.cached_tokens,
-                          .prompt_ids = j->s.prompt_ids,
-                          .n_prompt_ids = j->s.n_prompt_ids};
         buf b = {0};
-        reply_completion(&b, &j->s.head, &c);
+        reply_completion(&b, &j->s.head, &batch, &end);
         buf_putc(&b, '\n');
         http_reply(r, 200, "application/json", &b);
     }
@@ -98,26 +89,30 @@ static chat_job *job_new(app *a, const chat_request *q, const char *model, const
     j->app = a;
     j->n_prompt = (int)n_prompt;
     j->n_images = q->chat.n_images;
-    j->s = (chat_stream){.head = {.id = j->id, .model = model, .created = (long)time(NULL)},
-                         .logprobs = q->logprobs,
-                         .token_ids = q->return_token_ids,
-                         .include_usage = q->include_usage};
+    j->s = (chat_stream){.include_usage = q->include_usage};
+    j->s.head = (reply_head){.id = j->id,
+                             .model = model,
+                             .created = (long)time(NULL),
+                             .logprobs = q->logprobs,
+                             .token_ids = q->return_token_ids};
     if (q->return_token_ids) {
-        const int32_t *ids = prompt_ids(p, &j->s.n_prompt_ids);
-        j->prompt_ids = mem_alloc(j->s.n_prompt_ids * sizeof *ids);
+        const int32_t *ids = prompt_ids(p, &n_prompt);
+        j->prompt_ids = mem_alloc(n_prompt * sizeof *ids);
         if (!j->prompt_ids) {
             mem_free(j);
             return status_set(st, ST_NO_MEMORY, "no memory for the request"), NULL;
         }
-        memcpy(j->prompt_ids, ids, j->s.n_prompt_ids * sizeof *ids);
-        j->s.prompt_ids = j->prompt_ids;
+        memcpy(j->prompt_ids, ids, n_prompt * sizeof *ids);
+        j->s.head.prompt_ids = j->prompt_ids;
+        j->s.head.n_prompt_ids = n_prompt;
     }
     return j;
 }
 
 /* Hands a prompt to the engine. On success the outbox holds the input and the job's number. */
 static bool submit(engine *e, chat_job *j, chat_input *in, prompt *p, http_req *r, status *st) {
-    outbox_options o = {.stream = in->req.stream,
+    outbox_options o = {.n_choices = in->req.params.n,
+                        .stream = in->req.stream,
                         .keep_tokens = in->req.logprobs || in->req.return_token_ids,
                         .wake = http_wake,
                         .arg = r,

@@ -28,8 +28,6 @@ static const struct {
     const char *name;
     neutral rule;
 } unbuilt[] = {
-    {"n", NEUTRAL_ONE},
-    {"best_of", NEUTRAL_ONE},
     {"length_penalty", NEUTRAL_ONE},
     {"tools", NEUTRAL_EMPTY},
     {"functions", NEUTRAL_EMPTY},
@@ -157,11 +155,6 @@ static bool check_unbuilt(const json_t *root, status *st) {
         const char *expected = wrong_type(name, unbuilt[i].rule, v);
         if (expected) return field_wrong(st, v, expected, "%s", name);
         if (is_neutral(unbuilt[i].rule, v)) continue;
-        int64_t k;
-        if (strcmp(name, "n") == 0 && json_whole(v, &k) && k < 1) {
-            status_set(st, ST_INVALID, "n must be at least 1, found %lld", (long long)k);
-            return status_param(st, "n");
-        }
         return unbuilt_value(name, unbuilt[i].rule, v, st);
     }
     return true;
@@ -170,6 +163,8 @@ static bool check_unbuilt(const json_t *root, status *st) {
 static const char *const built[] = {
     "model",
     "messages",
+    "n",
+    "best_of",
     "max_tokens",
     "max_completion_tokens",
     "min_tokens",
@@ -313,6 +308,19 @@ static bool parse_bias(chat_request *r, int vocab, status *st) {
 /* ---- single fields
  * -------------------------------------------------------------------------------------------- */
 
+/* best_of asks for more answers than are returned, unless it is n. */
+static bool parse_choices(chat_request *r, status *st) {
+    int64_t n = 1;
+    if (!field_int(r->root, "n", 1, ENGINE_MAX_CHOICES, &n, st)) return false;
+    int64_t best = n;
+    if (!field_int(r->root, "best_of", 1, INT_MAX, &best, st)) return false;
+    r->params.n = (int)n;
+    if (best == n) return true;
+    status_set(st, ST_UNSUPPORTED, "best_of: only the value of n, %d, is supported, found %d", (int)n,
+               (int)best);
+    return status_param(st, "best_of");
+}
+
 static bool parse_lengths(chat_request *r, status *st) {
     const json_t *root = r->root;
     int64_t max = 0, min = r->params.min_tokens;
@@ -435,10 +443,11 @@ bool chat_request_parse(chat_request *r, char *body, size_t n, const chat_contex
     if (!r->root) return false;
     report_unknown(r->root, ctx);
     return field_string(r->root, "model", &r->model, st) && chat_request_messages(r, st) &&
-           check_unbuilt(r->root, st) && parse_lengths(r, st) && parse_sampling(r, st) && parse_stop(r, st) &&
-           parse_stop_ids(r, ctx->vocab_size, st) && parse_bias(r, ctx->vocab_size, st) &&
-           parse_logprobs(r, st) && field_bool(r->root, "return_token_ids", &r->return_token_ids, st) &&
-           parse_cache_salt(r, st) && parse_stream(r, st) && parse_template(r, st);
+           check_unbuilt(r->root, st) && parse_choices(r, st) && parse_lengths(r, st) &&
+           parse_sampling(r, st) && parse_stop(r, st) && parse_stop_ids(r, ctx->vocab_size, st) &&
+           parse_bias(r, ctx->vocab_size, st) && parse_logprobs(r, st) &&
+           field_bool(r->root, "return_token_ids", &r->return_token_ids, st) && parse_cache_salt(r, st) &&
+           parse_stream(r, st) && parse_template(r, st);
 }
 
 void chat_request_fini(chat_request *r) {

@@ -9,13 +9,13 @@
 
 typedef struct chat_stream {
     reply_head head;
-    bool logprobs, token_ids, include_usage;
-    const int32_t *prompt_ids; /* NULL: not asked for */
-    size_t n_prompt_ids;
-    bool role_sent;
+    bool include_usage;
+    bool begun;         /* the first chunk was sent, which has the prompt's ids */
+    unsigned role_sent; /* bits of choices */
 } chat_stream;
 
-/* Appends what the batch brings, and the end when there is one: finish, usage, [DONE], or an error event. */
+/* Appends what the batch brings: of each choice its role, first of all, its text, its finish; and the end when there
+ * is one: usage and [DONE], or an error event and [DONE]. */
 void chat_stream_render(chat_stream *s, const outbox_batch *batch, const outbox_end *end, buf *out);
 
 #endif

@@ -10,20 +10,26 @@ struct outbox {
     outbox_options o;
     outbox_batch pending;
     outbox_end end;
+    int n_all;         /* choices */
+    unsigned finishes; /* bits 1 << engine_finish */
+    int n_open;        /* choices whose final event is still to come */
     bool sleeping, detached, cancelled, overflowed, seen_token, no_memory;
     uint64_t job;
     void (*release)(void *);
     void *kept;
     status reason;
     int n_tokens;
-    double t_start, t_first, t_last, queue_s;
+    double t_start, t_first, queue_s;
+    double t_last[ENGINE_MAX_CHOICES]; /* each one's last token; 0: none */
 };
 
 void outbox_batch_fini(outbox_batch *b) {
-    buf_fini(&b->text);
-    buf_fini(&b->bytes);
-    mem_free(b->tokens);
-    mem_free(b->tops);
+    for (int i = 0; i < b->n_choices; i++) {
+        buf_fini(&b->choices[i].text);
+        buf_fini(&b->choices[i].bytes);
+        mem_free(b->choices[i].tokens);
+        mem_free(b->choices[i].tops);
+    }
     *b = (outbox_batch){0};
 }
 
@@ -33,6 +39,8 @@ outbox *outbox_new(const outbox_options *o) {
     ob->o = *o;
     if (!ob->o.cap_bytes) ob->o.cap_bytes = (size_t)4 << 20;
     ob->refs = 1;
+    ob->n_all = ob->n_open = ob->pending.n_choices = o->n_choices > 1 ? o->n_choices : 1;
+    CHECK(ob->n_all <= ENGINE_MAX_CHOICES);
     ob->t_start = o->t_start > 0 ? o->t_start : time_now_s();
     if (pthread_mutex_init(&ob->lock, NULL) != 0) {
         mem_free(ob);
@@ -102,18 +110,21 @@ static bool grow(void **p, size_t *cap, size_t need, size_t size) {
 }
 
 static size_t batch_bytes(const outbox_batch *b) {
-    return b->text.len + b->bytes.len + b->n_tokens * sizeof *b->tokens + b->n_tops * sizeof *b->tops;
+    size_t n = 0;
+    for (const outbox_choice *c = b->choices; c < b->choices + b->n_choices; c++)
+        n += c->text.len + c->bytes.len + c->n_tokens * sizeof *c->tokens + c->n_tops * sizeof *c->tops;
+    return n;
 }
 
 /* Where the bytes begin that reply shows; *n is their number. */
-static size_t add_bytes(outbox_batch *b, const char *bytes, size_t n_bytes, const char *special, size_t *n) {
+static size_t add_bytes(outbox_choice *b, const char *bytes, size_t n_bytes, const char *special, size_t *n) {
     size_t at = b->bytes.len;
     *n = special ? strlen(special) : n_bytes;
     buf_append(&b->bytes, special ? special : bytes, *n);
     return at;
 }
 
-static bool add_token(outbox_batch *b, const engine_token *t) {
+static bool add_token(outbox_choice *b, const engine_token *t) {
     size_t n_top = t->n_top > 0 ? (size_t)t->n_top : 0;
     if (!grow((void **)&b->tokens, &b->cap_tokens, b->n_tokens + 1, sizeof *b->tokens) ||
         !grow((void **)&b->tops, &b->cap_tops, b->n_tops + n_top, sizeof *b->tops))
@@ -130,57 +141,84 @@ static bool add_token(outbox_batch *b, const engine_token *t) {
     return !b->bytes.failed;
 }
 
-static void time_tokens(outbox *ob, int n) {
-    if (n < 1) return; /* text that was held back */
-    bool first = !ob->seen_token;
-    double now = time_now_s(), since = now - (first ? ob->t_start : ob->t_last);
+static void time_tokens(outbox *ob, const engine_event *ev) {
+    if (ev->n_tokens < 1) return; /* text that was held back */
+    double now = time_now_s(), *last = &ob->t_last[ev->choice];
+    bool first = *last == 0;
+    if (ob->o.on_token) ob->o.on_token(ob->o.observer, now - (first ? ob->t_start : *last), first);
+    if (!ob->seen_token) ob->t_first = now;
     ob->seen_token = true;
-    ob->n_tokens += n;
-    ob->t_last = now;
-    if (first) ob->t_first = now;
-    if (ob->o.on_token) ob->o.on_token(ob->o.observer, since, first);
+    ob->n_tokens += ev->n_tokens;
+    *last = now;
 }
 
 static void put_tokens(outbox *ob, const engine_event *ev) {
-    time_tokens(ob, ev->n_tokens);
-    if (ob->detached || ob->overflowed || ob->no_memory) return;
+    time_tokens(ob, ev);
+    if (ob->detached || ob->overflowed || ob->no_memory || ob->end.ended) return;
     if (ob->o.stream && batch_bytes(&ob->pending) > ob->o.cap_bytes) {
         ob->overflowed = true;
         return;
     }
-    bool ok = !ev->n_text || buf_append(&ob->pending.text, ev->text, ev->n_text);
+    outbox_choice *c = &ob->pending.choices[ev->choice];
+    bool ok = !ev->n_text || buf_append(&c->text, ev->text, ev->n_text);
     if (ob->o.keep_tokens)
-        for (int i = 0; ok && i < ev->n_tokens; i++) ok = add_token(&ob->pending, &ev->tokens[i]);
+        for (int i = 0; ok && i < ev->n_tokens; i++) ok = add_token(c, &ev->tokens[i]);
     if (!ok) ob->no_memory = true;
 }
 
-static void put_end(outbox *ob, const engine_event *ev) {
+static void put_done(outbox *ob, const engine_event *ev) {
     outbox_end *e = &ob->end;
-    CHECK(!e->ended); /* engine.h: exactly one final event */
-    e->ended = true;
-    e->finish = ev->finish;
-    e->prompt_tokens = ev->prompt_tokens;
-    e->completion_tokens = ev->completion_tokens;
-    e->cached_tokens = ev->cached_tokens;
-    ob->queue_s = ev->queue_s;
-    if (ev->kind == ENGINE_DONE && ob->o.on_end) ob->o.on_end(ob->o.observer, ev, time_now_s() - ob->t_start);
-    if (ev->kind == ENGINE_ERROR) {
-        e->failed = true;
-        if (ev->error) e->error = *ev->error;
-        if (e->error.code == ST_OK) status_set(&e->error, ST_INTERNAL, "the engine gave up without a reason");
-        if (e->error.code == ST_CANCELLED && ob->reason.code != ST_OK) e->error = ob->reason;
-    } else if (ob->no_memory || ob->overflowed) {
-        e->failed = true;
-        if (ob->overflowed)
-            status_set(&e->error, ST_CANCELLED, "the client reads too slowly");
-        else
-            status_set(&e->error, ST_NO_MEMORY, "no memory for the reply");
+    if (ev->choice == 0) {
+        e->prompt_tokens = ev->prompt_tokens;
+        e->cached_tokens = ev->cached_tokens;
+        ob->queue_s = ev->queue_s;
     }
+    e->completion_tokens += ev->completion_tokens;
+    if (ob->o.on_end) ob->o.on_end(ob->o.observer, ev, time_now_s() - ob->t_start);
+    ob->finishes |= 1u << ev->finish;
+    if (ev->choice == 0) e->finish = ev->finish;
+    e->mixed = (ob->finishes & (ob->finishes - 1)) != 0;
+    if (ob->detached) return;
+    ob->pending.choices[ev->choice].ended = true;
+    ob->pending.choices[ev->choice].finish = ev->finish;
+}
+
+/* Of several choices that fail the first one's reason counts. */
+static void fail(outbox *ob, const status *why) {
+    outbox_end *e = &ob->end;
+    if (e->failed) return;
+    e->ended = e->failed = true;
+    if (why) e->error = *why;
+    if (e->error.code == ST_OK) status_set(&e->error, ST_INTERNAL, "the engine gave up without a reason");
+    if (e->error.code == ST_CANCELLED && ob->reason.code != ST_OK) e->error = ob->reason;
+}
+
+static void put_final(outbox *ob, const engine_event *ev) {
+    status st = {0};
+    int n = ev->n_choices > 1 ? ev->n_choices : 1;
+    CHECK(n <= ob->n_open); /* engine.h: exactly one final event for each choice */
+    ob->n_open -= n;
+    if (ev->kind == ENGINE_ERROR)
+        fail(ob, ev->error);
+    else
+        put_done(ob, ev);
+    if (ob->n_open > 0) return;
+    ob->end.ended = true;
+    if (ob->overflowed)
+        status_set(&st, ST_CANCELLED, "the client reads too slowly");
+    else if (ob->no_memory)
+        status_set(&st, ST_NO_MEMORY, "no memory for the reply");
+    if (st.code != ST_OK) fail(ob, &st);
 }
 
 static bool ready(const outbox *ob) {
+    if (ob->end.ended) return true;
+    if (!ob->o.stream) return false;
     const outbox_batch *p = &ob->pending;
-    return ob->end.ended || (ob->o.stream && (p->text.len || p->n_tokens || p->n_comments));
+    bool any = p->n_comments > 0;
+    for (int i = 0; i < p->n_choices && !any; i++)
+        any = p->choices[i].text.len || p->choices[i].n_tokens || p->choices[i].ended;
+    return any;
 }
 
 static void wake_if_ready(outbox *ob) {
@@ -196,18 +234,20 @@ void outbox_sink(void *user, const engine_event *ev) {
     pthread_mutex_lock(&ob->lock);
     bool final = ev->kind == ENGINE_DONE || ev->kind == ENGINE_ERROR;
     if (ev->kind == ENGINE_INPUT_DONE || final) release = take_kept(ob, &what);
+    CHECK(ev->choice >= 0 && ev->choice < ob->n_all);
     if (ev->kind == ENGINE_TOKENS) put_tokens(ob, ev);
-    if (final) put_end(ob, ev);
+    if (final) put_final(ob, ev);
+    bool last = final && ob->n_open == 0;
     wake_if_ready(ob);
     pthread_mutex_unlock(&ob->lock);
     if (release) release(what);
-    if (final) outbox_unref(ob);
+    if (last) outbox_unref(ob);
 }
 
 bool outbox_set_job(outbox *ob, uint64_t job) {
     pthread_mutex_lock(&ob->lock);
     ob->job = job;
-    bool cancel = ob->cancelled && !ob->end.ended;
+    bool cancel = ob->cancelled && ob->n_open > 0;
     pthread_mutex_unlock(&ob->lock);
     return cancel;
 }
@@ -215,7 +255,7 @@ bool outbox_set_job(outbox *ob, uint64_t job) {
 uint64_t outbox_cancel(outbox *ob) {
     pthread_mutex_lock(&ob->lock);
     ob->cancelled = true;
-    uint64_t job = ob->end.ended ? 0 : ob->job;
+    uint64_t job = ob->n_open > 0 ? ob->job : 0;
     pthread_mutex_unlock(&ob->lock);
     return job;
 }
@@ -227,7 +267,8 @@ void outbox_take(outbox *ob, outbox_batch *out, outbox_end *end) {
     pthread_mutex_lock(&ob->lock);
     outbox_batch_fini(out);
     *out = ob->pending;
-    ob->pending = (outbox_batch){0};
+    out->n_choices = ob->n_all;
+    ob->pending = (outbox_batch){.n_choices = ob->n_all};
     *end = ob->end;
     pthread_mutex_unlock(&ob->lock);
 }
@@ -262,15 +303,15 @@ bool outbox_comment(outbox *ob) {
     return wanted;
 }
 
-bool outbox_overflowed(outbox *ob) {
+bool outbox_is_lost(outbox *ob) {
     pthread_mutex_lock(&ob->lock);
-    bool over = (ob->overflowed || ob->no_memory) && !ob->cancelled && !ob->end.ended;
-    if (over && ob->overflowed)
+    bool lost = (ob->overflowed || ob->no_memory || ob->end.failed) && !ob->cancelled && ob->n_open > 0;
+    if (lost && ob->overflowed)
         status_set(&ob->reason, ST_CANCELLED, "the client reads too slowly");
-    else if (over)
+    else if (lost && ob->no_memory)
         status_set(&ob->reason, ST_NO_MEMORY, "no memory for the reply");
     pthread_mutex_unlock(&ob->lock);
-    return over;
+    return lost;
 }
 
 void outbox_reason(outbox *ob, status_code code, const char *why) {
@@ -285,7 +326,7 @@ bool outbox_streams(const outbox *ob) {
 
 bool outbox_over(outbox *ob) {
     pthread_mutex_lock(&ob->lock);
-    bool over = ob->end.ended;
+    bool over = ob->n_open == 0;
     pthread_mutex_unlock(&ob->lock);
     return over;
 }

@@ -134,9 +134,9 @@ void reply_ids(buf *b, const int32_t *ids, size_t n) {
     buf_putc(b, ']');
 }
 
-void reply_batch_ids(buf *b, const outbox_batch *batch) {
+void reply_choice_ids(buf *b, const outbox_choice *c) {
     buf_putc(b, '[');
-    for (size_t i = 0; i < batch->n_tokens; i++) buf_printf(b, i ? ",%d" : "%d", batch->tokens[i].id);
+    for (size_t i = 0; i < c->n_tokens; i++) buf_printf(b, i ? ",%d" : "%d", c->tokens[i].id);
     buf_putc(b, ']');
 }
 
@@ -151,17 +151,17 @@ static void put_token(buf *b, float logprob, const char *bytes, size_t n, bool s
     json_put_real(b, logprob);
 }
 
-void reply_logprobs(buf *b, const outbox_batch *batch) {
+void reply_logprobs(buf *b, const outbox_choice *c) {
     buf_puts(b, "{\"content\":[");
-    for (size_t i = 0; i < batch->n_tokens; i++) {
-        const outbox_token *t = &batch->tokens[i];
+    for (size_t i = 0; i < c->n_tokens; i++) {
+        const outbox_token *t = &c->tokens[i];
         if (i) buf_putc(b, ',');
-        put_token(b, t->logprob, batch->bytes.data + t->bytes_at, t->n_bytes, t->special);
+        put_token(b, t->logprob, c->bytes.data + t->bytes_at, t->n_bytes, t->special);
         buf_puts(b, ",\"top_logprobs\":[");
         for (size_t k = 0; k < t->n_top; k++) {
-            const outbox_top *o = &batch->tops[t->top_at + k];
+            const outbox_top *o = &c->tops[t->top_at + k];
             if (k) buf_putc(b, ',');
-            put_token(b, o->logprob, batch->bytes.data + o->bytes_at, o->n_bytes, o->special);
+            put_token(b, o->logprob, c->bytes.data + o->bytes_at, o->n_bytes, o->special);
             buf_putc(b, '}');
         }
         buf_puts(b, "]}");
@@ -169,35 +169,45 @@ void reply_logprobs(buf *b, const outbox_batch *batch) {
     buf_puts(b, "],\"refusal\":null}");
 }
 
-void reply_usage(buf *b, int prompt_tokens, int completion_tokens, int cached_tokens) {
+void reply_usage(buf *b, const outbox_end *end) {
     buf_printf(b,
                "{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,"
                "\"prompt_tokens_details\":{\"cached_tokens\":%d}}",
-               prompt_tokens, completion_tokens, prompt_tokens + completion_tokens, cached_tokens);
+               end->prompt_tokens, end->completion_tokens, end->prompt_tokens + end->completion_tokens,
+               end->cached_tokens);
 }
 
-void reply_completion(buf *b, const reply_head *h, const reply_choice *c) {
+static void put_choice(buf *b, const reply_head *h, int index, const outbox_choice *c) {
+    buf_printf(b, "{\"index\":%d,\"message\":{\"role\":\"assistant\",\"content\":", index);
+    json_put_string(b, c->text.data, c->text.len);
+    buf_puts(b, ",\"refusal\":null},\"logprobs\":");
+    if (h->logprobs)
+        reply_logprobs(b, c);
+    else
+        buf_puts(b, "null");
+    buf_printf(b, ",\"finish_reason\":\"%s\"", reply_finish_name(c->finish));
+    if (h->token_ids) {
+        buf_puts(b, ",\"token_ids\":");
+        reply_choice_ids(b, c);
+    }
+    buf_putc(b, '}');
+}
+
+void reply_completion(buf *b, const reply_head *h, const outbox_batch *batch, const outbox_end *end) {
     buf_puts(b, "{\"id\":");
     json_put_cstring(b, h->id);
     buf_printf(b, ",\"object\":\"chat.completion\",\"created\":%ld,\"model\":", h->created);
     json_put_cstring(b, h->model);
-    buf_puts(b, ",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":");
-    json_put_string(b, c->batch->text.data, c->batch->text.len);
-    buf_puts(b, ",\"refusal\":null},\"logprobs\":");
-    if (c->logprobs)
-        reply_logprobs(b, c->batch);
-    else
-        buf_puts(b, "null");
-    buf_printf(b, ",\"finish_reason\":\"%s\"", reply_finish_name(c->finish));
-    if (c->token_ids) {
-        buf_puts(b, ",\"token_ids\":");
-        reply_batch_ids(b, c->batch);
+    buf_puts(b, ",\"choices\":[");
+    for (int i = 0; i < batch->n_choices; i++) {
+        if (i) buf_putc(b, ',');
+        put_choice(b, h, i, &batch->choices[i]);
     }
-    buf_puts(b, "}],\"usage\":");
-    reply_usage(b, c->prompt_tokens, c->completion_tokens, c->cached_tokens);
-    if (c->prompt_ids) {
+    buf_puts(b, "],\"usage\":");
+    reply_usage(b, end);
+    if (h->prompt_ids) {
         buf_puts(b, ",\"prompt_token_ids\":");
-        reply_ids(b, c->prompt_ids, c->n_prompt_ids);
+        reply_ids(b, h->prompt_ids, h->n_prompt_ids);
     }
     buf_putc(b, '}');
 }

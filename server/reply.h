@@ -22,27 +22,22 @@ int reply_http_status(const status *st);
 void reply_error(buf *b, int http, const char *message, const char *param, const char *code);
 void reply_error_status(buf *b, const status *st);
 
-/* What all objects of one reply share. Strings are borrowed. */
+/* What all objects of one reply share. All is borrowed. */
 typedef struct reply_head {
     const char *id, *model;
     long created;
-} reply_head;
-
-typedef struct reply_choice {
-    const outbox_batch *batch; /* text and tokens */
     bool logprobs, token_ids;
-    engine_finish finish;
-    int prompt_tokens, completion_tokens, cached_tokens;
     const int32_t *prompt_ids; /* NULL: not asked for */
     size_t n_prompt_ids;
-} reply_choice;
+} reply_head;
 
 const char *reply_finish_name(engine_finish f);
-void reply_completion(buf *b, const reply_head *h, const reply_choice *c);
-/* {"content":[...]} of the batch's tokens. */
-void reply_logprobs(buf *b, const outbox_batch *batch);
-void reply_usage(buf *b, int prompt_tokens, int completion_tokens, int cached_tokens);
+/* An unstreamed reply: batch holds all of each choice. */
+void reply_completion(buf *b, const reply_head *h, const outbox_batch *batch, const outbox_end *end);
+/* {"content":[...]} of the choice's tokens. */
+void reply_logprobs(buf *b, const outbox_choice *c);
+void reply_usage(buf *b, const outbox_end *end);
 void reply_ids(buf *b, const int32_t *ids, size_t n);
-void reply_batch_ids(buf *b, const outbox_batch *batch);
+void reply_choice_ids(buf *b, const outbox_choice *c);
 
 #endif

@@ -9,7 +9,9 @@ static void put_plain(buf *b, const char *s) {
 }
 
 static const char *finish_of(const outbox_summary *j) {
-    return !j->end.ended ? "abort" : j->end.failed ? "error" : reply_finish_name(j->end.finish);
+    if (!j->end.ended) return "abort";
+    if (j->end.failed) return "error";
+    return j->end.mixed ? "mixed" : reply_finish_name(j->end.finish);
 }
 
 static void put_text(buf *b, const request_line *l) {

@@ -68,7 +68,7 @@ static void look_after(watch *w, watch_entry *e, double now) {
     if (!e->ob) return;
     if (e->next_comment && now >= e->next_comment)
         e->next_comment = outbox_comment(e->ob) ? now + w->o.comment_s : 0;
-    if (outbox_overflowed(e->ob)) doom(w, e);
+    if (outbox_is_lost(e->ob)) doom(w, e);
 }
 
 static void hung_up(watch *w, uint64_t tag) {

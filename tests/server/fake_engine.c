@@ -2,8 +2,9 @@
  *
  * The last user text is the script, words of the form name=value:
  *   tokens=N  delay_ms=N (between tokens)  first_ms=N (before the first)  input_ms=N (before INPUT_DONE)
- *   say=TEXT (each token; "_" is a space)  big=N (bytes per token)  error_after=N  utf8=1 (characters split
- * over tokens) One thread a job; prompts cost a token a byte of text and 36 a picture. The environment
+ *   say=TEXT (each token; "_" is a space, "#" the choice's number)  big=N (bytes per token)  error_after=N
+ *   more=N (tokens that each choice makes more than the one before)  error_choice=N (which one error_after is of)
+ * Choices make their tokens in turn, with ids from 7 on. One thread a job; prompts cost a token a byte of text and 36 a picture. The environment
  * variable FAKE_LOAD_MS delays engine_new, FAKE_LOAD_ERROR makes it fail. */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -33,6 +34,8 @@ typedef struct job {
     engine *e;
     pthread_t thread;
     atomic_bool cancelled, over;
+    int n, made[ENGINE_MAX_CHOICES]; /* choices, and how many tokens each has */
+    bool ended[ENGINE_MAX_CHOICES];
 } job;
 
 struct engine {
@@ -174,8 +177,8 @@ bool engine_check_params(const engine *e, const engine_params *p, const prompt *
     return true;
 }
 
-static void emit(job *j, const char *text, size_t n) {
-    engine_token t = {.id = 7, .logprob = -0.5f, .bytes = text, .n_bytes = n};
+static void emit(job *j, int choice, const char *text, size_t n) {
+    engine_token t = {.id = 7 + choice, .logprob = -0.5f, .bytes = text, .n_bytes = n};
     t.n_top = j->params.top_logprobs > 0 ? j->params.top_logprobs : 0;
     for (int k = 0; k < t.n_top; k++) {
         t.top[k].id = 7 + k;
@@ -183,17 +186,22 @@ static void emit(job *j, const char *text, size_t n) {
         t.top[k].bytes = k ? "\xE2\x82" : text; /* half a character */
         t.top[k].n_bytes = k ? 2 : n;
     }
-    engine_event ev = {.kind = ENGINE_TOKENS, .text = text, .n_text = n, .tokens = &t, .n_tokens = 1};
+    engine_event ev = {
+        .kind = ENGINE_TOKENS, .choice = choice, .text = text, .n_text = n, .tokens = &t, .n_tokens = 1};
     j->sink(j->user, &ev);
+    j->made[choice]++;
     atomic_fetch_add(&j->e->generated, 1);
 }
 
-static void finish(job *j, status_code code, const char *why, int made, bool stopped) {
+/* The end of n choices from this one on. */
+static void finish(job *j, int choice, int n, status_code code, const char *why, bool stopped) {
     status st = {0};
     engine_event ev = {.kind = ENGINE_DONE,
+                       .choice = choice,
+                       .n_choices = n,
                        .finish = stopped ? FINISH_STOP : FINISH_LENGTH,
                        .prompt_tokens = (int)j->p->n,
-                       .completion_tokens = made,
+                       .completion_tokens = j->made[choice],
                        .queue_s = 0.001,
                        .prefill_s = 0.002,
                        .decode_s = 0.003};
@@ -201,52 +209,75 @@ static void finish(job *j, status_code code, const char *why, int made, bool sto
         status_set(&st, code, "%s", why);
         ev.kind = ENGINE_ERROR;
         ev.error = &st;
-        atomic_fetch_add(code == ST_CANCELLED ? &j->e->aborted : &j->e->failed, 1);
+        atomic_fetch_add(code == ST_CANCELLED ? &j->e->aborted : &j->e->failed, (unsigned long long)n);
     } else {
         atomic_fetch_add(stopped ? &j->e->stop : &j->e->length, 1);
     }
-    atomic_fetch_sub(&j->e->running, 1);
+    atomic_fetch_sub(&j->e->running, n);
+    for (int i = choice; i < choice + n; i++) j->ended[i] = true;
     j->sink(j->user, &ev);
+}
+
+static void naps(job *j, int ms) {
+    for (; ms > 0 && !atomic_load(&j->cancelled); ms -= 20) nap(ms < 20 ? ms : 20);
+}
+
+/* What each token of a choice says; big: or so many bytes. */
+static char *word_of(const char *script, int choice, int big) {
+    const char *say = strstr(script, "say=");
+    size_t n = say ? strcspn(say + 4, " ") : 0;
+    char *word = mem_alloc((size_t)big + n + sizeof "word ");
+    if (big) {
+        memset(word, 'x', (size_t)big);
+        word[big] = 0;
+        return word;
+    }
+    snprintf(word, n + sizeof "word ", "%.*s", say ? (int)n : 5, say ? say + 4 : "word ");
+    for (char *c = word; say && *c; c++) *c = *c == '_' ? ' ' : *c == '#' ? (char)('0' + choice) : *c;
+    return word;
+}
+
+/* One token, or the end. */
+static void step(job *j, int choice, const char *word) {
+    const char *s = j->p->script;
+    int tokens = number(s, "tokens", 5) + choice * number(s, "more", 0),
+        error_after = number(s, "error_after", -1);
+    if (number(s, "error_choice", choice) != choice) error_after = -1;
+    bool limited = j->params.max_tokens >= 0 && j->params.max_tokens < tokens;
+    if (limited) tokens = j->params.max_tokens;
+    if (j->made[choice] == error_after || (j->made[choice] >= tokens && error_after >= 0))
+        finish(j, choice, 1, ST_INTERNAL, "the device failed", false);
+    else if (j->made[choice] >= tokens)
+        finish(j, choice, 1, ST_OK, "", !limited);
+    else
+        emit(j, choice, word, strlen(word));
+}
+
+static bool all_ended(const job *j) {
+    int n = 0;
+    while (n < j->n && j->ended[n]) n++;
+    return n == j->n;
 }
 
 static void *run(void *arg) {
     job *j = arg;
     const char *s = j->p->script;
-    int tokens = number(s, "tokens", 5), delay = number(s, "delay_ms", 0),
-        error_after = number(s, "error_after", -1);
-    int big = number(s, "big", 0), made = 0;
-    char word[512] = "word ", *text = word;
-    const char *say = strstr(s, "say=");
-    if (say) {
-        size_t n = strcspn(say + 4, " ");
-        snprintf(word, sizeof word, "%.*s", (int)n, say + 4);
-        for (char *c = word; *c; c++)
-            if (*c == '_') *c = ' ';
-    }
-    if (big) {
-        text = mem_alloc((size_t)big);
-        memset(text, 'x', (size_t)big);
-    }
+    char *words[ENGINE_MAX_CHOICES];
+    for (int i = 0; i < j->n; i++) words[i] = word_of(s, i, number(s, "big", 0));
     nap(number(s, "input_ms", 0));
-    engine_event input = {.kind = ENGINE_INPUT_DONE};
-    j->sink(j->user, &input);
-    for (int left = number(s, "first_ms", 0); left > 0 && !atomic_load(&j->cancelled); left -= 20)
-        nap(left < 20 ? left : 20);
-    bool limited = j->params.max_tokens >= 0 && j->params.max_tokens < tokens;
-    if (limited) tokens = j->params.max_tokens;
-    while (made < tokens && made != error_after && !atomic_load(&j->cancelled)) {
-        emit(j, text, big ? (size_t)big : strlen(text));
-        made++;
-        for (int left = delay; left > 0 && !atomic_load(&j->cancelled); left -= 20)
-            nap(left < 20 ? left : 20);
+    j->sink(j->user, &(engine_event){.kind = ENGINE_INPUT_DONE});
+    naps(j, number(s, "first_ms", 0));
+    if (!atomic_load(&j->cancelled) && number(s, "error_after", -1) == 0 && number(s, "error_choice", -1) < 0)
+        finish(j, 0, j->n, ST_INTERNAL, "the device failed", false);
+    while (!all_ended(j) && !atomic_load(&j->cancelled)) {
+        for (int i = 0; i < j->n && !atomic_load(&j->cancelled); i++)
+            if (!j->ended[i]) step(j, i, words[i]);
+        naps(j, number(s, "delay_ms", 0));
     }
-    if (atomic_load(&j->cancelled) && made < tokens)
-        finish(j, ST_CANCELLED, "cancelled", made, false);
-    else if (error_after >= 0)
-        finish(j, ST_INTERNAL, "the device failed", made, false);
-    else
-        finish(j, ST_OK, "", made, !limited);
-    if (big) mem_free(text);
+    bool parted = j->made[0] > 0;
+    for (int i = 0; i < j->n; i++)
+        if (!j->ended[i]) finish(j, i, parted ? 1 : j->n, ST_CANCELLED, "cancelled", false);
+    for (int i = 0; i < j->n; i++) mem_free(words[i]);
     prompt_free(j->p);
     atomic_store(&j->over, true);
     return NULL;
@@ -261,7 +292,8 @@ uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine
     }
     job *j = mem_calloc(1, sizeof *j);
     *j = (job){.p = p, .params = *params, .sink = sink, .user = user, .e = e};
-    atomic_fetch_add(&e->running, 1);
+    j->n = params->n > 1 ? params->n : 1;
+    atomic_fetch_add(&e->running, j->n);
     atomic_fetch_add(&e->prompted, p->n);
     pthread_mutex_lock(&e->lock);
     uint64_t n = j->number = e->next++;

@@ -90,10 +90,10 @@ static void test_errors(void **state) {
 }
 
 /* A batch of two tokens: "h\xC3" and "\xA9", which together are one text. */
-static void fill(outbox_batch *b) {
+static void fill(outbox_choice *b) {
     static outbox_token tokens[2] = {{7, -0.25f, 0, 2, false, 0, 1}, {8, -INFINITY, 2, 1, false, 1, 0}};
     static outbox_top tops[1] = {{-0.25f, 0, 2, false}};
-    *b = (outbox_batch){.tokens = tokens, .n_tokens = 2, .tops = tops, .n_tops = 1};
+    *b = (outbox_choice){.tokens = tokens, .n_tokens = 2, .tops = tops, .n_tops = 1};
     buf_append(&b->text, "h\xC3\xA9", 3);
     buf_append(&b->bytes, "h\xC3\xA9", 3);
 }
@@ -103,7 +103,7 @@ static void test_special_token(void **state) {
     (void)state;
     outbox_token t = {.id = 2, .n_bytes = 4, .special = true, .n_top = 1};
     outbox_top top = {.n_bytes = 4, .special = true};
-    outbox_batch batch = {.tokens = &t, .n_tokens = 1, .tops = &top, .n_tops = 1};
+    outbox_choice batch = {.tokens = &t, .n_tokens = 1, .tops = &top, .n_tops = 1};
     buf_puts(&batch.bytes, "</s>");
     buf b = {0};
     reply_logprobs(&b, &batch);
@@ -117,15 +117,23 @@ static void test_special_token(void **state) {
     buf_fini(&batch.bytes);
 }
 
+static void batch_fini(outbox_batch *b) { /* tokens are not its own */
+    for (int i = 0; i < b->n_choices; i++) {
+        buf_fini(&b->choices[i].text);
+        buf_fini(&b->choices[i].bytes);
+    }
+}
+
 static void test_completion(void **state) {
     (void)state;
-    outbox_batch batch;
-    fill(&batch);
+    outbox_batch batch = {.n_choices = 1};
+    fill(&batch.choices[0]);
+    batch.choices[0].finish = FINISH_STOP;
     static const int32_t ids[] = {1, 2, 3};
-    reply_head h = {"chatcmpl-1", "m", 42};
-    reply_choice c = {&batch, true, true, FINISH_STOP, 3, 2, 1, ids, 3};
+    reply_head h = {"chatcmpl-1", "m", 42, true, true, ids, 3};
+    outbox_end end = {.ended = true, .prompt_tokens = 3, .completion_tokens = 2, .cached_tokens = 1};
     buf b = {0};
-    reply_completion(&b, &h, &c);
+    reply_completion(&b, &h, &batch, &end);
     json_t *v = read_back(&b), *choice = json_array_get(json_object_get(v, "choices"), 0);
     assert_string_equal(json_string_value(json_object_get(v, "object")), "chat.completion");
     assert_string_equal(json_string_value(json_object_get(v, "id")), "chatcmpl-1");
@@ -148,8 +156,35 @@ static void test_completion(void **state) {
     assert_int_equal(json_integer_value(json_object_get(details, "cached_tokens")), 1);
     json_decref(v);
     buf_fini(&b);
-    buf_fini(&batch.text);
-    buf_fini(&batch.bytes);
+    batch_fini(&batch);
+}
+
+static void test_completion_of_many(void **state) {
+    (void)state;
+    outbox_batch batch = {.n_choices = 3};
+    static const char *const texts[] = {"a", "", "ccc"};
+    for (int i = 0; i < 3; i++) {
+        buf_puts(&batch.choices[i].text, texts[i]);
+        batch.choices[i].finish = i == 2 ? FINISH_LENGTH : FINISH_STOP;
+    }
+    reply_head h = {.id = "id", .model = "m"};
+    outbox_end end = {.ended = true, .prompt_tokens = 3, .completion_tokens = 9, .mixed = true};
+    buf b = {0};
+    reply_completion(&b, &h, &batch, &end);
+    json_t *v = read_back(&b), *all = json_object_get(v, "choices");
+    assert_int_equal(json_array_size(all), 3);
+    for (size_t i = 0; i < 3; i++) {
+        json_t *c = json_array_get(all, i);
+        assert_int_equal(json_integer_value(json_object_get(c, "index")), i);
+        assert_string_equal(json_string_value(json_object_get(json_object_get(c, "message"), "content")),
+                            texts[i]);
+        assert_string_equal(json_string_value(json_object_get(c, "finish_reason")),
+                            i == 2 ? "length" : "stop");
+    }
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(v, "usage"), "total_tokens")), 12);
+    json_decref(v);
+    buf_fini(&b);
+    batch_fini(&batch);
 }
 
 /* The n-th "data: " of a stream, parsed; NULL past the end; a JSON string for what is no JSON. */
@@ -172,24 +207,21 @@ static json_t *delta_of(json_t *chunk) {
 
 static void test_stream(void **state) {
     (void)state;
-    outbox_batch batch, none = {.n_comments = 1};
-    fill(&batch);
-    outbox_end going = {0},
-               end = {.ended = true, .finish = FINISH_LENGTH, .prompt_tokens = 3, .completion_tokens = 2};
+    outbox_batch batch = {.n_choices = 1}, none = {.n_choices = 1, .n_comments = 1}, last_one = none;
+    fill(&batch.choices[0]);
+    last_one.n_comments = 0;
+    last_one.choices[0].ended = true;
+    last_one.choices[0].finish = FINISH_LENGTH;
+    outbox_end going = {0}, end = {.ended = true, .prompt_tokens = 3, .completion_tokens = 2};
     static const int32_t ids[] = {1, 2, 3};
-    chat_stream s = {.head = {"id", "m", 1},
-                     .logprobs = true,
-                     .token_ids = true,
-                     .include_usage = true,
-                     .prompt_ids = ids,
-                     .n_prompt_ids = 3};
+    chat_stream s = {.head = {"id", "m", 1, true, true, ids, 3}, .include_usage = true};
     buf b = {0};
     chat_stream_render(&s, &none, &going, &b);
     assert_true(b.len > 2 && b.data[0] == ':');
     chat_stream_render(&s, &batch, &going, &b);
     none.n_comments = 0;
     chat_stream_render(&s, &none, &going, &b);
-    chat_stream_render(&s, &none, &end, &b);
+    chat_stream_render(&s, &last_one, &end, &b);
     json_t *e[6];
     for (int i = 0; i < 6; i++) e[i] = event(&b, i);
     assert_string_equal(json_string_value(json_object_get(delta_of(e[0]), "role")), "assistant");
@@ -206,8 +238,55 @@ static void test_stream(void **state) {
     assert_null(e[5]);
     for (int i = 0; i < 6; i++) json_decref(e[i]);
     buf_fini(&b);
-    buf_fini(&batch.text);
-    buf_fini(&batch.bytes);
+    batch_fini(&batch);
+}
+
+/* Every chunk names its choice; each choice has one role, first of all, and one finish. */
+static void test_stream_of_many(void **state) {
+    (void)state;
+    static const int32_t ids[] = {1};
+    chat_stream s = {.head = {"id", "m", 1, false, false, ids, 1}, .include_usage = true};
+    outbox_end going = {0}, end = {.ended = true, .prompt_tokens = 3, .completion_tokens = 9};
+    outbox_batch first = {.n_choices = 3}, second = first;
+    buf_puts(&first.choices[2].text, "c");
+    buf_puts(&first.choices[0].text, "a");
+    first.choices[0].ended = true;
+    buf_puts(&second.choices[2].text, "d");
+    second.choices[1].ended = second.choices[2].ended = true;
+    second.choices[2].finish = FINISH_LENGTH;
+    buf b = {0};
+    chat_stream_render(&s, &first, &going, &b);
+    chat_stream_render(&s, &second, &end, &b);
+    static const struct {
+        int index;
+        const char *role, *content, *finish;
+    } want[] = {{0, "assistant", "", NULL}, {0, NULL, "a", NULL}, {0, NULL, NULL, "stop"},
+                {2, "assistant", "", NULL}, {2, NULL, "c", NULL}, {1, "assistant", "", NULL},
+                {1, NULL, NULL, "stop"},    {2, NULL, "d", NULL}, {2, NULL, NULL, "length"}};
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        json_t *v = event(&b, (int)i), *c = json_array_get(json_object_get(v, "choices"), 0);
+        assert_int_equal(json_integer_value(json_object_get(c, "index")), want[i].index);
+        const char *const got[] = {json_string_value(json_object_get(delta_of(v), "role")),
+                                   json_string_value(json_object_get(delta_of(v), "content")),
+                                   json_string_value(json_object_get(c, "finish_reason"))};
+        const char *const wanted[] = {want[i].role, want[i].content, want[i].finish};
+        for (int k = 0; k < 3; k++) {
+            assert_int_equal(got[k] != NULL, wanted[k] != NULL);
+            if (got[k]) assert_string_equal(got[k], wanted[k]);
+        }
+        assert_int_equal(json_object_get(v, "prompt_token_ids") != NULL, i == 0);
+        json_decref(v);
+    }
+    json_t *usage = event(&b, ARRAY_LEN(want)), *done = event(&b, ARRAY_LEN(want) + 1);
+    assert_int_equal(
+        json_integer_value(json_object_get(json_object_get(usage, "usage"), "completion_tokens")), 9);
+    assert_string_equal(json_string_value(done), "[DONE]");
+    assert_null(event(&b, ARRAY_LEN(want) + 2));
+    json_decref(usage);
+    json_decref(done);
+    buf_fini(&b);
+    batch_fini(&first);
+    batch_fini(&second);
 }
 
 static void test_stream_error(void **state) {
@@ -229,10 +308,11 @@ static void test_stream_error(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_strings),      cmocka_unit_test(test_reals),
-        cmocka_unit_test(test_errors),       cmocka_unit_test(test_special_token),
-        cmocka_unit_test(test_completion),   cmocka_unit_test(test_stream),
-        cmocka_unit_test(test_stream_error),
+        cmocka_unit_test(test_strings),        cmocka_unit_test(test_reals),
+        cmocka_unit_test(test_errors),         cmocka_unit_test(test_special_token),
+        cmocka_unit_test(test_completion),     cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_stream_error),   cmocka_unit_test(test_completion_of_many),
+        cmocka_unit_test(test_stream_of_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
