@@ -119,7 +119,8 @@ def test_big_picture(fake):
 
 
 @pytest.mark.parametrize("fields,param", [
-    ({"n": 2}, "n"), ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ({"n": 17}, "n"), ({"n": 0}, "n"), ({"n": -1}, "n"), ({"n": 1.5}, "n"), ({"n": "2"}, "n"), ({"n": 2, "best_of": 3}, "best_of"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
     ({"response_format": {"type": "json_object"}}, "response_format"), ({"tool_choice": "required"}, "tool_choice"),
     ({"temperature": 3}, "temperature"), ({"top_logprobs": 2}, "top_logprobs"), ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"stop": [""]}, "stop"), ({"logit_bias": {"a": 1}}, "logit_bias"), ({"max_tokens": -1}, "max_tokens"),

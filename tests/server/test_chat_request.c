@@ -72,7 +72,8 @@ static void test_all_fields(void **state) {
              "\"5\":-100,\"6\":1.5},"
              "\"logprobs\":true,\"top_logprobs\":20,\"return_token_ids\":true,\"stream\":true,"
              "\"stream_options\":{\"include_usage\":true},\"chat_template_kwargs\":{\"x\":1},\"user\":\"u\","
-             "\"cache_salt\":\"s\"");
+             "\"cache_salt\":\"s\",\"n\":16,\"best_of\":16");
+    assert_int_equal(r.params.n, 16);
     assert_string_equal(r.model, "m");
     assert_int_equal(r.params.max_tokens, 7); /* the newer name wins */
     assert_string_equal(r.max_tokens_name, "max_completion_tokens");
@@ -98,6 +99,7 @@ static void test_all_fields(void **state) {
     assert_int_equal(r.params.max_tokens, 5);
     assert_int_equal(r.params.top_logprobs, 0);
     assert_int_equal(r.params.n_stop, 1);
+    assert_int_equal(r.params.n, 1);
     chat_request_fini(&r);
 }
 
@@ -106,6 +108,9 @@ static void test_neutral(void **state) {
     static const char *const fields[] = {
         "\"n\":1",
         "\"n\":null",
+        "\"n\":2.0",
+        "\"best_of\":1",
+        "\"best_of\":null",
         "\"tools\":[]",
         "\"tools\":null",
         "\"tool_choice\":\"none\"",
@@ -171,8 +176,8 @@ static void test_unbuilt_messages(void **state) {
     static const struct {
         const char *field, *says;
     } cases[] = {
-        {"\"n\":2", "n: only 1 is supported, found 2"},
-        {"\"n\":1.5", "n: only 1 is supported, found 1.5"},
+        {"\"n\":17", "n must be from 1 to 16, found 17"},
+        {"\"n\":2,\"best_of\":3", "best_of: only the value of n, 2, is supported, found 3"},
         {"\"tools\":[{\"type\":\"function\"}]", "tools: only [] is supported, found a list of 1"},
         {"\"tools\":{}", "tools: expected a list, found an object"},
         {"\"tool_choice\":\"required\"",
