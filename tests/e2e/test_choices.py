@@ -81,17 +81,18 @@ def test_sixteen_without_a_seed_differ(server):
 
 
 def test_pages_are_shared():
-    """A cache that holds the prompt once and a half: choices with pages of their own would need many times that."""
+    """A cache that holds the prompt twice: choices with pages of their own would need many times that."""
     with Server("--max-model-len", "512", "--kv-cache-memory", "4M", "--max-num-seqs", "16", "--no-prefix-caching") as s:
         long = "what is it " * 100
         prompt = s.chat(long, max_tokens=1).json()["usage"]["prompt_tokens"]
+        s.wait_idle()
         steps = s.metric("iteration_tokens_total_sum")
         d = s.chat(long, n=8, max_tokens=4, ignore_eos=True, temperature=1).json()
         assert len(d["choices"]) == 8 and d["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
         # rows: the prompt once, of each other choice at most a page of it again, and the answers but their last tokens
         s.wait_idle()
         assert prompt + 24 <= s.metric("iteration_tokens_total_sum") - steps <= prompt + 7 * 16 + 24
-        assert s.metric("prefix_cache_queries_total") == 0
+        assert s.metric("prefix_cache_queries_total") == 0 and s.metric("num_preemptions_total") == 0
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -17,20 +17,27 @@ static const char PNG_2X2[] = /* dark red, green, blue, grey */
     "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAE0lEQVR4nGM4wcDAAMIMJxoaGgAXXgPZ"
     "0RhfJwAAAABJRU5ErkJggg==";
 
+enum { CHOICES = 3 };
+
 typedef struct client { /* one job's events, and who waits for them */
-    answer a;
+    union {
+        answer a;
+        answer all[CHOICES]; /* by choice */
+    };
+    int n; /* choices */
     pthread_mutex_t mu;
     pthread_cond_t changed;
 } client;
 
 static void client_init(client *c) {
     memset(c, 0, sizeof *c);
+    c->n = 1;
     pthread_mutex_init(&c->mu, NULL);
     pthread_cond_init(&c->changed, NULL);
 }
 
 static void client_fini(client *c) {
-    answer_fini(&c->a);
+    for (int i = 0; i < CHOICES; i++) answer_fini(&c->all[i]);
     pthread_cond_destroy(&c->changed);
     pthread_mutex_destroy(&c->mu);
 }
@@ -38,15 +45,21 @@ static void client_fini(client *c) {
 static void sink(void *user, const engine_event *ev) {
     client *c = user;
     pthread_mutex_lock(&c->mu);
-    on_event(&c->a, ev);
+    on_event(c->all, ev);
     pthread_cond_signal(&c->changed);
     pthread_mutex_unlock(&c->mu);
 }
 
-/* Until n tokens or the final event are there. */
+static bool is_over(const client *c) {
+    int k = 0;
+    while (k < c->n && c->all[k].n_final) k++;
+    return k == c->n;
+}
+
+/* Until n tokens of the first choice or all final events are there. */
 static void client_wait(client *c, int n) {
     pthread_mutex_lock(&c->mu);
-    while (c->a.n < n && !c->a.n_final) pthread_cond_wait(&c->changed, &c->mu);
+    while (c->a.n < n && !is_over(c)) pthread_cond_wait(&c->changed, &c->mu);
     pthread_mutex_unlock(&c->mu);
 }
 
@@ -91,7 +104,8 @@ static uint64_t submit_picture(engine *e, const char *b64, size_t n, client *c) 
     return job;
 }
 
-static uint64_t submit_kind(engine *e, int kind, client *c) {
+/* c->n choices, from this one of the kind on. */
+static uint64_t submit_kind(engine *e, int kind, int first, client *c) {
     static const char *const texts[] = {"hello", "what is this?",
                                         "a b c d e f g h i j k l m n o p q r s t u v w x y z"};
     engine_image im = {PNG_2X2, sizeof PNG_2X2 - 1, "messages[0].content[0].image_url"};
@@ -110,7 +124,8 @@ static uint64_t submit_kind(engine *e, int kind, client *c) {
     params.max_tokens = 5 + kind * 5;
     params.temperature = (float)(kind % 2);
     params.has_seed = true;
-    params.seed = (uint64_t)kind;
+    params.seed = (uint64_t)(kind + first);
+    params.n = c->n;
     uint64_t job = engine_submit(e, p, &params, sink, c, &st);
     CHECK(job);
     return job;
@@ -120,9 +135,18 @@ typedef struct load {
     engine *e;
     uint32_t seed;
     int n_jobs;
-    const answer *solo; /* [KINDS] */
-    int wrong;
+    const answer (*solo)[CHOICES]; /* [KINDS] */
+    int wrong, choices;
 } load;
+
+static bool is_right(const client *c, int choice, const answer *solo, bool cancelled) {
+    const answer *a = &c->all[choice];
+    if (a->n_final != 1 || a->out_of_order || a->n > solo->n ||
+        memcmp(a->ids, solo->ids, (size_t)a->n * sizeof a->ids[0]) != 0)
+        return false;
+    if (a->error) return cancelled && a->code == ST_CANCELLED;
+    return a->n == solo->n && c->a.n_input_done == 1;
+}
 
 static void *run_load(void *arg) {
     load *l = arg;
@@ -137,8 +161,10 @@ static void *run_load(void *arg) {
             client_init(&c[i]);
             kinds[i] = (int)rnd(&r, KINDS);
             cancel[i] = rnd(&r, 3) == 0;
-            jobs[i] = submit_kind(l->e, kinds[i], &c[i]);
+            c[i].n = 1 + (int)rnd(&r, CHOICES);
+            jobs[i] = submit_kind(l->e, kinds[i], 0, &c[i]);
         }
+        for (int i = 0; i < AT_ONCE; i++) l->choices += c[i].n;
         for (int i = 0; i < AT_ONCE; i++) {
             if (cancel[i]) {
                 client_wait(&c[i], (int)rnd(&r, 6));
@@ -150,14 +176,8 @@ static void *run_load(void *arg) {
         for (int i = 0; i < AT_ONCE; i++) {
             client_wait(&c[i], FAKE_MAX_POS);
             engine_cancel(l->e, jobs[i]); /* over: ignored */
-            const answer *a = &c[i].a, *solo = &l->solo[kinds[i]];
-            bool ok = a->n_final == 1 && !a->out_of_order && a->n <= solo->n &&
-                      memcmp(a->ids, solo->ids, (size_t)a->n * sizeof a->ids[0]) == 0;
-            if (ok && a->error)
-                ok = cancel[i] && a->code == ST_CANCELLED;
-            else if (ok)
-                ok = a->n == solo->n && a->n_input_done == 1;
-            l->wrong += !ok;
+            for (int k = 0; k < c[i].n; k++)
+                l->wrong += !is_right(&c[i], k, &l->solo[kinds[i]][k], cancel[i]);
             client_fini(&c[i]);
         }
     }
@@ -166,17 +186,17 @@ static void *run_load(void *arg) {
 
 static void many_clients(void **state) {
     (void)state;
-    static answer solo[KINDS];
+    static answer solo[KINDS][CHOICES];
     engine *e = new_engine(1, 512, FAKE_MAX_POS);
-    for (int k = 0; k < KINDS; k++) {
+    for (int k = 0; k < KINDS * CHOICES; k++) {
         client c;
         client_init(&c);
-        submit_kind(e, k, &c);
+        submit_kind(e, k / CHOICES, k % CHOICES, &c);
         client_wait(&c, FAKE_MAX_POS);
         if (c.a.error) print_error("%s\n", c.a.why);
         assert_false(c.a.error);
-        solo[k] = c.a;
-        solo[k].text = (buf){0};
+        solo[k / CHOICES][k % CHOICES] = c.a;
+        solo[k / CHOICES][k % CHOICES].text = (buf){0};
         client_fini(&c);
     }
     engine_free(e);
@@ -186,12 +206,14 @@ static void many_clients(void **state) {
     load loads[CLIENTS];
     pthread_t threads[CLIENTS];
     for (int i = 0; i < CLIENTS; i++) {
-        loads[i] = (load){e, (uint32_t)i + 1, 60, solo, 0};
+        loads[i] = (load){e, (uint32_t)i + 1, 60, solo, 0, 0};
         assert_int_equal(pthread_create(&threads[i], NULL, run_load, &loads[i]), 0);
     }
+    uint64_t choices = 0;
     for (int i = 0; i < CLIENTS; i++) {
         pthread_join(threads[i], NULL);
         assert_int_equal(loads[i].wrong, 0);
+        choices += loads[i].choices;
     }
     engine_stats stats;
     engine_get_stats(e, &stats);
@@ -202,7 +224,7 @@ static void many_clients(void **state) {
     }
     assert_int_equal(stats.running + stats.waiting, 0);
     assert_int_equal(
-        stats.finished_stop + stats.finished_length + stats.finished_abort + stats.finished_error, 180);
+        stats.finished_stop + stats.finished_length + stats.finished_abort + stats.finished_error, choices);
     assert_true(stats.kv_usage == 0);
     engine_free(e);
 }
@@ -214,13 +236,18 @@ static void freed_under_load(void **state) {
         static client c[JOBS];
         engine *e = new_engine(4, 32, FAKE_MAX_POS);
         for (int i = 0; i < JOBS; i++) client_init(&c[i]);
-        for (int i = 0; i < JOBS; i++) submit_kind(e, i % KINDS, &c[i]);
+        for (int i = 0; i < JOBS; i++) {
+            c[i].n = 1 + i % CHOICES;
+            submit_kind(e, i % KINDS, 0, &c[i]);
+        }
         client_wait(&c[round], round);
         engine_free(e);
         for (int i = 0; i < JOBS; i++) {
-            assert_int_equal(c[i].a.n_final, 1);
-            assert_false(c[i].a.out_of_order);
-            if (c[i].a.error) assert_int_equal(c[i].a.code, ST_CANCELLED);
+            for (int k = 0; k < c[i].n; k++) {
+                assert_int_equal(c[i].all[k].n_final, 1);
+                assert_false(c[i].all[k].out_of_order);
+                if (c[i].all[k].error) assert_int_equal(c[i].all[k].code, ST_CANCELLED);
+            }
             client_fini(&c[i]);
         }
     }
@@ -241,12 +268,15 @@ static void broken_picture(void **state) {
     engine_default_params(e, &params);
     client c;
     client_init(&c);
+    params.n = c.n = CHOICES;
     assert_int_not_equal(engine_submit(e, p, &params, sink, &c, &st), 0);
     client_wait(&c, FAKE_MAX_POS);
-    assert_int_equal(c.a.n_final, 1);
-    assert_int_equal(c.a.n_input_done, 0);
-    assert_true(c.a.error);
-    assert_int_equal(c.a.code, ST_INVALID);
+    for (int i = 0; i < CHOICES; i++) {
+        assert_int_equal(c.all[i].n_final, 1);
+        assert_int_equal(c.all[i].n_input_done, 0);
+        assert_true(c.all[i].error);
+        assert_int_equal(c.all[i].code, ST_INVALID);
+    }
     client_fini(&c);
     engine_free(e);
 }
