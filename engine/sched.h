@@ -4,7 +4,8 @@
  * while, gives one row to every sequence that decodes and what is left of the rows to prefill, runs the step,
  * and sends what it chose. When pages run out the youngest gives its pages back and is computed again later,
  * bit for bit the same; the oldest always progresses. Pages of equal beginnings are computed once
- * (engine/share.h).
+ * (engine/share.h). A job of several choices is scheduled as one until it has its first token (seq.h); the others
+ * then join at the head of the queue.
  *
  * Threads: the engine's; sched_get_stats: any. Owner: the engine; jobs taken from the inbox belong to it
  * until their final event. Tested by tests/engine/sched/test_sched.c. */
