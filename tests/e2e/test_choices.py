@@ -84,7 +84,8 @@ def test_pages_are_shared():
     """A cache that holds the prompt twice: choices with pages of their own would need many times that."""
     with Server("--max-model-len", "512", "--kv-cache-memory", "4M", "--max-num-seqs", "16", "--no-prefix-caching") as s:
         long = "what is it " * 100
-        prompt = s.chat(long, max_tokens=1).json()["usage"]["prompt_tokens"]
+        # Two tokens take two turns: the gauge of the first says until the end of the second that its figures are to come.
+        prompt = s.chat(long, max_tokens=2, ignore_eos=True).json()["usage"]["prompt_tokens"]
         s.wait_idle()
         steps = s.metric("iteration_tokens_total_sum")
         d = s.chat(long, n=8, max_tokens=4, ignore_eos=True, temperature=1).json()
