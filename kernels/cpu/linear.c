@@ -36,10 +36,10 @@ static void finish(const linear_job *j, const float *t, int64_t t_ld, int64_t ro
 
 /* ---- few rows ---- */
 
-enum {
-    FEW_TILE = 64, /* outputs computed before their epilogue */
-    FEW_PASSES = 3 /* over a piece of weights that lies in L2: still less than what packing all of them costs */
-};
+/* Outputs computed before their epilogue. */
+enum { FEW_TILE = 64 };
+/* Over a piece of weights that lies in L2: three still cost less than packing all the weights. */
+enum { FEW_PASSES = 3 };
 
 static void few_range(void *arg, int64_t from, int64_t to, int thread) {
     const linear_job *j = arg;

@@ -19,12 +19,15 @@
     "\"hidden_size\":48,\"intermediate_size\":80,\"num_hidden_layers\":4,\"num_attention_heads\":3,"         \
     "\"image_size\":102,\"patch_size\":6"
 static const char *const CONFIGS[] = {
-    "{\"model_type\":\"llava\"," TEXT ",\"vision_config\":{\"model_type\":\"clip_vision_model\"," TOWER "}}\n",
-    "{\"model_type\":\"llava\"," TEXT ",\"vision_feature_select_strategy\":\"full\",\"vision_feature_layer\":[1,-1],"
+    "{\"model_type\":\"llava\"," TEXT ",\"vision_config\":{\"model_type\":\"clip_vision_model\"," TOWER
+    "}}\n",
+    "{\"model_type\":\"llava\"," TEXT
+    ",\"vision_feature_select_strategy\":\"full\",\"vision_feature_layer\":[1,-1],"
     "\"vision_config\":{\"model_type\":\"siglip_vision_model\"," TOWER "}}\n",
 };
-static const char PREP[] = "{\"image_processor_type\":\"CLIPImageProcessor\",\"size\":{\"shortest_edge\":102},"
-                           "\"crop_size\":{\"height\":102,\"width\":102}}\n";
+static const char PREP[] =
+    "{\"image_processor_type\":\"CLIPImageProcessor\",\"size\":{\"shortest_edge\":102},"
+    "\"crop_size\":{\"height\":102,\"width\":102}}\n";
 
 static void put(const char *dir, const char *name, const char *text) {
     char path[300];
@@ -81,7 +84,8 @@ static float *rows_of(rig *r, int slices, int *calls) {
     assert_non_null(e);
     for (*calls = 1; !encode_run(&r->c, e, slices); ++*calls) {
         if (!ctx_ok(&r->c)) fail_msg("%s", r->c.st.msg);
-        memset(r->scratch.base, 0xFF, r->scratch.cap_bytes); /* NaN: nothing of a slice may live on in scratch */
+        memset(r->scratch.base, 0xFF,
+               r->scratch.cap_bytes); /* NaN: nothing of a slice may live on in scratch */
     }
     if (slices == 1) assert_int_equal(*calls, encode_slices(e));
     tensor t = encode_rows(e);
@@ -98,9 +102,11 @@ static float *rows_whole(rig *r) {
     const tower_spec *t = &m->spec.tower;
     ctx *c = &r->c;
     int64_t all = tower_all_rows(t), cls = t->cls, d = t->stack.width;
-    tensor x = ctx_2d(c, DT_F32, all, d), patches = ctx_2d(c, DT_F32, all - cls, (int64_t)3 * t->patch * t->patch);
+    tensor x = ctx_2d(c, DT_F32, all, d),
+           patches = ctx_2d(c, DT_F32, all - cls, (int64_t)3 * t->patch * t->patch);
     tensor pixels = ctx_tensor(c, DT_U8, 3, (int64_t[]){t->image_size, t->image_size, 3});
-    tensor features = ctx_2d(c, DT_F32, t->rows, d * t->n_features), ids = tensor_1d(m->tower_ids, DT_I32, all);
+    tensor features = ctx_2d(c, DT_F32, t->rows, d * t->n_features),
+           ids = tensor_1d(m->tower_ids, DT_I32, all);
     ctx_upload(c, pixels, r->pixels.rgb);
     patchify_args a = {.patch = t->patch, .rescale = m->spec.prep.rescale};
     memcpy(a.mean, m->spec.prep.mean, sizeof a.mean);
@@ -111,13 +117,16 @@ static float *rows_whole(rig *r) {
     op_embed_add(c, x, m->w[S_POS], ids);
     if (t->pre_norm) op_norm(c, x, x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
     int32_t start[] = {0, (int32_t)all}, len = (int32_t)all;
-    layer_run run = {.attn = {.n_seqs = 1, .q_start = tensor_1d(start, DT_I32, 2), .kv_len = tensor_1d(&len, DT_I32, 1)}};
+    layer_run run = {
+        .attn = {.n_seqs = 1, .q_start = tensor_1d(start, DT_I32, 2), .kv_len = tensor_1d(&len, DT_I32, 1)}};
     for (int i = 0; i <= t->run_layers; i++) {
         if (i) stack_layer(c, &t->stack, &m->tower[i - 1], i - 1, x, &run);
         for (int f = 0; f < t->n_features; f++)
-            if (t->features[f] == i) op_copy(c, tensor_cols(features, f * d, d), tensor_rows(x, all - t->rows, t->rows));
+            if (t->features[f] == i)
+                op_copy(c, tensor_cols(features, f * d, d), tensor_rows(x, all - t->rows, t->rows));
     }
-    tensor h = ctx_2d(c, DT_F32, t->rows, m->spec.join.hidden), y = ctx_2d(c, DT_F32, t->rows, m->spec.join.out);
+    tensor h = ctx_2d(c, DT_F32, t->rows, m->spec.join.hidden),
+           y = ctx_2d(c, DT_F32, t->rows, m->spec.join.out);
     op_linear(c, h, features, m->w[S_FC1_W], m->w[S_FC1_B], m->spec.join.activation, 0);
     op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, 0);
     if (!ctx_ok(c)) fail_msg("%s", c->st.msg);
