@@ -63,12 +63,14 @@ soak: deps ## SOAK_SECONDS=600 of mixed load and abuse: nothing hung, lost, leak
 	@$(MAKE) --no-print-directory -j$$(nproc) all && VLMD_BIN=$(CURDIR)/$(BUILD)/vlmd python3 tests/load/soak.py
 bench-load: deps ## what eight clients get, as ratios to one alone
 	@$(MAKE) --no-print-directory -j$$(nproc) all && VLMD_BIN=$(CURDIR)/$(BUILD)/vlmd python3 tests/load/bench_load.py
+bench-itl: deps ## what text streams notice of pictures without end, as ratios to idle
+	@$(MAKE) --no-print-directory -j$$(nproc) all && VLMD_BIN=$(CURDIR)/$(BUILD)/vlmd python3 tests/load/bench_itl.py
 fuzz: ## libFuzzer over every parser of foreign bytes (FUZZ_SECONDS=60 each)
 	@tests/fuzz/run.sh
 format: ## rewrite the sources with clang-format
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 clean: ## remove what make wrote
 	rm -rf build
-.PHONY: all help deps run test check unit-bins test-all test-asan test-tsan lint bench bench-bins soak bench-load fuzz format clean
+.PHONY: all help deps run test check unit-bins test-all test-asan test-tsan lint bench bench-bins soak bench-load bench-itl fuzz format clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -23,7 +23,7 @@ static bool measure_encode(runner *r, ctx *dry, status *st) {
     encode *e = encode_new(r->model, r->be, NULL, st);
     if (!e) return false;
     arena_reset(dry->scratch, 0);
-    encode_run(dry, e, encode_layers(e));
+    encode_run(dry, e, encode_slices(e));
     encode_free(e);
     return take_error(dry, st) || status_prefix(st, "a picture's encode");
 }

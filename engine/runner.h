@@ -35,7 +35,7 @@ void runner_fini(runner *r);
  * running the same step again writes the same. */
 bool runner_step(runner *r, status *st);
 
-/* Runs one layer more of a picture. True: its rows are ready. False with st set: it failed. */
+/* Runs one slice more of a picture. True: its rows are ready. False with st set: it failed. */
 bool runner_encode(runner *r, encode *e, status *st);
 
 #endif

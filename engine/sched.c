@@ -1,16 +1,10 @@
 /* sched.c - see sched.h. The engine's thread; stats have a lock of their own. */
 #include "engine/sched.h"
 
+#include "engine/pace.h"
 #include "engine/share.h"
 
 #include <string.h>
-
-/* A turn's time for pictures: with nobody streaming, short enough to notice what arrives; else as long as a
- * step took, so that a stream runs at half speed at worst. At least one layer. */
-static const double ENCODE_IDLE_S = 0.05, ENCODE_MIN_S = 0.002;
-/* While somebody streams, a step's prefill rows are as many as this time takes by the last measure, at least 16. */
-static const double PREFILL_S = 0.2;
-enum { PREFILL_MIN_ROWS = 16 };
 
 struct sched {
     sched_options o;
@@ -21,8 +15,8 @@ struct sched {
     seq **running;    /* [max_seqs], oldest first */
     int *rows;        /* [max_seqs] of this step */
     int n_running;
-    double step_s; /* the last step's time */
-    double row_s;  /* a row's share of it in the last step of many rows */
+    pace pace;
+    int next; /* whose turn it is where prefill rows do not reach for all */
     engine_stats stats;
     pthread_mutex_t mu; /* of published */
     engine_stats published;
@@ -204,14 +198,8 @@ static void look_around(sched *sc) {
 
 /* ---- pictures ---- */
 
-static bool anybody_decodes(const sched *sc) {
-    for (int i = 0; i < sc->n_running; i++)
-        if (seq_decodes(sc->running[i])) return true;
-    return false;
-}
-
-/* One layer of picture i of s, for all that show it. What goes wrong is this job's alone: others try again. */
-static void encode_layer(sched *sc, seq *s, int i) {
+/* One slice of picture i of s, for all that show it. What goes wrong is this job's alone: others try again. */
+static void encode_slice(sched *sc, seq *s, int i) {
     picture *pic = s->images[i].pic;
     if (!pic->enc && !(pic->enc = encode_new(sc->r->model, sc->r->be, &pic->pixels, &s->st))) return;
     if (runner_encode(sc->r, pic->enc, &s->st)) {
@@ -227,52 +215,97 @@ static void encode_layer(sched *sc, seq *s, int i) {
     if (s->st.code != ST_OK) picture_reset(pic);
 }
 
-/* Pictures of those who run, the oldest's first, layer by layer until the turn's time for it is spent. */
-static void encode_some(sched *sc) {
-    double now = time_now_s(), begin = now, budget = ENCODE_IDLE_S;
-    if (anybody_decodes(sc)) budget = sc->step_s > ENCODE_MIN_S ? sc->step_s : ENCODE_MIN_S;
-    for (int i = 0; i < sc->n_running && now - begin < budget;) {
+/* The first of the running that has a picture to encode, from i on; *at says which. */
+static int find_picture(sched *sc, int i, int *at) {
+    for (; i < sc->n_running; i++) {
         seq *s = sc->running[i];
-        int next = s->st.code == ST_OK ? seq_next_image(s) : -1;
-        if (next < 0) {
-            if (s->pixels > 0 && s->st.code == ST_OK && seq_images_ready(s)) inbox_encoded(sc->in, s);
-            i++;
-            continue;
-        }
-        encode_layer(sc, s, next);
-        now = time_now_s();
+        if (s->st.code != ST_OK) continue;
+        if ((*at = seq_next_image(s)) >= 0) break;
+        if (s->pixels > 0 && seq_images_ready(s)) inbox_encoded(sc->in, s);
     }
+    return i;
+}
+
+static void begin_turn(sched *sc) {
+    int n_decode = 0;
+    bool prefill = false;
+    for (int i = 0; i < sc->n_running; i++) {
+        if (seq_decodes(sc->running[i]))
+            n_decode++;
+        else
+            prefill = prefill || seq_rows_ready(sc->running[i]) > 0;
+    }
+    pace_begin(&sc->pace, n_decode, prefill);
+}
+
+/* Pictures of those who run, the oldest's first, slice by slice until the turn's time for it is spent. True: some are
+ * left. */
+static bool encode_some(sched *sc) {
+    double begin = time_now_s(), now = begin;
+    int at = -1, i = find_picture(sc, 0, &at);
+    while (i < sc->n_running && pace_may_encode(&sc->pace)) {
+        double before = now;
+        encode_slice(sc, sc->running[i], at);
+        now = time_now_s();
+        pace_slice_took(&sc->pace, now - before);
+        i = find_picture(sc, i, &at);
+    }
+    bool left = i < sc->n_running;
     sc->stats.image_encode_seconds += now - begin;
     remove_failed(sc);
+    return left;
 }
 
 /* ---- one step ---- */
 
-static int prefill_bound(const sched *sc) {
-    if (!anybody_decodes(sc) || sc->row_s * sc->o.max_rows <= PREFILL_S) return sc->o.max_rows;
-    int n = (int)(PREFILL_S / sc->row_s);
-    return n > PREFILL_MIN_ROWS ? n : PREFILL_MIN_ROWS;
+/* Rows that s could run now in one step; none while another is under suspicion. */
+static int rows_wanted(const sched *sc, const seq *s, const seq *only) {
+    int n = only && s != only ? 0 : seq_rows_ready(s);
+    return n < sc->o.max_chunk ? n : sc->o.max_chunk;
 }
 
-/* Rows of each for this step: one for everybody who decodes, then prefill with what is left, the oldest
- * first. */
-static void share_rows(sched *sc) {
+/* One round: at most `each` rows more for everybody who prefills, beginning with running[from]. What is left. */
+static int prefill_round(sched *sc, int from, int each, int left, const seq *only) {
+    for (int k = 0; k < sc->n_running && left > 0; k++) {
+        int i = (from + k) % sc->n_running;
+        if (seq_decodes(sc->running[i])) continue;
+        int n = rows_wanted(sc, sc->running[i], only) - sc->rows[i];
+        if (n > each) n = each;
+        if (n > left) n = left;
+        sc->rows[i] += n;
+        left -= n;
+        if (n > 0) sc->next = i + 1;
+    }
+    return left;
+}
+
+/* Prefill rows in equal shares; what one cannot use is shared among the others, and what does not divide goes to the
+ * oldest. So a long prompt delays a short one no more than that delays it. Where there is not even a row for each, a
+ * turn goes on where the last one ended. */
+static void share_prefill(sched *sc, int left, const seq *only) {
+    for (bool first = true; left > 0; first = false) {
+        int hungry = 0;
+        for (int i = 0; i < sc->n_running; i++)
+            hungry += !seq_decodes(sc->running[i]) && rows_wanted(sc, sc->running[i], only) > sc->rows[i];
+        if (hungry == 0) return;
+        int each = left / hungry, from = first && each == 0 ? sc->next % sc->n_running : 0;
+        left = prefill_round(sc, from, each ? each : 1, left, only);
+    }
+}
+
+/* Rows of each for this step: one for everybody who decodes, then prefill with what is left and what the turn's time
+ * allows. */
+static void share_rows(sched *sc, bool encode_waits) {
     int left = sc->o.max_rows;
     const seq *only = first_suspect(sc);
-    for (int prefill = 0; prefill < 2; prefill++) {
-        int bound = prefill_bound(sc);
-        if (prefill && left > bound) left = bound;
-        for (int i = 0; i < sc->n_running; i++) {
-            const seq *s = sc->running[i];
-            if (seq_decodes(s) == prefill) continue;
-            int n = seq_rows_ready(s);
-            if (n > sc->o.max_chunk) n = sc->o.max_chunk;
-            if (n > left) n = left;
-            if (only && s != only) n = 0;
-            sc->rows[i] = n;
-            left -= n;
-        }
+    for (int i = 0; i < sc->n_running; i++) {
+        sc->rows[i] = 0;
+        if (!seq_decodes(sc->running[i])) continue;
+        int n = rows_wanted(sc, sc->running[i], only);
+        sc->rows[i] = n < left ? n : left;
+        left -= sc->rows[i];
     }
+    share_prefill(sc, pace_prefill_rows(&sc->pace, left, encode_waits), only);
 }
 
 /* Pages for those rows, the oldest first; who finds none takes the youngest's, be it its own. */
@@ -370,16 +403,15 @@ bool sched_turn(sched *sc) {
     drain(sc);
     admit(sc);
     look_around(sc);
-    encode_some(sc);
-    share_rows(sc);
+    begin_turn(sc);
+    share_rows(sc, encode_some(sc));
     share_pages(sc);
     int rows = pack(sc);
     if (rows > 0) {
         status st = {0};
         double begin = time_now_s();
         bool ok = runner_step(sc->r, &st);
-        sc->step_s = time_now_s() - begin;
-        if (rows >= PREFILL_MIN_ROWS) sc->row_s = sc->step_s / rows;
+        pace_step_took(&sc->pace, rows, time_now_s() - begin);
         count_step(sc, rows);
         if (ok)
             collect(sc);

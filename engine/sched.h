@@ -1,14 +1,15 @@
 /* sched.h - continuous batching: who runs in the next turn, with how many rows, on which pages.
  *
  * Jobs run in the order they came. A turn takes what arrived, admits who has room, encodes pictures for a
- * while, gives one row to every sequence that decodes and what is left of the rows to prefill, runs the step,
+ * while, gives one row to every sequence that decodes and shares prefill rows among the others, as many as
+ * the turn's time allows (engine/pace.h), runs the step,
  * and sends what it chose. When pages run out the youngest gives its pages back and is computed again later,
  * bit for bit the same; the oldest always progresses. Pages of equal beginnings are computed once
  * (engine/share.h). A job of several choices is scheduled as one until it has its first token (seq.h); the others
  * then join at the head of the queue.
  *
  * Threads: the engine's; sched_get_stats: any. Owner: the engine; jobs taken from the inbox belong to it
- * until their final event. Tested by tests/engine/sched/test_sched.c. */
+ * until their final event. Tested by tests/engine/sched/test_sched.c and test_fair.c. */
 #ifndef VLMD_ENGINE_SCHED_H
 #define VLMD_ENGINE_SCHED_H
 

@@ -321,8 +321,8 @@ void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a)
             !expect_packed(c, op, "k pages", &k) || !expect_packed(c, op, "v pages", &v) ||
             !EXPECT("pages", a->pages, DT_I32, a->n_seqs, -1))
             return;
-    } else if (!EXPECT("k", k, DT_F32, q.d[0], -1, q.d[2]) ||
-               !EXPECT("v", v, DT_F32, q.d[0], k.d[1], q.d[2])) {
+    } else if (!EXPECT("k", k, DT_F32, a->n_seqs == 1 ? -1 : q.d[0], -1, q.d[2]) ||
+               !EXPECT("v", v, DT_F32, k.d[0], k.d[1], q.d[2])) {
         return;
     }
     if (!expect_that(c, a->n_seqs >= 0, op, "a number of sequences") ||

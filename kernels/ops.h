@@ -136,7 +136,9 @@ typedef struct attn_args {
     tensor q_start; /* i32 [n_seqs+1] */
     tensor kv_len;  /* i32 [n_seqs], the rows' own keys included */
     tensor pages;   /* i32 [n_seqs, max pages]: k, v are the page pools. data NULL and nd 0: k, v are dense
-                       [M,K,hd] rows and sequence s owns rows q_start[s] .. (self-attention without a cache) */
+                       [M,K,hd] rows, M = N, and sequence s owns rows q_start[s] .. (self-attention without a
+                       cache); of one sequence alone M may differ, and keys are rows 0 .. kv_len-1 (a block of
+                       its rows over all its keys) */
 } attn_args;
 /* y[N,H,hd] = softmax(q k^T * scale, masked) v, H a multiple of K. Keys are walked in blocks of 64 fixed by
  * position, one online softmax per row and head. */

@@ -38,7 +38,8 @@ struct model {
     weight *inv_freq;
     float *inv_freq_host;
     rope_args rope;
-    /* Device i32: 0, 1, ... for the tower's positions, then {0, rows} and {rows} that describe its one sequence. */
+    /* Device i32: 0, 1, ... for the tower's positions, then {0, rows of a block}, {0, rows of the last block} and {rows}
+     * that describe a block of its one sequence. */
     int32_t *tower_ids;
     size_t weight_bytes;
     dtype weight_dtype;
@@ -48,6 +49,17 @@ struct model {
 static inline int tower_all_rows(const tower_spec *t) {
     int side = t->image_size / t->patch;
     return side * side + (t->cls ? 1 : 0);
+}
+
+/* The tower's rows are computed in blocks of this many, all but the last alike: what one slice of an encode works on.
+ * Fixed by the shape alone, for a BLAS may sum another way with another number of rows. */
+enum { TOWER_BLOCK_ROWS = 128 };
+static inline int tower_blocks(const tower_spec *t) {
+    return (tower_all_rows(t) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
+}
+static inline int tower_block_rows(const tower_spec *t) {
+    int n = tower_blocks(t);
+    return (tower_all_rows(t) + n - 1) / n;
 }
 
 /* inv_freq[dims/2] and the attention factor of a rope spec (rope.c). */
@@ -63,5 +75,12 @@ typedef struct layer_run {
 } layer_run;
 /* x[N, D] goes through layer i of the stack, in place. Scratch is given back. */
 void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run);
+/* Its three parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x;
+ * x += attention, where k and v may hold more rows than x and q (without pages: one sequence, all its keys); x += ffn. */
+void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q, tensor k,
+                   tensor v, const layer_run *run);
+void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
+                  tensor v, const layer_run *run);
+void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, const layer_run *run);
 
 #endif

@@ -45,18 +45,19 @@ static bool make_rope(model *m, status *st) {
 
 static bool make_tower_ids(model *m, status *st) {
     if (m->spec.tower.stack.n_layers == 0) return true;
-    int all = tower_all_rows(&m->spec.tower);
-    int32_t *host = mem_calloc((size_t)all + 3, sizeof *host);
-    m->tower_ids = backend_alloc(m->be, ((size_t)all + 3) * sizeof *host, st);
+    int all = tower_all_rows(&m->spec.tower), block = tower_block_rows(&m->spec.tower), n = all + 5;
+    int32_t *host = mem_calloc((size_t)n, sizeof *host);
+    m->tower_ids = backend_alloc(m->be, (size_t)n * sizeof *host, st);
     if (!host || !m->tower_ids) {
         mem_free(host);
         return status_set(st, ST_NO_MEMORY, "no memory for positions");
     }
     for (int i = 0; i < all; i++) host[i] = i;
-    host[all] = 0;
-    host[all + 1] = host[all + 2] = all;
+    host[all + 1] = block;
+    host[all + 3] = all - (tower_blocks(&m->spec.tower) - 1) * block;
+    host[all + 4] = all;
     ctx c = {.be = m->be};
-    ctx_upload(&c, tensor_1d(m->tower_ids, DT_I32, all + 3), host);
+    ctx_upload(&c, tensor_1d(m->tower_ids, DT_I32, n), host);
     mem_free(host);
     return ctx_ok(&c) || status_set(st, c.st.code, "%s", c.st.msg);
 }

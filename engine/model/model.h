@@ -46,18 +46,19 @@ typedef struct step {
 /* Logits f32 [n_out, vocab] in c->scratch. Row-exact. In dry mode it measures. */
 tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s);
 
-/* ---- pictures: tower and join, resumable at a layer ------------------------------------------------------------ */
+/* ---- pictures: tower and join, resumable within a layer -------------------------------------------------------- */
 
 typedef struct encode encode;
-/* Device bytes that one picture's encode holds between its steps, and its result's rows and bytes. */
+/* Device bytes that one picture's encode holds between its slices, and its result's rows and bytes. */
 size_t encode_bytes(const model *m);
 /* Starts an encode of prepared pixels (8-bit RGB of the planned size, copied). Owns its buffers until encode_free.
  * pixels NULL: holds no buffers, for measuring encode_run's scratch under a dry ctx. */
 encode *encode_new(const model *m, backend *be, const image *pixels, status *st);
-/* Runs at most max_layers further layers (the patch embedding and the join count as one each); true when the rows are
- * ready. Errors: in c. */
-bool encode_run(ctx *c, encode *e, int max_layers);
-int encode_layers(const encode *e);  /* how many layers a whole encode takes */
+/* Runs at most max_slices further slices; true when the rows are ready. A slice is a block of rows (about a hundred)
+ * through the patch embedding, through half a layer, or through the join; which rows it has depends on the model alone,
+ * so that stopping anywhere changes no bit. Errors: in c. */
+bool encode_run(ctx *c, encode *e, int max_slices);
+int encode_slices(const encode *e);  /* how many slices a whole encode takes */
 tensor encode_rows(const encode *e); /* f32 [n, text width], once encode_run returned true */
 /* Gives back all but the rows (what a finished picture keeps until its sequence ends). */
 void encode_shrink(encode *e);

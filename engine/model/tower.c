@@ -1,7 +1,11 @@
-/* tower.c - one picture through the tower and the join, resumable at a layer.
+/* tower.c - one picture through the tower and the join, resumable within a layer.
+ *
+ * A layer is two passes over fixed blocks of rows: the first computes a block's queries, keys and values, the second its
+ * attention over all keys and its feed-forward. Only the second changes the hidden rows, and it reads no others' but as
+ * the keys and values of the first, so a block at a time is the same as all at once. A slice is one block in one pass.
  *
  * Thread: the engine's. An encode owns its activations on the device, so that any number of pictures can stand half
- * done while decode steps use the scratch; scratch is touched within one layer only. */
+ * done while decode steps use the scratch; scratch is touched within one slice only. */
 #include <string.h>
 
 #include "engine/model/impl.h"
@@ -9,14 +13,14 @@
 struct encode {
     const model *m;
     backend *be;
-    int next;     /* step to run: 0 the patches, 1..run_layers the layers, then the join */
-    void *work;   /* pixels, hidden rows, features; given back by encode_shrink */
+    int next;     /* slice to run: first the patches', then the layers', then the join's */
+    void *work;   /* pixels, hidden rows, a layer's q, k and v, features; given back by encode_shrink */
     void *result; /* f32 [rows, text width] */
-    tensor pixels, x, features, rows;
+    tensor pixels, x, q, k, v, features, rows;
 };
 
 typedef struct layout { /* byte offsets into work */
-    size_t pixels, x, features, total, result;
+    size_t pixels, x, q, k, v, features, total, result;
 } layout;
 
 static size_t round64(size_t n) {
@@ -27,8 +31,12 @@ static layout layout_of(const model_spec *s) {
     const tower_spec *t = &s->tower;
     layout l = {0};
     size_t all = (size_t)tower_all_rows(t), width = (size_t)t->stack.width * sizeof(float);
+    size_t head = (size_t)t->stack.head_dim * sizeof(float), kv = (size_t)t->stack.kv_heads * head;
     l.x = l.pixels + round64((size_t)t->image_size * (size_t)t->image_size * 3);
-    l.features = l.x + round64(all * width);
+    l.q = l.x + round64(all * width);
+    l.k = l.q + round64(all * (size_t)t->stack.heads * head);
+    l.v = l.k + round64(all * kv);
+    l.features = l.v + round64(all * kv);
     l.total = l.features + round64((size_t)t->rows * width * (size_t)t->n_features);
     l.result = round64((size_t)t->rows * (size_t)s->join.out * sizeof(float));
     return l;
@@ -40,8 +48,27 @@ size_t encode_bytes(const model *m) {
     return l.total + l.result;
 }
 
-int encode_layers(const encode *e) {
-    return e->m->spec.tower.run_layers + 2;
+/* Patches are taken by whole rows of the picture's grid. */
+static int patch_side(const tower_spec *t) {
+    return t->image_size / t->patch;
+}
+static int patch_block(const tower_spec *t) {
+    int lines = TOWER_BLOCK_ROWS / patch_side(t);
+    return lines > 1 ? lines : 1;
+}
+static int patch_slices(const tower_spec *t) {
+    return (patch_side(t) + patch_block(t) - 1) / patch_block(t);
+}
+static int layer_slices(const tower_spec *t) {
+    return 2 * tower_blocks(t);
+}
+static int join_slices(const tower_spec *t) {
+    return (t->rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
+}
+
+int encode_slices(const encode *e) {
+    const tower_spec *t = &e->m->spec.tower;
+    return patch_slices(t) + t->run_layers * layer_slices(t) + join_slices(t);
 }
 
 encode *encode_new(const model *m, backend *be, const image *pixels, status *st) {
@@ -74,7 +101,11 @@ encode *encode_new(const model *m, backend *be, const image *pixels, status *st)
     uint8_t *at = e->work;
     int64_t side = t->image_size;
     e->pixels = tensor_3d(at ? at + l.pixels : NULL, DT_U8, side, side, 3);
-    e->x = tensor_2d(at ? at + l.x : NULL, DT_F32, tower_all_rows(t), t->stack.width);
+    int64_t all = tower_all_rows(t), hd = t->stack.head_dim;
+    e->x = tensor_2d(at ? at + l.x : NULL, DT_F32, all, t->stack.width);
+    e->q = tensor_2d(at ? at + l.q : NULL, DT_F32, all, t->stack.heads * hd);
+    e->k = tensor_2d(at ? at + l.k : NULL, DT_F32, all, t->stack.kv_heads * hd);
+    e->v = tensor_2d(at ? at + l.v : NULL, DT_F32, all, t->stack.kv_heads * hd);
     e->features =
         tensor_2d(at ? at + l.features : NULL, DT_F32, t->rows, (int64_t)t->stack.width * t->n_features);
     e->rows = tensor_2d(e->result, DT_F32, t->rows, m->spec.join.out);
@@ -94,69 +125,104 @@ static tensor tower_ids(const model *m, int64_t from, int64_t n) {
     return tensor_1d(m->tower_ids ? m->tower_ids + from : NULL, DT_I32, n);
 }
 
-static void keep_features(ctx *c, encode *e, int state) {
+/* Rows [from, from + n) after layer `state` (0: before the first), where a feature is made of them. */
+static void keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n) {
     const tower_spec *t = &e->m->spec.tower;
-    for (int i = 0; i < t->n_features; i++)
+    int64_t drop = t->drop_first ? 1 : 0, to = from + n - drop;
+    from = from > drop ? from - drop : 0;
+    for (int i = 0; i < t->n_features && from < to; i++)
         if (t->features[i] == state)
-            op_copy(c, tensor_cols(e->features, (int64_t)i * t->stack.width, t->stack.width),
-                    tensor_rows(e->x, t->drop_first ? 1 : 0, t->rows));
+            op_copy(c,
+                    tensor_cols(tensor_rows(e->features, from, to - from), (int64_t)i * t->stack.width,
+                                t->stack.width),
+                    tensor_rows(e->x, from + drop, to - from));
 }
 
-static void embed_patches(ctx *c, encode *e) {
+/* Lines [from, from + n) of the grid of patches; CLS goes with the first. */
+static void embed_patches(ctx *c, encode *e, int slice) {
     const model *m = e->m;
     const tower_spec *t = &m->spec.tower;
     const prep_spec *p = &m->spec.prep;
-    int64_t side = t->image_size / t->patch, n = side * side, first = t->cls ? 1 : 0;
+    int64_t side = patch_side(t), line = (int64_t)slice * patch_block(t), lines = patch_block(t);
+    if (lines > side - line) lines = side - line;
+    int64_t cls = t->cls ? 1 : 0, n = lines * side, at = cls + line * side;
     size_t mark = arena_mark(c->scratch);
     tensor patches = ctx_2d(c, DT_F32, n, (int64_t)3 * t->patch * t->patch);
     patchify_args a = {.patch = t->patch, .rescale = p->rescale};
     memcpy(a.mean, p->mean, sizeof a.mean);
     memcpy(a.std, p->std, sizeof a.std);
-    op_patchify(c, patches, e->pixels, &a);
-    op_linear(c, tensor_rows(e->x, first, n), patches, m->w[S_PATCH_W], m->w[S_PATCH_B], ACT_NONE,
-              LINEAR_BULK);
-    if (t->cls) op_embed(c, tensor_rows(e->x, 0, 1), m->w[S_CLASS], tower_ids(m, 0, 1), 1);
-    op_embed_add(c, e->x, m->w[S_POS], tower_ids(m, 0, e->x.d[0]));
-    if (t->pre_norm)
-        op_norm(c, e->x, e->x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
-    arena_reset(c->scratch, mark);
-}
-
-static void join(ctx *c, encode *e) {
-    const model *m = e->m;
-    const join_spec *j = &m->spec.join;
-    size_t mark = arena_mark(c->scratch);
-    if (j->kind == JOIN_LINEAR) {
-        op_linear(c, e->rows, e->features, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, LINEAR_BULK);
-    } else {
-        tensor h = ctx_2d(c, DT_F32, e->features.d[0], j->hidden);
-        op_linear(c, h, e->features, m->w[S_FC1_W], m->w[S_FC1_B], j->activation, LINEAR_BULK);
-        op_linear(c, e->rows, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, LINEAR_BULK);
+    op_patchify(c, patches, tensor_rows(e->pixels, line * t->patch, lines * t->patch), &a);
+    op_linear(c, tensor_rows(e->x, at, n), patches, m->w[S_PATCH_W], m->w[S_PATCH_B], ACT_NONE, LINEAR_BULK);
+    if (cls && slice == 0) {
+        op_embed(c, tensor_rows(e->x, 0, 1), m->w[S_CLASS], tower_ids(m, 0, 1), 1);
+        at = 0, n++;
     }
+    tensor x = tensor_rows(e->x, at, n);
+    op_embed_add(c, x, m->w[S_POS], tower_ids(m, at, n));
+    if (t->pre_norm) op_norm(c, x, x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
+    keep_features(c, e, 0, at, n);
     arena_reset(c->scratch, mark);
 }
 
-bool encode_run(ctx *c, encode *e, int max_layers) {
+static void run_layer(ctx *c, encode *e, int i, int pass, int block) {
     const model *m = e->m;
     const tower_spec *t = &m->spec.tower;
-    int64_t all = tower_all_rows(t);
+    int64_t all = tower_all_rows(t), n = tower_block_rows(t), from = block * n;
+    bool last = block + 1 == tower_blocks(t);
+    if (last) n = all - from;
     layer_run run = {.bulk = true};
     run.attn.n_seqs = 1;
-    run.attn.q_start = tower_ids(m, all, 2);
-    run.attn.kv_len = tower_ids(m, all + 2, 1);
-    for (; max_layers > 0 && e->next < encode_layers(e) && ctx_ok(c); max_layers--) {
-        if (e->next == 0) {
-            embed_patches(c, e);
-            keep_features(c, e, 0);
-        } else if (e->next <= t->run_layers) {
-            stack_layer(c, &t->stack, &m->tower[e->next - 1], e->next - 1, e->x, &run);
-            keep_features(c, e, e->next);
-        } else {
-            join(c, e);
-        }
+    run.attn.q_start = tower_ids(m, all + (last ? 2 : 0), 2);
+    run.attn.kv_len = tower_ids(m, all + 4, 1);
+    tensor x = tensor_rows(e->x, from, n), q = tensor_rows(e->q, from, n);
+    if (pass == 0) {
+        stack_project(c, &t->stack, &m->tower[i], x, q, tensor_rows(e->k, from, n),
+                      tensor_rows(e->v, from, n), &run);
+    } else {
+        stack_attend(c, &t->stack, &m->tower[i], i, x, q, e->k, e->v, &run);
+        stack_feed_forward(c, &t->stack, &m->tower[i], x, &run);
+        keep_features(c, e, i + 1, from, n);
+    }
+}
+
+static void join(ctx *c, encode *e, int slice) {
+    const model *m = e->m;
+    const join_spec *j = &m->spec.join;
+    int64_t from = (int64_t)slice * TOWER_BLOCK_ROWS, n = e->rows.d[0] - from;
+    if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
+    tensor x = tensor_rows(e->features, from, n), y = tensor_rows(e->rows, from, n);
+    size_t mark = arena_mark(c->scratch);
+    if (j->kind == JOIN_LINEAR) {
+        op_linear(c, y, x, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, LINEAR_BULK);
+    } else {
+        tensor h = ctx_2d(c, DT_F32, n, j->hidden);
+        op_linear(c, h, x, m->w[S_FC1_W], m->w[S_FC1_B], j->activation, LINEAR_BULK);
+        op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, LINEAR_BULK);
+    }
+    arena_reset(c->scratch, mark);
+}
+
+static void run_slice(ctx *c, encode *e, int i) {
+    const tower_spec *t = &e->m->spec.tower;
+    int patches = patch_slices(t), each = layer_slices(t), blocks = tower_blocks(t);
+    if (i < patches) {
+        embed_patches(c, e, i);
+        return;
+    }
+    i -= patches;
+    if (i < t->run_layers * each)
+        run_layer(c, e, i / each, i % each / blocks, i % blocks);
+    else
+        join(c, e, i - t->run_layers * each);
+}
+
+bool encode_run(ctx *c, encode *e, int max_slices) {
+    int all = encode_slices(e);
+    for (; max_slices > 0 && e->next < all && ctx_ok(c); max_slices--) {
+        run_slice(c, e, e->next);
         if (ctx_ok(c)) e->next++;
     }
-    return ctx_ok(c) && e->next == encode_layers(e);
+    return ctx_ok(c) && e->next == all;
 }
 
 tensor encode_rows(const encode *e) {

@@ -91,8 +91,9 @@ static void attn_one(void *arg, int64_t index, int thread) {
         t.v = j->v + kvh * KV_PAGE_TOK * j->hd;
         t.k_tok_ld = t.v_tok_ld = j->hd;
     } else {
-        t.k = j->k + j->q_start[s] * j->k_ld + kvh * j->hd;
-        t.v = j->v + j->q_start[s] * j->v_ld + kvh * j->hd;
+        const int64_t at = j->a->n_seqs == 1 ? 0 : j->q_start[s];
+        t.k = j->k + at * j->k_ld + kvh * j->hd;
+        t.v = j->v + at * j->v_ld + kvh * j->hd;
         t.k_tok_ld = j->k_ld;
         t.v_tok_ld = j->v_ld;
     }
@@ -100,7 +101,8 @@ static void attn_one(void *arg, int64_t index, int thread) {
 }
 
 /* Lengths and page numbers are data: wrong ones must not become wild reads. */
-static bool attn_check(ctx *c, const attn_job *j, int64_t n_rows, int64_t n_pages) {
+/* n_keys: rows of k and v, of pages with pages. */
+static bool attn_check(ctx *c, const attn_job *j, int64_t n_rows, int64_t n_keys) {
     const attn_args *a = j->a;
     for (int s = 0; s < a->n_seqs; s++) {
         int64_t from = j->q_start[s], to = j->q_start[s + 1], len = j->kv_len[s];
@@ -113,10 +115,11 @@ static bool attn_check(ctx *c, const attn_job *j, int64_t n_rows, int64_t n_page
                               "attn: sequence %d: expected at least %lld keys, found %lld", s,
                               (long long)(to - from), (long long)len);
         if (!j->pages) {
-            if (len > to - from)
+            int64_t own = a->n_seqs == 1 ? n_keys : to - from;
+            if (len > own)
                 return status_set(&c->st, ST_INTERNAL,
                                   "attn: sequence %d: expected at most its %lld keys, found %lld", s,
-                                  (long long)(to - from), (long long)len);
+                                  (long long)own, (long long)len);
             continue;
         }
         int64_t used = ceil_div(len, KV_PAGE_TOK), first = 0;
@@ -128,10 +131,10 @@ static bool attn_check(ctx *c, const attn_job *j, int64_t n_rows, int64_t n_page
             first = max_i64(0, len - (to - from) - a->window) / KV_PAGE_TOK; /* the rest may be gone */
         for (int64_t i = first; i < used && to > from; i++) {
             int32_t p = j->pages[s * j->pages_ld + i];
-            if (p < 0 || p >= n_pages)
+            if (p < 0 || p >= n_keys)
                 return status_set(&c->st, ST_INTERNAL,
                                   "attn: sequence %d: expected pages from 0 to %lld, found %d", s,
-                                  (long long)n_pages - 1, (int)p);
+                                  (long long)n_keys - 1, (int)p);
         }
     }
     return true;
@@ -159,7 +162,7 @@ void cpu_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a
         .pages = paged ? a->pages.data : NULL,
         .pages_ld = paged ? a->pages.ld : 0,
     };
-    if (!attn_check(c, &j, q.d[0], paged ? k.d[0] : 0)) return;
+    if (!attn_check(c, &j, q.d[0], k.d[0])) return;
     const int64_t group = j.heads / j.kv_heads;
     j.rows = max_i64(1, TILE_ROWS / group);
     if (!cpu_work(c, ((size_t)a->n_seqs + 1) * sizeof(int64_t),

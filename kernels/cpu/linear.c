@@ -36,7 +36,10 @@ static void finish(const linear_job *j, const float *t, int64_t t_ld, int64_t ro
 
 /* ---- few rows ---- */
 
-enum { FEW_TILE = 64 }; /* outputs computed before their epilogue */
+/* Outputs computed before their epilogue. */
+enum { FEW_TILE = 64 };
+/* Over a piece of weights that lies in L2: three still cost less than packing all the weights. */
+enum { FEW_PASSES = 3 };
 
 static void few_range(void *arg, int64_t from, int64_t to, int thread) {
     const linear_job *j = arg;
@@ -196,7 +199,7 @@ void cpu_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, ac
     };
     if ((flags & LINEAR_BULK) && j.n >= 16 && j.k >= 16 && j.k < 1 << 20)
         linear_bulk(c, &j);
-    else if (j.n <= j.s->gemm.few)
+    else if (j.n <= FEW_PASSES * j.s->gemm.few)
         linear_few(c, &j);
     else
         linear_many(c, &j);

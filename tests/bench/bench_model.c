@@ -136,7 +136,7 @@ static void bench_tower(backend *be, arena *scratch) {
         encode *e = encode_new(m, be, &im, &st);
         if (!e) die("encode", &st);
         double from = time_now_s();
-        encode_run(&c, e, encode_layers(e));
+        encode_run(&c, e, encode_slices(e));
         double took = time_now_s() - from;
         if (!ctx_ok(&c)) die("encode", &c.st);
         if (took < best) best = took;

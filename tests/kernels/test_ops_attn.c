@@ -282,6 +282,57 @@ static void test_dense(void **state) {
     }
 }
 
+/* One picture's rows a block at a time over all its keys: the bits of all rows at once (which test_dense checks). */
+static void test_block_of_rows(void **state) {
+    (void)state;
+    enum { H = 3, HD = 72, N = 213, W = 3 * H * HD };
+    uint64_t seed = 14;
+    float *x = random_floats(&seed, (int64_t)N * W, 1), *whole = floats(N * H * HD), *y = floats(N * H * HD);
+    tensor f = tensor_2d(x, DT_F32, N, W), q = tensor_heads(tensor_cols(f, 0, H * HD), H, HD);
+    tensor k = tensor_heads(tensor_cols(f, H * HD, H * HD), H, HD),
+           v = tensor_heads(tensor_cols(f, 2 * H * HD, H * HD), H, HD);
+    for (int threads = 1; threads <= 2; threads++) {
+        rig r;
+        RIG_EACH(r, threads) {
+            int32_t start[] = {0, N}, len = N;
+            attn_args a = {.scale = 0.12f,
+                           .bulk = true,
+                           .n_seqs = 1,
+                           .q_start = tensor_1d(start, DT_I32, 2),
+                           .kv_len = tensor_1d(&len, DT_I32, 1)};
+            op_attn(&r.c, tensor_3d(whole, DT_F32, N, H, HD), q, k, v, &a);
+            rig_ok(&r);
+            static const int sizes[] = {1, 31, 64, 107};
+            for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+                for (int64_t at = 0; at < N; at += sizes[i]) {
+                    int64_t n = N - at < sizes[i] ? N - at : sizes[i];
+                    start[1] = (int32_t)n;
+                    op_attn(&r.c, tensor_3d(y + at * H * HD, DT_F32, n, H, HD), tensor_rows(q, at, n), k, v,
+                            &a);
+                }
+                rig_ok(&r);
+                same_bits(r.isa, whole, y, N * H * HD);
+            }
+            start[1] = 10, len = N + 1; /* more keys than there are */
+            op_attn(&r.c, tensor_3d(y, DT_F32, 10, H, HD), tensor_rows(q, 0, 10), k, v, &a);
+            assert_int_equal(r.c.st.code, ST_INTERNAL);
+            assert_non_null(strstr(r.c.st.msg, "keys"));
+            memset(&r.c.st, 0, sizeof r.c.st);
+            int32_t two[] = {0, 5, 10}, lens[] = {5, 5}; /* of several sequences keys and rows are alike */
+            a.n_seqs = 2;
+            a.q_start = tensor_1d(two, DT_I32, 3);
+            a.kv_len = tensor_1d(lens, DT_I32, 2);
+            op_attn(&r.c, tensor_3d(y, DT_F32, 10, H, HD), tensor_rows(q, 0, 10), k, v, &a);
+            assert_int_equal(r.c.st.code, ST_INTERNAL);
+            memset(&r.c.st, 0, sizeof r.c.st);
+            rig_fini(&r);
+        }
+    }
+    free(x);
+    free(whole);
+    free(y);
+}
+
 /* Scores far apart, and large ones: the running maximum keeps exp in range. NaN stays in its row and head. */
 static void test_extremes(void **state) {
     (void)state;
@@ -351,8 +402,8 @@ static void test_bad_data(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_paged), cmocka_unit_test(test_chunks),
-                                       cmocka_unit_test(test_dense), cmocka_unit_test(test_extremes),
-                                       cmocka_unit_test(test_bad_data)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_paged),    cmocka_unit_test(test_chunks),
+                                       cmocka_unit_test(test_dense),    cmocka_unit_test(test_block_of_rows),
+                                       cmocka_unit_test(test_extremes), cmocka_unit_test(test_bad_data)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -148,7 +148,7 @@ static void read_file(const char *path, buf *out) {
     fclose(f);
 }
 
-static encode *encode_picture(rig *r, const char *name, int layers) {
+static encode *encode_picture(rig *r, const char *name, int slices) {
     status st = {0};
     char path[512];
     buf file = {0};
@@ -162,7 +162,7 @@ static encode *encode_picture(rig *r, const char *name, int layers) {
     encode *e = encode_new(r->m, r->be, &ready, &st);
     if (!e) fail_msg("%s", st.msg);
     int calls = 0;
-    while (!encode_run(&r->c, e, layers)) {
+    while (!encode_run(&r->c, e, slices)) {
         if (!ctx_ok(&r->c)) fail_msg("%s", r->c.st.msg);
         assert_true(++calls < 1000);
     }
@@ -173,7 +173,7 @@ static encode *encode_picture(rig *r, const char *name, int layers) {
     return e;
 }
 
-static void prepare(rig *r, const json_t *c, int layers, prompt_case *p) {
+static void prepare(rig *r, const json_t *c, int slices, prompt_case *p) {
     const model_spec *s = model_get_spec(r->m);
     const json_t *ids = json_object_get(c, "prompt_ids"), *messages = json_object_get(c, "messages");
     memset(p, 0, sizeof *p);
@@ -189,7 +189,7 @@ static void prepare(rig *r, const json_t *c, int layers, prompt_case *p) {
     json_array_foreach((json_t *)(uintptr_t)messages, i, m) {
         json_array_foreach(json_object_get(m, "content"), k, piece) {
             const char *path = json_string_value(json_object_get(piece, "path"));
-            if (path) p->pics[p->n_pics++] = encode_picture(r, path, layers);
+            if (path) p->pics[p->n_pics++] = encode_picture(r, path, slices);
         }
     }
     assert_int_equal(rows, p->n_pics * (s->tower.stack.n_layers ? s->tower.rows : 0));
@@ -298,7 +298,7 @@ static void test_portable_path(void **state) {
 
 /* ---- promises ------------------------------------------------------------------------------------------------------ */
 
-/* Chunks of any size, company in the batch, and a tower stopped at every layer change no bit. */
+/* Chunks of any size, company in the batch, and a tower stopped at every slice change no bit. */
 static void invariance(const char *name) {
     char path[256];
     rig r;
@@ -367,7 +367,7 @@ static void test_dry_run_measures(void **state) {
     assert_true(none.peak_bytes > (size_t)N * (size_t)s->text.stack.width * sizeof(float));
     encode *e = encode_new(r.m, r.be, NULL, NULL);
     assert_non_null(e);
-    assert_true(encode_run(&dry, e, encode_layers(e)));
+    assert_true(encode_run(&dry, e, encode_slices(e)));
     encode_free(e);
     /* The same numbers suffice for the real run. */
     size_t peak = none.peak_bytes;

@@ -19,11 +19,11 @@ enum {
     FAKE_IMAGE_TOKEN = 4,
     FAKE_EOS = 2,
     FAKE_LAYERS = 2,
-    FAKE_ENCODE_LAYERS = 5,
+    FAKE_ENCODE_SLICES = 5,
     FAKE_MAX_POS = 256,
     FAKE_ROPE_POS = 96,     /* a dynamic rope: behind this a row depends on how long its prompt is */
     FAKE_POISON_ID = 1999,  /* a step with this id fails */
-    FAKE_POISON_PIXEL = 255 /* a picture that begins with it fails in its third layer */
+    FAKE_POISON_PIXEL = 255 /* a picture that begins with it fails in its third slice */
 };
 
 struct model {
@@ -48,8 +48,7 @@ model *model_load(const char *dir, backend *be, status *st) {
     s->text.stack =
         (stack_spec){.n_layers = FAKE_LAYERS, .width = FAKE_WIDTH, .heads = 1, .kv_heads = 1, .head_dim = 8};
     s->text.stack.rope = (rope_spec){.kind = ROPE_DYNAMIC, .factor = 2, .max_pos = FAKE_ROPE_POS};
-    s->tower.stack =
-        (stack_spec){.n_layers = FAKE_ENCODE_LAYERS, .width = FAKE_WIDTH, .heads = 1, .head_dim = 8};
+    s->tower.stack = (stack_spec){.n_layers = 2, .width = FAKE_WIDTH, .heads = 1, .head_dim = 8};
     s->tower.image_size = 24;
     s->tower.patch = 8;
     s->tower.rows = FAKE_IMAGE_ROWS;
@@ -182,7 +181,7 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
 
 struct encode {
     uint32_t hash;
-    int layer;
+    int slice;
     bool poisoned;
     float rows[FAKE_IMAGE_ROWS * FAKE_WIDTH];
 };
@@ -200,22 +199,22 @@ encode *encode_new(const model *m, backend *be, const image *pixels, status *st)
     for (int i = 0; i < pixels->w * pixels->h * 3; i++) e->hash = fake_mix(e->hash, pixels->rgb[i]);
     return e;
 }
-bool encode_run(ctx *c, encode *e, int max_layers) {
-    for (int i = 0; i < max_layers && e->layer < FAKE_ENCODE_LAYERS; i++) {
+bool encode_run(ctx *c, encode *e, int max_slices) {
+    for (int i = 0; i < max_slices && e->slice < FAKE_ENCODE_SLICES; i++) {
         ctx_2d(c, DT_F32, FAKE_IMAGE_ROWS, FAKE_WIDTH);
-        if (++e->layer == 3 && e->poisoned) return status_set(&c->st, ST_INTERNAL, "poisoned picture");
-        e->hash = fake_mix(e->hash, (uint32_t)e->layer);
+        if (++e->slice == 3 && e->poisoned) return status_set(&c->st, ST_INTERNAL, "poisoned picture");
+        e->hash = fake_mix(e->hash, (uint32_t)e->slice);
     }
     for (uint32_t r = 0; r < FAKE_IMAGE_ROWS; r++) {
         uint32_t h = fake_mix(e->hash, r);
         e->rows[r * FAKE_WIDTH] = (float)(h & 0xFFFF);
         e->rows[r * FAKE_WIDTH + 1] = (float)(h >> 16);
     }
-    return e->layer == FAKE_ENCODE_LAYERS;
+    return e->slice == FAKE_ENCODE_SLICES;
 }
-int encode_layers(const encode *e) {
+int encode_slices(const encode *e) {
     (void)e;
-    return FAKE_ENCODE_LAYERS;
+    return FAKE_ENCODE_SLICES;
 }
 tensor encode_rows(const encode *e) {
     return tensor_2d((void *)(uintptr_t)e->rows, DT_F32, FAKE_IMAGE_ROWS, FAKE_WIDTH);

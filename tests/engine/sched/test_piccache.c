@@ -51,8 +51,8 @@ static picture *find(piccache *c, uint32_t source) {
     return piccache_find(c, name(1, source));
 }
 
-/* n layers more; true when the rows are there. */
-static bool encode_layers_of(picture *p, int n) {
+/* n slices more; true when the rows are there. */
+static bool encode_slices_of(picture *p, int n) {
     arena counting = {0};
     ctx c = {.scratch = &counting, .dry = true};
     if (!p->enc) p->enc = encode_new(NULL, NULL, &p->pixels, NULL);
@@ -112,7 +112,7 @@ static void least_recently_used_goes(void **state) {
     piccache *c = new_cache(ready_bytes(3));
     for (uint32_t i = 0; i < 3; i++) {
         picture *p = add(c, i, i);
-        assert_true(encode_layers_of(p, 99));
+        assert_true(encode_slices_of(p, 99));
         picture_release(p);
     }
     assert_int_equal(held(c), ready_bytes(3));
@@ -120,14 +120,14 @@ static void least_recently_used_goes(void **state) {
     assert_true(first->ready);
     picture_release(first); /* 1 is the oldest now */
     picture *p = add(c, 3, 3);
-    assert_true(encode_layers_of(p, 99));
+    assert_true(encode_slices_of(p, 99));
     assert_null(find(c, 1));
     picture *two = find(c, 2), *zero = find(c, 0);
     assert_non_null(two);
     assert_ptr_equal(zero, first);
     /* all are in use: the budget gives way, and holds again as soon as it can */
     picture *more = add(c, 4, 4);
-    assert_true(encode_layers_of(more, 99));
+    assert_true(encode_slices_of(more, 99));
     assert_int_equal(held(c), ready_bytes(4));
     picture_release(zero);
     assert_null(find(c, 0));
@@ -139,7 +139,7 @@ static void least_recently_used_goes(void **state) {
     /* room for none: shared while in use, never kept */
     c = new_cache(1);
     p = add(c, 1, 1);
-    assert_true(encode_layers_of(p, 99));
+    assert_true(encode_slices_of(p, 99));
     assert_ptr_equal(find(c, 1), p);
     picture_release(p);
     picture_release(p);
@@ -155,7 +155,7 @@ static void off(void **state) {
     picture *a = add(c, 1, 1), *b = add(c, 1, 1);
     assert_ptr_not_equal(a, b);
     assert_null(find(c, 1));
-    assert_true(encode_layers_of(a, 99));
+    assert_true(encode_slices_of(a, 99));
     picture_release(a);
     picture_release(b);
     piccache_stats s;
@@ -169,7 +169,7 @@ static void an_encode_outlives_who_began_it(void **state) {
     (void)state;
     piccache *c = new_cache(1 << 20);
     picture *alone = add(c, 1, 5);
-    assert_true(encode_layers_of(alone, 99));
+    assert_true(encode_slices_of(alone, 99));
     float want[FAKE_IMAGE_ROWS * FAKE_WIDTH];
     memcpy(want, encode_rows(alone->enc).data, sizeof want);
     picture_release(alone);
@@ -177,26 +177,26 @@ static void an_encode_outlives_who_began_it(void **state) {
 
     c = new_cache(1 << 20);
     picture *p = add(c, 1, 5), *same = piccache_share(p);
-    assert_false(encode_layers_of(p, 2));
+    assert_false(encode_slices_of(p, 2));
     picture_release(p); /* its first holder leaves in the middle */
     assert_non_null(same->enc);
-    assert_true(encode_layers_of(same, FAKE_ENCODE_LAYERS - 2)); /* no layer runs twice */
+    assert_true(encode_slices_of(same, FAKE_ENCODE_SLICES - 2)); /* no slice runs twice */
     assert_memory_equal(want, encode_rows(same->enc).data, sizeof want);
     picture_release(same);
     /* a failed one begins again from its pixels */
     p = add(c, 2, 6);
     same = find(c, 2);
-    assert_false(encode_layers_of(p, 2));
+    assert_false(encode_slices_of(p, 2));
     picture_reset(p);
     picture_release(p);
     assert_null(same->enc);
     assert_non_null(same->pixels.rgb);
-    assert_true(encode_layers_of(same, FAKE_ENCODE_LAYERS));
+    assert_true(encode_slices_of(same, FAKE_ENCODE_SLICES));
     assert_null(same->pixels.rgb);
     picture_release(same);
     /* given up in the middle by all */
     p = add(c, 3, 7);
-    assert_false(encode_layers_of(p, 2));
+    assert_false(encode_slices_of(p, 2));
     picture_release(p);
     assert_null(find(c, 3));
     piccache_free(c);
@@ -235,7 +235,7 @@ static void random_use(void **state) {
                 held_by[h] = p;
                 content[h] = n;
             } else if (!held_by[h]->ready && rnd(&r, 3)) {
-                encode_layers_of(held_by[h], 1 + (int)rnd(&r, 3));
+                encode_slices_of(held_by[h], 1 + (int)rnd(&r, 3));
             } else {
                 picture *p = held_by[h];
                 bool ready = p->ready, last = true;

@@ -1,0 +1,186 @@
+/* test_tower.c - an encode in blocks of rows, on a tower large enough to have several: stopping after every slice, and
+ * one thread or two, change no bit; and the rows are those of the same layers run whole. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "tests/tools/random_weights.h"
+
+/* 17 x 17 patches and, in the first, CLS: three blocks, the last one shorter; patches in three slices. */
+#define TEXT                                                                                                 \
+    "\"text_config\":{\"model_type\":\"llama\",\"hidden_size\":48,\"intermediate_size\":64,"                 \
+    "\"num_hidden_layers\":1,\"num_attention_heads\":4,\"vocab_size\":64}"
+#define TOWER                                                                                                \
+    "\"hidden_size\":48,\"intermediate_size\":80,\"num_hidden_layers\":4,\"num_attention_heads\":3,"         \
+    "\"image_size\":102,\"patch_size\":6"
+static const char *const CONFIGS[] = {
+    "{\"model_type\":\"llava\"," TEXT ",\"vision_config\":{\"model_type\":\"clip_vision_model\"," TOWER
+    "}}\n",
+    "{\"model_type\":\"llava\"," TEXT
+    ",\"vision_feature_select_strategy\":\"full\",\"vision_feature_layer\":[1,-1],"
+    "\"vision_config\":{\"model_type\":\"siglip_vision_model\"," TOWER "}}\n",
+};
+static const char PREP[] =
+    "{\"image_processor_type\":\"CLIPImageProcessor\",\"size\":{\"shortest_edge\":102},"
+    "\"crop_size\":{\"height\":102,\"width\":102}}\n";
+
+static void put(const char *dir, const char *name, const char *text) {
+    char path[300];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void remove_folder(const char *dir) {
+    static const char *const names[] = {"config.json", "preprocessor_config.json", "model.safetensors"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char path[300];
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        unlink(path);
+    }
+    rmdir(dir);
+}
+
+typedef struct rig {
+    backend *be;
+    model *m;
+    arena scratch;
+    ctx c;
+    image pixels;
+} rig;
+
+static void rig_open(rig *r, const char *dir, int threads) {
+    status st = {0};
+    backend_options o = {.device = "cpu", .threads = threads};
+    *r = (rig){.be = backend_new(&o, &st)};
+    assert_non_null(r->be);
+    r->m = model_load(dir, r->be, &st);
+    if (!r->m) fail_msg("%s", st.msg);
+    assert_true(arena_init(&r->scratch, 16 << 20, &st));
+    r->c = (ctx){.be = r->be, .scratch = &r->scratch};
+    int side = model_get_spec(r->m)->tower.image_size;
+    r->pixels = (image){side, side, mem_alloc((size_t)side * (size_t)side * 3)};
+    assert_non_null(r->pixels.rgb);
+    for (int i = 0; i < side * side * 3; i++) r->pixels.rgb[i] = (uint8_t)(i * 2654435761u >> 13);
+}
+
+static void rig_close(rig *r) {
+    image_fini(&r->pixels);
+    arena_fini(&r->scratch);
+    model_free(r->m);
+    backend_free(r->be);
+}
+
+static float *rows_of(rig *r, int slices, int *calls) {
+    status st = {0};
+    encode *e = encode_new(r->m, r->be, &r->pixels, &st);
+    assert_non_null(e);
+    for (*calls = 1; !encode_run(&r->c, e, slices); ++*calls) {
+        if (!ctx_ok(&r->c)) fail_msg("%s", r->c.st.msg);
+        memset(r->scratch.base, 0xFF,
+               r->scratch.cap_bytes); /* NaN: nothing of a slice may live on in scratch */
+    }
+    if (slices == 1) assert_int_equal(*calls, encode_slices(e));
+    tensor t = encode_rows(e);
+    float *out = malloc((size_t)tensor_count(&t) * sizeof *out);
+    assert_non_null(out);
+    ctx_download(&r->c, out, t);
+    encode_free(e);
+    return out;
+}
+
+/* The tower without blocks: each layer over all rows at once, row-exact. */
+static float *rows_whole(rig *r) {
+    const model *m = r->m;
+    const tower_spec *t = &m->spec.tower;
+    ctx *c = &r->c;
+    int64_t all = tower_all_rows(t), cls = t->cls, d = t->stack.width;
+    tensor x = ctx_2d(c, DT_F32, all, d),
+           patches = ctx_2d(c, DT_F32, all - cls, (int64_t)3 * t->patch * t->patch);
+    tensor pixels = ctx_tensor(c, DT_U8, 3, (int64_t[]){t->image_size, t->image_size, 3});
+    tensor features = ctx_2d(c, DT_F32, t->rows, d * t->n_features),
+           ids = tensor_1d(m->tower_ids, DT_I32, all);
+    ctx_upload(c, pixels, r->pixels.rgb);
+    patchify_args a = {.patch = t->patch, .rescale = m->spec.prep.rescale};
+    memcpy(a.mean, m->spec.prep.mean, sizeof a.mean);
+    memcpy(a.std, m->spec.prep.std, sizeof a.std);
+    op_patchify(c, patches, pixels, &a);
+    op_linear(c, tensor_rows(x, cls, all - cls), patches, m->w[S_PATCH_W], m->w[S_PATCH_B], ACT_NONE, 0);
+    if (cls) op_embed(c, tensor_rows(x, 0, 1), m->w[S_CLASS], tensor_1d(ids.data, DT_I32, 1), 1);
+    op_embed_add(c, x, m->w[S_POS], ids);
+    if (t->pre_norm) op_norm(c, x, x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
+    int32_t start[] = {0, (int32_t)all}, len = (int32_t)all;
+    layer_run run = {
+        .attn = {.n_seqs = 1, .q_start = tensor_1d(start, DT_I32, 2), .kv_len = tensor_1d(&len, DT_I32, 1)}};
+    for (int i = 0; i <= t->run_layers; i++) {
+        if (i) stack_layer(c, &t->stack, &m->tower[i - 1], i - 1, x, &run);
+        for (int f = 0; f < t->n_features; f++)
+            if (t->features[f] == i)
+                op_copy(c, tensor_cols(features, f * d, d), tensor_rows(x, all - t->rows, t->rows));
+    }
+    tensor h = ctx_2d(c, DT_F32, t->rows, m->spec.join.hidden),
+           y = ctx_2d(c, DT_F32, t->rows, m->spec.join.out);
+    op_linear(c, h, features, m->w[S_FC1_W], m->w[S_FC1_B], m->spec.join.activation, 0);
+    op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, 0);
+    if (!ctx_ok(c)) fail_msg("%s", c->st.msg);
+    float *out = malloc((size_t)tensor_count(&y) * sizeof *out);
+    assert_non_null(out);
+    ctx_download(c, out, y);
+    return out;
+}
+
+static void check(const char *config) {
+    char dir[] = "/tmp/vlmd_tower_XXXXXX";
+    status st = {0};
+    assert_non_null(mkdtemp(dir));
+    put(dir, "config.json", config);
+    put(dir, "preprocessor_config.json", PREP);
+    if (!random_weights(dir, DT_F32, 5, &st)) fail_msg("%s", st.msg);
+    float *first = NULL;
+    for (int threads = 1; threads <= 2; threads++) {
+        rig r;
+        rig_open(&r, dir, threads);
+        const model_spec *s = model_get_spec(r.m);
+        assert_int_equal(tower_blocks(&s->tower), 3);
+        size_t n = (size_t)s->tower.rows * (size_t)s->join.out;
+        static const int stops[] = {1 << 20, 1, 4};
+        for (size_t i = 0; i < ARRAY_LEN(stops); i++) {
+            int calls;
+            float *got = rows_of(&r, stops[i], &calls);
+            if (first)
+                assert_memory_equal(got, first, n * sizeof *got);
+            else
+                first = got;
+            if (got != first) free(got);
+        }
+        float *whole = rows_whole(&r);
+        double worst = 0, size = 0;
+        for (size_t i = 0; i < n; i++) {
+            worst = fmax(worst, fabs((double)first[i] - whole[i]));
+            size = fmax(size, fabs((double)whole[i]));
+        }
+        print_message("blocks against whole: %.1e of %.1e\n", worst, size);
+        assert_true(worst <= 2e-5 * size && size > 0);
+        free(whole);
+        rig_close(&r);
+    }
+    free(first);
+    remove_folder(dir);
+}
+
+static void test_blocks(void **state) {
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(CONFIGS); i++) check(CONFIGS[i]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_blocks)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
