@@ -20,7 +20,7 @@ void inbox_fini(inbox *in) {
 
 uint64_t inbox_enter(inbox *in, seq *s) {
     pthread_mutex_lock(&in->mu);
-    uint64_t job = s->job = ++in->last_job;
+    uint64_t job = s->job = s->order = ++in->last_job;
     s->live_prev = NULL;
     s->live_next = in->live;
     if (in->live) in->live->live_prev = s;

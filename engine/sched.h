@@ -1,9 +1,9 @@
 /* sched.h - continuous batching: who runs in the next turn, with how many rows, on which pages.
  *
- * Jobs run in the order they came. A turn takes what arrived, admits who has room, encodes pictures for a
+ * Jobs run in the order they came, those of a lower priority number first. A turn takes what arrived, admits who has room, encodes pictures for a
  * while, gives one row to every sequence that decodes and what is left of the rows to prefill, runs the step,
- * and sends what it chose. When pages run out the youngest gives its pages back and is computed again later,
- * bit for bit the same; the oldest always progresses. Pages of equal beginnings are computed once
+ * and sends what it chose. When pages run out the last in that order gives its pages back and is computed again
+ * later, bit for bit the same; the first always progresses. Pages of equal beginnings are computed once
  * (engine/share.h).
  *
  * Threads: the engine's; sched_get_stats: any. Owner: the engine; jobs taken from the inbox belong to it
@@ -11,6 +11,7 @@
 #ifndef VLMD_ENGINE_SCHED_H
 #define VLMD_ENGINE_SCHED_H
 
+#include "engine/admission.h"
 #include "engine/inbox.h"
 #include "engine/runner.h"
 #include "engine/workers.h"
@@ -20,6 +21,7 @@ typedef struct sched sched;
 typedef struct sched_options {
     int max_seqs, max_rows; /* of a step; those of the runner */
     piccache *pictures;     /* of the same thread; outlives the jobs */
+    admission *queue;       /* NULL: no job counts as waiting */
     int max_chunk;          /* prefill rows of one sequence in a step; 0: max_rows */
     bool no_prefix_caching; /* every job computes its whole prompt */
 } sched_options;

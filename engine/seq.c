@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "engine/claim.h"
+
 /* ---- lists ---- */
 
 void seq_list_push(seq_list *l, seq *s) {
@@ -12,10 +14,19 @@ void seq_list_push(seq_list *l, seq *s) {
     l->tail = s;
 }
 
-void seq_list_push_front(seq_list *l, seq *s) {
-    s->next = l->head;
-    l->head = s;
-    if (!l->tail) l->tail = s;
+bool seq_before(const seq *a, const seq *b) {
+    return a->priority != b->priority ? a->priority < b->priority : a->order < b->order;
+}
+
+void seq_list_insert(seq_list *l, seq *s) {
+    if (!l->tail || !seq_before(s, l->tail)) { /* mostly */
+        seq_list_push(l, s);
+        return;
+    }
+    seq **at = &l->head;
+    while (!seq_before(s, *at)) at = &(*at)->next;
+    s->next = *at;
+    *at = s;
 }
 
 seq *seq_list_pop(seq_list *l) {
@@ -101,6 +112,7 @@ seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int m
     s->sink = sink;
     s->user = user;
     s->t_submit = time_now_s();
+    s->priority = params->priority;
     for (int i = 0; i < p->n_images; i++) s->pixels += (int64_t)p->images[i].info.w * p->images[i].info.h;
     atomic_init(&s->cancelled, false);
     if (init(s, params, kit, max_model_len, st)) return s;
@@ -111,6 +123,7 @@ seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int m
 void seq_free(seq *s) {
     if (!s) return;
     CHECK(s->n_pages == 0);
+    piccache_unclaim(&s->claim);
     for (int i = 0; s->images && i < s->prompt->n_images; i++) picture_release(s->images[i].pic);
     sampler_fini(&s->sampler);
     textout_fini(&s->textout);
@@ -151,6 +164,7 @@ bool seq_take_picture(seq *s, picture *pic) {
     im->source = (image_source){0};
     memcpy(im->key, pic->key, sizeof im->key);
     s->images[s->n_taken++].pic = pic;
+    claim_taken(s);
     return true;
 }
 
