@@ -113,6 +113,7 @@ static inline uint64_t world_submit(world *w, const job_spec *spec, answer *a) {
     engine_params p;
     prompt *pr = make_prompt(spec, &r);
     make_params(w->kit.spec, &r, &p);
+    p.priority = spec->seed % 2 ? (int)(spec->seed / 2 % 3) - 1 : 0; /* when it runs is not what it says */
     seq *s = seq_new(pr, &p, &w->kit, w->max_len, on_event, a, &st);
     CHECK(s);
     uint64_t job = inbox_enter(&w->inbox, s);
