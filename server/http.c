@@ -164,7 +164,7 @@ static void continue_wait(http_req *r) {
 
 void http_wait(http_req *r, const http_work *w) {
     r->work = *w;
-    watch_job(r->srv->watch, &r->conn->watched, w->ob);
+    if (!outbox_over(w->ob)) watch_job(r->srv->watch, &r->conn->watched, w->ob);
     continue_wait(r);
 }
 

@@ -49,6 +49,7 @@ struct engine {
 };
 
 static void nap(int ms) {
+    if (ms <= 0) return;
     struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000};
     nanosleep(&t, NULL);
 }
