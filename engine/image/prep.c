@@ -107,7 +107,7 @@ size_t prep_work_bytes(const prep_spec *p, int w, int h) {
      * each out) and a few lines. */
     size_t rows = (size_t)h * 3, between = rows * (size_t)l.ow;
     if (between > RESIZE_BETWEEN_BYTES) between = rows > RESIZE_BETWEEN_BYTES ? rows : RESIZE_BETWEEN_BYTES;
-    return between + 64 * ((size_t)w + (size_t)h + (size_t)l.w + (size_t)l.h) + (1 << 16);
+    return between + 64 * ((size_t)w + (size_t)h + (size_t)l.ow + (size_t)l.oh) + (1 << 16);
 }
 
 bool prep_run(const prep_spec *p, const image *in, const image_limits *lim, image *out, status *st) {
