@@ -21,8 +21,8 @@ void admission_fini(admission *a) {
 /* The lock is held. */
 static bool fits(const admission *a, int64_t tokens, status *st) {
     if (a->n_jobs >= a->max_jobs)
-        return status_set(st, ST_BUSY, "the server is full: %d requests wait, as many as may; try again later",
-                          a->n_jobs);
+        return status_set(st, ST_BUSY,
+                          "the server is full: %d requests wait, as many as may; try again later", a->n_jobs);
     if (a->n_jobs == 0 || a->n_tokens + tokens <= a->max_tokens) return true;
     return status_set(st, ST_BUSY,
                       "the server is full: %lld prompt tokens wait, at most %lld may; try again later",

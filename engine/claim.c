@@ -26,7 +26,8 @@ bool claim_pictures(seq *s, const promptkit *kit, piccache *c, status *st) {
         decode = im->decode_need;
         largest = i;
     }
-    if (s->prompt->n_images == 0 || piccache_claim(c, &s->claim, kept, decode, &s->awaits_room, st)) return true;
+    if (s->prompt->n_images == 0 || piccache_claim(c, &s->claim, kept, decode, &s->awaits_room, st))
+        return true;
     if (st->code == ST_TOO_LARGE) status_param(st, "%s", s->prompt->images[largest].param);
     return false;
 }

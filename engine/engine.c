@@ -95,9 +95,10 @@ static size_t image_room(const engine_options *o) {
 static bool plan_waiting(engine *e, const engine_options *o, status *st) {
     int jobs = positive(o->max_queued_requests, 256);
     if (o->image_cache_bytes > image_room(o))
-        return status_set(st, ST_INVALID,
-                          "image-cache-memory (%zu bytes) is a part of image-memory; found %zu bytes for that",
-                          o->image_cache_bytes, image_room(o));
+        return status_set(
+            st, ST_INVALID,
+            "image-cache-memory (%zu bytes) is a part of image-memory; found %zu bytes for that",
+            o->image_cache_bytes, image_room(o));
     e->by_priority = o->by_priority;
     e->has_queue =
         admission_init(&e->queue, jobs, o->max_queued_tokens > 0 ? o->max_queued_tokens : 1000000, st);
@@ -248,7 +249,8 @@ bool engine_check_params(const engine *e, const engine_params *p, const prompt *
 }
 
 /* A job that may wait, with room for its pictures; NULL: refused, and nothing is held. */
-static seq *new_job(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user, status *st) {
+static seq *new_job(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
+                    status *st) {
     int tokens = (int)p->ids.n;
     if (!admission_enter(&e->queue, tokens, st)) {
         prompt_free(p);

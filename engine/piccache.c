@@ -307,10 +307,11 @@ size_t piccache_need(const piccache *c, size_t pixel_bytes_) {
 bool piccache_claim(piccache *c, picture_claim *claim, size_t kept, size_t decode, bool *wait, status *st) {
     CHECK(!claim->cache);
     if (kept > c->room || decode > c->room - kept)
-        return status_set(st, ST_TOO_LARGE,
-                          "the pictures need %zu bytes of memory, %zu of them to decode the largest; this server "
-                          "has %zu for all pictures (--image-memory)",
-                          kept + decode, decode, c->room);
+        return status_set(
+            st, ST_TOO_LARGE,
+            "the pictures need %zu bytes of memory, %zu of them to decode the largest; this server "
+            "has %zu for all pictures (--image-memory)",
+            kept + decode, decode, c->room);
     pthread_mutex_lock(&c->mu);
     *claim = (picture_claim){.cache = c};
     set_claim(claim, kept, decode);
@@ -322,7 +323,8 @@ bool piccache_claim(piccache *c, picture_claim *claim, size_t kept, size_t decod
         *claim = (picture_claim){0};
     }
     pthread_mutex_unlock(&c->mu);
-    return ok || status_set(st, ST_BUSY, "the server has no memory left for more pictures now; try again later");
+    return ok ||
+           status_set(st, ST_BUSY, "the server has no memory left for more pictures now; try again later");
 }
 
 void piccache_shrink_claim(picture_claim *claim, size_t kept, size_t decode) {

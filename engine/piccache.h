@@ -24,8 +24,8 @@ enum { PICTURE_SOURCES = 4 }; /* spellings of one content that are remembered; t
 /* Room that somebody has been promised for pictures that are not here yet. Zero: none. */
 typedef struct picture_claim {
     piccache *cache;
-    size_t kept;   /* of all of them: pixels, and what encoding takes */
-    size_t decode; /* of one at a time, while it is decoded */
+    size_t kept;                       /* of all of them: pixels, and what encoding takes */
+    size_t decode;                     /* of one at a time, while it is decoded */
     struct picture_claim *prev, *next; /* the largest decode first */
 } picture_claim;
 

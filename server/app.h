@@ -26,7 +26,7 @@ typedef struct app {
     arg_list names; /* the first is the one that replies carry */
     long started;   /* Unix time */
     metrics m;
-    body_pool bodies; /* of all requests */
+    body_pool bodies;             /* of all requests */
     pthread_mutex_t unknown_lock; /* field names that were logged already */
     char unknown[APP_MAX_UNKNOWN][48];
     int n_unknown;

@@ -13,7 +13,8 @@ static bool count(request_body *b, size_t n) {
 
 bool body_append(request_body *b, const void *p, size_t n, status *st) {
     if (!count(b, n))
-        return status_set(st, ST_BUSY, "the server has no memory left for more request bodies now; try again later");
+        return status_set(st, ST_BUSY,
+                          "the server has no memory left for more request bodies now; try again later");
     return buf_append(&b->bytes, p, n) || status_set(st, ST_NO_MEMORY, "no memory for the request");
 }
 

@@ -439,10 +439,11 @@ bool chat_request_text_fits(const body_scan *scan, int max_model_len, status *st
     size_t most = (size_t)max_model_len * CHAT_TOKEN_BYTES;
     if (most < CHAT_MIN_TEXT_BYTES) most = CHAT_MIN_TEXT_BYTES;
     if (scan->n_json <= most) return true;
-    return status_set(st, ST_INVALID,
-                      "the request has %zu bytes of JSON besides its pictures; expected at most %zu for a model "
-                      "that takes %d tokens",
-                      scan->n_json, most, max_model_len);
+    return status_set(
+        st, ST_INVALID,
+        "the request has %zu bytes of JSON besides its pictures; expected at most %zu for a model "
+        "that takes %d tokens",
+        scan->n_json, most, max_model_len);
 }
 
 bool chat_request_parse(chat_request *r, char *body, size_t n, const chat_context *ctx, status *st) {

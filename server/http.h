@@ -39,8 +39,8 @@ typedef struct http_options {
     int threads, max_connections;
     size_t max_body_bytes; /* of one */
     body_pool *bodies;     /* of all; must outlive the server */
-    arg_list keys;    /* none: open to all */
-    bool key_for_all; /* open routes need a key, too */
+    arg_list keys;         /* none: open to all */
+    bool key_for_all;      /* open routes need a key, too */
     double headers_s, body_s, request_s, comment_s;
     const http_route *routes;
     int n_routes;

@@ -102,8 +102,8 @@ static const char sample_png[] =
 
 /* Each is taken at once or bounded, so that their sum is what the server plans to live in. */
 static void print_memory(const engine_info *i, size_t bodies) {
-    printf("  memory: %.1f MB weights, %.1f MB KV cache, %.1f MB activations, ", (double)i->weight_bytes / 1e6,
-           (double)i->kv_bytes / 1e6, (double)i->activation_bytes / 1e6);
+    printf("  memory: %.1f MB weights, %.1f MB KV cache, %.1f MB activations, ",
+           (double)i->weight_bytes / 1e6, (double)i->kv_bytes / 1e6, (double)i->activation_bytes / 1e6);
     if (i->takes_images)
         printf("pictures up to %.1f MB (%.1f MB of them may be kept), ", (double)i->image_bytes / 1e6,
                (double)i->image_cache_bytes / 1e6);

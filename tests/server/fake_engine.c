@@ -225,7 +225,8 @@ static bool has_room(const engine *e, int64_t tokens, status *st) {
     if (e->n_queued < e->o.max_queued_requests &&
         (e->n_queued == 0 || e->queued_tokens + tokens <= e->o.max_queued_tokens))
         return true;
-    return status_set(st, ST_BUSY, "%d requests of %lld tokens wait", e->n_queued, (long long)e->queued_tokens);
+    return status_set(st, ST_BUSY, "%d requests of %lld tokens wait", e->n_queued,
+                      (long long)e->queued_tokens);
 }
 
 static bool enter_queue(engine *e, size_t tokens, status *st) {
@@ -307,8 +308,7 @@ static void *run(void *arg) {
 uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
                        status *st) {
     reap(e, false);
-    if (strstr(p->script, "refuse=1") ? !status_set(st, ST_BUSY, "no room now")
-                                      : !enter_queue(e, p->n, st)) {
+    if (strstr(p->script, "refuse=1") ? !status_set(st, ST_BUSY, "no room now") : !enter_queue(e, p->n, st)) {
         prompt_free(p);
         return 0;
     }

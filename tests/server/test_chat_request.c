@@ -433,8 +433,9 @@ static void test_text_bound(void **state) {
     st = (status){0};
     assert_true(chat_request_text_fits(&scan, big, &st));
     buf b = {0};
-    buf_puts(&b, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":"
-                 "\"data:image/png;base64,");
+    buf_puts(&b,
+             "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":"
+             "\"data:image/png;base64,");
     for (int i = 0; i < CHAT_MIN_TEXT_BYTES + 99; i++) buf_putc(&b, 'A');
     buf_puts(&b, "\"}}]}]}");
     chat_request r;

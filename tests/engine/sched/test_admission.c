@@ -114,7 +114,8 @@ static void claims(void **state) {
     (void)state;
     status st = {0};
     piccache *c = piccache_new(1 << 20, &st);
-    const size_t need = sizeof(picture) + PIXELS + ENCODE, rows = FAKE_IMAGE_ROWS * FAKE_WIDTH * sizeof(float);
+    const size_t need = sizeof(picture) + PIXELS + ENCODE,
+                 rows = FAKE_IMAGE_ROWS * FAKE_WIDTH * sizeof(float);
     const size_t room = 3 * need + 5000;
     piccache_set_room(c, room, ENCODE, 2);
     assert_int_equal(piccache_need(c, PIXELS), need);
@@ -332,9 +333,12 @@ static int tear_down(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(queue_bounds),      cmocka_unit_test(retry_after),
-        cmocka_unit_test(claims),            cmocka_unit_test(random_claims),
-        cmocka_unit_test(urgent_ones_first), cmocka_unit_test(the_least_urgent_give_way),
+        cmocka_unit_test(queue_bounds),
+        cmocka_unit_test(retry_after),
+        cmocka_unit_test(claims),
+        cmocka_unit_test(random_claims),
+        cmocka_unit_test(urgent_ones_first),
+        cmocka_unit_test(the_least_urgent_give_way),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
