@@ -65,12 +65,15 @@ bench-load: deps ## what eight clients get, as ratios to one alone
 	@$(MAKE) --no-print-directory -j$$(nproc) all && VLMD_BIN=$(CURDIR)/$(BUILD)/vlmd python3 tests/load/bench_load.py
 bench-itl: deps ## what text streams notice of pictures without end, as ratios to idle
 	@$(MAKE) --no-print-directory -j$$(nproc) all && VLMD_BIN=$(CURDIR)/$(BUILD)/vlmd python3 tests/load/bench_itl.py
+bench-http: deps ## requests a second without a model, and how soon a full server says no
+	@tests/deps.sh bench
+	@$(MAKE) --no-print-directory -j$$(nproc) all $(BUILD)/tests/server/vlmd_fake && VLMD_BIN=$(CURDIR)/$(BUILD)/vlmd python3 tests/load/bench_http.py
 fuzz: ## libFuzzer over every parser of foreign bytes (FUZZ_SECONDS=60 each)
 	@tests/fuzz/run.sh
 format: ## rewrite the sources with clang-format
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 clean: ## remove what make wrote
 	rm -rf build
-.PHONY: all help deps run test check unit-bins test-all test-asan test-tsan lint bench bench-bins soak bench-load bench-itl fuzz format clean
+.PHONY: all help deps run test check unit-bins test-all test-asan test-tsan lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "engine/claim.h"
 #include "engine/params.h"
 #include "engine/sched.h"
 
@@ -19,11 +20,12 @@ struct engine {
     promptkit kit;
     runner runner;
     inbox inbox;
+    admission queue;
     piccache *pictures;
     workers *workers;
     sched *sched;
     pthread_t thread;
-    bool has_kit, has_runner, has_inbox, has_thread;
+    bool has_kit, has_runner, has_inbox, has_queue, has_thread, by_priority;
     int max_model_len, max_seqs, max_rows, n_pages;
     size_t kv_bytes;
     engine_info info;
@@ -85,6 +87,24 @@ static bool plan_kv(engine *e, const engine_options *o, status *st) {
     return true;
 }
 
+/* All pictures, wherever they stand. */
+static size_t image_room(const engine_options *o) {
+    return o->image_bytes ? o->image_bytes : (size_t)1 << 30;
+}
+
+static bool plan_waiting(engine *e, const engine_options *o, status *st) {
+    int jobs = positive(o->max_queued_requests, 256);
+    if (o->image_cache_bytes > image_room(o))
+        return status_set(
+            st, ST_INVALID,
+            "image-cache-memory (%zu bytes) is a part of image-memory; found %zu bytes for that",
+            o->image_cache_bytes, image_room(o));
+    e->by_priority = o->by_priority;
+    e->has_queue =
+        admission_init(&e->queue, jobs, o->max_queued_tokens > 0 ? o->max_queued_tokens : 1000000, st);
+    return e->has_queue;
+}
+
 /* ---- what it says about itself ---- */
 
 /* Tokens that a picture of 1024 x 768 becomes. */
@@ -119,7 +139,8 @@ static void describe(engine *e, const engine_options *o) {
         .kv_bytes = e->kv_bytes,
         .kv_bytes_per_token = kv_page_bytes(d) / KV_PAGE_TOK,
         .activation_bytes = e->runner.scratch.cap_bytes,
-        .image_cache_bytes = o->image_cache_bytes,
+        .image_bytes = s->fuse != FUSE_NONE ? image_room(o) : 0,
+        .image_cache_bytes = s->fuse != FUSE_NONE ? o->image_cache_bytes : 0,
         .image_tokens = picture_tokens(s, &e->kit.limits),
     };
 }
@@ -137,6 +158,7 @@ static bool start_threads(engine *e, const engine_options *o, status *st) {
     sched_options so = {.max_seqs = e->max_seqs,
                         .max_rows = e->max_rows,
                         .pictures = e->pictures,
+                        .queue = &e->queue,
                         .no_prefix_caching = o->no_prefix_caching};
     if (!(e->has_inbox = inbox_init(&e->inbox, st))) return false;
     /* Signals are the server's: no thread of ours may take one. */
@@ -158,7 +180,7 @@ static bool start(engine *e, const engine_options *o, status *st) {
     if (!(e->be = backend_new(&bo, st))) return false;
     if (!(e->model = model_load(o->model_dir, e->be, st))) return false;
     e->spec = model_get_spec(e->model);
-    if (!plan_kv(e, o, st)) return false;
+    if (!plan_kv(e, o, st) || !plan_waiting(e, o, st)) return false;
     image_limits lim = IMAGE_LIMITS_DEFAULT;
     if (o->max_image_pixels > 0) lim.max_pixels = o->max_image_pixels;
     if (!(e->has_kit = promptkit_load(&e->kit, o->model_dir, e->spec, e->max_model_len, &lim, st)))
@@ -167,6 +189,7 @@ static bool start(engine *e, const engine_options *o, status *st) {
     if (!(e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st))) return false;
     describe(e, o);
     if (!(e->pictures = piccache_new(o->image_cache_bytes, st))) return false;
+    piccache_set_room(e->pictures, image_room(o), encode_bytes(e->model), positive(o->image_workers, 2));
     return start_threads(e, o, st);
 }
 
@@ -192,6 +215,7 @@ void engine_free(engine *e) {
     workers_free(e->workers);
     piccache_free(e->pictures);
     if (e->has_inbox) inbox_fini(&e->inbox);
+    if (e->has_queue) admission_fini(&e->queue);
     if (e->has_runner) runner_fini(&e->runner);
     if (e->has_kit) promptkit_fini(&e->kit);
     model_free(e->model);
@@ -214,7 +238,32 @@ void engine_default_params(const engine *e, engine_params *out) {
 }
 
 bool engine_check_params(const engine *e, const engine_params *p, const prompt *pr, status *st) {
+    if (p->priority != 0 && !e->by_priority) {
+        status_set(st, ST_INVALID,
+                   "priority is %d, but this server runs requests in the order they come "
+                   "(--scheduling-policy priority would mind it)",
+                   p->priority);
+        return status_param(st, "priority");
+    }
     return params_check(p, e->spec, pr ? (int)pr->ids.n : -1, e->max_model_len, st);
+}
+
+/* A job that may wait, with room for its pictures; NULL: refused, and nothing is held. */
+static seq *new_job(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
+                    status *st) {
+    int tokens = (int)p->ids.n;
+    if (!admission_enter(&e->queue, tokens, st)) {
+        prompt_free(p);
+        return NULL;
+    }
+    seq *s = seq_new(p, params, &e->kit, e->max_model_len, sink, user, st);
+    if (s && claim_pictures(s, &e->kit, e->pictures, st)) {
+        s->queued = true;
+        return s;
+    }
+    seq_free(s);
+    admission_left(&e->queue, tokens);
+    return NULL;
 }
 
 uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
@@ -223,10 +272,10 @@ uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine
         prompt_free(p);
         return 0;
     }
-    seq *s = seq_new(p, params, &e->kit, e->max_model_len, sink, user, st);
+    seq *s = new_job(e, p, params, sink, user, st);
     if (!s) return 0;
     uint64_t job = inbox_enter(&e->inbox, s);
-    if (s->prompt->n_images)
+    if (s->prompt->n_images && !s->awaits_room)
         workers_add(e->workers, s);
     else
         inbox_post(&e->inbox, s);
@@ -235,6 +284,14 @@ uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine
 
 void engine_cancel(engine *e, uint64_t job) {
     inbox_cancel(&e->inbox, job);
+}
+
+bool engine_has_room(engine *e, status *st) {
+    return admission_has_room(&e->queue, st);
+}
+
+int engine_retry_after_s(engine *e) {
+    return admission_retry_after_s(&e->queue);
 }
 
 void engine_get_stats(engine *e, engine_stats *out) {
@@ -249,6 +306,8 @@ void engine_get_stats(engine *e, engine_stats *out) {
     out->mm_cache_queries = pictures.queries;
     out->mm_cache_hits = pictures.hits;
     out->image_cache_bytes = pictures.bytes;
+    out->image_bytes = pictures.used;
+    admission_get(&e->queue, &out->queued, &out->queued_tokens);
 }
 
 /* ---- tokens as a service ---- */

@@ -44,8 +44,9 @@ typedef struct engine_info {
     const char *summary; /* one line: tower, join, decoder, dtype, threads; for the start message */
     bool takes_images;
     int max_model_len, vocab_size;
-    size_t weight_bytes, kv_bytes, kv_bytes_per_token, activation_bytes, image_cache_bytes;
-    int image_tokens; /* of a typical picture, 0 without a tower */
+    size_t weight_bytes, kv_bytes, kv_bytes_per_token, activation_bytes;
+    size_t image_bytes, image_cache_bytes; /* the latter within the former */
+    int image_tokens;                      /* of a typical picture, 0 without a tower */
 } engine_info;
 const engine_info *engine_get_info(const engine *e); /* lives as long as e */
 
@@ -191,16 +192,19 @@ static inline int engine_row_bound(int i) { /* for i < ENGINE_ROW_BUCKETS - 1 */
 }
 
 typedef struct engine_stats {
-    int running, waiting; /* choices of jobs; waiting includes those whose pictures are being decoded */
-    double kv_usage;      /* 0..1 of the pages */
+    int running, waiting;  /* choices of jobs; waiting includes those whose pictures are being decoded */
+    int queued;            /* jobs that no step has taken yet */
+    int64_t queued_tokens; /* their prompts */
+    double kv_usage;       /* 0..1 of the pages */
     /* Of prompts once a job; generated tokens and ends of every choice. images: encodes that ran to their end */
     uint64_t preemptions, prompt_tokens, generation_tokens, finished_stop, finished_length, finished_abort,
         finished_error, images, steps;
     /* Places that show a picture, and those whose picture was known, or being decoded or encoded already. */
     uint64_t mm_cache_queries, mm_cache_hits;
     uint64_t image_decodes;
-    size_t image_cache_bytes;                         /* held now: rows, and pixels that wait to be encoded */
-    uint64_t image_tokens;                            /* of computed prompts */
+    size_t image_cache_bytes; /* held now: rows, and pixels that wait to be encoded */
+    size_t image_bytes;       /* these, and what is promised to pictures that are to be decoded or encoded */
+    uint64_t image_tokens;    /* of computed prompts */
     uint64_t rows, steps_by_rows[ENGINE_ROW_BUCKETS]; /* steps by how many rows they had; not cumulative */
     uint64_t prefix_cache_queries, prefix_cache_hits; /* prompt tokens looked for and found; by choice 0 */
     int64_t pixels_in_flight;                         /* of submitted pictures that are not encoded yet */

@@ -27,7 +27,7 @@ static void link_live(inbox *in, seq *s) {
 
 uint64_t inbox_enter(inbox *in, seq *s) {
     pthread_mutex_lock(&in->mu);
-    uint64_t job = s->job = ++in->last_job;
+    uint64_t job = s->job = s->order = ++in->last_job;
     link_live(in, s);
     in->n_live += s->n_choices;
     in->pixels += s->pixels;

@@ -13,6 +13,12 @@ struct piccache {
     picture **by_key;
     struct picture_source **by_source;
     picture *oldest, *newest; /* of the unused */
+    size_t unused_bytes;
+    picture *gone; /* gave way to a claim, to be freed by the engine's thread */
+    /* the room */
+    size_t room, encode_bytes, kept; /* kept: of all claims */
+    int n_unready, decoders;         /* n_unready: pictures whose encode may run or is to come */
+    picture_claim *claims;           /* that have something to decode, the largest first */
     uint64_t queries, hits;
     int n_refs;
 };
@@ -25,6 +31,7 @@ piccache *piccache_new(size_t max_bytes, status *st) {
     }
     if (c) {
         c->max_bytes = max_bytes;
+        c->room = SIZE_MAX;
         c->n_buckets = MIN_BUCKETS;
         while (c->n_buckets < MAX_BUCKETS && c->n_buckets < max_bytes / BYTES_A_BUCKET) c->n_buckets *= 2;
         c->by_key = mem_calloc(c->n_buckets, sizeof *c->by_key);
@@ -88,11 +95,13 @@ static void unused_push(piccache *c, picture *p) {
     p->unused_next = NULL;
     *(c->newest ? &c->newest->unused_next : &c->oldest) = p;
     c->newest = p;
+    c->unused_bytes += p->bytes;
 }
 
 static void unused_remove(piccache *c, picture *p) {
     *(p->unused_prev ? &p->unused_prev->unused_next : &c->oldest) = p->unused_next;
     *(p->unused_next ? &p->unused_next->unused_prev : &c->newest) = p->unused_prev;
+    c->unused_bytes -= p->bytes;
 }
 
 /* ---- references; the lock is held ---- */
@@ -117,17 +126,19 @@ static void set_bytes(piccache *c, picture *p, size_t bytes) {
     p->bytes = bytes;
 }
 
+static void evict_oldest(piccache *c, picture **gone) {
+    picture *p = c->oldest;
+    unused_remove(c, p);
+    unlink_picture(c, p);
+    set_bytes(c, p, 0);
+    p->next = *gone;
+    *gone = p;
+}
+
 /* What has to go until the budget holds, as a list by next: freed without the lock. */
 static picture *evict(piccache *c) {
     picture *gone = NULL;
-    while (c->bytes > c->max_bytes && c->oldest) {
-        picture *p = c->oldest;
-        unused_remove(c, p);
-        unlink_picture(c, p);
-        set_bytes(c, p, 0);
-        p->next = gone;
-        gone = p;
-    }
+    while (c->bytes > c->max_bytes && c->oldest) evict_oldest(c, &gone);
     return gone;
 }
 
@@ -146,8 +157,9 @@ static size_t pixel_bytes(const image *im) {
 
 void piccache_free(piccache *c) {
     if (!c) return;
-    CHECK(c->n_refs == 0);
+    CHECK(c->n_refs == 0 && !c->claims && c->kept == 0);
     c->max_bytes = 0;
+    piccache_collect(c);
     destroy_all(evict(c));
     CHECK(c->bytes == 0);
     pthread_mutex_destroy(&c->mu);
@@ -187,6 +199,7 @@ picture *piccache_add(piccache *c, const uint8_t *source, const uint8_t key[IMAG
         p = fresh;
         fresh = NULL;
         set_bytes(c, p, sizeof *p + pixel_bytes(&p->pixels));
+        c->n_unready++;
         if (p->shared) {
             p->next = c->by_key[bucket(c, key)];
             c->by_key[bucket(c, key)] = p;
@@ -223,6 +236,7 @@ void picture_ready(picture *p) {
     p->ready = true;
     pthread_mutex_lock(&c->mu);
     set_bytes(c, p, sizeof *p + (size_t)(rows.d[0] * rows.d[1]) * sizeof(float));
+    c->n_unready--;
     picture *gone = evict(c);
     pthread_mutex_unlock(&c->mu);
     destroy_all(gone);
@@ -245,6 +259,7 @@ void picture_release(picture *p) {
         } else {
             if (p->shared) unlink_picture(c, p);
             set_bytes(c, p, 0);
+            if (!p->ready) c->n_unready--;
             p->next = NULL;
             gone = p;
         }
@@ -255,8 +270,95 @@ void picture_release(picture *p) {
     destroy_all(more);
 }
 
+/* ---- the room ---- */
+
+/* The lock is held. */
+static void insert_claim(picture_claim *claim) {
+    picture_claim *prev = NULL, *next = claim->cache->claims;
+    for (; next && next->decode > claim->decode; next = next->next) prev = next;
+    claim->prev = prev;
+    claim->next = next;
+    *(prev ? &prev->next : &claim->cache->claims) = claim;
+    if (next) next->prev = claim;
+}
+
+static void remove_claim(picture_claim *claim) {
+    *(claim->prev ? &claim->prev->next : &claim->cache->claims) = claim->next;
+    if (claim->next) claim->next->prev = claim->prev;
+}
+
+static size_t used_room(const piccache *c) {
+    size_t used = c->bytes + (size_t)c->n_unready * c->encode_bytes + c->kept;
+    const picture_claim *d = c->claims;
+    for (int i = 0; d && i < c->decoders; i++, d = d->next) used += d->decode;
+    return used;
+}
+
+static void set_claim(picture_claim *claim, size_t kept, size_t decode) {
+    piccache *c = claim->cache;
+    if (claim->decode > 0) remove_claim(claim);
+    c->kept += kept - claim->kept;
+    claim->kept = kept;
+    claim->decode = decode;
+    if (decode > 0) insert_claim(claim);
+}
+
+void piccache_set_room(piccache *c, size_t room_bytes, size_t encode_bytes, int decoders) {
+    c->room = room_bytes;
+    c->encode_bytes = encode_bytes;
+    c->decoders = decoders;
+}
+
+size_t piccache_need(const piccache *c, size_t pixel_bytes_) {
+    return sizeof(picture) + pixel_bytes_ + c->encode_bytes;
+}
+
+bool piccache_claim(piccache *c, picture_claim *claim, size_t kept, size_t decode, bool *wait, status *st) {
+    CHECK(!claim->cache);
+    if (kept > c->room || decode > c->room - kept)
+        return status_set(
+            st, ST_TOO_LARGE,
+            "the pictures need %zu bytes of memory, %zu of them to decode the largest; this server "
+            "has %zu for all pictures (--image-memory)",
+            kept + decode, decode, c->room);
+    pthread_mutex_lock(&c->mu);
+    *claim = (picture_claim){.cache = c};
+    set_claim(claim, kept, decode);
+    bool ok = used_room(c) - c->unused_bytes <= c->room;
+    while (ok && used_room(c) > c->room) evict_oldest(c, &c->gone);
+    *wait = ok && c->gone;
+    if (!ok) {
+        set_claim(claim, 0, 0);
+        *claim = (picture_claim){0};
+    }
+    pthread_mutex_unlock(&c->mu);
+    return ok ||
+           status_set(st, ST_BUSY, "the server has no memory left for more pictures now; try again later");
+}
+
+void piccache_shrink_claim(picture_claim *claim, size_t kept, size_t decode) {
+    CHECK(kept <= claim->kept && decode <= claim->decode);
+    pthread_mutex_lock(&claim->cache->mu);
+    set_claim(claim, kept, decode);
+    pthread_mutex_unlock(&claim->cache->mu);
+}
+
+void piccache_unclaim(picture_claim *claim) {
+    if (!claim->cache) return;
+    piccache_shrink_claim(claim, 0, 0);
+    *claim = (picture_claim){0};
+}
+
+void piccache_collect(piccache *c) {
+    pthread_mutex_lock(&c->mu);
+    picture *gone = c->gone;
+    c->gone = NULL;
+    pthread_mutex_unlock(&c->mu);
+    destroy_all(gone);
+}
+
 void piccache_get_stats(piccache *c, piccache_stats *out) {
     pthread_mutex_lock(&c->mu);
-    *out = (piccache_stats){c->queries, c->hits, c->bytes};
+    *out = (piccache_stats){c->queries, c->hits, c->bytes, used_room(c)};
     pthread_mutex_unlock(&c->mu);
 }

@@ -5,7 +5,10 @@
  * has room, the least recently used go first, and what is not encoded yet goes at once. A failed encode leaves the
  * pixels, so that the next holder tries for itself, and the encode of a holder that leaves goes on with the next.
  *
- * Threads: find, add and share: any; everything else, and the fields that say so: the engine's, since it alone gives
+ * The cache also keeps the account of all memory for pictures: a claim promises room to a job before its pictures are
+ * decoded, and passes to the picture when it enters.
+ *
+ * Threads: find, add, share and claims: any; everything else, and the fields that say so: the engine's, since it alone gives
  * back the device's memory. Owner: the cache, of all pictures; it must outlive every reference.
  * Tested by tests/engine/sched/test_piccache.c. */
 #ifndef VLMD_ENGINE_PICCACHE_H
@@ -17,6 +20,14 @@
 typedef struct piccache piccache;
 
 enum { PICTURE_SOURCES = 4 }; /* spellings of one content that are remembered; the oldest gives way */
+
+/* Room that somebody has been promised for pictures that are not here yet. Zero: none. */
+typedef struct picture_claim {
+    piccache *cache;
+    size_t kept;                       /* of all of them: pixels, and what encoding takes */
+    size_t decode;                     /* of one at a time, while it is decoded */
+    struct picture_claim *prev, *next; /* the largest decode first */
+} picture_claim;
 
 typedef struct picture {
     uint8_t key[IMAGE_KEY_BYTES];
@@ -56,9 +67,22 @@ void picture_ready(picture *p);   /* its encode is done: pixels go, rows count *
 void picture_reset(picture *p);   /* its encode failed: back to the pixels */
 void picture_release(picture *p); /* NULL is fine */
 
+/* The room for all pictures: those that are claimed, decoded, being encoded, and encoded. Of claimed decodes count the
+ * largest `decoders`, for no more run at a time. Before threads use the cache; without it there is no bound. */
+void piccache_set_room(piccache *c, size_t room_bytes, size_t encode_bytes, int decoders);
+/* What a picture of so many bytes of prepared pixels takes until its rows are there. */
+size_t piccache_need(const piccache *c, size_t pixel_bytes);
+/* Any thread. Pictures that nobody uses give way. *wait: some of that memory is still to be given back: the claim may
+ * be used after the next piccache_collect. Errors: ST_TOO_LARGE, it is more than the room; ST_BUSY, others have it. */
+bool piccache_claim(piccache *c, picture_claim *claim, size_t kept, size_t decode, bool *wait, status *st);
+void piccache_shrink_claim(picture_claim *claim, size_t kept, size_t decode);
+void piccache_unclaim(picture_claim *claim); /* no claim is fine */
+void piccache_collect(piccache *c);          /* the engine's thread: frees what gave way to claims */
+
 typedef struct piccache_stats {
     uint64_t queries, hits; /* places that show a picture; those whose picture was there or on its way */
-    size_t bytes;
+    size_t bytes;           /* of pictures: pixels or rows */
+    size_t used;            /* of the room */
 } piccache_stats;
 void piccache_get_stats(piccache *c, piccache_stats *out);
 

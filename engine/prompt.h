@@ -35,8 +35,9 @@ typedef struct prompt_image {
     image_source source; /* the caller's bytes, until decoded */
     char *param;
     image_info info;
-    int w, h;   /* planned size */
-    int n_rows; /* rows of the decoder's context that it fills */
+    int w, h;           /* planned size */
+    int n_rows;         /* rows of the decoder's context that it fills */
+    size_t decode_need; /* bytes, while it is decoded; claim.c's */
     /* after prompt_decode_image */
     image pixels;
     uint8_t key[IMAGE_KEY_BYTES]; /* of the content */

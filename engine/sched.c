@@ -11,12 +11,13 @@ struct sched {
     runner *r;
     inbox *in;
     workers *w;
-    seq_list waiting; /* all younger than those that run */
-    seq **running;    /* [max_seqs], oldest first */
+    seq_list waiting; /* in the order of seq_before */
+    seq **running;    /* [max_seqs], likewise; "older" below means before in it */
     int *rows;        /* [max_seqs] of this step */
     int n_running;
     pace pace;
     int next; /* whose turn it is where prefill rows do not reach for all */
+    uint64_t n_arrived;
     engine_stats stats;
     pthread_mutex_t mu; /* of published */
     engine_stats published;
@@ -70,6 +71,8 @@ static void end(sched *sc, seq *s, engine_finish finish) {
     else
         t->finished_length += n;
     seq_drop_pages(s, &sc->r->kv);
+    if (s->queued) admission_left(sc->o.queue, s->n_prompt);
+    s->queued = false;
     inbox_leave(sc->in, s);
     seq_send_final(s, finish);
     seq_free(s);
@@ -140,20 +143,31 @@ static void drain(sched *sc) {
     bool cancels;
     seq_list arrived = inbox_take(sc->in, &cancels);
     if (cancels) sweep_cancelled(sc);
+    piccache_collect(sc->o.pictures); /* after the take: what arrived may count on it */
     for (seq *s; (s = seq_list_pop(&arrived));) {
         if (atomic_load(&s->cancelled)) {
             end_cancelled(sc, s);
+        } else if (s->awaits_room) {
+            s->awaits_room = false;
+            workers_add(sc->w, s);
         } else if (s->st.code != ST_OK || !fits_alone(sc, s) || !take_pictures(sc, s)) {
             end(sc, s, FINISH_STOP);
         } else {
             seq_send_input_done(s);
             set_sharing(sc, s);
-            seq_list_push(&sc->waiting, s);
+            s->order = ++sc->n_arrived;
+            seq_list_insert(&sc->waiting, s);
         }
     }
 }
 
 /* ---- who runs ---- */
+
+static void run_in_order(sched *sc, seq *s) {
+    int i = sc->n_running++;
+    for (; i > 0 && seq_before(s, sc->running[i - 1]); i--) sc->running[i] = sc->running[i - 1];
+    sc->running[i] = s;
+}
 
 /* The first of the queue joins while its whole prompt has pages and every running sequence could still take
  * one more: what joins should not have to leave at once. */
@@ -165,19 +179,21 @@ static void admit(sched *sc) {
         seq_list_pop(&sc->waiting);
         if (s->t_run == 0) {
             s->t_run = time_now_s();
+            if (s->queued) admission_begun(sc->o.queue, s->n_prompt);
+            s->queued = false;
             if (s->share_max > 0 && !s->job_only && s->choice == 0)
                 sc->stats.prefix_cache_queries += (uint64_t)s->n_prompt;
         }
-        sc->running[sc->n_running++] = s;
+        run_in_order(sc, s);
     }
 }
 
-/* The youngest goes back to the head of the queue; what it knows of its answer stays. */
+/* The youngest of the least urgent goes back to its place in the queue; what it knows of its answer stays. */
 static void preempt_youngest(sched *sc) {
     seq *s = sc->running[--sc->n_running];
     seq_drop_pages(s, &sc->r->kv);
     s->preempted = true;
-    seq_list_push_front(&sc->waiting, s);
+    seq_list_insert(&sc->waiting, s);
     sc->stats.preemptions++;
 }
 
@@ -348,11 +364,11 @@ static void count_prompt(sched *sc, seq *s) {
     inbox_encoded(sc->in, s); /* those in shared pages never will be */
 }
 
-/* The prompt of s is computed: its other choices join at the head of the queue, where they find its pages. */
+/* The prompt of s is computed: its other choices join the queue in its place, where they find its pages. */
 static void part(sched *sc, seq *s) {
     inbox_part(sc->in, s);
     seq_list forks = seq_part(s);
-    seq_list_prepend(&sc->waiting, &forks);
+    for (seq *f; (f = seq_list_pop(&forks));) seq_list_insert(&sc->waiting, f);
 }
 
 static void count_step(sched *sc, int rows) {

@@ -1,18 +1,18 @@
 /* sched.h - continuous batching: who runs in the next turn, with how many rows, on which pages.
  *
- * Jobs run in the order they came. A turn takes what arrived, admits who has room, encodes pictures for a
- * while, gives one row to every sequence that decodes and shares prefill rows among the others, as many as
- * the turn's time allows (engine/pace.h), runs the step,
- * and sends what it chose. When pages run out the youngest gives its pages back and is computed again later,
- * bit for bit the same; the oldest always progresses. Pages of equal beginnings are computed once
- * (engine/share.h). A job of several choices is scheduled as one until it has its first token (seq.h); the others
- * then join at the head of the queue.
+ * Jobs run in the order they came, those of a lower priority number first. A turn takes what arrived, admits who has
+ * room, encodes pictures for a while, gives one row to every sequence that decodes and shares prefill rows among the
+ * others, as many as the turn's time allows (engine/pace.h), runs the step, and sends what it chose. When pages run out
+ * the last in that order gives its pages back and is computed again later, bit for bit the same; the first always
+ * progresses. Pages of equal beginnings are computed once (engine/share.h). A job of several choices is scheduled as one
+ * until it has its first token (seq.h); the others then join in its place.
  *
  * Threads: the engine's; sched_get_stats: any. Owner: the engine; jobs taken from the inbox belong to it
  * until their final event. Tested by tests/engine/sched/test_sched.c and test_fair.c. */
 #ifndef VLMD_ENGINE_SCHED_H
 #define VLMD_ENGINE_SCHED_H
 
+#include "engine/admission.h"
 #include "engine/inbox.h"
 #include "engine/runner.h"
 #include "engine/workers.h"
@@ -22,6 +22,7 @@ typedef struct sched sched;
 typedef struct sched_options {
     int max_seqs, max_rows; /* of a step; those of the runner */
     piccache *pictures;     /* of the same thread; outlives the jobs */
+    admission *queue;       /* NULL: no job counts as waiting */
     int max_chunk;          /* prefill rows of one sequence in a step; 0: max_rows */
     bool no_prefix_caching; /* every job computes its whole prompt */
 } sched_options;

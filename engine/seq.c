@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "engine/claim.h"
+
 /* ---- lists ---- */
 
 void seq_list_push(seq_list *l, seq *s) {
@@ -12,10 +14,20 @@ void seq_list_push(seq_list *l, seq *s) {
     l->tail = s;
 }
 
-void seq_list_push_front(seq_list *l, seq *s) {
-    s->next = l->head;
-    l->head = s;
-    if (!l->tail) l->tail = s;
+bool seq_before(const seq *a, const seq *b) {
+    if (a->priority != b->priority) return a->priority < b->priority;
+    return a->order != b->order ? a->order < b->order : a->choice < b->choice;
+}
+
+void seq_list_insert(seq_list *l, seq *s) {
+    if (!l->tail || !seq_before(s, l->tail)) { /* mostly */
+        seq_list_push(l, s);
+        return;
+    }
+    seq **at = &l->head;
+    while (!seq_before(s, *at)) at = &(*at)->next;
+    s->next = *at;
+    *at = s;
 }
 
 seq *seq_list_pop(seq_list *l) {
@@ -25,14 +37,6 @@ seq *seq_list_pop(seq_list *l) {
     if (!l->head) l->tail = NULL;
     s->next = NULL;
     return s;
-}
-
-void seq_list_prepend(seq_list *l, seq_list *front) {
-    if (!front->head) return;
-    front->tail->next = l->head;
-    l->head = front->head;
-    if (!l->tail) l->tail = front->tail;
-    *front = (seq_list){0};
 }
 
 void seq_list_take_cancelled(seq_list *l, seq_list *to) {
@@ -141,6 +145,7 @@ seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int m
     s->sink = sink;
     s->user = user;
     s->t_submit = now;
+    s->priority = params->priority;
     for (int i = 0; i < p->n_images; i++) s->pixels += (int64_t)p->images[i].info.w * p->images[i].info.h;
     return s;
 }
@@ -149,6 +154,7 @@ void seq_free(seq *s) {
     if (!s) return;
     CHECK(s->n_pages == 0);
     for (seq *fork; (fork = seq_list_pop(&s->forks));) seq_free(fork);
+    piccache_unclaim(&s->claim);
     for (int i = 0; s->images && i < s->prompt->n_images; i++) picture_release(s->images[i].pic);
     sampler_fini(&s->sampler);
     textout_fini(&s->textout);
@@ -163,6 +169,8 @@ seq_list seq_part(seq *s) {
     seq_list forks = s->forks;
     for (seq *f = forks.head; f; f = f->next) {
         for (int i = 0; i < s->n_taken; i++) seq_take_picture(f, piccache_fork(s->images[i].pic));
+        f->priority = s->priority;
+        f->order = s->order;
         f->root = s->root;
         f->share_max = s->share_max;
         f->job_only = s->job_only;
@@ -203,6 +211,7 @@ bool seq_take_picture(seq *s, picture *pic) {
     im->source = (image_source){0};
     memcpy(im->key, pic->key, sizeof im->key);
     s->images[s->n_taken++].pic = pic;
+    claim_taken(s);
     return true;
 }
 

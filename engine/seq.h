@@ -44,6 +44,11 @@ typedef struct seq {
     seq_image *images;               /* [prompt->n_images] */
     int n_taken;                     /* those in front have their pic: worker's, then engine's */
     int64_t pixels;                  /* of its pictures, while the inbox counts them */
+    picture_claim claim;             /* on the memory for pictures that it has not taken yet */
+    bool queued;                     /* engine/admission.h counts it as waiting */
+    bool awaits_room;                /* its pictures are decoded once what gave way to them is gone */
+    int priority;                    /* lower is earlier */
+    uint64_t order;                  /* of arrival, within a priority */
     double t_submit, t_run, t_first; /* time_now_s; 0: not yet. Of the first time, preempted or not */
     status st;                       /* why it cannot go on, when it cannot */
     atomic_bool cancelled;
@@ -68,9 +73,10 @@ typedef struct seq {
 } seq;
 
 void seq_list_push(seq_list *l, seq *s);
-void seq_list_push_front(seq_list *l, seq *s);
-seq *seq_list_pop(seq_list *l);                      /* NULL when empty */
-void seq_list_prepend(seq_list *l, seq_list *front); /* front is empty afterwards */
+/* Where its priority and arrival put it. */
+void seq_list_insert(seq_list *l, seq *s);
+bool seq_before(const seq *a, const seq *b);
+seq *seq_list_pop(seq_list *l); /* NULL when empty */
 /* Moves the cancelled ones to `to`, order kept. */
 void seq_list_take_cancelled(seq_list *l, seq_list *to);
 

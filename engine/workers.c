@@ -197,7 +197,7 @@ void workers_free(workers *w) {
 
 void workers_add(workers *w, seq *s) {
     pthread_mutex_lock(&w->mu);
-    seq_list_push(&w->queue, s);
+    seq_list_insert(&w->queue, s);
     pthread_cond_signal(&w->changed);
     pthread_mutex_unlock(&w->mu);
 }

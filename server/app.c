@@ -65,6 +65,24 @@ void app_cancel(void *arg, outbox *ob) {
     pthread_rwlock_unlock(&a->engine_lock);
 }
 
+bool app_has_room(void *arg, status *st) {
+    app *a = arg;
+    engine *e = app_enter(a, NULL);
+    if (!e) return true; /* the handler says why there is none */
+    bool ok = engine_has_room(e, st);
+    app_leave(a);
+    return ok;
+}
+
+int app_retry_after_s(void *arg) {
+    app *a = arg;
+    engine *e = app_enter(a, NULL);
+    if (!e) return 1;
+    int seconds = engine_retry_after_s(e);
+    app_leave(a);
+    return seconds;
+}
+
 void app_replied(void *arg, int http, const char *reason) {
     metrics_reply(&((app *)arg)->m, http, reason);
 }

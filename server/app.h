@@ -10,6 +10,7 @@
 
 #include "engine/engine.h"
 #include "server/args.h"
+#include "server/body.h"
 #include "server/metrics.h"
 
 #define VLMD_VERSION "0.1.0"
@@ -25,6 +26,7 @@ typedef struct app {
     arg_list names; /* the first is the one that replies carry */
     long started;   /* Unix time */
     metrics m;
+    body_pool bodies;             /* of all requests */
     pthread_mutex_t unknown_lock; /* field names that were logged already */
     char unknown[APP_MAX_UNKNOWN][48];
     int n_unknown;
@@ -44,6 +46,10 @@ engine *app_take_engine(app *a);
 const char *app_model(const app *a, const char *asked, status *st);
 /* Cancels the outbox's job (http_options.cancel). */
 void app_cancel(void *app, outbox *ob);
+/* Whether the engine could take one more request (http_route.admit), and when it should be asked again
+ * (http_options.retry_after_s). */
+bool app_has_room(void *app, status *st);
+int app_retry_after_s(void *app);
 void app_replied(void *app, int http, const char *reason);
 /* Logs a request's unknown field once. */
 void app_unknown_field(void *app, const char *name);

@@ -25,14 +25,14 @@ typedef struct chat_job {
 
 /* What the engine reads in place. */
 typedef struct chat_input {
-    buf body;
+    request_body body;
     chat_request req;
 } chat_input;
 
 static void input_free(void *what) {
     chat_input *in = what;
     chat_request_fini(&in->req);
-    buf_fini(&in->body);
+    body_free(&in->body);
     mem_free(in);
 }
 
@@ -147,12 +147,15 @@ static void rename_param(const chat_request *q, status *st) {
 }
 
 static bool admit(app *a, engine *e, chat_input *in, http_req *r, chat_job **job, status *st) {
-    chat_context ctx = {.vocab_size = engine_get_info(e)->vocab_size, .unknown = app_unknown_field, .arg = a};
+    chat_context ctx = {.vocab_size = engine_get_info(e)->vocab_size,
+                        .max_model_len = engine_get_info(e)->max_model_len,
+                        .unknown = app_unknown_field,
+                        .arg = a};
     engine_default_params(e, &ctx.defaults);
     prompt *p = NULL;
     const char *model = NULL;
     *job = NULL;
-    if (chat_request_parse(&in->req, in->body.data, in->body.len, &ctx, st) &&
+    if (chat_request_parse(&in->req, in->body.bytes.data, in->body.bytes.len, &ctx, st) &&
         (model = app_model(a, in->req.model, st)) && (p = engine_prompt_chat(e, &in->req.chat, st))) {
         if (engine_check_params(e, &in->req.params, p, st))
             *job = job_new(a, &in->req, model, p, st);
@@ -177,18 +180,19 @@ void chat_handler(http_req *r) {
         refuse(r, &st);
         return;
     }
-    chat_input *in = mem_calloc(1, sizeof *in);
+    /* Once more: much may have come since the headers. */
+    bool room = engine_has_room(e, &st);
+    chat_input *in = room ? mem_calloc(1, sizeof *in) : NULL;
     chat_job *j = NULL;
     bool stream = false;
     if (in) {
-        in->body = *http_body(r);
-        *http_body(r) = (buf){0};
-        if (!in->body.data) buf_putc(&in->body, ' '); /* an empty body has no bytes to point at */
+        in->body = body_take(http_body(r));
+        if (!in->body.bytes.data) buf_putc(&in->body.bytes, ' '); /* an empty body has no bytes to point at */
         if (admit(a, e, in, r, &j, &st))
             stream = outbox_streams(j->ob);
         else
             j = NULL;
-    } else {
+    } else if (room) {
         status_set(&st, ST_NO_MEMORY, "no memory for the request");
     }
     app_leave(a);

@@ -65,7 +65,6 @@ static const struct {
     {"safety_identifier", NEUTRAL_ANY},
     {"prompt_cache_key", NEUTRAL_ANY},
     {"spaces_between_special_tokens", NEUTRAL_ANY},
-    {"priority", NEUTRAL_ANY},
     {"request_id", NEUTRAL_ANY},
 };
 
@@ -184,6 +183,7 @@ static const char *const built[] = {
     "top_logprobs",
     "return_token_ids",
     "cache_salt",
+    "priority",
     "stream",
     "stream_options",
     "chat_template_kwargs",
@@ -436,9 +436,28 @@ static bool parse_cache_salt(chat_request *r, status *st) {
     return status_param(st, "cache_salt");
 }
 
+static bool parse_priority(chat_request *r, status *st) {
+    int64_t priority = r->params.priority;
+    if (!field_int(r->root, "priority", INT_MIN, INT_MAX, &priority, st)) return false;
+    r->params.priority = (int)priority;
+    return true;
+}
+
+bool chat_request_text_fits(const body_scan *scan, int max_model_len, status *st) {
+    size_t most = (size_t)max_model_len * CHAT_TOKEN_BYTES;
+    if (most < CHAT_MIN_TEXT_BYTES) most = CHAT_MIN_TEXT_BYTES;
+    if (scan->n_json <= most) return true;
+    return status_set(
+        st, ST_INVALID,
+        "the request has %zu bytes of JSON besides its pictures; expected at most %zu for a model "
+        "that takes %d tokens",
+        scan->n_json, most, max_model_len);
+}
+
 bool chat_request_parse(chat_request *r, char *body, size_t n, const chat_context *ctx, status *st) {
     *r = (chat_request){.params = ctx->defaults};
-    if (!body_scan_run(&r->scan, body, n, st)) return false;
+    if (!body_scan_run(&r->scan, body, n, st) || !chat_request_text_fits(&r->scan, ctx->max_model_len, st))
+        return false;
     r->root = body_parse(r->scan.json, r->scan.n_json, r->scan.n_spans == 0, st);
     if (!r->root) return false;
     report_unknown(r->root, ctx);
@@ -446,7 +465,7 @@ bool chat_request_parse(chat_request *r, char *body, size_t n, const chat_contex
            check_unbuilt(r->root, st) && parse_choices(r, st) && parse_lengths(r, st) &&
            parse_sampling(r, st) && parse_stop(r, st) && parse_stop_ids(r, ctx->vocab_size, st) &&
            parse_bias(r, ctx->vocab_size, st) && parse_logprobs(r, st) &&
-           field_bool(r->root, "return_token_ids", &r->return_token_ids, st) && parse_cache_salt(r, st) &&
+           field_bool(r->root, "return_token_ids", &r->return_token_ids, st) && parse_cache_salt(r, st) && parse_priority(r, st) &&
            parse_stream(r, st) && parse_template(r, st);
 }
 

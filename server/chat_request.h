@@ -14,12 +14,15 @@
 enum {
     CHAT_MAX_STOPS = 64,
     CHAT_MAX_STOP_BYTES = 16 << 10, /* of all stop strings together */
-    CHAT_MAX_STOP_IDS = 256
+    CHAT_MAX_STOP_IDS = 256,
+    /* JSON text for a token: escaped characters take up to 12 bytes, and tokens of more than five are rare. */
+    CHAT_TOKEN_BYTES = 64,
+    CHAT_MIN_TEXT_BYTES = 4 << 20 /* what any model takes: other fields need room, too */
 };
 
 typedef struct chat_context {
     engine_params defaults;
-    int vocab_size;
+    int vocab_size, max_model_len;
     void (*unknown)(void *arg, const char *name); /* may be NULL */
     void *arg;
 } chat_context;
@@ -45,6 +48,10 @@ typedef struct chat_request {
 /* Changes the body in place. chat_request_fini may be called after any result. */
 bool chat_request_parse(chat_request *r, char *body, size_t n, const chat_context *ctx, status *st);
 void chat_request_fini(chat_request *r);
+
+/* Refuses JSON text, its pictures lifted, that no prompt of max_model_len tokens could come from: what parses it takes
+ * many times its size. ST_INVALID. */
+bool chat_request_text_fits(const body_scan *scan, int max_model_len, status *st);
 
 /* The messages alone, for /tokenize: r->root, r->scan are set by the caller; fills r->chat. */
 bool chat_request_messages(chat_request *r, status *st);

@@ -55,7 +55,9 @@ struct http_req {
     /* A refusal found in the headers or while the body came; answered when the body is drained. */
     int refusal;
     const char *refusal_message, *refusal_code;
-    buf body;
+    status refusal_status; /* where there is no such message */
+    char retry_after[12];
+    request_body body;
     size_t drained;
     struct {
         const char *name, *value;
@@ -86,7 +88,7 @@ const char *http_id(const http_req *r) {
 double http_arrived(const http_req *r) {
     return r->t_complete;
 }
-buf *http_body(http_req *r) {
+request_body *http_body(http_req *r) {
     return &r->body;
 }
 
@@ -135,7 +137,9 @@ void http_reply_status(http_req *r, const status *st) {
     int http = reply_http_status(st);
     buf b = {0};
     if (http == 400 && strstr(st->param, "image")) r->reason = "bad_image";
-    if (http == 503 || http == 429) http_header(r, "Retry-After", "1");
+    int seconds = http == 429 ? r->srv->o.retry_after_s(r->srv->o.app) : 1;
+    snprintf(r->retry_after, sizeof r->retry_after, "%d", seconds);
+    if (http == 503 || http == 429) http_header(r, "Retry-After", r->retry_after);
     reply_error_status(&b, st);
     buf_putc(&b, '\n');
     http_reply(r, http, "application/json", &b);
@@ -160,7 +164,7 @@ static void continue_wait(http_req *r) {
 
 void http_wait(http_req *r, const http_work *w) {
     r->work = *w;
-    watch_job(r->srv->watch, &r->conn->watched, w->ob);
+    if (!outbox_over(w->ob)) watch_job(r->srv->watch, &r->conn->watched, w->ob);
     continue_wait(r);
 }
 
@@ -281,6 +285,13 @@ static void refuse(http_req *r, int http, const char *message, const char *code)
     r->refusal_code = code;
 }
 
+/* For want of room; the reply is that of http_reply_status. */
+static void refuse_status(http_req *r, const status *st) {
+    if (r->refusal) return;
+    r->refusal_status = *st;
+    refuse(r, reply_http_status(st), NULL, NULL);
+}
+
 typedef struct length_check {
     int n_lengths, n_encodings;
     bool bad, differ;
@@ -356,6 +367,8 @@ static void judge_headers(http_req *r, const length_check *k) {
     if (!options && !(have & r->route->methods))
         refuse(r, 405, "this route does not have that method", "method_not_allowed");
     if (k->value > o->max_body_bytes) refuse(r, 413, NULL, "body_too_large");
+    status st = {0};
+    if (!r->refusal && !options && r->route->admit && !r->route->admit(o->app, &st)) refuse_status(r, &st);
 }
 
 /* ---- the life of a request
@@ -364,6 +377,10 @@ static void judge_headers(http_req *r, const length_check *k) {
 static void answer_refusal(http_req *r) {
     char text[200];
     const char *message = r->refusal_message;
+    if (r->refusal_status.code != ST_OK) {
+        http_reply_status(r, &r->refusal_status);
+        return;
+    }
     if (r->refusal == 413) {
         snprintf(text, sizeof text,
                  "the request's body is larger than this server accepts (%zu bytes, see --max-body-size)",
@@ -418,6 +435,7 @@ static enum MHD_Result begin(http_server *s, struct MHD_Connection *c, const cha
     r->srv = s;
     r->c = c;
     r->conn = conn;
+    r->body.pool = s->o.bodies;
     r->t_start = time_now_s();
     r->method = known_method(method);
     snprintf(r->path, sizeof r->path, "%s", url);
@@ -435,8 +453,9 @@ static enum MHD_Result begin(http_server *s, struct MHD_Connection *c, const cha
         answer_refusal(r);
         return r->queued;
     }
-    if (!r->refusal && k.value && !buf_reserve(&r->body, (size_t)k.value)) {
-        buf_fini(&r->body);
+    /* Memory that nothing has been written to is only promised; so a body is never copied to grow. */
+    if (!r->refusal && k.value && !buf_reserve(&r->body.bytes, (size_t)k.value)) {
+        body_free(&r->body);
         refuse(r, 503, "no memory for the request", NULL);
     }
     return MHD_YES;
@@ -453,11 +472,13 @@ static enum MHD_Result cut_off(http_req *r) {
 
 static enum MHD_Result take_body(http_req *r, const char *data, size_t n) {
     watch_enter(r->srv->watch, &r->conn->watched, WATCH_BODY);
-    if (!r->refusal && n > r->srv->o.max_body_bytes - r->body.len) refuse(r, 413, NULL, "body_too_large");
-    if (!r->refusal && !buf_append(&r->body, data, n)) refuse(r, 503, "no memory for the request", NULL);
+    status st = {0};
+    if (!r->refusal && n > r->srv->o.max_body_bytes - r->body.bytes.len)
+        refuse(r, 413, NULL, "body_too_large");
+    if (!r->refusal && !body_append(&r->body, data, n, &st)) refuse_status(r, &st);
     if (!r->refusal) return MHD_YES;
-    r->drained += r->body.len + n;
-    buf_fini(&r->body);
+    r->drained += r->body.bytes.len + n;
+    body_free(&r->body);
     return r->drained > r->srv->o.max_body_bytes + DRAIN_BYTES ? cut_off(r) : MHD_YES;
 }
 
@@ -520,7 +541,7 @@ static void on_completed(void *arg, struct MHD_Connection *c, void **cls,
     }
     watch_enter(s->watch, &r->conn->watched, WATCH_HEADERS);
     if (r->dispatched) atomic_fetch_sub(&s->in_flight, 1);
-    buf_fini(&r->body);
+    body_free(&r->body);
     buf_fini(&r->out);
     mem_free(r);
 }

@@ -11,6 +11,7 @@
 
 #include "kernels/base.h"
 #include "server/args.h"
+#include "server/body.h"
 #include "server/cors.h"
 #include "server/outbox.h"
 #include "server/tls.h"
@@ -24,6 +25,8 @@ typedef struct http_route {
     const char *path; /* "/v1/models", or "/v1/models/" followed by '*' for all below it */
     int methods;      /* HEAD goes with GET, OPTIONS with any */
     bool open;        /* needs no key, and is logged at debug only */
+    /* NULL, or whether a request may come in now, asked before its body is read. ST_BUSY: its body is not kept. */
+    bool (*admit)(void *app, status *st);
     void (*handler)(http_req *r);
 } http_route;
 
@@ -34,9 +37,10 @@ typedef struct http_options {
     const tls_files *tls; /* NULL: plain HTTP; must outlive the server */
     const cors *cors;     /* must outlive the server */
     int threads, max_connections;
-    size_t max_body_bytes;
-    arg_list keys;    /* none: open to all */
-    bool key_for_all; /* open routes need a key, too */
+    size_t max_body_bytes; /* of one */
+    body_pool *bodies;     /* of all; must outlive the server */
+    arg_list keys;         /* none: open to all */
+    bool key_for_all;      /* open routes need a key, too */
     double headers_s, body_s, request_s, comment_s;
     const http_route *routes;
     int n_routes;
@@ -44,6 +48,7 @@ typedef struct http_options {
     void (*cancel)(void *app, outbox *ob); /* cancel the outbox's job; called with no lock held */
     /* For counting; reason: of a refusal, or NULL. */
     void (*replied)(void *app, int status, const char *reason);
+    int (*retry_after_s)(void *app); /* what a client that is refused for want of room is told */
 } http_options;
 
 /* Listens and serves. Errors: ST_IO with a message for the user (port in use, no such host). */
@@ -62,7 +67,7 @@ void *http_app(const http_req *r);
 const char *http_path(const http_req *r);
 double http_arrived(const http_req *r); /* time_now_s when the request was complete */
 const char *http_id(const http_req *r); /* X-Request-Id, the client's or ours */
-buf *http_body(http_req *r);            /* the handler may take it and leave a zeroed buf */
+request_body *http_body(http_req *r);   /* the handler may take it */
 
 /* Adds a header to the reply to come (at most 16). Strings with static or request lifetime. */
 void http_header(http_req *r, const char *name, const char *value);

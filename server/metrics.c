@@ -142,6 +142,8 @@ static void write_images(buf *b, const char *m, const engine_stats *s) {
         (double)s->mm_cache_hits);
     one(b, "image_cache_bytes", "gauge", "Memory of pictures held, decoded or encoded.", m,
         (double)s->image_cache_bytes);
+    one(b, "image_memory_used_bytes", "gauge", "Memory for pictures, held or promised.", m,
+        (double)s->image_bytes);
     one(b, "image_decodes_total", "counter", "Pictures decoded.", m, (double)s->image_decodes);
     one(b, "image_tokens_total", "counter", "Prompt tokens that pictures took.", m, (double)s->image_tokens);
     one(b, "image_pixels_in_flight", "gauge", "Pixels of pictures taken in and not encoded yet.", m,
@@ -157,6 +159,9 @@ static void write_images(buf *b, const char *m, const engine_stats *s) {
 static void write_engine(buf *b, const char *m, const engine_info *info, const engine_stats *s) {
     one(b, "num_requests_running", "gauge", "Requests that the engine works on.", m, s->running);
     one(b, "num_requests_waiting", "gauge", "Requests that wait for their turn.", m, s->waiting);
+    one(b, "num_requests_queued", "gauge", "Requests that no step has taken yet.", m, s->queued);
+    one(b, "queued_prompt_tokens", "gauge", "Prompt tokens of requests that no step has taken yet.", m,
+        (double)s->queued_tokens);
     one(b, "kv_cache_usage_perc", "gauge", "KV cache usage, 1 is full.", m, s->kv_usage);
     one(b, "num_preemptions_total", "counter", "Sequences that had to give way.", m, (double)s->preemptions);
     one(b, "prompt_tokens_total", "counter", "Prompt tokens computed.", m, (double)s->prompt_tokens);
@@ -181,6 +186,17 @@ static void write_engine(buf *b, const char *m, const engine_info *info, const e
     write_images(b, m, s);
     one(b, "weight_bytes", "gauge", "Memory of the weights.", m, (double)info->weight_bytes);
     one(b, "kv_cache_bytes", "gauge", "Memory of the KV cache.", m, (double)info->kv_bytes);
+    one(b, "activation_bytes", "gauge", "Memory of a step's activations.", m, (double)info->activation_bytes);
+    one(b, "image_memory_bytes", "gauge", "Memory for pictures at most.", m, (double)info->image_bytes);
+}
+
+void metrics_bodies(const char *model, size_t max, size_t used, buf *out) {
+    buf name = {0};
+    label(&name, model);
+    const char *n = name.data ? name.data : "";
+    one(out, "request_memory_bytes", "gauge", "Memory for request bodies at most.", n, (double)max);
+    one(out, "request_memory_used_bytes", "gauge", "Memory of request bodies.", n, (double)used);
+    buf_fini(&name);
 }
 
 void metrics_text(metrics *m, const char *model, const engine_info *info, const engine_stats *stats,

@@ -31,6 +31,8 @@ const char *metrics_reason(int http, const char *reason);
 /* An outbox's observer (outbox_options.on_token, on_end) with a metrics as argument. */
 void metrics_token(void *m, double seconds, bool first);
 void metrics_end(void *m, const engine_event *done, double seconds);
+/* Memory of request bodies: at most, and held now. */
+void metrics_bodies(const char *model, size_t max, size_t used, buf *out);
 /* info and stats may be NULL while the engine is not there. */
 void metrics_text(metrics *m, const char *model, const engine_info *info, const engine_stats *stats,
                   buf *out);

@@ -117,7 +117,9 @@ void reply_error(buf *b, int http, const char *message, const char *param, const
 }
 
 void reply_error_status(buf *b, const status *st) {
-    const char *code = st->code == ST_UNSUPPORTED ? "unsupported_value" : st->code == ST_BUSY ? "busy" : NULL;
+    const char *code = st->code == ST_UNSUPPORTED ? "unsupported_value"
+                       : st->code == ST_BUSY      ? "rate_limit_exceeded"
+                                                  : NULL;
     reply_error(b, reply_http_status(st), st->msg, st->param, code);
 }
 

@@ -68,18 +68,19 @@ static void metrics_handler(http_req *r) {
     pthread_rwlock_rdlock(&a->engine_lock); /* also while draining */
     if (a->e) engine_get_stats(a->e, &stats);
     metrics_text(&a->m, a->names.v[0], a->e ? engine_get_info(a->e) : NULL, a->e ? &stats : NULL, &b);
+    metrics_bodies(a->names.v[0], a->bodies.max, atomic_load(&a->bodies.used), &b);
     pthread_rwlock_unlock(&a->engine_lock);
     http_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", &b);
 }
 
 const http_route routes_table[] = {
-    {"/health", HTTP_GET, true, health_handler},
-    {"/metrics", HTTP_GET, true, metrics_handler},
-    {"/version", HTTP_GET, false, version_handler},
-    {"/v1/models", HTTP_GET, false, models_handler},
-    {"/v1/models/*", HTTP_GET, false, models_handler},
-    {"/v1/chat/completions", HTTP_POST, false, chat_handler},
-    {"/tokenize", HTTP_POST, false, tokenize_handler},
-    {"/detokenize", HTTP_POST, false, detokenize_handler},
+    {"/health", HTTP_GET, true, NULL, health_handler},
+    {"/metrics", HTTP_GET, true, NULL, metrics_handler},
+    {"/version", HTTP_GET, false, NULL, version_handler},
+    {"/v1/models", HTTP_GET, false, NULL, models_handler},
+    {"/v1/models/*", HTTP_GET, false, NULL, models_handler},
+    {"/v1/chat/completions", HTTP_POST, false, app_has_room, chat_handler},
+    {"/tokenize", HTTP_POST, false, NULL, tokenize_handler},
+    {"/detokenize", HTTP_POST, false, NULL, detokenize_handler},
 };
 const int routes_count = ARRAY_LEN(routes_table);

@@ -100,12 +100,23 @@ static const char sample_png[] =
     "psmYnZDzBu7PR96yGGPe4ITZfwMG0AygGUAzgGYAzQCaATQDaAbQDKAZQDOAlvxnrt23x0POpqqsqrLKmZxUeNENM4BmAM0A"
     "mgE0A2gG0AygGUAzgGYAbfYBX1k0HO0j+VRdAAAAAElFTkSuQmCC";
 
+/* Each is taken at once or bounded, so that their sum is what the server plans to live in. */
+static void print_memory(const engine_info *i, size_t bodies) {
+    printf("  memory: %.1f MB weights, %.1f MB KV cache, %.1f MB activations, ",
+           (double)i->weight_bytes / 1e6, (double)i->kv_bytes / 1e6, (double)i->activation_bytes / 1e6);
+    if (i->takes_images)
+        printf("pictures up to %.1f MB (%.1f MB of them may be kept), ", (double)i->image_bytes / 1e6,
+               (double)i->image_cache_bytes / 1e6);
+    size_t all = i->weight_bytes + i->kv_bytes + i->activation_bytes + i->image_bytes + bodies;
+    printf("request bodies up to %.1f MB; %.1f MB together\n", (double)bodies / 1e6, (double)all / 1e6);
+}
+
 static void print_loaded(const loader *l, const char *name, const char *curl, bool keyed) {
     const engine_info *i = engine_get_info(l->e);
     printf("serving %s: %s\n", name, i->summary ? i->summary : i->family);
-    printf("  %.1f MB weights, %.1f MB KV cache (%zu bytes per token), %d tokens at most; loaded in %.1f s\n",
-           (double)i->weight_bytes / 1e6, (double)i->kv_bytes / 1e6, i->kv_bytes_per_token, i->max_model_len,
-           l->seconds);
+    printf("  %d tokens at most, %zu bytes of KV cache each; loaded in %.1f s\n", i->max_model_len,
+           i->kv_bytes_per_token, l->seconds);
+    print_memory(i, l->app->bodies.max);
     printf(
         "try:\n  curl %s/v1/chat/completions -H 'Content-Type: application/json'%s -d '{\"max_tokens\": 32, "
         "\"messages\": [{\"role\": \"user\", \"content\": ",
@@ -231,6 +242,7 @@ static serve_result serve_network(const serve_options *o, const char *dir, app *
                       .threads = o->http_threads,
                       .max_connections = o->max_connections,
                       .max_body_bytes = o->max_body_size,
+                      .bodies = &a->bodies,
                       .keys = o->api_key,
                       .key_for_all = o->api_key_for_all,
                       .headers_s = o->headers_timeout,
@@ -241,7 +253,8 @@ static serve_result serve_network(const serve_options *o, const char *dir, app *
                       .n_routes = routes_count,
                       .app = a,
                       .cancel = app_cancel,
-                      .replied = app_replied};
+                      .replied = app_replied,
+                      .retry_after_s = app_retry_after_s};
     serve_result res = SERVE_FAILED;
     http_server *http = http_start(&h, st);
     if (http) {
@@ -261,8 +274,11 @@ static serve_result serve_network(const serve_options *o, const char *dir, app *
                                       .kv_cache_bytes = o->kv_cache_memory,
                                       .max_image_pixels = o->max_image_pixels,
                                       .image_workers = o->image_workers,
+                                      .image_bytes = o->image_memory,
                                       .image_cache_bytes = o->image_cache_memory,
-
+                                      .max_queued_requests = o->max_queued_requests,
+                                      .max_queued_tokens = o->max_queued_tokens,
+                                      .by_priority = strcmp(o->scheduling_policy, "priority") == 0,
                                       .no_prefix_caching = o->no_prefix_caching};
         res = run(a, http, l, o, curl, &w, st);
     }
@@ -299,6 +315,7 @@ serve_result serve_run(const serve_options *o, const char *positional, status *s
         const char *first = folder_name(dir.data, &name) ? name.data : "model";
         arg_list names = o->served_model_name.n ? o->served_model_name : (arg_list){&first, 1};
         app_init(a, names);
+        a->bodies.max = o->request_memory;
         res = serve(o, dir.data, a, l, st);
         if (res != SERVE_LOADING) app_fini(a);
     }

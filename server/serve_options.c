@@ -35,6 +35,12 @@ static const arg_def serve_defs[] = {
     {"max-num-seqs", ARG_INT, OPT(max_num_seqs), "N", NULL, 1, 4096, "sequences in a step [16]", false},
     {"max-num-batched-tokens", ARG_INT, OPT(max_num_batched_tokens), "N", NULL, 1, 1e6,
      "rows in a step [512]", false},
+    {"max-queued-requests", ARG_INT, OPT(max_queued_requests), "N", "256", 1, 1e6,
+     "requests that may wait to begin; more get 429", false},
+    {"max-queued-tokens", ARG_COUNT, OPT(max_queued_tokens), "N", "1M", 1, 1e12,
+     "prompt tokens that may wait to begin", false},
+    {"scheduling-policy", ARG_STRING, OPT(scheduling_policy), "NAME", "fcfs", 0, 0,
+     "fcfs, or priority: by the requests' own", false},
     {"kv-cache-memory", ARG_SIZE, OPT(kv_cache_memory), "SIZE", NULL, 0, 0,
      "memory of the KV cache [by model]", false},
     {"no-prefix-caching", ARG_FLAG, OPT(no_prefix_caching), NULL, "false", 0, 0,
@@ -46,11 +52,15 @@ static const arg_def serve_defs[] = {
     {"http-threads", ARG_INT, OPT(http_threads), "N", "4", 1, 256, "threads that talk to clients", false},
     {"image-workers", ARG_INT, OPT(image_workers), "N", NULL, 0, 256, "threads that decode pictures [2]",
      false},
+    {"image-memory", ARG_SIZE, OPT(image_memory), "SIZE", "1G", 1 << 20, 1e15,
+     "memory of all pictures: decoded, being encoded, encoded", false},
     {"image-cache-memory", ARG_SIZE, OPT(image_cache_memory), "SIZE", "256M", 0, 0,
-     "memory of encoded pictures that may come again; 0: off", false},
+     "of it, encoded pictures that may come again; 0: off", false},
     {"max-image-pixels", ARG_COUNT, OPT(max_image_pixels), "N", "64M", 1, 1e12, "largest picture, in pixels",
      false},
     {"max-body-size", ARG_SIZE, OPT(max_body_size), "SIZE", "64M", 1024, 1e12, "largest request body", false},
+    {"request-memory", ARG_SIZE, OPT(request_memory), "SIZE", "1G", 1024, 1e15,
+     "memory of all request bodies; more get 429", false},
     {"max-connections", ARG_INT, OPT(max_connections), "N", "1024", 1, 1e6, "connections at a time", false},
     {"request-timeout", ARG_REAL, OPT(request_timeout), "S", "0", 0, 1e9, "longest generation; 0: no limit",
      false},
@@ -89,6 +99,17 @@ bool serve_check(const serve_options *o, const char *positional, status *st) {
     if (!o->ssl_certfile != !o->ssl_keyfile)
         return status_set(st, ST_INVALID, "--ssl-certfile and --ssl-keyfile go together; --%s is missing",
                           o->ssl_certfile ? "ssl-keyfile" : "ssl-certfile");
+    if (strcmp(o->scheduling_policy, "fcfs") != 0 && strcmp(o->scheduling_policy, "priority") != 0)
+        return status_set(st, ST_INVALID, "--scheduling-policy expects fcfs or priority, found \"%.40s\"",
+                          o->scheduling_policy);
+    if (o->image_cache_memory > o->image_memory)
+        return status_set(st, ST_INVALID,
+                          "--image-cache-memory (%zu bytes) is a part of --image-memory (%zu bytes)",
+                          o->image_cache_memory, o->image_memory);
+    if (o->max_body_size > o->request_memory)
+        return status_set(st, ST_INVALID,
+                          "--max-body-size (%zu bytes) must fit into --request-memory (%zu bytes)",
+                          o->max_body_size, o->request_memory);
     if (o->uds && !*o->uds) return status_set(st, ST_INVALID, "--uds must not be empty");
     cors c;
     if (!cors_init(&c, &o->allowed_origins, &o->allowed_methods, &o->allowed_headers, o->allow_credentials,

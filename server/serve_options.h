@@ -8,12 +8,12 @@
 
 typedef struct serve_options {
     const char *model, *host, *device, *isa, *config, *log_level, *log_format, *uds, *ssl_certfile,
-        *ssl_keyfile;
+        *ssl_keyfile, *scheduling_policy;
     bool api_key_for_all, allow_credentials;
     int port, threads, http_threads, max_model_len, max_num_seqs, max_num_batched_tokens, image_workers,
-        max_connections;
-    size_t kv_cache_memory, image_cache_memory, max_body_size;
-    int64_t max_image_pixels;
+        max_connections, max_queued_requests;
+    size_t kv_cache_memory, image_memory, image_cache_memory, max_body_size, request_memory;
+    int64_t max_image_pixels, max_queued_tokens;
     double request_timeout, headers_timeout, body_timeout, keepalive_seconds, drain_seconds;
     bool no_prefix_caching;
     arg_list api_key, served_model_name, allowed_origins, allowed_methods, allowed_headers;

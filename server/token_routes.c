@@ -87,11 +87,12 @@ static bool tokenize_chat(engine *e, chat_request *q, bool strings, buf *out, st
     return ok;
 }
 
-static bool tokenize(app *a, engine *e, buf *body, buf *out, status *st) {
+static bool tokenize(app *a, engine *e, buf *json, buf *out, status *st) {
     chat_request q = {0};
     const char *model = NULL;
     bool strings = false, ok;
-    ok = body_scan_run(&q.scan, body->data, body->len, st) &&
+    ok = body_scan_run(&q.scan, json->data, json->len, st) &&
+         chat_request_text_fits(&q.scan, engine_get_info(e)->max_model_len, st) &&
          (q.root = body_parse(q.scan.json, q.scan.n_json, !q.scan.n_spans, st)) &&
          field_string(q.root, "model", &model, st) && app_model(a, model, st) &&
          field_bool(q.root, "return_token_strs", &strings, st);
@@ -103,11 +104,11 @@ static bool tokenize(app *a, engine *e, buf *body, buf *out, status *st) {
     return ok;
 }
 
-static bool detokenize(app *a, engine *e, buf *body, buf *out, status *st) {
+static bool detokenize(app *a, engine *e, buf *json, buf *out, status *st) {
     const char *model = NULL;
     int32_t *ids = NULL;
     buf text = {0};
-    json_t *root = body_parse(body->data ? body->data : "", body->len, true, st);
+    json_t *root = body_parse(json->data ? json->data : "", json->len, true, st);
     bool ok = root && field_string(root, "model", &model, st) && app_model(a, model, st);
     const json_t *list = ok ? field_get(root, "tokens") : NULL;
     if (ok && !json_is_array(list)) ok = field_wrong(st, list, "a list of token ids", "tokens");
@@ -144,12 +145,12 @@ static bool detokenize(app *a, engine *e, buf *body, buf *out, status *st) {
 static void answer(http_req *r, bool (*work)(app *, engine *, buf *, buf *, status *)) {
     app *a = http_app(r);
     status st = {0};
-    buf out = {0}, *body = http_body(r);
+    buf out = {0}, *json = &http_body(r)->bytes;
     engine *e = app_enter(a, &st);
     bool ok = false;
     if (e) {
-        if (!body->data) buf_putc(body, ' ');
-        ok = body->data ? work(a, e, body, &out, &st)
+        if (!json->data) buf_putc(json, ' ');
+        ok = json->data ? work(a, e, json, &out, &st)
                         : status_set(&st, ST_NO_MEMORY, "no memory for the request");
         app_leave(a);
     }

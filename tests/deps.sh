@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that vlmd needs and that are missing; elsewhere prints the list and stops.
-# usage: deps.sh [lint|fuzz]   (the build's packages, and those of that target too)
+# usage: deps.sh [lint|fuzz|bench]   (the build's packages, and those of that target too)
 set -euo pipefail
 packages=(build-essential pkg-config libmicrohttpd-dev libjansson-dev libjpeg62-turbo-dev libpng-dev libwebp-dev
     libgif-dev libopenblas-pthread-dev libpcre2-dev libutf8proc-dev nettle-dev libcmocka-dev
@@ -8,6 +8,7 @@ packages=(build-essential pkg-config libmicrohttpd-dev libjansson-dev libjpeg62-
 case "${1:-}" in
 lint) packages+=(clang-format-14 cppcheck git) ;;
 fuzz) packages+=(clang libclang-rt-14-dev) ;;
+bench) packages+=(wrk) ;;
 esac
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     echo "vlmd: this is not a Debian system; install the equivalents of:" >&2

@@ -110,6 +110,8 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st);
  * box, or the whole resized picture) has more than lim->max_pixels; ST_INVALID when a side would be 0.
  * test_prep.c. */
 bool prep_plan(const prep_spec *p, int w, int h, const image_limits *lim, int *out_w, int *out_h, status *st);
+/* Upper bound of what prep_run allocates for a picture of w x h, in and out not counted. test_prep.c. */
+size_t prep_work_bytes(const prep_spec *p, int w, int h);
 /* 8-bit RGB of exactly the planned size. in is not changed. */
 bool prep_run(const prep_spec *p, const image *in, const image_limits *lim, image *out, status *st);
 

@@ -98,6 +98,18 @@ bool prep_plan(const prep_spec *p, int w, int h, const image_limits *lim, int *o
     return true;
 }
 
+size_t prep_work_bytes(const prep_spec *p, int w, int h) {
+    plan l;
+    const image_limits any = {.max_pixels = INT64_MAX};
+    if (!make_plan(p, w, h, &any, &l, NULL)) return 0;
+    if (l.side) w = h = l.side;
+    /* The strip between the two passes; then the filters' weights (at most six for each pixel of a line in and one for
+     * each out) and a few lines. */
+    size_t rows = (size_t)h * 3, between = rows * (size_t)l.ow;
+    if (between > RESIZE_BETWEEN_BYTES) between = rows > RESIZE_BETWEEN_BYTES ? rows : RESIZE_BETWEEN_BYTES;
+    return between + 64 * ((size_t)w + (size_t)h + (size_t)l.ow + (size_t)l.oh) + (1 << 16);
+}
+
 bool prep_run(const prep_spec *p, const image *in, const image_limits *lim, image *out, status *st) {
     plan l;
     memset(out, 0, sizeof *out);

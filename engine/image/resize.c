@@ -12,7 +12,7 @@
 
 #include "engine/image/codec.h"
 
-enum { BETWEEN_BYTES = 32 << 20, WEIGHTS_AT_ONCE = 1 << 20 };
+enum { WEIGHTS_AT_ONCE = 1 << 20 };
 
 /* ---- filters: support in source pixels at scale 1, and the weight at distance x ---- */
 
@@ -255,7 +255,7 @@ static bool run(job *j, status *st) {
             tall = n > tall ? n : tall;
         }
     int wide = j->x1 - j->x0;
-    size_t fit = (size_t)BETWEEN_BYTES / 3 / (size_t)j->rows;
+    size_t fit = (size_t)RESIZE_BETWEEN_BYTES / 3 / (size_t)j->rows;
     int block = fit < 1 ? 1 : fit < (size_t)wide ? (int)fit : wide;
     int32_t *k = mem_alloc(tall * sizeof *k);
     j->k = mem_alloc(j->k_cap * sizeof *j->k);

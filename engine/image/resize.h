@@ -8,7 +8,10 @@
 
 #include "engine/image/image.h"
 
-enum { RESIZE_BITS = 22 }; /* of the fraction in a weight: 32 less 8 of the pixel less 2 for overshoot */
+enum {
+    RESIZE_BITS = 22, /* of the fraction in a weight: 32 less 8 of the pixel less 2 for overshoot */
+    RESIZE_BETWEEN_BYTES = 32 << 20 /* of the strip between the two passes, where one column is not more */
+};
 
 /* A picture of w x h in the color pad, with im at (x, y). Nothing of the padding is stored. */
 typedef struct resize_view {

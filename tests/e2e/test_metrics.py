@@ -8,7 +8,9 @@ from conftest import MODEL, ROOT, Server, image_part, picture, text_part
 HISTOGRAMS = ["time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds", "request_queue_time_seconds",
               "request_prefill_time_seconds", "request_decode_time_seconds", "iteration_tokens_total", "request_prompt_tokens",
               "request_generation_tokens"]
-GAUGES = ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "image_pixels_in_flight"]
+GAUGES = ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "image_pixels_in_flight", "num_requests_queued",
+          "queued_prompt_tokens", "image_memory_used_bytes", "request_memory_used_bytes", "weight_bytes", "kv_cache_bytes", "activation_bytes",
+          "image_memory_bytes", "request_memory_bytes"]
 COUNTERS = ["num_preemptions_total", "prompt_tokens_total", "generation_tokens_total", "request_success_total", "image_tokens_total",
             "image_decode_seconds_total", "image_resize_seconds_total", "image_encode_seconds_total", "request_refusals_total"]
 

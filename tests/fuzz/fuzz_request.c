@@ -6,8 +6,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-    static const chat_context context = {.defaults = {.max_tokens = -1, .top_logprobs = -1},
-                                         .vocab_size = 100};
+    static const chat_context context = {
+        .defaults = {.max_tokens = -1, .top_logprobs = -1}, .vocab_size = 100, .max_model_len = 100};
     char *body = mem_alloc(n); /* exactly as long as it is, so that a byte too far is seen */
     if (!body) return 0;
     memcpy(body, data, n);

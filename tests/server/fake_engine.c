@@ -4,7 +4,8 @@
  *   tokens=N  delay_ms=N (between tokens)  first_ms=N (before the first)  input_ms=N (before INPUT_DONE)
  *   say=TEXT (each token; "_" is a space, "#" the choice's number)  big=N (bytes per token)  error_after=N
  *   more=N (tokens that each choice makes more than the one before)  error_choice=N (which one error_after is of)
- * Choices make their tokens in turn, with ids from 7 on. One thread a job; prompts cost a token a byte of text and 36 a picture. The environment
+ *   queue_ms=N (it waits so long to begin)  inline=1 (it runs before engine_submit returns)
+ * Choices make their tokens in turn, with ids from 7 on. One thread a job, all at a time; prompts cost a token a byte of text and 36 a picture. The environment
  * variable FAKE_LOAD_MS delays engine_new, FAKE_LOAD_ERROR makes it fail. */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -44,10 +45,14 @@ struct engine {
     job *jobs;
     uint64_t next;
     atomic_int running;
+    int n_queued; /* under the lock, like the rest of what waits */
+    int64_t queued_tokens;
+    engine_options o;
     atomic_ullong generated, prompted, stop, length, aborted, failed, images;
 };
 
 static void nap(int ms) {
+    if (ms <= 0) return;
     struct timespec t = {ms / 1000, (long)(ms % 1000) * 1000000};
     nanosleep(&t, NULL);
 }
@@ -67,6 +72,7 @@ engine *engine_new(const engine_options *o, status *st) {
     if (!e) return status_set(st, ST_NO_MEMORY, "no memory"), NULL;
     pthread_mutex_init(&e->lock, NULL);
     e->next = 1;
+    e->o = *o;
     e->info = (engine_info){.family = "fake",
                             .summary = "scripted answers",
                             .takes_images = true,
@@ -169,6 +175,10 @@ void engine_default_params(const engine *e, engine_params *out) {
 }
 
 bool engine_check_params(const engine *e, const engine_params *p, const prompt *pr, status *st) {
+    if (p->priority && !e->o.by_priority) {
+        status_set(st, ST_INVALID, "priority is %d, but this server does not mind it", p->priority);
+        return status_param(st, "priority");
+    }
     if (p->max_tokens > 0 && (size_t)p->max_tokens + pr->n > (size_t)e->info.max_model_len) {
         status_set(st, ST_INVALID, "%zu prompt tokens and %d more are over %d", pr->n, p->max_tokens,
                    e->info.max_model_len);
@@ -218,6 +228,46 @@ static void finish(job *j, int choice, int n, status_code code, const char *why,
     j->sink(j->user, &ev);
 }
 
+/* ---- what waits ---- */
+
+static bool has_room(const engine *e, int64_t tokens, status *st) {
+    if (e->n_queued < e->o.max_queued_requests &&
+        (e->n_queued == 0 || e->queued_tokens + tokens <= e->o.max_queued_tokens))
+        return true;
+    return status_set(st, ST_BUSY, "%d requests of %lld tokens wait", e->n_queued,
+                      (long long)e->queued_tokens);
+}
+
+static bool enter_queue(engine *e, size_t tokens, status *st) {
+    pthread_mutex_lock(&e->lock);
+    bool ok = has_room(e, (int64_t)tokens, st);
+    e->n_queued += ok;
+    if (ok) e->queued_tokens += (int64_t)tokens;
+    pthread_mutex_unlock(&e->lock);
+    return ok;
+}
+
+static void leave_queue(engine *e, size_t tokens) {
+    pthread_mutex_lock(&e->lock);
+    e->n_queued--;
+    e->queued_tokens -= (int64_t)tokens;
+    pthread_mutex_unlock(&e->lock);
+}
+
+bool engine_has_room(engine *e, status *st) {
+    pthread_mutex_lock(&e->lock);
+    bool ok = has_room(e, 1, st);
+    pthread_mutex_unlock(&e->lock);
+    return ok;
+}
+
+int engine_retry_after_s(engine *e) {
+    (void)e;
+    return 7;
+}
+
+/* ---- a job's life ---- */
+
 static void naps(job *j, int ms) {
     for (; ms > 0 && !atomic_load(&j->cancelled); ms -= 20) nap(ms < 20 ? ms : 20);
 }
@@ -264,6 +314,8 @@ static void *run(void *arg) {
     const char *s = j->p->script;
     char *words[ENGINE_MAX_CHOICES];
     for (int i = 0; i < j->n; i++) words[i] = word_of(s, i, number(s, "big", 0));
+    naps(j, number(s, "queue_ms", 0));
+    leave_queue(j->e, j->p->n);
     nap(number(s, "input_ms", 0));
     j->sink(j->user, &(engine_event){.kind = ENGINE_INPUT_DONE});
     naps(j, number(s, "first_ms", 0));
@@ -286,15 +338,20 @@ static void *run(void *arg) {
 uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
                        status *st) {
     reap(e, false);
-    if (strstr(p->script, "refuse=1")) {
+    if (strstr(p->script, "refuse=1") ? !status_set(st, ST_BUSY, "no room now") : !enter_queue(e, p->n, st)) {
         prompt_free(p);
-        return status_set(st, ST_BUSY, "no room now"), 0;
+        return 0;
     }
     job *j = mem_calloc(1, sizeof *j);
     *j = (job){.p = p, .params = *params, .sink = sink, .user = user, .e = e};
     j->n = params->n > 1 ? params->n : 1;
     atomic_fetch_add(&e->running, j->n);
     atomic_fetch_add(&e->prompted, p->n);
+    if (strstr(p->script, "inline=1")) {
+        run(j);
+        mem_free(j);
+        return 1;
+    }
     pthread_mutex_lock(&e->lock);
     uint64_t n = j->number = e->next++;
     j->next = e->jobs;
@@ -338,7 +395,14 @@ bool engine_token_string(engine *e, int32_t id, buf *out) {
 }
 
 void engine_get_stats(engine *e, engine_stats *out) {
-    *out = (engine_stats){.running = atomic_load(&e->running),
+    pthread_mutex_lock(&e->lock);
+    int queued = e->n_queued;
+    int64_t tokens = e->queued_tokens;
+    pthread_mutex_unlock(&e->lock);
+    *out = (engine_stats){.running = atomic_load(&e->running) - queued,
+                          .waiting = queued,
+                          .queued = queued,
+                          .queued_tokens = tokens,
                           .prompt_tokens = atomic_load(&e->prompted),
                           .generation_tokens = atomic_load(&e->generated),
                           .finished_stop = atomic_load(&e->stop),

@@ -85,6 +85,7 @@ static void test_bad_usage(void **state) {
     BAD("a number", "--drain-seconds", "nan");
     BAD("unexpected argument", "a", "b");
     BAD("options start with --", "-p", "1");
+    BAD("fcfs or priority", "--scheduling-policy", "lifo");
     BAD("", "--config", "/no/such/file.json");
 }
 
@@ -162,10 +163,12 @@ static void test_shipped_config(void **state) {
     assert_string_equal(plain.o.device, file.o.device);
     assert_string_equal(plain.o.log_level, file.o.log_level);
     assert_string_equal(plain.o.log_format, file.o.log_format);
+    assert_string_equal(plain.o.scheduling_policy, file.o.scheduling_policy);
     file.o.host = plain.o.host;
     file.o.device = plain.o.device;
     file.o.log_level = plain.o.log_level;
     file.o.log_format = plain.o.log_format;
+    file.o.scheduling_policy = plain.o.scheduling_policy;
     file.o.config = plain.o.config;
     assert_memory_equal(&plain.o, &file.o, sizeof plain.o);
     done(&plain);

@@ -259,6 +259,9 @@ static void test_bad_fields(void **state) {
         {"\"chat_template_kwargs\":[]", "chat_template_kwargs", ST_INVALID},
         {"\"model\":5", "model", ST_INVALID},
         {"\"user\":5", "user", ST_INVALID},
+        {"\"priority\":\"high\"", "priority", ST_INVALID},
+        {"\"priority\":1.5", "priority", ST_INVALID},
+        {"\"priority\":2147483648", "priority", ST_INVALID},
         {"\"n\":0", "n", ST_INVALID},
         {"\"n\":-1", "n", ST_INVALID},
         {"\"n\":17", "n", ST_INVALID},
@@ -416,6 +419,43 @@ static void test_stop_bounds(void **state) {
     buf_fini(&b);
 }
 
+static void test_priority(void **state) {
+    (void)state;
+    chat_request r;
+    good(&r, "\"priority\":-7");
+    assert_int_equal(r.params.priority, -7);
+    chat_request_fini(&r);
+    good(&r, "\"priority\":null");
+    assert_int_equal(r.params.priority, 0);
+    chat_request_fini(&r);
+}
+
+/* The bound grows with the model, and pictures do not count. */
+static void test_text_bound(void **state) {
+    (void)state;
+    body_scan scan = {.n_json = CHAT_MIN_TEXT_BYTES};
+    status st = {0};
+    const int big = CHAT_MIN_TEXT_BYTES / CHAT_TOKEN_BYTES + 1;
+    assert_true(chat_request_text_fits(&scan, 10, &st));
+    scan.n_json++;
+    assert_false(chat_request_text_fits(&scan, big - 1, &st));
+    assert_int_equal(st.code, ST_INVALID);
+    assert_non_null(strstr(st.msg, "4194305"));
+    assert_non_null(strstr(st.msg, "4194304"));
+    st = (status){0};
+    assert_true(chat_request_text_fits(&scan, big, &st));
+    buf b = {0};
+    buf_puts(&b,
+             "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":"
+             "\"data:image/png;base64,");
+    for (int i = 0; i < CHAT_MIN_TEXT_BYTES + 99; i++) buf_putc(&b, 'A');
+    buf_puts(&b, "\"}}]}]}");
+    chat_request r;
+    assert_true(chat_request_parse(&r, b.data, b.len, &context, &st));
+    chat_request_fini(&r);
+    buf_fini(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),
@@ -426,6 +466,8 @@ int main(void) {
         cmocka_unit_test(test_bad_messages),
         cmocka_unit_test(test_messages),
         cmocka_unit_test(test_stop_bounds),
+        cmocka_unit_test(test_priority),
+        cmocka_unit_test(test_text_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -86,6 +86,13 @@ static void test_errors(void **state) {
     assert_string_equal(json_string_value(json_object_get(e, "type")), "invalid_request_error");
     assert_true(json_is_null(json_object_get(e, "code")));
     json_decref(v);
+    buf_clear(&b);
+    reply_error_status(&b, &(status){.code = ST_BUSY, .msg = "full"});
+    v = read_back(&b);
+    e = json_object_get(v, "error");
+    assert_string_equal(json_string_value(json_object_get(e, "type")), "rate_limit_error");
+    assert_string_equal(json_string_value(json_object_get(e, "code")), "rate_limit_exceeded");
+    json_decref(v);
     buf_fini(&b);
 }
 

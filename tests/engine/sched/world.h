@@ -52,7 +52,7 @@ static inline prompt *make_prompt(const job_spec *spec, rng *r) {
     return p;
 }
 
-static void make_params(const model_spec *spec, rng *r, engine_params *p) {
+static inline void make_params(const model_spec *spec, rng *r, engine_params *p) {
     static const char *const stops[] = {"a1", "e", " the"};
     static const int32_t stop_ids[] = {100, 101, 102, 103, 104};
     params_default(spec, p);
@@ -62,6 +62,7 @@ static void make_params(const model_spec *spec, rng *r, engine_params *p) {
     p->temperature = rnd(r, 2) ? 0 : 1;
     p->top_logprobs = (int)rnd(r, 3) - 1;
     p->ignore_eos = rnd(r, 3) == 0;
+    p->priority = rnd(r, 2) ? (int)rnd(r, 3) - 1 : 0; /* when it runs is not what it says */
     if (rnd(r, 4) == 0) p->repetition_penalty = 1.25f;
     if (rnd(r, 4) == 0) p->frequency_penalty = 0.5f;
     if (rnd(r, 4) == 0) p->min_tokens = p->max_tokens > 0 ? (int)rnd(r, (uint32_t)p->max_tokens) : 5;
