@@ -85,8 +85,25 @@ static void test_bad_usage(void **state) {
     BAD("a number", "--drain-seconds", "nan");
     BAD("unexpected argument", "a", "b");
     BAD("options start with --", "-p", "1");
-    BAD("fcfs or priority", "--scheduling-policy", "lifo");
     BAD("", "--config", "/no/such/file.json");
+}
+
+/* What the table cannot say. */
+static void test_plans(void **state) {
+    (void)state;
+    static const struct {
+        const char *option, *value, *says;
+    } cases[] = {{"--scheduling-policy", "lifo", "fcfs or priority"},
+                 {"--image-cache-memory", "2G", "--image-memory (1073741824 bytes)"},
+                 {"--max-body-size", "2G", "--request-memory (1073741824 bytes)"}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        run r;
+        PARSE(&r, cases[i].option, cases[i].value);
+        assert_int_equal(r.res, ARGS_RUN);
+        assert_false(serve_check(&r.o, NULL, &r.st));
+        if (!strstr(r.st.msg, cases[i].says)) fail_msg("\"%s\" does not say \"%s\"", r.st.msg, cases[i].says);
+        done(&r);
+    }
 }
 
 static void test_help_version(void **state) {
@@ -202,10 +219,11 @@ static void test_nearest(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),  cmocka_unit_test(test_values),
-        cmocka_unit_test(test_bad_usage), cmocka_unit_test(test_help_version),
-        cmocka_unit_test(test_config),    cmocka_unit_test(test_shipped_config),
-        cmocka_unit_test(test_numbers),   cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_values),
+        cmocka_unit_test(test_bad_usage),      cmocka_unit_test(test_help_version),
+        cmocka_unit_test(test_plans),          cmocka_unit_test(test_config),
+        cmocka_unit_test(test_shipped_config), cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_nearest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
