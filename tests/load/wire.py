@@ -27,10 +27,10 @@ CHAT = "/v1/chat/completions"
 class Server:
     """A running vlmd; its log is kept, line by line."""
 
-    def __init__(self, model, *args):
+    def __init__(self, model, *args, binary=VLMD, env=None):
         self.log, self.port = [], None
-        self.proc = subprocess.Popen([str(VLMD), "serve", str(model), "--port", "0", *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE,
-                                     stderr=subprocess.STDOUT, text=True, errors="replace")
+        self.proc = subprocess.Popen([str(binary), "serve", str(model), "--port", "0", *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE,
+                                     stderr=subprocess.STDOUT, text=True, errors="replace", env={**os.environ, **(env or {})})
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
         end = time.time() + 300
