@@ -16,7 +16,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "load"))
-from wire import CHAT, MODEL, VLMD, Server, chat_body, image_part, png, seeded, text_part, words  # noqa: E402
+from wire import CHAT, MODEL, VLMD, Full, Server, chat_body, exact, image_part, png, seeded, text_part, words  # noqa: E402
 
 BINARY = pathlib.Path(os.environ.get("VLMD_FAULT_BIN", VLMD.parent / "tests" / "fault" / "vlmd_fault"))
 HANG_S = 60
@@ -139,25 +139,11 @@ def _plain(o):
 
 
 def _stream(text):
-    """Events joined: pieces may be cut anywhere. A list of errors beside it."""
-    text_, ids, logprobs, rest, errors = "", [], [], [], []
+    full = Full()
     for event in text.split("\n\n"):
-        if not event.startswith("data: "):
-            continue
-        if event == "data: [DONE]":
-            rest.append("done")
-            continue
-        d = _plain(json.loads(event[6:]))
-        if "error" in d:
-            errors.append(d["error"])
-        for c in d.get("choices", []):
-            text_ += c["delta"].get("content", "")
-            ids += c.get("token_ids") or []
-            logprobs += (c.get("logprobs") or {}).get("content") or []
-            rest += [c["finish_reason"]] if c["finish_reason"] else []
-        rest += [json.dumps(d["usage"])] if d.get("usage") else []
-        rest += [d["prompt_token_ids"]] if "prompt_token_ids" in d else []
-    return [text_, ids, logprobs, rest], errors
+        if event.startswith("data: "):
+            full.event(event[6:])
+    return full
 
 
 def ask(port, case, timeout=HANG_S):
@@ -178,13 +164,13 @@ def ask(port, case, timeout=HANG_S):
         c.close()
     text = data.decode("utf-8")
     if status == 200 and kind.startswith("text/event-stream"):
-        value, errors = _stream(text)
-        if errors and value[-1][-1:] == ["done"]:
-            return Answer(503, {"error": errors[0]}, "in the stream")
-        return Answer(200, value, text)
+        full = _stream(text)
+        if full.error and full.done:
+            return Answer(503, {"error": full.error}, "in the stream")
+        return Answer(200, full.value() + [full.done], text)
     if path == "/metrics" and status == 200:
         return Answer(status, "vlmd:" in text and text.endswith("\n"), text[:200])
-    return Answer(status, _plain(json.loads(text)), text[:300])
+    return Answer(status, _plain(exact(text)), text[:300])
 
 
 def judge(answer, right, kind):
