@@ -178,11 +178,9 @@ static bool is_utf8(const char *s, size_t n) {
 /* Normalizes each text piece on its own. */
 static bool normalize(const tok *t, tok_text *x, status *st) {
     if (!t->norm) return true;
-    tok_build b = {.x = x};
+    tok_build b = tok_build_begin(x);
     tok_str one = {.track = x->t.track}, tmp = {0};
     tok_str *to = &x->spare;
-    to->track = x->t.track;
-    tok_str_clear(to);
     bool ok = true;
     for (size_t i = 0; i < x->n && ok; i++) {
         tok_piece p = x->v[i];
