@@ -3,6 +3,7 @@ SHELL := /bin/bash
 CC ?= cc
 BUILD ?= build
 SAN ?=
+ASAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 Q := $(if $(V),,@)
 CSTD := -std=c11 -D_GNU_SOURCE
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wno-format-truncation -Werror
@@ -47,11 +48,20 @@ test: deps ## build and run every test that fits in a few minutes
 	@$(MAKE) --no-print-directory -j$$(nproc) check
 check: all unit-bins
 	@tests/run.sh $(UNIT)
-unit-bins: $(UNIT) $(BUILD)/tests/server/vlmd_fake
+unit-bins: $(UNIT) $(BUILD)/tests/server/vlmd_fake $(BUILD)/tests/fault/vlmd_fault
 test-all: test ## also the long suites
 	@VLMD_LONG=1 tests/run.sh $(UNIT)
+	@$(MAKE) --no-print-directory test-fault
+test-fault: deps ## every allocation, read, mapping, thread and send fails in turn, under AddressSanitizer
+	@$(MAKE) --no-print-directory -j$$(nproc) fault-bin BUILD=build/asan SAN="$(ASAN)"
+	@VLMD_FAULT_BIN=$(CURDIR)/build/asan/tests/fault/vlmd_fault python3 tests/fault/run.py
+fault-bin: $(BUILD)/tests/fault/vlmd_fault
+# Its own malloc, send, ... stand before those of every library: they have to be visible.
+$(BUILD)/tests/fault/vlmd_fault: LDLIBS += -rdynamic
+# They run before a sanitizer is ready.
+$(BUILD)/tests/fault/vlmd_fault.o: override SAN :=
 test-asan: deps ## the whole suite under AddressSanitizer and UBSan
-	@$(MAKE) --no-print-directory -j$$(nproc) check BUILD=build/asan SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+	@$(MAKE) --no-print-directory -j$$(nproc) check BUILD=build/asan SAN="$(ASAN)"
 test-tsan: deps ## server and scheduler tests under ThreadSanitizer
 	@VLMD_SUITE=tsan $(MAKE) --no-print-directory -j$$(nproc) check BUILD=build/tsan SAN="-fsanitize=thread"
 lint: ## formatting, static checks, the direction of includes
@@ -74,6 +84,6 @@ format: ## rewrite the sources with clang-format
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 clean: ## remove what make wrote
 	rm -rf build
-.PHONY: all help deps run test check unit-bins test-all test-asan test-tsan lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
+.PHONY: all help deps run test check unit-bins test-all test-asan test-tsan test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,12 +1,13 @@
 /* promptkit.c - what prompts need of a checkpoint folder: tokenizer, chat template, named tokens. See prompt.h.
  * The loading thread; the kit owns all that it points to but the spec. */
-#include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "engine/families/token_classes.h"
 #include "engine/prompt.h"
 #include "engine/tmpl/find.h"
+#include "kernels/json.h"
+
+#define MAX_FILE_BYTES ((size_t)512 << 20)
 
 /* *out NULL: no such file. flags: ANY_SIZE for files whose integers may pass 64 bits (model_max_length is often 10^30). */
 #define ANY_SIZE JSON_DECODE_INT_AS_REAL
@@ -18,16 +19,14 @@ static bool load_object(const char *dir, const char *name, size_t flags, json_t 
         buf_fini(&path);
         return status_set(st, ST_NO_MEMORY, "no memory for %s", name);
     }
-    FILE *f = fopen(path.data, "rb");
-    int why = errno;
-    if (!f) {
-        buf_fini(&path);
-        return why == ENOENT || why == ENOTDIR ||
-               status_set(st, ST_IO, "%s cannot be read: %s", name, strerror(why));
-    }
-    json_t *j = json_loadf(f, JSON_ALLOW_NUL | flags, &err);
-    fclose(f);
+    buf text = {0};
+    status own = {0};
+    bool read = buf_read_file(&text, path.data, MAX_FILE_BYTES, &own);
+    json_t *j = read ? json_parse(text.data, text.len, JSON_ALLOW_NUL | flags, &err) : NULL;
     buf_fini(&path);
+    buf_fini(&text);
+    if (!read) return own.code == ST_NOT_FOUND || status_set(st, own.code, "%s: %s", name, own.msg);
+    if (!j && json_no_memory(&err)) return status_set(st, ST_NO_MEMORY, "no memory to read %s", name);
     if (!j) return status_set(st, ST_INVALID, "%s: line %d: %s", name, err.line, err.text);
     if (!json_is_object(j)) {
         json_decref(j);

@@ -1,6 +1,7 @@
 /* base.c - see base.h. Any thread; owns nothing but what its objects own. */
 #include "kernels/base.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -283,6 +284,32 @@ bool buf_printf(buf *b, const char *fmt, ...) {
     va_end(ap);
     b->len += (size_t)n;
     return true;
+}
+
+bool buf_read_file(buf *b, const char *path, size_t max_bytes, status *st) {
+    enum { STEP = 1 << 16 };
+    FILE *f = fopen(path, "rbe");
+    if (!f) {
+        bool none = errno == ENOENT || errno == ENOTDIR;
+        return status_set(st, none ? ST_NOT_FOUND : ST_IO, "%s", strerror(errno));
+    }
+    bool ok = true;
+    size_t before = b->len, got = STEP;
+    while (ok && got == STEP) {
+        if (!buf_reserve(b, STEP)) {
+            ok = status_set(st, ST_NO_MEMORY, "no memory to read the file");
+            break;
+        }
+        got = fread(b->data + b->len, 1, STEP, f);
+        b->len += got;
+        b->data[b->len] = 0;
+        if (got < STEP && ferror(f))
+            ok = status_set(st, ST_IO, "cannot read: %s", strerror(errno));
+        else if (b->len - before > max_bytes)
+            ok = status_set(st, ST_INVALID, "larger than %zu bytes, the bound for such a file", max_bytes);
+    }
+    fclose(f);
+    return ok;
 }
 
 /* ---- UTF-8 (The Unicode Standard, table 3-7: well-formed byte sequences) ---- */

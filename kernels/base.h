@@ -110,6 +110,8 @@ bool buf_putc(buf *b, char c);
 bool buf_printf(buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Appends p[0..n) with every invalid UTF-8 sequence replaced by U+FFFD (as Python's errors="replace"). */
 bool buf_append_utf8(buf *b, const char *p, size_t n);
+/* Appends a whole file of at most max_bytes. The message does not name it; ST_NOT_FOUND when there is none. */
+bool buf_read_file(buf *b, const char *path, size_t max_bytes, status *st);
 static inline void buf_clear(buf *b) {
     b->len = 0;
     if (b->data) b->data[0] = 0;

@@ -5,11 +5,15 @@
 #include <string.h>
 #include <time.h>
 
-void app_init(app *a, arg_list names) {
+bool app_init(app *a, arg_list names, status *st) {
     *a = (app){.names = names, .started = (long)time(NULL)};
     atomic_init(&a->state, APP_LOADING);
-    CHECK(pthread_rwlock_init(&a->engine_lock, NULL) == 0 && pthread_mutex_init(&a->unknown_lock, NULL) == 0);
     metrics_init(&a->m);
+    if (pthread_rwlock_init(&a->engine_lock, NULL) != 0)
+        return status_set(st, ST_NO_MEMORY, "the system refused a lock");
+    if (pthread_mutex_init(&a->unknown_lock, NULL) == 0) return true;
+    pthread_rwlock_destroy(&a->engine_lock);
+    return status_set(st, ST_NO_MEMORY, "the system refused a lock");
 }
 
 void app_fini(app *a) {

@@ -32,7 +32,7 @@ typedef struct app {
     int n_unknown;
 } app;
 
-void app_init(app *a, arg_list names);
+bool app_init(app *a, arg_list names, status *st);
 void app_fini(app *a);
 
 /* The engine, or NULL with ST_CANCELLED (503) while loading or shutting down. Pair with app_leave. */

@@ -10,7 +10,9 @@
 #include <string.h>
 #include <strings.h>
 
-enum { MAX_DEFS = 64, MAX_NAME = 64 };
+#include "kernels/json.h"
+
+enum { MAX_DEFS = 64, MAX_NAME = 64, MAX_CONFIG = 1 << 20 };
 
 /* ---- nearest name ---------------------------------------------------------------------------------------
  */
@@ -253,7 +255,11 @@ static bool load_config(const arg_command *cmd, const bool *seen, void *options,
     const char *path = *(const char **)((char *)options + cmd->defs[i].offset);
     if (!path) return true;
     json_error_t err;
-    out->config = json_load_file(path, JSON_REJECT_DUPLICATES, &err);
+    buf text = {0};
+    bool read = buf_read_file(&text, path, MAX_CONFIG, st);
+    if (read) out->config = json_parse(text.data, text.len, JSON_REJECT_DUPLICATES, &err);
+    buf_fini(&text);
+    if (!read) return status_prefix(st, "--config %.200s", path);
     if (!out->config) {
         if (err.line < 0) return status_set(st, ST_INVALID, "--config %.200s: %.160s", path, err.text);
         return status_set(st, ST_INVALID, "--config %.200s, line %d: %.160s", path, err.line, err.text);

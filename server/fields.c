@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "kernels/json.h"
+
 const char *json_kind_name(const json_t *v) {
     if (!v) return "nothing";
     static const char *const names[] = {"an object", "a list", "text",  "a whole number",
@@ -90,9 +92,9 @@ json_t *body_parse(const char *p, size_t n, bool exact, status *st) {
         return NULL;
     }
     json_error_t err;
-    json_t *root = json_loadb(p, n, JSON_REJECT_DUPLICATES, &err);
+    json_t *root = json_parse(p, n, JSON_REJECT_DUPLICATES, &err);
     if (!root) {
-        if (json_error_code(&err) == json_error_out_of_memory)
+        if (json_no_memory(&err))
             status_set(st, ST_NO_MEMORY, "no memory for the request");
         else if (json_error_code(&err) == json_error_null_character)
             status_set(st, ST_INVALID, "the body holds the character U+0000 in text, which is not accepted");

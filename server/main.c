@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "server/app.h"
 #include "server/args.h"
+#include "kernels/json.h"
 #include "server/serve.h"
 
 enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -158,6 +159,7 @@ static int run_unknown(const char *name) {
 }
 
 int main(int argc, char **argv) {
+    json_init();
     static const arg_command *const tools[] = {&tokenize_command, &render_command, &inspect_command};
     if (argc < 2) {
         fprintf(stderr, "vlmd: no command given\nusage: vlmd COMMAND ... (see vlmd --help)\n");

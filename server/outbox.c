@@ -124,8 +124,9 @@ static size_t add_bytes(outbox_choice *b, const char *bytes, size_t n_bytes, con
     return at;
 }
 
+/* All of it or nothing: a reply reads what is there. */
 static bool add_token(outbox_choice *b, const engine_token *t) {
-    size_t n_top = t->n_top > 0 ? (size_t)t->n_top : 0;
+    size_t n_top = t->n_top > 0 ? (size_t)t->n_top : 0, n_tokens = b->n_tokens, n_tops = b->n_tops;
     if (!grow((void **)&b->tokens, &b->cap_tokens, b->n_tokens + 1, sizeof *b->tokens) ||
         !grow((void **)&b->tops, &b->cap_tops, b->n_tops + n_top, sizeof *b->tops))
         return false;
@@ -138,7 +139,10 @@ static bool add_token(outbox_choice *b, const engine_token *t) {
         *top = (outbox_top){.logprob = t->top[i].logprob, .special = t->top[i].special != NULL};
         top->bytes_at = add_bytes(b, t->top[i].bytes, t->top[i].n_bytes, t->top[i].special, &top->n_bytes);
     }
-    return !b->bytes.failed;
+    if (!b->bytes.failed) return true;
+    b->n_tokens = n_tokens;
+    b->n_tops = n_tops;
+    return false;
 }
 
 static void time_tokens(outbox *ob, const engine_event *ev) {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -55,16 +56,13 @@ bool serve_find_model(const char *given, buf *path, status *st) {
 
 /* The folder's own name, without trailing slashes: what clients call the model. */
 static bool folder_name(const char *path, buf *out) {
-    char *real = NULL;
-    if (strcmp(path, ".") == 0 || strstr(path, "..")) real = mem_alloc(4096);
-    if (real && realpath(path, real)) path = real;
+    char real[PATH_MAX];
+    if ((strcmp(path, ".") == 0 || strstr(path, "..")) && realpath(path, real)) path = real;
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/') n--;
     size_t from = n;
     while (from > 0 && path[from - 1] != '/') from--;
-    bool ok = buf_append(out, path + from, n - from);
-    mem_free(real);
-    return ok;
+    return buf_append(out, path + from, n - from);
 }
 
 /* ---- loading
@@ -142,6 +140,10 @@ static int wait_event(const waiter *w, bool loading, int timeout_ms) {
     struct pollfd p[2] = {{w->signal_fd, POLLIN, 0}, {w->done_fd, POLLIN, 0}};
     for (;;) {
         int n = poll(p, loading ? 2 : 1, timeout_ms);
+        if (n < 0 && timeout_ms < 0) { /* for want of memory, it may be: no reason to end */
+            if (errno != EINTR) usleep(50000);
+            continue;
+        }
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return -1;
         unsigned char sig;
@@ -312,12 +314,18 @@ serve_result serve_run(const serve_options *o, const char *positional, status *s
     if (!a || !l) {
         status_set(st, ST_NO_MEMORY, "no memory at start");
     } else if (serve_find_model(positional ? positional : o->model, &dir, st)) {
-        const char *first = folder_name(dir.data, &name) ? name.data : "model";
-        arg_list names = o->served_model_name.n ? o->served_model_name : (arg_list){&first, 1};
-        app_init(a, names);
-        a->bodies.max = o->request_memory;
-        res = serve(o, dir.data, a, l, st);
-        if (res != SERVE_LOADING) app_fini(a);
+        arg_list names = o->served_model_name;
+        const char *first = NULL;
+        bool ok = folder_name(dir.data, &name) || status_set(st, ST_NO_MEMORY, "no memory at start");
+        if (!names.n) {
+            first = name.data;
+            names = (arg_list){&first, 1};
+        }
+        if (ok && app_init(a, names, st)) {
+            a->bodies.max = o->request_memory;
+            res = serve(o, dir.data, a, l, st);
+            if (res != SERVE_LOADING) app_fini(a);
+        }
     }
     if (res == SERVE_LOADING) return res; /* the loading thread still reads all of this */
     mem_free(a);

@@ -2,7 +2,6 @@
 #include "server/tls.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -10,21 +9,12 @@ enum { MAX_PEM = 1 << 20 };
 
 static bool read_file(const char *option, const char *path, buf *out, status *st) {
     struct stat s;
-    FILE *f = fopen(path, "re");
-    if (!f) return status_set(st, ST_IO, "--%s %.200s: %s", option, path, strerror(errno));
-    bool ok = fstat(fileno(f), &s) == 0 && S_ISREG(s.st_mode);
-    if (!ok)
-        status_set(st, ST_INVALID, "--%s %.200s is no file", option, path);
-    else if (s.st_size > MAX_PEM)
-        ok = status_set(st, ST_INVALID, "--%s %.200s is too large for PEM text", option, path);
-    char part[4096];
-    size_t n;
-    while (ok && out->len <= MAX_PEM && (n = fread(part, 1, sizeof part, f)) > 0)
-        if (!buf_append(out, part, n)) ok = status_set(st, ST_NO_MEMORY, "no memory at start");
-    if (ok && ferror(f)) ok = status_set(st, ST_IO, "--%s %.200s: %s", option, path, strerror(errno));
-    fclose(f);
-    if (ok && !out->len) ok = status_set(st, ST_INVALID, "--%s %.200s is empty", option, path);
-    return ok;
+    if (stat(path, &s) != 0) return status_set(st, ST_IO, "--%s %.200s: %s", option, path, strerror(errno));
+    if (!S_ISREG(s.st_mode)) return status_set(st, ST_INVALID, "--%s %.200s is no file", option, path);
+    if (s.st_size > MAX_PEM)
+        return status_set(st, ST_INVALID, "--%s %.200s is too large for PEM text", option, path);
+    if (!buf_read_file(out, path, MAX_PEM, st)) return status_prefix(st, "--%s %.200s", option, path);
+    return out->len || status_set(st, ST_INVALID, "--%s %.200s is empty", option, path);
 }
 
 static bool check_cert(const char *path, const char *text, status *st) {

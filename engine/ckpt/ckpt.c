@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "kernels/json.h"
+
 enum { MAX_JSON_BYTES = 64 << 20, MAX_SHARDS = 4096 };
 
 typedef struct shard {
@@ -39,42 +41,22 @@ static char *path_of(const char *dir, const char *name, status *st) {
     return b.data;
 }
 
-static bool read_all(FILE *f, buf *out, status *st) {
-    for (;;) {
-        if (!buf_reserve(out, 65536))
-            return status_set(st, ST_NO_MEMORY, "no memory for %zu bytes", out->len);
-        size_t k = fread(out->data + out->len, 1, 65536, f);
-        out->len += k;
-        if (k == 0) break;
-        if (out->len > MAX_JSON_BYTES)
-            return status_set(st, ST_INVALID, "larger than %d MiB, the bound for a JSON file",
-                              MAX_JSON_BYTES >> 20);
-    }
-    if (ferror(f)) return status_set(st, ST_IO, "cannot read: %s", strerror(errno));
-    out->data[out->len] = 0;
-    return true;
-}
-
 json_t *ckpt_json(const char *dir, const char *name, bool optional, status *st) {
     char *path = path_of(dir, name, st);
     if (!path) return NULL;
     json_t *j = NULL;
     buf text = {0};
-    FILE *f = fopen(path, "rb");
-    if (!f) {
-        if (!optional || errno != ENOENT)
-            status_set(st, errno == ENOENT ? ST_NOT_FOUND : ST_IO, "%s/%s: %s", dir, name, strerror(errno));
-    } else {
-        if (!read_all(f, &text, st)) {
-            status_prefix(st, "%s/%s", dir, name);
-        } else {
-            json_error_t e;
-            j = json_loadb(text.data, text.len, 0, &e); /* of duplicate keys the last wins, as in Python */
-            if (!j)
-                status_set(st, ST_INVALID, "%s/%s: not valid JSON, line %d column %d: %s", dir, name, e.line,
-                           e.column, e.text);
-        }
-        fclose(f);
+    status own = {0};
+    json_error_t e;
+    if (!buf_read_file(&text, path, MAX_JSON_BYTES, &own)) {
+        if (!optional || own.code != ST_NOT_FOUND) status_set(st, own.code, "%s/%s: %s", dir, name, own.msg);
+    } else if (!(j = json_parse(text.data, text.len, 0,
+                                &e))) { /* of duplicate keys the last wins, as in Python */
+        if (json_no_memory(&e))
+            status_set(st, ST_NO_MEMORY, "no memory to read %s/%s", dir, name);
+        else
+            status_set(st, ST_INVALID, "%s/%s: not valid JSON, line %d column %d: %s", dir, name, e.line,
+                       e.column, e.text);
     }
     buf_fini(&text);
     mem_free(path);

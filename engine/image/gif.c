@@ -80,7 +80,10 @@ static bool run(GifFileType *g, const codec_header *h, uint8_t *line, image *out
                 return codec_broken(st, "GIF", "an extension is cut off");
         }
     }
-    if (DGifGetImageDesc(g) != GIF_OK) return codec_broken(st, "GIF", "its first frame is cut off");
+    if (DGifGetImageDesc(g) != GIF_OK) {
+        if (g->Error == D_GIF_ERR_NOT_ENOUGH_MEM) return codec_no_memory(st, h->work_bytes);
+        return codec_broken(st, "GIF", "its first frame is cut off");
+    }
     if (g->Image.Width != h->fw || g->Image.Height != h->fh || g->Image.Left != h->fx ||
         g->Image.Top != h->fy)
         return codec_broken(st, "GIF", "it contains two headers of different sizes");
@@ -121,7 +124,8 @@ bool gif_decode(const uint8_t *file, size_t n, const codec_header *h, image *out
     GifFileType *g = DGifOpen(&s, on_read, &code);
     bool ok = false;
     if (!g) {
-        if (code == D_GIF_ERR_NOT_ENOUGH_MEM)
+        /* gif_header has seen a whole screen descriptor: giflib had no memory for its palette */
+        if (code == D_GIF_ERR_NOT_ENOUGH_MEM || code == D_GIF_ERR_NO_SCRN_DSCR)
             codec_no_memory(st, h->work_bytes);
         else
             codec_broken(st, "GIF", "its header is cut off");

@@ -113,6 +113,10 @@ bool webp_header(codec_reader *r, const uint8_t riff[12], codec_header *out, sta
 
 /* Decodes the chunks p[0..n) of one frame into dst; alpha: RGBA, else RGB. */
 static bool frame(const uint8_t *p, size_t n, const codec_header *h, bool alpha, uint8_t *dst, status *st) {
+    /* Refused memory half way, libwebp calls the data broken, or crashes: it is not begun where there is none. */
+    void *room = mem_alloc(h->work_bytes);
+    if (!room) return codec_no_memory(st, h->work_bytes);
+    mem_free(room);
     WebPDecoderConfig config;
     size_t stride = (size_t)h->fw * (alpha ? 4 : 3);
     if (!WebPInitDecoderConfig(&config)) return codec_broken(st, "WebP", "the decoder does not fit");

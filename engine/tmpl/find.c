@@ -2,41 +2,26 @@
  * Source: transformers' PreTrainedTokenizerBase, ProcessorMixin and render_jinja_template. */
 #include "engine/tmpl/find.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
+
+#include "kernels/json.h"
 
 #define MAX_FILE_BYTES ((size_t)64 << 20)
 
 /* A whole file; NULL with *missing set when there is none. */
 static char *read_file(const char *path, size_t *n, bool *missing, status *st) {
     *missing = false;
-    FILE *f = fopen(path, "rb");
-    if (!f) {
-        *missing = errno == ENOENT || errno == ENOTDIR;
-        if (!*missing) status_set(st, ST_IO, "cannot open %s: %s", path, strerror(errno));
-        return NULL;
-    }
     buf b = {0};
-    char part[65536];
-    size_t k;
-    while ((k = fread(part, 1, sizeof part, f)) > 0 && buf_append(&b, part, k) && b.len <= MAX_FILE_BYTES) {
+    status own = {0};
+    if (buf_read_file(&b, path, MAX_FILE_BYTES, &own)) {
+        *n = b.len;
+        return b.data;
     }
-    bool bad = ferror(f) != 0;
-    fclose(f);
-    if (bad || b.failed || b.len > MAX_FILE_BYTES || !buf_reserve(&b, 1)) {
-        if (bad)
-            status_set(st, ST_IO, "cannot read %s", path);
-        else if (b.len > MAX_FILE_BYTES)
-            status_set(st, ST_INVALID, "%s has more than %zu bytes", path, MAX_FILE_BYTES);
-        else
-            status_set(st, ST_NO_MEMORY, "no memory to read %s", path);
-        buf_fini(&b);
-        return NULL;
-    }
-    *n = b.len;
-    return b.data;
+    *missing = own.code == ST_NOT_FOUND;
+    if (!*missing) status_set(st, own.code, "%s: %s", path, own.msg);
+    buf_fini(&b);
+    return NULL;
 }
 
 /* jansson refuses integers beyond 64 bits, which tokenizer configs hold (model_max_length): such a number
@@ -73,10 +58,11 @@ static json_t *parse_json(const char *path, const char *s, size_t n, status *st)
         status_set(st, ST_NO_MEMORY, "no memory to read %s", path);
         return NULL;
     }
-    json_t *j = json_loadb(wide.data ? wide.data : "", wide.len, JSON_ALLOW_NUL | JSON_DECODE_ANY, &err);
+    json_t *j = json_parse(wide.data ? wide.data : "", wide.len, JSON_ALLOW_NUL | JSON_DECODE_ANY, &err);
     buf_fini(&wide);
     if (!j)
-        status_set(st, ST_INVALID, "%s is not JSON: line %d: %s", path, err.line, err.text);
+        status_set(st, json_no_memory(&err) ? ST_NO_MEMORY : ST_INVALID, "%s is not JSON: line %d: %s", path,
+                   err.line, err.text);
     else if (!json_is_object(j)) {
         status_set(st, ST_INVALID, "%s: expected a JSON object", path);
         json_decref(j);

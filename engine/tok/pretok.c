@@ -337,10 +337,8 @@ static void keep_token(tok_build *b, tok_piece p) {
 }
 
 static bool apply_metaspace(const pretok *p, tok_text *x, status *st) {
-    tok_build b = {.x = x};
+    tok_build b = tok_build_begin(x);
     tok_str *to = &x->spare;
-    to->track = x->t.track;
-    tok_str_clear(to);
     for (size_t i = 0; i < x->n; i++) {
         tok_piece q = x->v[i];
         if (q.id >= 0) {
@@ -385,10 +383,8 @@ static bool apply_metaspace(const pretok *p, tok_text *x, status *st) {
 }
 
 static bool apply_prefix_space(tok_text *x, status *st) {
-    tok_build b = {.x = x};
+    tok_build b = tok_build_begin(x);
     tok_str *to = &x->spare;
-    to->track = x->t.track;
-    tok_str_clear(to);
     for (size_t i = 0; i < x->n; i++) {
         tok_piece q = x->v[i];
         if (q.id >= 0) {
@@ -404,10 +400,8 @@ static bool apply_prefix_space(tok_text *x, status *st) {
 }
 
 static bool apply_byte_chars(tok_text *x, status *st) {
-    tok_build b = {.x = x};
+    tok_build b = tok_build_begin(x);
     tok_str *to = &x->spare;
-    to->track = x->t.track;
-    tok_str_clear(to);
     char chars[256][2];
     int lens[256];
     for (int c = 0; c < 256; c++) lens[c] = tok_byte_char((unsigned char)c, chars[c]);

@@ -53,6 +53,12 @@ tok_piece tok_slice(const tok_str *t, uint32_t begin, uint32_t end) {
     return (tok_piece){begin, end, -1, t->track && begin < end ? t->al[begin].begin : 0};
 }
 
+tok_build tok_build_begin(tok_text *x) {
+    x->spare.track = x->t.track;
+    tok_str_clear(&x->spare);
+    return (tok_build){.x = x};
+}
+
 void tok_build_piece(tok_build *b, tok_piece p) {
     tok_text *x = b->x;
     if (p.end <= p.begin || b->failed) return;

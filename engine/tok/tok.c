@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "kernels/json.h"
+
 #define FILE_MAX ((size_t)512 << 20)
 
 /* ---- ids ---- */
@@ -83,30 +85,6 @@ static bool load_parts(tok *t, const json_t *j, status *st) {
     return added_load(&t->added, json_object_get(j, "added_tokens"), &t->model->vocab, t->norm, &t->cps, st);
 }
 
-static bool read_file(const char *path, buf *out, status *st) {
-    FILE *f = fopen(path, "rb");
-    if (!f) {
-        int e = errno;
-        return status_set(st, e == ENOENT || e == ENOTDIR ? ST_NOT_FOUND : ST_IO, "%s", strerror(e));
-    }
-    bool ok = true;
-    for (size_t step = 1 << 16; ok; step = step < (8u << 20) ? 2 * step : step) {
-        if (!buf_reserve(out, step)) {
-            ok = status_set(st, ST_NO_MEMORY, "no memory to read the file");
-            break;
-        }
-        size_t got = fread(out->data + out->len, 1, step, f);
-        out->len += got;
-        if (out->len > FILE_MAX) ok = status_set(st, ST_UNSUPPORTED, "over %zu bytes", FILE_MAX);
-        if (got < step) {
-            if (ferror(f)) ok = status_set(st, ST_IO, "cannot read: %s", strerror(errno));
-            break;
-        }
-    }
-    fclose(f);
-    return ok;
-}
-
 tok *tok_from_json(const json_t *j, status *st) {
     tok *t = mem_calloc(1, sizeof *t);
     if (!t) {
@@ -120,10 +98,10 @@ tok *tok_from_json(const json_t *j, status *st) {
 
 static tok *load_bytes(const char *p, size_t n, status *st) {
     json_error_t err;
-    json_t *j = json_loadb(p, n, JSON_ALLOW_NUL, &err);
+    json_t *j = json_parse(p, n, JSON_ALLOW_NUL, &err);
     if (!j) {
-        status_set(st, json_error_code(&err) == json_error_out_of_memory ? ST_NO_MEMORY : ST_INVALID,
-                   "not JSON: %s (line %d)", err.text, err.line);
+        status_set(st, json_no_memory(&err) ? ST_NO_MEMORY : ST_INVALID, "not JSON: %s (line %d)", err.text,
+                   err.line);
         return NULL;
     }
     tok *t = tok_from_json(j, st);
@@ -142,7 +120,7 @@ tok *tok_load(const char *path, status *st) {
     tok *t = NULL;
     if (name.failed)
         status_set(st, ST_NO_MEMORY, "no memory for a path");
-    else if (read_file(name.data, &file, st))
+    else if (buf_read_file(&file, name.data, FILE_MAX, st))
         t = load_bytes(file.data ? file.data : "", file.len, st);
     if (!t) status_prefix(st, "%s", name.data ? name.data : path);
     buf_fini(&file);
@@ -200,11 +178,9 @@ static bool is_utf8(const char *s, size_t n) {
 /* Normalizes each text piece on its own. */
 static bool normalize(const tok *t, tok_text *x, status *st) {
     if (!t->norm) return true;
-    tok_build b = {.x = x};
+    tok_build b = tok_build_begin(x);
     tok_str one = {.track = x->t.track}, tmp = {0};
     tok_str *to = &x->spare;
-    to->track = x->t.track;
-    tok_str_clear(to);
     bool ok = true;
     for (size_t i = 0; i < x->n && ok; i++) {
         tok_piece p = x->v[i];

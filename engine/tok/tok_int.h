@@ -75,6 +75,7 @@ typedef struct tok_build {
     size_t n;
     bool failed;
 } tok_build;
+tok_build tok_build_begin(tok_text *x);          /* with a new text, in x->spare */
 void tok_build_piece(tok_build *b, tok_piece p); /* drops empty ones */
 bool tok_build_done(tok_build *b, bool new_text, status *st);
 /* The piece [begin, end) of x's text (or of its spare text), whose enclosing piece began at shift. */

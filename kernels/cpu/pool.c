@@ -116,19 +116,26 @@ void pool_run(pool *p, int64_t n_tiles, pool_fn fn, void *arg) {
     pthread_mutex_unlock(&p->lock);
 }
 
+static bool start_locks(pool *p) {
+    *p = (pool){0};
+    if (pthread_mutex_init(&p->lock, NULL) != 0) return false;
+    if (pthread_cond_init(&p->wake, NULL) == 0) return true;
+    pthread_mutex_destroy(&p->lock);
+    return false;
+}
+
 pool *pool_new(int threads, status *st) {
     CHECK(threads >= 1 && threads <= 4096);
     pool *p = mem_aligned(64, sizeof *p);
     struct worker *w = mem_calloc((size_t)threads, sizeof *w);
-    if (!p || !w) {
+    if (!p || !w || !start_locks(p)) {
         mem_free(p);
         mem_free(w);
         status_set(st, ST_NO_MEMORY, "no memory for a pool of %d threads", threads);
         return NULL;
     }
-    *p = (pool){.threads = threads, .workers = w};
-    pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->wake, NULL);
+    p->threads = threads;
+    p->workers = w;
     for (int i = 1; i < threads; i++) {
         w[i] = (struct worker){.p = p, .index = i};
         if (pthread_create(&w[i].thread, NULL, worker_main, &w[i]) != 0) {

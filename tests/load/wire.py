@@ -27,10 +27,10 @@ CHAT = "/v1/chat/completions"
 class Server:
     """A running vlmd; its log is kept, line by line."""
 
-    def __init__(self, model, *args):
+    def __init__(self, model, *args, binary=VLMD, env=None):
         self.log, self.port = [], None
-        self.proc = subprocess.Popen([str(VLMD), "serve", str(model), "--port", "0", *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE,
-                                     stderr=subprocess.STDOUT, text=True, errors="replace")
+        self.proc = subprocess.Popen([str(binary), "serve", str(model), "--port", "0", *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE,
+                                     stderr=subprocess.STDOUT, text=True, errors="replace", env={**os.environ, **(env or {})})
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
         end = time.time() + 300
@@ -204,6 +204,43 @@ def empty_answer():
 def choices_of(reply):
     """Of a whole reply what a stream's events add up to: {index: (text, finish_reason)}."""
     return {c["index"]: (c["message"]["content"], c["finish_reason"]) for c in reply["choices"]}
+
+
+def exact(text):
+    """JSON whose numbers with a point stay text: compared digit by digit."""
+    return json.loads(text, parse_float=str)
+
+
+class Full:
+    """All that an answer says but its id, its time and what came from a cache; the same for one reply and for a stream's events."""
+
+    def __init__(self):
+        self.choices, self.usage, self.prompt_ids, self.done, self.error = {}, None, None, False, None
+
+    def _add(self, d, text_of):
+        self.error = self.error or d.get("error")
+        if d.get("usage"):
+            self.usage = {k: v for k, v in d["usage"].items() if k != "prompt_tokens_details"}
+        self.prompt_ids = d.get("prompt_token_ids", self.prompt_ids)
+        for c in d.get("choices", []):
+            text, ids, logprobs, finish = self.choices.get(c["index"], ("", [], [], None))
+            self.choices[c["index"]] = (text + (text_of(c) or ""), ids + (c.get("token_ids") or []),
+                                        logprobs + ((c.get("logprobs") or {}).get("content") or []), c["finish_reason"] or finish)
+
+    def event(self, data):
+        if data == "[DONE]":
+            self.done = True
+        else:
+            self._add(exact(data), lambda c: c["delta"].get("content"))
+
+    def value(self):
+        return [self.choices, self.usage, self.prompt_ids]
+
+    @classmethod
+    def of_reply(cls, reply):
+        full = cls()
+        full._add(reply, lambda c: c["message"]["content"])
+        return full.value()
 
 
 def png(width, height, rng, data=None):
