@@ -39,8 +39,10 @@ static bool is_done(const seq *s) {
     return s->st.code != ST_OK || s->n_taken == s->prompt->n_images;
 }
 
+/* What is not done was cancelled, or the workers stop: nobody may take it for one whose pictures are there. */
 static void post(workers *w, seq *s) {
-    if (s->st.code == ST_OK && is_done(s)) seq_send_input_done(s);
+    if (!is_done(s)) status_set(&s->st, ST_CANCELLED, "the server is shutting down");
+    if (s->st.code == ST_OK) seq_send_input_done(s);
     inbox_post(w->in, s);
 }
 
@@ -183,7 +185,7 @@ void workers_stop(workers *w) {
     pthread_mutex_unlock(&w->mu);
     for (int i = 0; i < w->n_threads; i++) pthread_join(w->threads[i], NULL);
     w->n_threads = 0;
-    for (seq *s; (s = seq_list_pop(&w->queue));) inbox_post(w->in, s);
+    for (seq *s; (s = seq_list_pop(&w->queue));) post(w, s);
 }
 
 void workers_free(workers *w) {
@@ -197,9 +199,13 @@ void workers_free(workers *w) {
 
 void workers_add(workers *w, seq *s) {
     pthread_mutex_lock(&w->mu);
-    seq_list_insert(&w->queue, s);
-    pthread_cond_signal(&w->changed);
+    bool stop = w->stop;
+    if (!stop) {
+        seq_list_push(&w->queue, s);
+        pthread_cond_signal(&w->changed);
+    }
     pthread_mutex_unlock(&w->mu);
+    if (stop) post(w, s);
 }
 
 void workers_take_cancelled(workers *w, seq_list *to) {

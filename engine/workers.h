@@ -14,7 +14,7 @@
 typedef struct workers workers;
 
 workers *workers_new(int n, const promptkit *kit, piccache *pictures, inbox *in, status *st);
-/* Waits for the decodes under way; jobs that are still queued are posted as they are. */
+/* Waits for the decodes under way; jobs that are still queued are posted with ST_CANCELLED. */
 void workers_stop(workers *w);
 void workers_free(workers *w); /* stops first; NULL is fine */
 void workers_add(workers *w, seq *s);
