@@ -37,7 +37,7 @@ def wrk(port, body):
     def ms(text):
         n, unit = re.match(r"([\d.]+)(us|ms|s)", text).groups()
         return float(n) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
-    times = {p: ms(re.search(rf"{p}%\s+(\S+)", out)[1]) for p in (50, 99)}
+    times = {p: ms(re.search(rf"^\s+{p}%\s+(\S+)", out, re.M)[1]) for p in (50, 99)}
     times["max"] = ms(re.search(r"Latency\s+\S+\s+\S+\s+(\S+)", out)[1])
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
     return float(re.search(r"Requests/sec:\s+(\S+)", out)[1]), int(refused[1]) if refused else 0, times
@@ -117,7 +117,7 @@ def real_engine():
     try:
         for clients, large in ((0, 0), (16, 0), (8, 8)):
             times, n = asyncio.run(full(server.port, clients, large))
-            line(f"real engine, queue full, {clients} ask in a loop, {large} send 3 MB", n / SECONDS,
+            line(f"real engine, full, {clients} ask in a loop, {large} send 3 MB ({len(times)})", n / SECONDS,
                  {50: percentile(times, 50), 99: percentile(times, 99), "max": max(times, default=float("nan"))})
     finally:
         server.stop()
