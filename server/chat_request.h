@@ -17,7 +17,7 @@ enum {
     CHAT_MAX_STOP_IDS = 256,
     /* JSON text for a token: escaped characters take up to 12 bytes, and tokens of more than five are rare. */
     CHAT_TOKEN_BYTES = 64,
-    CHAT_MIN_TEXT_BYTES = 4 << 20 /* what any model takes: other fields need room, too */
+    CHAT_MIN_TEXT_BYTES = 1 << 20 /* what any model takes: other fields need room, too */
 };
 
 typedef struct chat_context {

@@ -103,7 +103,7 @@ async def full(port, clients, large):
     streams = [asyncio.create_task(stream_for_ever(port, until)) for _ in range(24)]
     await asyncio.sleep(1)
     small, times, others = json.dumps(chat_body("Hello", max_tokens=1)).encode(), [], []
-    big = json.dumps(chat_body("word " * 600_000)).encode()
+    big = json.dumps(chat_body("word " * 200_000)).encode()
     work = [probe(port, until, small, times, 0.005)] + [probe(port, until, small, others, 0.001) for _ in range(clients)]
     work += [probe(port, until, big, others, 0.01) for _ in range(large)]
     await asyncio.gather(*work)
@@ -117,7 +117,7 @@ def real_engine():
     try:
         for clients, large in ((0, 0), (16, 0), (8, 8)):
             times, n = asyncio.run(full(server.port, clients, large))
-            line(f"real engine, full, {clients} ask in a loop, {large} send 3 MB ({len(times)})", n / SECONDS,
+            line(f"real engine, full, {clients} ask in a loop, {large} send 1 MB ({len(times)})", n / SECONDS,
                  {50: percentile(times, 50), 99: percentile(times, 99), "max": max(times, default=float("nan"))})
     finally:
         server.stop()

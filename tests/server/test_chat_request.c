@@ -440,8 +440,8 @@ static void test_text_bound(void **state) {
     scan.n_json++;
     assert_false(chat_request_text_fits(&scan, big - 1, &st));
     assert_int_equal(st.code, ST_INVALID);
-    assert_non_null(strstr(st.msg, "4194305"));
-    assert_non_null(strstr(st.msg, "4194304"));
+    assert_non_null(strstr(st.msg, "1048577"));
+    assert_non_null(strstr(st.msg, "1048576"));
     st = (status){0};
     assert_true(chat_request_text_fits(&scan, big, &st));
     buf b = {0};
