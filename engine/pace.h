@@ -21,7 +21,7 @@ typedef struct pace {
     double slice_s;        /* what a slice took lately */
     int tried_rows;        /* of the largest step lately */
     /* of this turn */
-    int n_decode, n_mixed; /* turns since the last step of decode rows alone */
+    int n_decode, n_mixed;      /* turns since the last step of decode rows alone */
     bool probe;                 /* it is to carry decode rows alone */
     double budget_s, spent_s;   /* for all that is not decode; by pictures so far */
     double encode_s, prefill_s; /* what either may still use; what is left is carried to the next turn */

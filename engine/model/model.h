@@ -55,8 +55,8 @@ size_t encode_bytes(const model *m);
  * pixels NULL: holds no buffers, for measuring encode_run's scratch under a dry ctx. */
 encode *encode_new(const model *m, backend *be, const image *pixels, status *st);
 /* Runs at most max_slices further slices; true when the rows are ready. A slice is a block of rows (about a hundred)
- * through the patch embedding, through half a layer, or through the join; which rows it has depends on the model alone,
- * so that stopping anywhere changes no bit. Errors: in c. */
+ * through the patch embedding, through half a layer, or through the join; stopping anywhere changes no bit. Errors: in
+ * c. */
 bool encode_run(ctx *c, encode *e, int max_slices);
 int encode_slices(const encode *e);  /* how many slices a whole encode takes */
 tensor encode_rows(const encode *e); /* f32 [n, text width], once encode_run returned true */

@@ -2,7 +2,8 @@
  *
  * A layer is two passes over fixed blocks of rows: the first computes a block's queries, keys and values, the second its
  * attention over all keys and its feed-forward. Only the second changes the hidden rows, and it reads no others' but as
- * the keys and values of the first, so a block at a time is the same as all at once. A slice is one block in one pass.
+ * the keys and values of the first; all ops are row-exact. So a block at a time is the same as all at once, bit for bit.
+ * A slice is one block in one pass.
  *
  * Thread: the engine's. An encode owns its activations on the device, so that any number of pictures can stand half
  * done while decode steps use the scratch; scratch is touched within one slice only. */
@@ -152,7 +153,7 @@ static void embed_patches(ctx *c, encode *e, int slice) {
     memcpy(a.mean, p->mean, sizeof a.mean);
     memcpy(a.std, p->std, sizeof a.std);
     op_patchify(c, patches, tensor_rows(e->pixels, line * t->patch, lines * t->patch), &a);
-    op_linear(c, tensor_rows(e->x, at, n), patches, m->w[S_PATCH_W], m->w[S_PATCH_B], ACT_NONE, LINEAR_BULK);
+    op_linear(c, tensor_rows(e->x, at, n), patches, m->w[S_PATCH_W], m->w[S_PATCH_B], ACT_NONE, 0);
     if (cls && slice == 0) {
         op_embed(c, tensor_rows(e->x, 0, 1), m->w[S_CLASS], tower_ids(m, 0, 1), 1);
         at = 0, n++;
@@ -170,7 +171,7 @@ static void run_layer(ctx *c, encode *e, int i, int pass, int block) {
     int64_t all = tower_all_rows(t), n = tower_block_rows(t), from = block * n;
     bool last = block + 1 == tower_blocks(t);
     if (last) n = all - from;
-    layer_run run = {.bulk = true};
+    layer_run run = {0};
     run.attn.n_seqs = 1;
     run.attn.q_start = tower_ids(m, all + (last ? 2 : 0), 2);
     run.attn.kv_len = tower_ids(m, all + 4, 1);
@@ -180,7 +181,7 @@ static void run_layer(ctx *c, encode *e, int i, int pass, int block) {
                       tensor_rows(e->v, from, n), &run);
     } else {
         stack_attend(c, &t->stack, &m->tower[i], i, x, q, e->k, e->v, &run);
-        stack_feed_forward(c, &t->stack, &m->tower[i], x, &run);
+        stack_feed_forward(c, &t->stack, &m->tower[i], x);
         keep_features(c, e, i + 1, from, n);
     }
 }
@@ -193,11 +194,11 @@ static void join(ctx *c, encode *e, int slice) {
     tensor x = tensor_rows(e->features, from, n), y = tensor_rows(e->rows, from, n);
     size_t mark = arena_mark(c->scratch);
     if (j->kind == JOIN_LINEAR) {
-        op_linear(c, y, x, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, LINEAR_BULK);
+        op_linear(c, y, x, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, 0);
     } else {
         tensor h = ctx_2d(c, DT_F32, n, j->hidden);
-        op_linear(c, h, x, m->w[S_FC1_W], m->w[S_FC1_B], j->activation, LINEAR_BULK);
-        op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, LINEAR_BULK);
+        op_linear(c, h, x, m->w[S_FC1_W], m->w[S_FC1_B], j->activation, 0);
+        op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, 0);
     }
     arena_reset(c->scratch, mark);
 }

@@ -12,7 +12,8 @@
 typedef struct machine {
     double fixed_s, row_s, slice_s;
 } machine;
-static const machine LARGE = {0.055, 0.011, 0.010}, SMALL = {0.0003, 0.00001, 0.0004}, SLOW = {0.165, 0.033, 0.030};
+static const machine LARGE = {0.055, 0.011, 0.010}, SMALL = {0.0003, 0.00001, 0.0004},
+                     SLOW = {0.165, 0.033, 0.030};
 
 typedef struct turn {
     int rows, slices;
@@ -74,7 +75,8 @@ static void turns_are_bounded(void **state) {
                     if (i >= 40) sum += t.seconds;
                 }
                 /* and what may be used is used */
-                if (!(sum / 360 >= 1.6 * alone)) fail_msg("%d %d %d: %g of %g", k, n, wants, sum / 360, alone);
+                if (!(sum / 360 >= 1.6 * alone))
+                    fail_msg("%d %d %d: %g of %g", k, n, wants, sum / 360, alone);
             }
 }
 
@@ -144,9 +146,9 @@ static void nobody_streams(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(learns_the_machine),  cmocka_unit_test(turns_are_bounded),
-        cmocka_unit_test(both_progress),       cmocka_unit_test(follows_the_machine),
-        cmocka_unit_test(nobody_streams),      cmocka_unit_test(free_rows_are_tried_slowly),
+        cmocka_unit_test(learns_the_machine), cmocka_unit_test(turns_are_bounded),
+        cmocka_unit_test(both_progress),      cmocka_unit_test(follows_the_machine),
+        cmocka_unit_test(nobody_streams),     cmocka_unit_test(free_rows_are_tried_slowly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
