@@ -72,7 +72,7 @@ static __device__ __forceinline__ uint16_t cu_to_f16(float f) {
     if (a > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00);
     if (a >= 0x47800000u) return static_cast<uint16_t>(sign | 0x7c00);
     if (a < 0x38800000u) /* a subnormal: let an addition round */
-        return static_cast<uint16_t>(sign | (__float_as_uint(__uint_as_float(a) + 0.5f) & 0x7fffffffu) - 0x3f000000u);
+        return static_cast<uint16_t>(sign | (__float_as_uint(__uint_as_float(a) + 0.5f) - 0x3f000000u));
     return static_cast<uint16_t>(sign | ((a - 0x38000000u + 0xfff + (a >> 13 & 1)) >> 13));
 #else
     uint16_t h;
