@@ -237,6 +237,7 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
                   .n_seqs = a->n_seqs,
                   .n_pages = paged ? (int)k.d[0] : 0,
                   .pages_ld = paged ? (int)a->pages.ld : 0,
+                  .n_keys = paged ? 0 : k.d[0],
                   .q_start = a->q_start.data,
                   .kv_len = a->kv_len.data,
                   .pages = paged ? a->pages.data : NULL,
@@ -244,6 +245,14 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
                   .causal = a->causal,
                   .window = a->window,
                   .fault = cuda_of(c)->fault};
+    if (t.hd > 256) {
+        status_set(&c->st, ST_UNSUPPORTED, "attn: expected heads of at most 256 numbers, found %d", t.hd);
+        return;
+    }
+    const size_t scratch = cuk_attn_scratch(&t);
+    if (!cuda_work(c, scratch)) return;
+    t.scratch = cuda_of(c)->work;
+    t.scratch_bytes = cuda_of(c)->work_bytes;
     cuk_attention(stream_of(c), &t);
     launched(c, "attn");
 }

@@ -67,17 +67,22 @@ typedef struct cuk_attn {
     const float *q, *k, *v;
     int64_t y_ld, q_ld, k_ld, v_ld; /* k_ld, v_ld: dense only */
     int n_rows, heads, kv_heads, hd;
-    int n_seqs, n_pages, pages_ld;          /* n_pages: of the pool */
-    const int32_t *q_start, *kv_len, *pages; /* pages NULL: dense, sequence s owns key rows q_start[s] .. */
+    int n_seqs, n_pages, pages_ld; /* n_pages: of the pool */
+    int64_t n_keys;                /* dense: rows of k and v */
+    const int32_t *q_start, *kv_len, *pages; /* pages NULL: dense, sequence s has key rows q_start[s] .. + kv_len[s] */
     float scale;
     bool causal;
     int window;
     int32_t *fault; /* CUK_BAD_PAGE, CUK_BAD_LENGTH */
-    /* decode: partial results of splits of keys; NULL: one pass. At least cuk_attn_scratch bytes */
+    /* Partial results of splits of keys, for rows alone in their sequence; fewer than cuk_attn_scratch bytes: slower there,
+     * the same bits */
     void *scratch;
     size_t scratch_bytes;
 } cuk_attn;
-/* One online softmax a row and head, keys in blocks fixed by position: row-exact, whatever the batch. Any hd up to 256. */
+/* How many: from shapes alone, so the same for every step of one shape. */
+size_t cuk_attn_scratch(const cuk_attn *a);
+/* One online softmax a row and head, keys in blocks fixed by position: row-exact, whatever the batch. hd 1 .. 256; y may
+ * not be q, k or v. */
 void cuk_attention(cuk_stream s, const cuk_attn *a);
 void cuk_kv_write(cuk_stream s, float *kc, float *vc, int64_t n_pages, const float *k, int64_t k_ld, const float *v, int64_t v_ld,
                   const int32_t *slots, int64_t rows, int64_t kv_heads, int64_t hd, int64_t page_tok, int32_t *fault);
