@@ -22,14 +22,14 @@ enum { BLOCK = 64, SPLIT = 256, PAGE = 16, P_LD = BLOCK + 4, SPLIT_THREADS = 128
 enum { SMALL_SHARED = 99 << 10 };   /* what a block may have on every GPU of compute capability 8.0 and more */
 enum { WANTED_BLOCKS = 1024 };      /* of the split kernel: a few for each multiprocessor */
 
-typedef enum serve { ALL_ROWS, ROWS_ALONE, ROWS_TOGETHER } serve; /* which sequences: any, those of one row, of more */
+typedef enum serve_kind { ALL_ROWS, ROWS_ALONE, ROWS_TOGETHER } serve_kind; /* which sequences: any, those of one row, of more */
 
 struct attn {
     cuk_attn a;
     int group, vecs, chunks; /* heads of a group; vectors of a block; blocks of a group (split) */
     int ld, parts, shift;    /* of a key in shared memory: floats, groups of four, log2 of threads it takes */
     int splits;              /* that the longest sequence can have */
-    serve serve;
+    serve_kind serve;
     bool wide, wide_y, wide_q, one; /* loads of 16 bytes; K and V take turns in one buffer */
 };
 
@@ -57,11 +57,19 @@ static __device__ bool read_rows(const attn &t, int s, rows_of *r) {
     return ok;
 }
 
-/* Keys [lo, hi) that the row at place i of its sequence may see. */
+/* Keys [lo, hi) that a row at a position may see. */
+static __device__ __forceinline__ int lo_of(const attn &t, int pos) {
+    return t.a.window > 0 ? max(pos - t.a.window + 1, 0) : 0;
+}
+
+static __device__ __forceinline__ int hi_of(const attn &t, int pos, int len) {
+    return t.a.causal ? min(pos + 1, len) : len;
+}
+
+/* The same of the row at place i of its sequence. */
 static __device__ __forceinline__ void sees(const attn &t, const rows_of &r, int i, int *lo, int *hi) {
-    const int pos = r.len - r.n + i;
-    *lo = t.a.window > 0 ? max(pos - t.a.window + 1, 0) : 0;
-    *hi = t.a.causal ? min(pos + 1, r.len) : r.len;
+    *lo = lo_of(t, r.len - r.n + i);
+    *hi = hi_of(t, r.len - r.n + i, r.len);
 }
 
 /* Keys of one sequence and kv head. */
@@ -203,7 +211,7 @@ static __device__ void bring_queries(const attn &t, float *q, const tile_at &at,
 static __device__ __forceinline__ void scores(float s[4][4], const attn &t, const float *q, const float *k) {
     for (int r = 0; r < 4; r++)
         for (int c = 0; c < 4; c++) s[r][c] = 0;
-#pragma unroll 2
+#pragma unroll 1
     for (int d = 0; d < t.parts; d++) {
         float4 qs[4], ks[4];
 #pragma unroll
@@ -301,37 +309,44 @@ static __device__ __forceinline__ float4 folded(float4 O, float4 o, float keep, 
                        fmaf(o.z, take, __fmul_rn(O.z, keep)), fmaf(o.w, take, __fmul_rn(O.w, keep)));
 }
 
-/* One row of a thread's four, over all its splits. */
-struct vec_sum {
-    float *y; /* NULL: past the tile's last */
-    int lo, hi;
-    float m, l, M, L;
-    bool any; /* M, L and y hold splits */
+/* What a thread keeps of each of its four rows between blocks; M and L of the splits before lie in shared memory. */
+struct vec_state {
+    int pos; /* of the row, as if it were causal */
+    float m, l;
 };
 
-/* A split of row r ends; `last`: the row's last. */
+/* A split, keys [begin, begin + SPLIT), ends for one row; ML: its M and L, shared by its 16 threads; last: its last split.
+ * vec: of the sequence. */
 template <int C4>
-static __device__ __forceinline__ void end_split(vec_sum &u, float4 o[C4], const attn &t, int x, int begin, int end, bool last) {
-    const bool seen = u.lo < end && u.hi > begin && u.lo < u.hi;
-    float keep = 1, take = 0;
-    const bool had = u.any;
-    if (seen && had) fold(u.M, u.L, u.m, u.l, &keep, &take);
-    if (seen && !had) {
-        u.M = u.m;
-        u.L = u.l;
-        u.any = true;
+static __device__ __forceinline__ void end_split(vec_state &u, float4 o[C4], const attn &t, float *ML, const tile_at &at, int vec,
+                                                 int begin, bool last) {
+    const int x = static_cast<int>(threadIdx.x) % 16, lo = lo_of(t, u.pos), hi = hi_of(t, u.pos, at.rows.len);
+    const bool had = lo < begin && lo < hi, seen = lo < begin + SPLIT && hi > begin && lo < hi;
+    float M = u.m, L = u.l, keep = 1, take = 0;
+    if (had) {
+        M = ML[0];
+        L = ML[1];
+        if (seen) fold(M, L, u.m, u.l, &keep, &take);
     }
-    const float inv = inverse(u.L);
+    __syncwarp();
+    if (seen && x == 0) {
+        ML[0] = M;
+        ML[1] = L;
+    }
+    __syncwarp();
+    const float inv = inverse(L);
+    float *y = t.a.y + (at.rows.from + vec / t.group) * t.a.y_ld +
+               (static_cast<int>(blockIdx.y) * t.group + vec % t.group) * static_cast<int64_t>(t.a.hd);
 #pragma unroll
     for (int i = 0; i < C4; i++) {
         const int part = x + 16 * i;
-        if (u.y && part < t.parts && (seen || last)) {
+        if (vec < at.rows.n * t.group && part < t.parts && (seen || last)) {
             float4 f = o[i];
             if (had) {
-                f = get4(t, u.y, part * 4);
+                f = get4(t, y, part * 4);
                 if (seen) f = folded(f, o[i], keep, take);
             }
-            put4(t, u.y, part * 4, last ? scaled(f, inv) : f);
+            put4(t, y, part * 4, last ? scaled(f, inv) : f);
         }
         o[i] = make_float4(0, 0, 0, 0);
     }
@@ -345,20 +360,14 @@ template <int C4> static __global__ void __launch_bounds__(256, C4 <= 2 ? 2 : 1)
     tile_at at;
     if (!find_tile(t, static_cast<int>(gridDim.x - 1 - blockIdx.x), &at)) return; /* the last, often longest, first */
     const int kvh = static_cast<int>(blockIdx.y), x = static_cast<int>(threadIdx.x) % 16, row = static_cast<int>(threadIdx.x) / 16 * 4;
-    float *qs = room, *ks = qs + t.vecs * t.ld, *vs = t.one ? ks : ks + BLOCK * t.ld, *ps = vs + BLOCK * t.ld + row * P_LD;
+    float *qs = room, *ks = qs + t.vecs * t.ld, *vs = t.one ? ks : ks + BLOCK * t.ld, *p = vs + BLOCK * t.ld;
+    float *ps = p + row * P_LD, *ML = p + t.vecs * P_LD + row * 2;
     const int n = at.rows.n * t.group, last_vec = min(at.first + t.vecs, n) - 1;
-    vec_sum u[4];
+    vec_state u[4];
     float4 o[4][C4];
 #pragma unroll
-    for (int r = 0; r < 4; r++) {
-        const int vec = at.first + row + r, in = min(vec, n - 1);
-        sees(t, at.rows, in / t.group, &u[r].lo, &u[r].hi);
-        u[r].y = vec < n ? t.a.y + (at.rows.from + in / t.group) * t.a.y_ld +
-                               (kvh * t.group + in % t.group) * static_cast<int64_t>(t.a.hd)
-                         : nullptr;
-        u[r].m = u[r].M = -INFINITY;
-        u[r].l = u[r].L = 0;
-        u[r].any = false;
+    for (int r = 0; r < 4; r++) { /* those past the tile's last do what the last one does, and leave nothing */
+        u[r] = {at.rows.len - at.rows.n + min(at.first + row + r, n - 1) / t.group, -INFINITY, 0};
 #pragma unroll
         for (int i = 0; i < C4; i++) o[r][i] = make_float4(0, 0, 0, 0);
     }
@@ -391,8 +400,8 @@ template <int C4> static __global__ void __launch_bounds__(256, C4 <= 2 ? 2 : 1)
         int lo[4], hi[4];
 #pragma unroll
         for (int r = 0; r < 4; r++) {
-            lo[r] = max(u[r].lo - base, 0);
-            hi[r] = min(u[r].hi - base, static_cast<int>(BLOCK));
+            lo[r] = max(lo_of(t, u[r].pos) - base, 0);
+            hi[r] = min(hi_of(t, u[r].pos, at.rows.len) - base, static_cast<int>(BLOCK));
             c[r] = soften(s[r], ps + r * P_LD, x, lo[r], hi[r], u[r].m, u[r].l);
 #pragma unroll
             for (int i = 0; i < C4; i++) o[r][i] = scaled(o[r][i], c[r]);
@@ -414,11 +423,12 @@ template <int C4> static __global__ void __launch_bounds__(256, C4 <= 2 ? 2 : 1)
         now = next;
         if (more && (base + BLOCK) % SPLIT == 0)
 #pragma unroll
-            for (int r = 0; r < 4; r++) end_split<C4>(u[r], o[r], t, x, base / SPLIT * SPLIT, base + BLOCK, false);
+            for (int r = 0; r < 4; r++)
+                end_split<C4>(u[r], o[r], t, ML + 2 * r, at, at.first + row + r, base / SPLIT * SPLIT, false);
     }
     const int split = (end > begin ? (end - 1) / SPLIT : 0) * SPLIT;
 #pragma unroll
-    for (int r = 0; r < 4; r++) end_split<C4>(u[r], o[r], t, x, split, split + SPLIT, true);
+    for (int r = 0; r < 4; r++) end_split<C4>(u[r], o[r], t, ML + 2 * r, at, at.first + row + r, split, true);
 }
 
 /* ---- split: one row, up to NV heads of its group; CT threads share out the columns, CC each ---- */
@@ -440,7 +450,7 @@ template <int NV> static __device__ __forceinline__ void split_scores(const attn
     if (NV == 1 && half) return;
 #pragma unroll
     for (int i = 0; i < MINE; i++) s[i] = 0;
-#pragma unroll 4
+#pragma unroll(NV <= 2 ? 4 : NV <= 4 ? 2 : 1)
     for (int d = 0; d < t.parts; d++) {
         const float4 f = load4(k + j * t.ld + d * 4);
 #pragma unroll
@@ -486,7 +496,7 @@ static __device__ __forceinline__ void split_mix(split_sum<NV, CT, CC> &sum, con
     for (int i = 0; i < S::MINE; i++)
 #pragma unroll
         for (int e = 0; e < CC; e++) sum.o[i][e] = __fmul_rn(sum.o[i][e], c[min(vg + S::VG * i, NV - 1)]);
-#pragma unroll 4
+#pragma unroll(NV <= 4 ? 4 : 2)
     for (int j = lo; j < hi; j++) {
         float f[CC];
 #pragma unroll
@@ -555,41 +565,39 @@ template <int NV, int CT, int CC>
 static __device__ __forceinline__ void leave_split(split_sum<NV, CT, CC> &sum, const float *m, const float *l, const attn &t,
                                                    const split_room &room, int row, int unit, int head0, int n, int split) {
     typedef split_sum<NV, CT, CC> S;
-    const int warp = static_cast<int>(threadIdx.x) / 32, vg = static_cast<int>(threadIdx.x) / CT;
+    const int warp = static_cast<int>(threadIdx.x) / 32, vg = static_cast<int>(threadIdx.x) / CT, c0 = static_cast<int>(threadIdx.x) % CT;
     const bool alone = t.splits == 1;
+    float *ml = alone ? nullptr : scratch_ml(t, scratch_at(t, unit, head0 + warp, split));
     if (threadIdx.x % 32 == 0) {
 #pragma unroll
         for (int i = 0; i < (NV + 3) / 4; i++) {
-            const int vec = warp + 4 * i;
-            if (vec >= n) break;
+            if (warp + 4 * i >= n) break;
             if (alone) {
-                room.c[vec] = inverse(l[i]);
+                room.c[warp + 4 * i] = inverse(l[i]);
             } else {
-                float *ml = scratch_ml(t, scratch_at(t, unit, head0 + vec, split));
                 ml[0] = m[i];
                 ml[1] = l[i];
+                ml += static_cast<int64_t>(t.splits) * 8;
             }
         }
     }
     if (alone) __syncthreads();
+    const int64_t hd = t.a.hd, step = S::VG * (alone ? hd : t.splits * hd);
+    float *to = alone ? t.a.y + row * t.a.y_ld + (head0 + vg) * hd
+                      : static_cast<float *>(t.a.scratch) + scratch_at(t, unit, head0 + vg, split) * hd;
 #pragma unroll
-    for (int i = 0; i < S::MINE; i++) {
+    for (int i = 0; i < S::MINE; i++, to += step) {
         const int vec = vg + S::VG * i;
         if (vec >= n) break;
+        const float by = alone ? room.c[vec] : 1.0f;
 #pragma unroll
-        for (int e = 0; e < CC; e++) {
-            const int col = static_cast<int>(threadIdx.x) % CT + e * CT;
-            if (col >= t.a.hd) break;
-            if (alone)
-                t.a.y[row * t.a.y_ld + (head0 + vec) * static_cast<int64_t>(t.a.hd) + col] = __fmul_rn(sum.o[i][e], room.c[vec]);
-            else
-                static_cast<float *>(t.a.scratch)[scratch_at(t, unit, head0 + vec, split) * t.a.hd + col] = sum.o[i][e];
-        }
+        for (int e = 0; e < CC; e++)
+            if (c0 + e * CT < t.a.hd) to[c0 + e * CT] = __fmul_rn(sum.o[i][e], by);
     }
 }
 
 /* Block (sequence, kv head and chunk of its group, which of the splits: z, z + gridDim.z, ...) */
-template <int NV, int CT, int CC> static __global__ void __launch_bounds__(SPLIT_THREADS) split_kernel(const attn t) {
+template <int NV, int CT, int CC> static __global__ void __launch_bounds__(SPLIT_THREADS, NV <= 4 ? 4 : 2) split_kernel(const attn t) {
     SHARED(float, all);
     const int s = static_cast<int>(blockIdx.x), kvh = static_cast<int>(blockIdx.y) / t.chunks,
               chunk = static_cast<int>(blockIdx.y) % t.chunks, z = static_cast<int>(blockIdx.z);
@@ -679,7 +687,7 @@ template <class K> static void launch(K kernel, int *allowed, dim3 grid, int thr
 }
 
 static size_t tile_shared(const attn &t) {
-    return static_cast<size_t>((t.vecs + (t.one ? BLOCK : 2 * BLOCK)) * t.ld + t.vecs * P_LD) * sizeof(float);
+    return static_cast<size_t>((t.vecs + (t.one ? BLOCK : 2 * BLOCK)) * t.ld + t.vecs * (P_LD + 2)) * sizeof(float);
 }
 
 template <int C4> static void launch_tile(cuk_stream s, const attn &t) {
