@@ -35,7 +35,7 @@ endif
 
 SRC := $(shell find kernels engine server -name '*.c' $(if $(filter 0,$(CUDA)),-not -path 'kernels/cuda/*') | sort)
 OBJ := $(SRC:%.c=$(BUILD)/%.o)
-CUOBJ += $(if $(filter 0,$(CUDA)),,$(patsubst %.cu,$(BUILD)/%.o,$(wildcard kernels/cuda/*.cu)))
+CUOBJ += $(if $(filter 0,$(CUDA)),,$(patsubst %,$(BUILD)/%.o,$(wildcard kernels/cuda/*.cu)))
 OBJ += $(CUOBJ)
 LIBOBJ := $(filter-out $(BUILD)/server/main.o,$(OBJ))
 # A unit test is tests/**/test_*.c: one program each, linked with everything but main.
@@ -59,7 +59,8 @@ $(BUILD)/%.o: %.c
 	@[ -n '$(V)' ] || echo "  CC $<"
 	$(Q)$(CC) $(CFLAGS) $(ISA) -c $< -o $@
 
-$(BUILD)/%.o: %.cu
+# x.cu becomes x.cu.o: an x.c may stand beside it.
+$(BUILD)/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	@[ -n '$(V)' ] || echo "  CU $<"
 	$(Q)$(if $(filter emu,$(CUDA)),$(CXX) $(EMUFLAGS) -x c++,$(NVCC) $(NVFLAGS)) -c $< -o $@
