@@ -1,5 +1,6 @@
 /* sample.c - op_sample on the GPU, host side: packs the rows' rules and lists into one block, uploads it, and brings back ids
  * and log-probs only; logits stay on the device. Thread: the ctx owner's. Owner: the backend (cuda_lists). */
+#include "kernels/cpu/choose.h"
 #include "kernels/cuda/cuda.h"
 
 #include <string.h>
@@ -78,7 +79,9 @@ void cuda_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *o
     cuda_backend *be = cuda_of(c);
     const int64_t n = logits.d[0], vocab = logits.d[1];
     const packed p = lay_out(rows, n);
-    if (!reserve(c, p.total) || !cuda_work(c, (size_t)(n * vocab) * sizeof(float))) return;
+    bool adjusts = false;
+    for (int64_t i = 0; i < n; i++) adjusts |= choose_adjusts(&rows[i]);
+    if (!reserve(c, p.total) || (adjusts && !cuda_work(c, (size_t)(n * vocab) * sizeof(float)))) return;
     uint8_t *pinned = be->lists.pinned, *device = be->lists.device;
     pack(pinned, &p, rows, n);
     if (!cuda_ok(&c->st, cudaMemcpyAsync(device, pinned, p.chosen, cudaMemcpyHostToDevice, be->stream), "sample")) return;
