@@ -1,4 +1,4 @@
-/* choose.cu - a row of logits to a token, one block a row: the rules of kernels/cpu/choose.h.
+/* sample.cu - a row of logits to a token, one block a row: the rules of kernels/cpu/choose.h.
  *
  * Weights are the CPU's exp to the bit, turned into integers of 2^-43 of the greatest; every sum is a sum of integers, and
  * every greatest a greatest key. So no result depends on the number of threads, on the order of atomics, or on which of the
