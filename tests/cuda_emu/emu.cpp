@@ -300,7 +300,7 @@ static void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<v
 
 /* ---- memory ---- */
 
-static std::map<char *, size_t> device_memory, pinned_memory;
+static std::map<char *, size_t> device_memory, pinned_memory, managed_memory;
 static size_t device_bytes;
 static const size_t DEVICE_BYTES = (size_t)4 << 30;
 static int device_work; /* nested */
@@ -464,9 +464,21 @@ cudaError_t cudaMalloc(void **p, size_t n) {
     *p = c;
     return cudaSuccess;
 }
+cudaError_t cudaMallocManaged(void **p, size_t n, unsigned) {
+    char *c = static_cast<char *>(malloc(n ? n : 1)); /* exactly n: a sanitizer sees what lies beyond */
+    if (!c) return note(cudaErrorMemoryAllocation);
+    memset(c, 0xff, n);
+    managed_memory[c] = n;
+    *p = c;
+    return cudaSuccess;
+}
 cudaError_t cudaFree(void *p) {
     if (!p) return cudaSuccess;
     cudaDeviceSynchronize();
+    if (managed_memory.erase(static_cast<char *>(p))) {
+        free(p);
+        return cudaSuccess;
+    }
     auto at = device_memory.find(static_cast<char *>(p));
     if (at == device_memory.end()) return note(cudaErrorInvalidValue);
     device_bytes -= at->second;

@@ -55,6 +55,8 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total);
 
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 cudaError_t cudaMalloc(void **p, size_t n);
+enum { cudaMemAttachGlobal = 1 };
+cudaError_t cudaMallocManaged(void **p, size_t n, unsigned flags); /* for tests: any side may touch it at any time */
 cudaError_t cudaFree(void *p);
 cudaError_t cudaMallocHost(void **p, size_t n);
 cudaError_t cudaFreeHost(void *p);
