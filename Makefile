@@ -30,7 +30,7 @@ endif
 ifeq ($(CUDA),emu)
 CFLAGS += -Itests/cuda_emu/include
 LDLIBS += -lstdc++
-CUOBJ := $(BUILD)/tests/cuda_emu/emu.o
+CUOBJ := $(BUILD)/tests/cuda_emu/emu.o $(BUILD)/tests/cuda_emu/blas_emu.o
 endif
 
 SRC := $(shell find kernels engine server -name '*.c' $(if $(filter 0,$(CUDA)),-not -path 'kernels/cuda/*') | sort)

@@ -24,6 +24,8 @@ typedef struct backend_options {
     const char *device; /* "cpu", "cuda", "cuda:N"; "auto": cuda where it can be had, else cpu */
     int threads;        /* compute threads, the caller's included; 0: one per online core */
     const char *isa;    /* NULL: best of this machine; "portable", "avx2", "avx512" (tests, VLMD_ISA) */
+    /* CUDA: op_linear of more than 16 rows is row-exact too, and activations stay f32: several times slower there */
+    bool deterministic;
 } backend_options;
 backend *backend_new(const backend_options *o, status *st);
 void backend_free(backend *be);                  /* after all weights and device memory of it */

@@ -136,33 +136,8 @@ static void cuda_download(ctx *c, void *dst, tensor src) {
 
 /* ---- ops ---- */
 
-static cuk_type type_of(dtype t) {
-    return t == DT_F32 ? CUK_F32 : t == DT_F16 ? CUK_F16 : CUK_BF16;
-}
-
 static cuk_stream stream_of(const ctx *c) {
     return cuda_of(c)->stream;
-}
-
-static void cuda_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags) {
-    cuk_linear l = {.y = y.data,
-                    .x = x.data,
-                    .w = w->data,
-                    .t = type_of(w->dt),
-                    .bias = b ? b->vec : NULL,
-                    .y_ld = y.ld,
-                    .x_ld = x.ld,
-                    .w_ld = w->ld,
-                    .rows = y.d[0],
-                    .k = w->cols,
-                    .out = w->rows,
-                    .act = (cuk_act)a,
-                    .add = flags & LINEAR_ADD};
-    if (l.rows <= 16)
-        cuk_linear_few(stream_of(c), &l);
-    else
-        cuk_linear_exact(stream_of(c), &l);
-    launched(c, "linear");
 }
 
 static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
@@ -193,7 +168,7 @@ static void cuda_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
 }
 
 static void cuda_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add) {
-    cuk_embed(stream_of(c), y.data, y.ld, table->data, type_of(table->dt), table->ld, table->rows, ids.data, y.d[0], y.d[1],
+    cuk_embed(stream_of(c), y.data, y.ld, table->data, cuda_type(table->dt), table->ld, table->rows, ids.data, y.d[0], y.d[1],
               scale, add, cuda_of(c)->fault);
     launched(c, "embed");
 }
@@ -272,6 +247,7 @@ static void cuda_free(backend *b) {
     cudaFreeHost(be->fault_host);
     cudaFree(be->work);
     cuda_sample_fini(be);
+    cuda_blas_free(be->blas);
     if (be->stream) cudaStreamDestroy(be->stream);
     mem_free(be);
 }
@@ -349,8 +325,10 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
     if (open_device(be, o->device, st) &&
         cuda_ok(st, cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking), "stream") &&
         cuda_ok(st, cudaMallocHost((void **)&be->fault_host, sizeof *be->fault_host), "pinned memory") &&
-        (be->fault = cuda_alloc(&be->base, sizeof *be->fault, st)))
+        (be->fault = cuda_alloc(&be->base, sizeof *be->fault, st))) {
+        if (!o->deterministic) be->blas = cuda_blas_new();
         return &be->base;
+    }
     cuda_free(&be->base);
     return NULL;
 }

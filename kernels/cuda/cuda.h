@@ -8,6 +8,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cuda/blas.h"
 #include "kernels/cuda/cuk.h"
 
 /* What a choice of tokens needs on its way to the device and back; grows to the largest step. */
@@ -25,6 +26,7 @@ typedef struct cuda_backend {
     void *work;          /* device */
     size_t work_bytes;
     cuda_lists lists;
+    cuda_blas *blas; /* or NULL */
 } cuda_backend;
 
 static inline cuda_backend *cuda_of(const ctx *c) {
@@ -36,6 +38,12 @@ bool cuda_ok(status *st, cudaError_t e, const char *what);
 /* Makes be->work at least so large; what was there is lost. */
 bool cuda_work(ctx *c, size_t bytes);
 
+static inline cuk_type cuda_type(dtype t) {
+    return t == DT_F32 ? CUK_F32 : t == DT_F16 ? CUK_F16 : CUK_BF16;
+}
+
+/* linear.c */
+void cuda_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
 /* sample.c */
 void cuda_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out);
 void cuda_sample_fini(cuda_backend *be);
