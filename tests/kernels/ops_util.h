@@ -67,12 +67,14 @@ UTIL void *op_copy_of(const void *p, size_t n) {
 }
 
 /* false when this machine does not have the instruction set; a GPU has one, "portable" or NULL */
-UTIL bool rig_init(rig *r, const char *isa, int threads) {
+UTIL bool rig_init_as(rig *r, const char *isa, int threads, bool deterministic) {
     memset(r, 0, sizeof *r);
     status st = {0};
     const char *device = getenv("VLMD_DEVICE");
     if (on_gpu() && isa && strcmp(isa, rig_isa[0]) != 0) return false;
-    r->be = backend_new(&(backend_options){.device = device ? device : "cpu", .threads = threads, .isa = isa}, &st);
+    backend_options o = {
+        .device = device ? device : "cpu", .threads = threads, .isa = isa, .deterministic = deterministic};
+    r->be = backend_new(&o, &st);
     if (!r->be) {
         assert_int_equal(st.code, ST_UNSUPPORTED);
         return false;
@@ -87,6 +89,9 @@ UTIL bool rig_init(rig *r, const char *isa, int threads) {
     r->isa = on_gpu() ? device : isa ? isa : "best";
     r->threads = threads;
     return true;
+}
+UTIL bool rig_init(rig *r, const char *isa, int threads) {
+    return rig_init_as(r, isa, threads, false);
 }
 UTIL void rig_fini(rig *r) {
     if (on_gpu())
