@@ -19,8 +19,7 @@ static world world_new(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_hea
     world w = {.n_seqs = n_seqs, .heads = heads, .kv_heads = kv_heads, .hd = hd, .max_len = max_len};
     w.max_pages = (max_len + 15) / 16 + 1;
     w.n_pages = 1 + n_seqs * w.max_pages;
-    w.pages = malloc(sizeof(int32_t) * (size_t)(n_seqs * w.max_pages));
-    assert_non_null(w.pages);
+    w.pages = op_ints(n_seqs * w.max_pages);
     int32_t *order = malloc(sizeof(int32_t) * (size_t)w.n_pages);
     assert_non_null(order);
     for (int32_t i = 0; i < w.n_pages; i++) order[i] = i;
@@ -47,19 +46,19 @@ static world world_new(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_hea
 }
 static void world_free(world *w) {
     for (int s = 0; s < w->n_seqs; s++) {
-        free(w->q[s]);
-        free(w->k[s]);
-        free(w->v[s]);
+        op_free(w->q[s]);
+        op_free(w->k[s]);
+        op_free(w->v[s]);
     }
-    free(w->pages);
-    free(w->kc);
-    free(w->vc);
+    op_free(w->pages);
+    op_free(w->kc);
+    op_free(w->vc);
 }
 
 /* Puts positions [from, to) of sequence s into its pages. */
 static void world_write(rig *r, world *w, int s, int64_t from, int64_t to) {
     int64_t n = to - from, width = w->kv_heads * w->hd;
-    int32_t *slots = malloc(sizeof(int32_t) * (size_t)(n + 1));
+    int32_t *slots = op_ints(n + 1);
     float *k = floats((n + 1) * width), *v = floats((n + 1) * width);
     for (int64_t i = 0; i < n; i++)
         slots[i] = (int32_t)(w->pages[s * w->max_pages + (from + i) / 16] * 16 + (from + i) % 16);
@@ -71,9 +70,9 @@ static void world_write(rig *r, world *w, int s, int64_t from, int64_t to) {
                 tensor_3d(k, DT_F32, n + 1, w->kv_heads, w->hd),
                 tensor_3d(v, DT_F32, n + 1, w->kv_heads, w->hd), tensor_1d(slots, DT_I32, n + 1));
     rig_ok(r);
-    free(slots);
-    free(k);
-    free(v);
+    op_free(slots);
+    op_free(k);
+    op_free(v);
 }
 
 /* Attends rows [from[s], to[s]) (positions) of each listed sequence in one call; y[s] gets them at their
@@ -81,7 +80,8 @@ static void world_write(rig *r, world *w, int s, int64_t from, int64_t to) {
 static void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *from, const int64_t *to,
                        bool causal, int window, float *const *y) {
     int64_t width = w->heads * w->hd, total = 0, ld = width + 3;
-    int32_t start[21] = {0}, len[20], *pages = malloc(sizeof(int32_t) * (size_t)(n * w->max_pages + 1));
+    int32_t *start = op_ints(n + 1), *len = op_ints(n), *pages = op_ints(n * w->max_pages);
+    start[0] = 0;
     for (int i = 0; i < n; i++) {
         total += to[i] - from[i];
         start[i + 1] = (int32_t)total;
@@ -110,9 +110,11 @@ static void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *f
     for (int i = 0; i < n; i++)
         for (int64_t p = from[i]; p < to[i]; p++)
             memcpy(y[seq[i]] + p * width, o + (start[i] + p - from[i]) * ld, sizeof(float) * (size_t)width);
-    free(q);
-    free(o);
-    free(pages);
+    op_free(q);
+    op_free(o);
+    op_free(pages);
+    op_free(start);
+    op_free(len);
 }
 
 static void check_row(const world *w, int s, int64_t p, int64_t len, bool causal, int window,
@@ -157,7 +159,7 @@ static void test_paged(void **state) {
             for (int s = 0; s < w.n_seqs; s++) {
                 for (int64_t p = from[s]; p < to[s]; p++)
                     check_row(&w, s, p, w.len[s], causal, window, y[s] + p * g[0] * hd);
-                free(y[s]);
+                op_free(y[s]);
             }
             world_free(&w);
         }
@@ -214,8 +216,8 @@ static void test_chunks(void **state) {
                 rig_fini(&r);
             }
         for (int s = 0; s < w.n_seqs; s++) {
-            free(first[s]);
-            free(y[s]);
+            op_free(first[s]);
+            op_free(y[s]);
         }
         world_free(&w);
     }
@@ -236,10 +238,10 @@ static void test_dense(void **state) {
                 pics = t == 0 ? 1 : 3;
         int64_t width = (h + 2 * kvh) * hd, total = n * pics;
         float *x = random_floats(&seed, total * width, 1), *first = NULL;
-        int32_t start[4], len[3];
+        int32_t *start = op_ints(4), *len = op_ints(3);
         for (int i = 0; i <= pics; i++) start[i] = (int32_t)(i * n);
         for (int i = 0; i < pics; i++) len[i] = (int32_t)n;
-        for (int causal = 0; causal < 2; causal++, free(first), first = NULL) {
+        for (int causal = 0; causal < 2; causal++, op_free(first), first = NULL) {
             rig r;
             for (int threads = 1; threads <= 3; threads++) RIG_EACH(r, threads) {
                     if (strcmp(r.isa, "portable") == 0 && n == 577 && (causal || threads > 1)) {
@@ -261,7 +263,7 @@ static void test_dense(void **state) {
                     rig_ok(&r);
                     if (first) {
                         same_bits(r.isa, first, y, total * h * hd);
-                        free(y);
+                        op_free(y);
                     } else {
                         first = y;
                         double want[128];
@@ -278,7 +280,9 @@ static void test_dense(void **state) {
                     rig_fini(&r);
                 }
         }
-        free(x);
+        op_free(x);
+        op_free(start);
+        op_free(len);
     }
 }
 
@@ -342,7 +346,7 @@ static void test_extremes(void **state) {
         float *q = floats(N * HD), *k = floats(N * HD), *v = floats(N * HD), *y = floats(N * HD);
         for (int i = 0; i < N * HD; i++) q[i] = 30, k[i] = (i / HD % 7 - 3) * 40.0f, v[i] = (float)(i / HD);
         q[3 * HD] = NAN;
-        int32_t start[] = {0, N}, len[] = {N};
+        int32_t *start = op_copy_of((int32_t[]){0, N}, 8), *len = op_copy_of((int32_t[]){N}, 4);
         attn_args a = {.scale = 1,
                        .causal = true,
                        .n_seqs = 1,
@@ -360,10 +364,12 @@ static void test_extremes(void **state) {
             ref_attn(want, q + i * HD, k, v, HD, 0, i + 1, HD, 1);
             near("extremes", y[i * HD], want[0], 1e-4);
         }
-        free(q);
-        free(k);
-        free(v);
-        free(y);
+        op_free(q);
+        op_free(k);
+        op_free(v);
+        op_free(y);
+        op_free(start);
+        op_free(len);
         rig_fini(&r);
     }
 }
@@ -373,31 +379,48 @@ static void test_bad_data(void **state) {
     (void)state;
     rig r;
     assert_true(rig_init(&r, NULL, 2));
-    float kc[2 * 1 * 16 * 4] = {0}, vc[2 * 1 * 16 * 4] = {0}, q[4 * 4] = {0}, y[4 * 4];
+    enum { POOL = 2 * 1 * 16 * 4, ROWS = 4 * 4 };
+    float *kc = floats(POOL), *vc = floats(POOL), *q = floats(ROWS), *y = floats(ROWS);
+    memset(kc, 0, POOL * sizeof *kc);
+    memset(vc, 0, POOL * sizeof *vc);
+    memset(q, 0, ROWS * sizeof *q);
+    int32_t *start = op_ints(2), *len = op_ints(1), *page = op_ints(1), *slots = op_ints(4);
     int64_t pd[] = {2, 1, 16, 4};
     tensor kt = tensor_of(kc, DT_F32, 4, pd), vt = tensor_of(vc, DT_F32, 4, pd),
            qt = tensor_3d(q, DT_F32, 4, 1, 4), yt = tensor_3d(y, DT_F32, 4, 1, 4);
     static const struct {
         int32_t start[2], len, page, slot;
-        const char *why;
-    } bad[] = {{{0, 4}, 3, 1, 0, "keys"},   {{0, 5}, 5, 1, 0, "rows"},  {{-1, 4}, 5, 1, 0, "rows"},
-               {{0, 4}, 17, 1, 0, "pages"}, {{0, 4}, 4, 2, 0, "pages"}, {{0, 4}, 4, -1, 0, "pages"},
-               {{0, 4}, 4, 1, 32, "slots"}, {{0, 4}, 4, 1, -2, "slots"}};
+        const char *why, *why_on_gpu;
+    } bad[] = {{{0, 4}, 3, 1, 0, "keys", "length"},        {{0, 5}, 5, 1, 0, "rows", "length"},
+               {{-1, 4}, 5, 1, 0, "rows", "length"},       {{0, 4}, 17, 1, 0, "pages", "length"},
+               {{3, 0}, 4, 1, 0, "rows", "length"},        {{0, 4}, -1, 1, 0, "keys", "length"},
+               {{0, 1}, 0, 1, 0, "keys", "length"},        {{0, 4}, 4, 2, 0, "pages", "page number"},
+               {{0, 4}, 4, -1, 0, "pages", "page number"}, {{0, 1}, 4, 2, 0, "pages", "page number"},
+               {{0, 4}, 4, 1, 32, "slots", "slot"},        {{0, 4}, 4, 1, -2, "slots", "slot"}};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-        int32_t start[] = {bad[i].start[0], bad[i].start[1]}, len = bad[i].len, page = bad[i].page,
-                slots[] = {1, 2, 3, bad[i].slot};
+        memcpy(start, bad[i].start, 2 * sizeof *start);
+        *len = bad[i].len;
+        *page = bad[i].page;
+        for (int k = 0; k < 3; k++) slots[k] = k + 1;
+        slots[3] = bad[i].slot;
         attn_args a = {.scale = 1,
                        .causal = true,
                        .n_seqs = 1,
                        .q_start = tensor_1d(start, DT_I32, 2),
-                       .kv_len = tensor_1d(&len, DT_I32, 1),
-                       .pages = tensor_2d(&page, DT_I32, 1, 1)};
+                       .kv_len = tensor_1d(len, DT_I32, 1),
+                       .pages = tensor_2d(page, DT_I32, 1, 1)};
         op_kv_write(&r.c, kt, vt, qt, qt, tensor_1d(slots, DT_I32, 4));
         op_attn(&r.c, yt, qt, kt, vt, &a);
-        assert_int_equal(r.c.st.code, ST_INTERNAL);
-        assert_non_null(strstr(r.c.st.msg, bad[i].why));
-        memset(&r.c.st, 0, sizeof r.c.st);
+        rig_fails(&r, bad[i].why, bad[i].why_on_gpu);
     }
+    op_free(kc);
+    op_free(vc);
+    op_free(q);
+    op_free(y);
+    op_free(start);
+    op_free(len);
+    op_free(page);
+    op_free(slots);
     rig_fini(&r);
 }
 
