@@ -18,8 +18,8 @@ typedef struct world {
 } world;
 
 /* lens NULL: random up to max_len */
-static world world_sized(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_heads, int64_t hd, int64_t max_len,
-                         const int32_t *lens) {
+static world world_sized(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_heads, int64_t hd,
+                         int64_t max_len, const int32_t *lens) {
     world w = {.n_seqs = n_seqs, .heads = heads, .kv_heads = kv_heads, .hd = hd, .max_len = max_len};
     w.max_pages = (max_len + 15) / 16 + 1;
     w.n_pages = 1 + n_seqs * w.max_pages;
@@ -48,7 +48,8 @@ static world world_sized(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_h
     }
     return w;
 }
-static world world_new(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_heads, int64_t hd, int64_t max_len) {
+static world world_new(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_heads, int64_t hd,
+                       int64_t max_len) {
     return world_sized(seed, n_seqs, heads, kv_heads, hd, max_len, NULL);
 }
 static void world_free(world *w) {
@@ -353,7 +354,8 @@ static void test_block_of_rows(void **state) {
 /* Sequence s of a world, whole, without pages: its keys are plain rows already. */
 static void world_dense(rig *r, const world *w, int s, int window, float *y) {
     const int64_t n = w->len[s];
-    int32_t *start = op_copy_of((int32_t[]){0, w->len[s]}, 2 * sizeof *start), *len = op_copy_of(&w->len[s], sizeof *len);
+    int32_t *start = op_copy_of((int32_t[]){0, w->len[s]}, 2 * sizeof *start),
+            *len = op_copy_of(&w->len[s], sizeof *len);
     attn_args a = {.scale = 1 / sqrtf((float)w->hd),
                    .causal = true,
                    .window = window,
@@ -361,7 +363,8 @@ static void world_dense(rig *r, const world *w, int s, int window, float *y) {
                    .q_start = tensor_1d(start, DT_I32, 2),
                    .kv_len = tensor_1d(len, DT_I32, 1)};
     op_attn(&r->c, tensor_3d(y, DT_F32, n, w->heads, w->hd), tensor_3d(w->q[s], DT_F32, n, w->heads, w->hd),
-            tensor_3d(w->k[s], DT_F32, n, w->kv_heads, w->hd), tensor_3d(w->v[s], DT_F32, n, w->kv_heads, w->hd), &a);
+            tensor_3d(w->k[s], DT_F32, n, w->kv_heads, w->hd),
+            tensor_3d(w->v[s], DT_F32, n, w->kv_heads, w->hd), &a);
     rig_ok(r);
     op_free(start);
     op_free(len);
@@ -411,7 +414,8 @@ static void test_long(void **state) {
                 else
                     world_attn(&r, &w, all, SEQS, from, to, true, window, y);
                 for (int s = 0; s < (mode == 4 ? 1 : SEQS); s++)
-                    same_bits(r.isa, whole[s] + from[s] * width, y[s] + from[s] * width, (to[s] - from[s]) * width);
+                    same_bits(r.isa, whole[s] + from[s] * width, y[s] + from[s] * width,
+                              (to[s] - from[s]) * width);
             }
             rig_fini(&r);
         }
@@ -443,13 +447,14 @@ static void test_empty(void **state) {
                            .q_start = tensor_1d(start, DT_I32, SEQS + 1),
                            .kv_len = tensor_1d(len, DT_I32, SEQS),
                            .pages = tensor_2d(pages, DT_I32, SEQS, 2)};
-            op_attn(&r.c, tensor_3d(y, DT_F32, rows, 1, HD), tensor_3d(q, DT_F32, rows, 1, HD), tensor_of(kc, DT_F32, 4, pd),
-                    tensor_of(vc, DT_F32, 4, pd), &a);
+            op_attn(&r.c, tensor_3d(y, DT_F32, rows, 1, HD), tensor_3d(q, DT_F32, rows, 1, HD),
+                    tensor_of(kc, DT_F32, 4, pd), tensor_of(vc, DT_F32, 4, pd), &a);
             rig_ok(&r);
             for (int i = 0; i < rows; i++) {
                 double want[HD] = {0};
-                if (i > 0) ref_attn(want, q + i * HD, kc + (i <= n2 ? 2 : 4) * KV_PAGE_TOK * HD,
-                                    vc + (i <= n2 ? 2 : 4) * KV_PAGE_TOK * HD, HD, 0, i <= n2 ? 20 : 1, HD, 0.5);
+                if (i > 0)
+                    ref_attn(want, q + i * HD, kc + (i <= n2 ? 2 : 4) * KV_PAGE_TOK * HD,
+                             vc + (i <= n2 ? 2 : 4) * KV_PAGE_TOK * HD, HD, 0, i <= n2 ? 20 : 1, HD, 0.5);
                 for (int d = 0; d < HD; d++) near("empty", y[i * HD + d], want[d], 2e-6);
             }
             op_free(start);
@@ -475,8 +480,20 @@ static void test_device_only(void **state) {
     assert_true(rig_init(&r, NULL, 1));
     float *x = random_floats(&seed, KEYS * W, 1), *y = floats(3 * OUT);
     int32_t *start = op_ints(4), *len = op_ints(3);
-    const cuk_attn base = {.q = x, .k = x + H * HD, .v = x + (H + K) * HD, .y_ld = H * HD, .q_ld = W, .k_ld = W, .v_ld = W, .heads = H,
-                           .kv_heads = K, .hd = HD, .n_keys = KEYS, .q_start = start, .kv_len = len, .scale = 0.2f,
+    const cuk_attn base = {.q = x,
+                           .k = x + H * HD,
+                           .v = x + (H + K) * HD,
+                           .y_ld = H * HD,
+                           .q_ld = W,
+                           .k_ld = W,
+                           .v_ld = W,
+                           .heads = H,
+                           .kv_heads = K,
+                           .hd = HD,
+                           .n_keys = KEYS,
+                           .q_start = start,
+                           .kv_len = len,
+                           .scale = 0.2f,
                            .fault = cuda_of(&r.c)->fault};
     /* rows of each sequence: no more rows than sequences go to the split kernel, the last case is a tile */
     static const int32_t starts[3][4] = {{0, 1, 2, 3}, {0, 2, 3, 3}, {0, 4, 4, 4}};
@@ -503,8 +520,8 @@ static void test_device_only(void **state) {
                 for (int h = 0; h < H; h++) {
                     double want[HD];
                     const int g = h / (H / K);
-                    ref_attn(want, x + i * W + h * HD, base.k + start[s] * W + g * HD, base.v + start[s] * W + g * HD, W, 0, len[s],
-                             HD, 0.2f);
+                    ref_attn(want, x + i * W + h * HD, base.k + start[s] * W + g * HD,
+                             base.v + start[s] * W + g * HD, W, 0, len[s], HD, 0.2f);
                     for (int d = 0; d < HD; d++) near("probe", y[(i * H + h) * HD + d], want[d], 4e-6);
                 }
         if (t == 0) memcpy(y + 2 * OUT, y, H * HD * sizeof *y);
@@ -615,13 +632,11 @@ static void test_bad_data(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_paged),    cmocka_unit_test(test_chunks),
-                                       cmocka_unit_test(test_dense),    cmocka_unit_test(test_block_of_rows),
-                                       cmocka_unit_test(test_extremes), cmocka_unit_test(test_bad_data)};
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_paged), cmocka_unit_test(test_chunks),
-                                       cmocka_unit_test(test_dense), cmocka_unit_test(test_long),
-                                       cmocka_unit_test(test_empty), cmocka_unit_test(test_device_only),
-                                       cmocka_unit_test(test_extremes),
-                                       cmocka_unit_test(test_bad_data)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_paged),       cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_dense),       cmocka_unit_test(test_block_of_rows),
+        cmocka_unit_test(test_long),        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_device_only), cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_bad_data)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
