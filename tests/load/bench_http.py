@@ -49,29 +49,25 @@ def line(name, rate, times):
 
 def null_engine():
     small = chat_body("inline=1 tokens=1")
-    wire.VLMD, real = FAKE, wire.VLMD
+    server = Server(MODEL, *QUIET, binary=FAKE)
     try:
-        server = Server(MODEL, *QUIET)
-        try:
-            rate, refused, times = wrk(server.port, small)
-            if refused:
-                raise SystemExit(f"{refused} requests were refused")
-            line("null engine, small requests", rate, times)
-        finally:
-            server.stop()
-        server = Server(MODEL, *QUIET, "--max-queued-requests", "1")
-        try:
-            waits = subprocess.Popen(["curl", "-sN", f"http://127.0.0.1:{server.port}{CHAT}", "-d", json.dumps(chat_body("queue_ms=10000000", stream=True))],
-                                     stdout=subprocess.DEVNULL)
-            while server.metrics()["num_requests_queued"] < 1:
-                time.sleep(0.01)
-            rate, refused, times = wrk(server.port, small)
-            waits.kill()
-            line(f"null engine, queue full: {refused} times 429", rate, times)
-        finally:
-            server.stop()
+        rate, refused, times = wrk(server.port, small)
+        if refused:
+            raise SystemExit(f"{refused} requests were refused")
+        line("null engine, small requests", rate, times)
     finally:
-        wire.VLMD = real
+        server.stop()
+    server = Server(MODEL, *QUIET, "--max-queued-requests", "1", binary=FAKE)
+    try:
+        waits = subprocess.Popen(["curl", "-sN", f"http://127.0.0.1:{server.port}{CHAT}", "-d", json.dumps(chat_body("queue_ms=10000000", stream=True))],
+                                 stdout=subprocess.DEVNULL)
+        while server.metrics()["num_requests_queued"] < 1:
+            time.sleep(0.01)
+        rate, refused, times = wrk(server.port, small)
+        waits.kill()
+        line(f"null engine, queue full: {refused} times 429", rate, times)
+    finally:
+        server.stop()
 
 
 async def stream_for_ever(port, until):

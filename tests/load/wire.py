@@ -75,6 +75,10 @@ class Server:
     def files(self):
         return len(os.listdir(f"/proc/{self.proc.pid}/fd"))
 
+    def open_files(self):
+        folder = f"/proc/{self.proc.pid}/fd"
+        return " ".join(os.readlink(f"{folder}/{n}") for n in os.listdir(folder))
+
     def stop(self):
         """SIGTERM; the exit status."""
         if self.proc.poll() is None:
