@@ -40,7 +40,7 @@ CUOBJ += $(if $(filter 0,$(CUDA)),,$(patsubst %,$(BUILD)/%.o,$(wildcard kernels/
 OBJ += $(CUOBJ)
 LIBOBJ := $(filter-out $(BUILD)/server/main.o,$(OBJ))
 # A unit test is tests/**/test_*.c: one program each, linked with everything but main.
-UNIT := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell find tests -name 'test_*.c' | sort))
+UNIT := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell find tests -name 'test_*.c' $(if $(filter-out emu,$(CUDA)),-not -path 'tests/cuda_emu/*') | sort))
 BENCH := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell find tests/bench -name 'bench_*.c' | sort))
 TESTOBJ := $(patsubst tests/%.c,$(BUILD)/tests/%.o,$(shell find tests/ref -name '*.c' | sort))
 
@@ -51,6 +51,7 @@ $(BUILD)/libvlmd.a: $(LIBOBJ)
 	@rm -f $@; ar rcs $@ $^
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/libvlmd.a
 	$(Q)$(CC) -o $@ $^ -lcmocka $(LDLIBS)
+$(BUILD)/tests/cuda_emu/test_emu: $(BUILD)/tests/cuda_emu/emu_kernels.cu.o
 # SIMD files carry their instruction set in their name; a run-time check picks one (kernels/cpu/cpu.c).
 $(BUILD)/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 $(BUILD)/%_avx2.o: ISA := -mavx2 -mfma -mf16c
@@ -79,11 +80,13 @@ run: deps ## build and serve the bundled model on 127.0.0.1:8000
 	@exec $(BUILD)/vlmd serve
 test: deps ## build and run every test that fits in a few minutes
 	@$(MAKE) --no-print-directory -j$$(nproc) check
+	@EMU_QUICK=1 tests/cuda_emu/run.sh
 check: all unit-bins
 	@tests/run.sh $(UNIT)
 unit-bins: $(UNIT) $(BUILD)/tests/server/vlmd_fake $(BUILD)/tests/fault/vlmd_fault
 test-all: test ## also the long suites
 	@VLMD_LONG=1 tests/run.sh $(UNIT)
+	@$(MAKE) --no-print-directory test-cuda-emu
 	@$(MAKE) --no-print-directory test-fault
 test-fault: deps ## every allocation, read, mapping, thread and send fails in turn, under AddressSanitizer
 	@$(MAKE) --no-print-directory -j$$(nproc) fault-bin BUILD=build/asan SAN="$(ASAN)"

@@ -23,9 +23,10 @@ enum { PLANS = 256 };
 #define WORKSPACE ((size_t)32 << 20)
 
 #define FUNCTIONS(X)                                                                                         \
-    X(Create) X(Destroy) X(GetVersion) X(Matmul) X(MatmulDescCreate) X(MatmulDescDestroy) X(MatmulDescSetAttribute)            \
-    X(MatrixLayoutCreate) X(MatrixLayoutDestroy) X(MatmulPreferenceCreate) X(MatmulPreferenceDestroy)                          \
-    X(MatmulPreferenceSetAttribute) X(MatmulAlgoGetHeuristic)
+    X(Create)                                                                                                \
+    X(Destroy) X(GetVersion) X(Matmul) X(MatmulDescCreate) X(MatmulDescDestroy) X(MatmulDescSetAttribute)    \
+        X(MatrixLayoutCreate) X(MatrixLayoutDestroy) X(MatmulPreferenceCreate) X(MatmulPreferenceDestroy)    \
+            X(MatmulPreferenceSetAttribute) X(MatmulAlgoGetHeuristic)
 
 typedef struct lt_functions {
 #define MEMBER(name) __typeof__(&cublasLt##name) name;
@@ -54,7 +55,7 @@ struct cuda_blas {
     cublasLtHandle_t handle;
     void *workspace;
     plan plans[PLANS];
-    int next;    /* the plan that makes way */
+    int next; /* the plan that makes way */
     bool warned;
 };
 
@@ -70,7 +71,8 @@ static bool open_matching(cuda_blas *b, const char *pattern, char *found, size_t
     glob_t g;
     bool ok = false;
     if (glob(pattern, 0, NULL, &g) != 0) return false;
-    for (size_t i = g.gl_pathc; i > 0 && !ok; i--) ok = open_one(b, g.gl_pathv[i - 1], found, size); /* the newest first */
+    for (size_t i = g.gl_pathc; i > 0 && !ok; i--)
+        ok = open_one(b, g.gl_pathv[i - 1], found, size); /* the newest first */
     globfree(&g);
     return ok;
 }
@@ -86,11 +88,13 @@ static bool open_library(cuda_blas *b, char *found, size_t size) {
     };
     const char *asked = getenv("VLMD_CUBLASLT"), *venv = getenv("VIRTUAL_ENV"), *home = getenv("CUDA_HOME");
     if (asked && *asked) return open_one(b, asked, found, size);
-    if (open_one(b, "libcublasLt.so.13", found, size) || open_one(b, "libcublasLt.so.12", found, size)) return true;
+    if (open_one(b, "libcublasLt.so.13", found, size) || open_one(b, "libcublasLt.so.12", found, size))
+        return true;
     char path[600];
     snprintf(path, sizeof path, "%s/lib64/libcublasLt.so.1[23]", home ? home : "");
     if (home && open_matching(b, path, found, size)) return true;
-    snprintf(path, sizeof path, "%s/lib/python3*/site-packages/nvidia/cu*/lib/libcublasLt.so.1[23]", venv ? venv : "");
+    snprintf(path, sizeof path, "%s/lib/python3*/site-packages/nvidia/cu*/lib/libcublasLt.so.1[23]",
+             venv ? venv : "");
     if (venv && open_matching(b, path, found, size)) return true;
     for (size_t i = 0; i < ARRAY_LEN(patterns); i++)
         if (open_matching(b, patterns[i], found, size)) return true;
@@ -110,9 +114,11 @@ static bool set_up(cuda_blas *b) {
     char path[600] = "";
     const char *asked = getenv("VLMD_CUBLASLT"), *missing = NULL;
     if (!open_library(b, path, sizeof path)) {
-        log_warn("many rows go without cuBLASLt, which was not found: %s%s", asked && *asked ? "VLMD_CUBLASLT=" : "",
+        log_warn("many rows go without cuBLASLt, which was not found: %s%s",
+                 asked && *asked ? "VLMD_CUBLASLT=" : "",
                  asked && *asked ? asked
-                                 : "libcublasLt.so.13 and .12 as the loader looks, under CUDA_HOME, VIRTUAL_ENV, /usr/local/cuda* and "
+                                 : "libcublasLt.so.13 and .12 as the loader looks, under CUDA_HOME, "
+                                   "VIRTUAL_ENV, /usr/local/cuda* and "
                                    "Python's nvidia packages; VLMD_CUBLASLT=PATH names another");
         return false;
     }
@@ -193,7 +199,8 @@ static bool describe(cuda_blas *b, plan *p, const blas_gemm *g) {
     const lt_functions *lt = &b->lt;
     return ok(lt->MatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
            ok(lt->MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned)) &&
-           (!g->bias || (ok(lt->MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &with_bias, sizeof with_bias)) &&
+           (!g->bias || (ok(lt->MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &with_bias,
+                                                       sizeof with_bias)) &&
                          point_at_bias(b, p, g->bias))) &&
            ok(lt->MatrixLayoutCreate(&p->w, type, (uint64_t)g->k, (uint64_t)g->out, g->w_ld)) &&
            ok(lt->MatrixLayoutCreate(&p->x, type, (uint64_t)g->k, (uint64_t)g->rows, g->x_ld)) &&
@@ -214,11 +221,14 @@ static bool find_algorithm(cuda_blas *b, plan *p) {
     cublasLtMatmulHeuristicResult_t best;
     int n = 0;
     if (!ok(lt->MatmulPreferenceCreate(&want))) return false;
-    bool good = ok(lt->MatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace));
+    bool good = ok(lt->MatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                    &workspace, sizeof workspace));
     for (size_t i = 0; i < ARRAY_LEN(align) && good; i++)
-        good = ok(lt->MatmulPreferenceSetAttribute(want, align[i].what, &align[i].bytes, sizeof align[i].bytes));
-    good = good && ok(lt->MatmulAlgoGetHeuristic(b->handle, p->op, p->w, p->x, p->y, p->y, want, 1, &best, &n)) && n > 0 &&
-           ok(best.state);
+        good =
+            ok(lt->MatmulPreferenceSetAttribute(want, align[i].what, &align[i].bytes, sizeof align[i].bytes));
+    good = good &&
+           ok(lt->MatmulAlgoGetHeuristic(b->handle, p->op, p->w, p->x, p->y, p->y, want, 1, &best, &n)) &&
+           n > 0 && ok(best.state);
     if (good) p->algo = best.algo;
     lt->MatmulPreferenceDestroy(want);
     return good;
@@ -241,14 +251,14 @@ bool cuda_blas_gemm(cuda_blas *b, cuk_stream s, const blas_gemm *g) {
     const float one = 1, beta = g->add ? 1 : 0;
     plan *p = plan_for(b, g);
     bool done = p->works && (!g->bias || point_at_bias(b, p, g->bias)) &&
-                ok(b->lt.Matmul(b->handle, p->op, &one, g->w, p->w, g->x, p->x, &beta, g->y, p->y, g->y, p->y, &p->algo,
-                                b->workspace, WORKSPACE, s));
+                ok(b->lt.Matmul(b->handle, p->op, &one, g->w, p->w, g->x, p->x, &beta, g->y, p->y, g->y, p->y,
+                                &p->algo, b->workspace, WORKSPACE, s));
     if (done) return true;
     p->works = false;
     cudaGetLastError();
     if (!b->warned)
-        log_warn("cuBLASLt has nothing for %lld x %lld x %lld%s; such products go without it", (long long)g->rows,
-                 (long long)g->k, (long long)g->out, g->bias ? " with a bias" : "");
+        log_warn("cuBLASLt has nothing for %lld x %lld x %lld%s; such products go without it",
+                 (long long)g->rows, (long long)g->k, (long long)g->out, g->bias ? " with a bias" : "");
     b->warned = true;
     return false;
 }

@@ -27,8 +27,8 @@ static void *cuda_alloc(backend *b, size_t bytes, status *st) {
     cudaMemGetInfo(&have, &all);
     cudaFree(p);
     cudaGetLastError();
-    status_set(st, ST_NO_MEMORY, "the GPU has no memory for %.1f MiB: %.1f of %.1f MiB are free", (double)bytes / (1 << 20),
-               (double)have / (1 << 20), (double)all / (1 << 20));
+    status_set(st, ST_NO_MEMORY, "the GPU has no memory for %.1f MiB: %.1f of %.1f MiB are free",
+               (double)bytes / (1 << 20), (double)have / (1 << 20), (double)all / (1 << 20));
     return NULL;
 }
 
@@ -38,11 +38,15 @@ static void cuda_release(backend *be, void *p) {
 }
 
 /* Bytes from anywhere in the host's memory to the device, in rows. */
-static bool copy_rows(cuda_backend *be, void *to, const uint8_t *from, size_t ld, size_t row, size_t rows, status *st) {
+static bool copy_rows(cuda_backend *be, void *to, const uint8_t *from, size_t ld, size_t row, size_t rows,
+                      status *st) {
     if (ld == row || rows == 1)
-        return cuda_ok(st, cudaMemcpyAsync(to, from, row * rows, cudaMemcpyHostToDevice, be->stream), "upload of a weight");
+        return cuda_ok(st, cudaMemcpyAsync(to, from, row * rows, cudaMemcpyHostToDevice, be->stream),
+                       "upload of a weight");
     for (size_t i = 0; i < rows; i++)
-        if (!cuda_ok(st, cudaMemcpyAsync((uint8_t *)to + i * row, from + i * ld, row, cudaMemcpyHostToDevice, be->stream),
+        if (!cuda_ok(st,
+                     cudaMemcpyAsync((uint8_t *)to + i * row, from + i * ld, row, cudaMemcpyHostToDevice,
+                                     be->stream),
                      "upload of a weight"))
             return false;
     return true;
@@ -53,10 +57,12 @@ static bool upload_vector(cuda_backend *be, weight *w, const tensor *host, statu
     float *wide = mem_alloc(n * sizeof *wide);
     if (!wide) return status_set(st, ST_NO_MEMORY, "no memory for a parameter of %zu numbers", n);
     for (int64_t r = 0; r < w->rows; r++)
-        simd_portable.widen(wide + r * w->cols, (const uint8_t *)host->data + (size_t)(r * w->ld) * size, w->dt, w->cols);
+        simd_portable.widen(wide + r * w->cols, (const uint8_t *)host->data + (size_t)(r * w->ld) * size,
+                            w->dt, w->cols);
     w->vec = cuda_alloc(&be->base, n * sizeof *wide, st);
-    bool ok = w->vec && cuda_ok(st, cudaMemcpyAsync(w->vec, wide, n * sizeof *wide, cudaMemcpyHostToDevice, be->stream),
-                                "upload of a weight");
+    bool ok = w->vec &&
+              cuda_ok(st, cudaMemcpyAsync(w->vec, wide, n * sizeof *wide, cudaMemcpyHostToDevice, be->stream),
+                      "upload of a weight");
     ok = ok && cuda_ok(st, cudaStreamSynchronize(be->stream), "upload of a weight");
     mem_free(wide);
     return ok;
@@ -114,7 +120,10 @@ static void wait_for(ctx *c, const char *op) {
                                          "a page number beyond the KV pages",
                                          "a length that does not fit its rows or pages"};
     cuda_backend *be = cuda_of(c);
-    if (!cuda_ok(&c->st, cudaMemcpyAsync(be->fault_host, be->fault, sizeof *be->fault, cudaMemcpyDeviceToHost, be->stream), op) ||
+    if (!cuda_ok(
+            &c->st,
+            cudaMemcpyAsync(be->fault_host, be->fault, sizeof *be->fault, cudaMemcpyDeviceToHost, be->stream),
+            op) ||
         !cuda_ok(&c->st, cudaStreamSynchronize(be->stream), op))
         return;
     int32_t f = *be->fault_host;
@@ -130,7 +139,8 @@ static void cuda_sync(ctx *c) {
 
 static void cuda_download(ctx *c, void *dst, tensor src) {
     size_t n = (size_t)tensor_count(&src) * dtype_size(src.dt);
-    if (cuda_ok(&c->st, cudaMemcpyAsync(dst, src.data, n, cudaMemcpyDeviceToHost, cuda_of(c)->stream), "download"))
+    if (cuda_ok(&c->st, cudaMemcpyAsync(dst, src.data, n, cudaMemcpyDeviceToHost, cuda_of(c)->stream),
+                "download"))
         wait_for(c, "download");
 }
 
@@ -140,10 +150,10 @@ static cuk_stream stream_of(const ctx *c) {
     return cuda_of(c)->stream;
 }
 
-static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
-                      float gain_offset) {
-    cuk_norm(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2], gain->vec, bias ? bias->vec : NULL,
-             kind == NORM_RMS, eps, gain_offset);
+static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
+                      float eps, float gain_offset) {
+    cuk_norm(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2], gain->vec,
+             bias ? bias->vec : NULL, kind == NORM_RMS, eps, gain_offset);
     launched(c, "norm");
 }
 
@@ -168,8 +178,8 @@ static void cuda_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
 }
 
 static void cuda_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add) {
-    cuk_embed(stream_of(c), y.data, y.ld, table->data, cuda_type(table->dt), table->ld, table->rows, ids.data, y.d[0], y.d[1],
-              scale, add, cuda_of(c)->fault);
+    cuk_embed(stream_of(c), y.data, y.ld, table->data, cuda_type(table->dt), table->ld, table->rows, ids.data,
+              y.d[0], y.d[1], scale, add, cuda_of(c)->fault);
     launched(c, "embed");
 }
 
@@ -179,8 +189,8 @@ static void cuda_gather(ctx *c, tensor y, tensor x, tensor idx) {
 }
 
 static void cuda_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
-    cuk_rope_table(stream_of(c), cs.data, cs.ld, pos.data, len.nd ? len.data : NULL, cs.d[0], cs.d[1], a->inv_freq->vec,
-                   a->factor, a->theta, a->dyn_factor, a->max_pos);
+    cuk_rope_table(stream_of(c), cs.data, cs.ld, pos.data, len.nd ? len.data : NULL, cs.d[0], cs.d[1],
+                   a->inv_freq->vec, a->factor, a->theta, a->dyn_factor, a->max_pos);
     launched(c, "rope_table");
 }
 
@@ -190,8 +200,8 @@ static void cuda_rope(ctx *c, tensor x, tensor cs) {
 }
 
 static void cuda_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
-    cuk_kv_write(stream_of(c), kc.data, vc.data, kc.d[0], k.data, k.ld, v.data, v.ld, slots.data, k.d[0], k.d[1], k.d[2],
-                 KV_PAGE_TOK, cuda_of(c)->fault);
+    cuk_kv_write(stream_of(c), kc.data, vc.data, kc.d[0], k.data, k.ld, v.data, v.ld, slots.data, k.d[0],
+                 k.d[1], k.d[2], KV_PAGE_TOK, cuda_of(c)->fault);
     launched(c, "kv_write");
 }
 
@@ -233,8 +243,8 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
 }
 
 static void cuda_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
-    cuk_patchify(stream_of(c), x.data, x.ld, pixels.data, pixels.ld, x.d[0], pixels.d[1] / a->patch, a->patch, a->rescale,
-                 a->mean, a->std);
+    cuk_patchify(stream_of(c), x.data, x.ld, pixels.data, pixels.ld, x.d[0], pixels.d[1] / a->patch, a->patch,
+                 a->rescale, a->mean, a->std);
     launched(c, "patchify");
 }
 
@@ -282,7 +292,8 @@ static bool device_index(const char *name, int *index, status *st) {
     char *end;
     *index = 0;
     if (strcmp(name, "cuda") == 0) return true;
-    long n = strncmp(name, "cuda:", 5) == 0 && name[5] >= '0' && name[5] <= '9' ? strtol(name + 5, &end, 10) : -1;
+    long n =
+        strncmp(name, "cuda:", 5) == 0 && name[5] >= '0' && name[5] <= '9' ? strtol(name + 5, &end, 10) : -1;
     if (n < 0 || *end || n > 1023)
         return status_set(st, ST_INVALID, "--device: expected cpu, cuda or cuda:N, found \"%.40s\"", name);
     *index = (int)n;
@@ -295,21 +306,26 @@ static bool open_device(cuda_backend *be, const char *name, status *st) {
     cudaDriverGetVersion(&driver);
     if (driver == 0) {
         cudaGetLastError();
-        return status_set(st, ST_UNSUPPORTED, "--device %s: this machine has no NVIDIA driver (libcuda.so.1)", name);
+        return status_set(st, ST_UNSUPPORTED, "--device %s: this machine has no NVIDIA driver (libcuda.so.1)",
+                          name);
     }
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e == cudaErrorInsufficientDriver)
-        return status_set(st, ST_UNSUPPORTED, "--device %s: the NVIDIA driver knows CUDA %d.%d; this program needs %d.%d", name,
-                          driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+        return status_set(
+            st, ST_UNSUPPORTED, "--device %s: the NVIDIA driver knows CUDA %d.%d; this program needs %d.%d",
+            name, driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     if (e != cudaSuccess || n == 0)
-        return status_set(st, ST_UNSUPPORTED, "--device %s: no NVIDIA GPU was found (%s)", name, cudaGetErrorString(e));
+        return status_set(st, ST_UNSUPPORTED, "--device %s: no NVIDIA GPU was found (%s)", name,
+                          cudaGetErrorString(e));
     if (be->device >= n)
         return status_set(st, ST_INVALID, "--device %s: this machine has GPUs 0 to %d", name, n - 1);
     struct cudaDeviceProp p;
-    if (!cuda_ok(st, cudaSetDevice(be->device), "GPU") || !cuda_ok(st, cudaGetDeviceProperties(&p, be->device), "GPU"))
+    if (!cuda_ok(st, cudaSetDevice(be->device), "GPU") ||
+        !cuda_ok(st, cudaGetDeviceProperties(&p, be->device), "GPU"))
         return false;
     if (p.major < 8)
-        return status_set(st, ST_UNSUPPORTED, "--device %s: %.60s has compute capability %d.%d; 8.0 or more is needed", name,
+        return status_set(st, ST_UNSUPPORTED,
+                          "--device %s: %.60s has compute capability %d.%d; 8.0 or more is needed", name,
                           p.name, p.major, p.minor);
     snprintf(be->base.about, sizeof be->base.about, "cuda:%d %.40s", be->device, p.name);
     return true;

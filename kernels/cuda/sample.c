@@ -38,7 +38,8 @@ static bool reserve(ctx *c, size_t bytes) {
 }
 
 /* Appends a list to the block; returns where it begins. values NULL: counts are not asked for. */
-static int32_t put(int32_t *ids, float *values, int32_t *at, const int32_t *from, const float *with, const int32_t *counts, int n) {
+static int32_t put(int32_t *ids, float *values, int32_t *at, const int32_t *from, const float *with,
+                   const int32_t *counts, int n) {
     int32_t begin = *at;
     for (int i = 0; i < n; i++) {
         ids[*at] = from[i];
@@ -84,14 +85,17 @@ void cuda_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *o
     if (!reserve(c, p.total) || (adjusts && !cuda_work(c, (size_t)(n * vocab) * sizeof(float)))) return;
     uint8_t *pinned = be->lists.pinned, *device = be->lists.device;
     pack(pinned, &p, rows, n);
-    if (!cuda_ok(&c->st, cudaMemcpyAsync(device, pinned, p.chosen, cudaMemcpyHostToDevice, be->stream), "sample")) return;
+    if (!cuda_ok(&c->st, cudaMemcpyAsync(device, pinned, p.chosen, cudaMemcpyHostToDevice, be->stream),
+                 "sample"))
+        return;
     cuk_chosen *chosen = (cuk_chosen *)(void *)(pinned + p.chosen);
     cuk_sample(be->stream, logits.data, logits.ld, n, vocab, (const cuk_choice *)(void *)device,
-               (const int32_t *)(void *)(device + p.ids), (const float *)(void *)(device + p.values), be->work,
-               (cuk_chosen *)(void *)(device + p.chosen));
+               (const int32_t *)(void *)(device + p.ids), (const float *)(void *)(device + p.values),
+               be->work, (cuk_chosen *)(void *)(device + p.chosen));
     if (!cuda_ok(&c->st, cudaGetLastError(), "sample") ||
         !cuda_ok(&c->st,
-                 cudaMemcpyAsync(chosen, device + p.chosen, (size_t)n * sizeof *chosen, cudaMemcpyDeviceToHost, be->stream),
+                 cudaMemcpyAsync(chosen, device + p.chosen, (size_t)n * sizeof *chosen,
+                                 cudaMemcpyDeviceToHost, be->stream),
                  "sample"))
         return;
     be->base.ops->sync(c);

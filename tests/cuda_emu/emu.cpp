@@ -183,6 +183,7 @@ unsigned __ballot_sync(unsigned mask, int predicate) {
 void emu_cp_async(void *shared, const void *global, int bytes, bool read) {
     if (reinterpret_cast<uintptr_t>(shared) % (unsigned)bytes || (read && reinterpret_cast<uintptr_t>(global) % (unsigned)bytes))
         emu_fail("an asynchronous copy that is not aligned to its size");
+    memset(shared, 0xff, (size_t)bytes); /* from here on nobody may read there, and until the wait nothing has come */
     current->open.push_back({shared, global, bytes, read});
 }
 
@@ -335,6 +336,13 @@ static bool lies_in(const std::map<char *, size_t> &all, const void *p, size_t n
     return c >= at->first && c + n <= at->first + at->second;
 }
 
+/* As guard, for pinned memory. A sanitizer guards eight bytes at a time: what ends with its allocation is closed to the full
+ * eight. */
+static void guard_pinned(char *p, size_t n, bool closed) {
+    auto at = std::prev(pinned_memory.upper_bound(p));
+    guard(p, p + n == at->first + at->second ? (n + 7) / 8 * 8 : n, closed);
+}
+
 /* ---- streams ---- */
 
 struct CUevent_st {
@@ -343,9 +351,10 @@ struct CUevent_st {
 };
 struct CUgraph_st {
     std::vector<std::function<void()>> ops;
+    std::vector<std::pair<char *, size_t>> lands; /* pinned memory that its copies go to */
 };
 struct CUgraphExec_st {
-    std::vector<std::function<void()>> ops;
+    CUgraph_st g;
 };
 struct CUstream_st {
     std::deque<std::function<void()>> ops;
@@ -515,10 +524,14 @@ static cudaError_t copy(void *dst, const void *src, size_t n, enum cudaMemcpyKin
     }
     if (kind == cudaMemcpyDeviceToHost) {
         const bool pinned = lies_in(pinned_memory, dst, n);
-        memset(d, 0xa5, n);
-        if (pinned && !(s->capture)) guard(d, n, true);
+        if (s->capture && !pinned) emu_fail("a graph that copies to pageable memory");
+        if (s->capture)
+            s->capture->lands.push_back({d, n});
+        else
+            memset(d, 0xa5, n);
+        if (pinned && !s->capture) guard_pinned(d, n, true);
         cudaError_t e = add(s, [=] {
-            if (pinned) guard(d, n, false);
+            if (pinned) guard_pinned(d, n, false);
             memcpy(d, src, n);
         });
         if (!pinned && !s->capture) drain(s, s->n_added);
@@ -623,11 +636,12 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
     return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) {
-    *x = new CUgraphExec_st{g->ops};
+    *x = new CUgraphExec_st{*g};
     return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
-    auto ops = std::make_shared<std::vector<std::function<void()>>>(x->ops);
+    auto ops = std::make_shared<std::vector<std::function<void()>>>(x->g.ops);
+    for (const auto &l : x->g.lands) guard_pinned(l.first, l.second, true);
     return add(s, [=] {
         for (const auto &op : *ops) op();
     });
