@@ -13,11 +13,34 @@ PKGS := libmicrohttpd jansson libjpeg libpng libwebp openblas libpcre2-8 libutf8
 CFLAGS += $(CSTD) $(WARN) $(OPT) $(SAN) -I. -MMD -MP -pthread
 LDLIBS := $(SAN) -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lgif -lm
 
-SRC := $(shell find kernels engine server -name '*.c' | sort)
+# CUDA=1 with nvcc, 0 without, emu: kernels/cuda for the host, against tests/cuda_emu.
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA ?= $(if $(NVCC),1,0)
+CUDA_ARCHS ?= 90
+CUDA_HOME = $(patsubst %/bin/nvcc,%,$(NVCC))
+NVFLAGS = -std=c++17 -O3 -lineinfo -I. -MMD -MP -Xcompiler -Wall,-Wextra -Werror all-warnings \
+    $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+EMUFLAGS = -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -Werror $(OPT) $(SAN) -I. -Itests/cuda_emu/include -MMD -MP
+ifneq ($(CUDA),0)
+CFLAGS += -DVLMD_CUDA
+endif
+ifeq ($(CUDA),1)
+CFLAGS += -isystem $(CUDA_HOME)/include
+LDLIBS += -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -ldl -lrt
+endif
+ifeq ($(CUDA),emu)
+CFLAGS += -Itests/cuda_emu/include
+LDLIBS += -lstdc++
+CUOBJ := $(BUILD)/tests/cuda_emu/emu.o $(BUILD)/tests/cuda_emu/blas_emu.o
+endif
+
+SRC := $(shell find kernels engine server -name '*.c' $(if $(filter 0,$(CUDA)),-not -path 'kernels/cuda/*') | sort)
 OBJ := $(SRC:%.c=$(BUILD)/%.o)
+CUOBJ += $(if $(filter 0,$(CUDA)),,$(patsubst %,$(BUILD)/%.o,$(wildcard kernels/cuda/*.cu)))
+OBJ += $(CUOBJ)
 LIBOBJ := $(filter-out $(BUILD)/server/main.o,$(OBJ))
 # A unit test is tests/**/test_*.c: one program each, linked with everything but main.
-UNIT := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell find tests -name 'test_*.c' | sort))
+UNIT := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell find tests -name 'test_*.c' $(if $(filter-out emu,$(CUDA)),-not -path 'tests/cuda_emu/*') | sort))
 BENCH := $(patsubst tests/%.c,$(BUILD)/tests/%,$(shell find tests/bench -name 'bench_*.c' | sort))
 TESTOBJ := $(patsubst tests/%.c,$(BUILD)/tests/%.o,$(shell find tests/ref -name '*.c' | sort))
 
@@ -28,6 +51,7 @@ $(BUILD)/libvlmd.a: $(LIBOBJ)
 	@rm -f $@; ar rcs $@ $^
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/libvlmd.a
 	$(Q)$(CC) -o $@ $^ -lcmocka $(LDLIBS)
+$(BUILD)/tests/cuda_emu/test_emu: $(BUILD)/tests/cuda_emu/emu_kernels.cu.o
 # SIMD files carry their instruction set in their name; a run-time check picks one (kernels/cpu/cpu.c).
 $(BUILD)/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 $(BUILD)/%_avx2.o: ISA := -mavx2 -mfma -mf16c
@@ -36,6 +60,16 @@ $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	@[ -n '$(V)' ] || echo "  CC $<"
 	$(Q)$(CC) $(CFLAGS) $(ISA) -c $< -o $@
+
+# x.cu becomes x.cu.o: an x.c may stand beside it.
+$(BUILD)/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	@[ -n '$(V)' ] || echo "  CU $<"
+	$(Q)$(if $(filter emu,$(CUDA)),$(CXX) $(EMUFLAGS) -x c++,$(NVCC) $(NVFLAGS)) -c $< -o $@
+$(BUILD)/%.o: %.cpp
+	@mkdir -p $(@D)
+	@[ -n '$(V)' ] || echo "  CXX $<"
+	$(Q)$(CXX) $(EMUFLAGS) -c $< -o $@
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -46,11 +80,13 @@ run: deps ## build and serve the bundled model on 127.0.0.1:8000
 	@exec $(BUILD)/vlmd serve
 test: deps ## build and run every test that fits in a few minutes
 	@$(MAKE) --no-print-directory -j$$(nproc) check
+	@EMU_QUICK=1 tests/cuda_emu/run.sh
 check: all unit-bins
 	@tests/run.sh $(UNIT)
 unit-bins: $(UNIT) $(BUILD)/tests/server/vlmd_fake $(BUILD)/tests/fault/vlmd_fault
 test-all: test ## also the long suites
 	@VLMD_LONG=1 tests/run.sh $(UNIT)
+	@$(MAKE) --no-print-directory test-cuda-emu
 	@$(MAKE) --no-print-directory test-fault
 test-fault: deps ## every allocation, read, mapping, thread and send fails in turn, under AddressSanitizer
 	@$(MAKE) --no-print-directory -j$$(nproc) fault-bin BUILD=build/asan SAN="$(ASAN)"
@@ -64,6 +100,8 @@ test-asan: deps ## the whole suite under AddressSanitizer and UBSan
 	@$(MAKE) --no-print-directory -j$$(nproc) check BUILD=build/asan SAN="$(ASAN)"
 test-tsan: deps ## server and scheduler tests under ThreadSanitizer
 	@VLMD_SUITE=tsan $(MAKE) --no-print-directory -j$$(nproc) check BUILD=build/tsan SAN="-fsanitize=thread"
+test-cuda-emu: deps ## the CUDA backend on this machine's CPU, emulated, under AddressSanitizer, in three orders
+	@tests/cuda_emu/run.sh
 lint: ## formatting, static checks, the direction of includes
 	@tests/lint.sh
 bench: ## figures of speed, as ratios measured in the same run
@@ -84,6 +122,6 @@ format: ## rewrite the sources with clang-format
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 clean: ## remove what make wrote
 	rm -rf build
-.PHONY: all help deps run test check unit-bins test-all test-asan test-tsan test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
+.PHONY: all help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -16,6 +16,7 @@ typedef struct backend_ops {
     void (*weight_fini)(weight *w);
     void (*upload)(ctx *c, tensor dst, const void *src);
     void (*download)(ctx *c, void *dst, tensor src);
+    void (*sync)(ctx *c);
     void (*linear)(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
     /* y, x: [rows, H, D] */
     void (*norm)(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
@@ -53,5 +54,8 @@ struct weight {
 };
 
 backend *cpu_backend_new(const backend_options *o, status *st);
+#ifdef VLMD_CUDA
+backend *cuda_backend_new(const backend_options *o, status *st);
+#endif
 
 #endif

@@ -13,9 +13,27 @@
 backend *backend_new(const backend_options *o, status *st) {
     static const backend_options defaults = {.device = "cpu"};
     if (!o) o = &defaults;
-    if (!o->device || strcmp(o->device, "cpu") == 0) return cpu_backend_new(o, st);
-    status_set(st, ST_UNSUPPORTED, "unknown device '%s'; known is cpu", o->device);
-    return NULL;
+    const char *name = o->device ? o->device : "cpu";
+    if (strcmp(name, "cpu") == 0) return cpu_backend_new(o, st);
+    const bool choose = strcmp(name, "auto") == 0;
+    if (!choose && strncmp(name, "cuda", 4) != 0) {
+        status_set(st, ST_INVALID, "expected the device auto, cpu, cuda or cuda:N, found \"%.40s\"", name);
+        return NULL;
+    }
+#ifdef VLMD_CUDA
+    backend_options cuda = *o;
+    status why = {0};
+    if (choose) cuda.device = "cuda";
+    backend *be = cuda_backend_new(&cuda, choose ? &why : st);
+    if (be || !choose) return be;
+    log_info("computing on the CPU: %s", why.msg);
+#else
+    if (!choose) {
+        status_set(st, ST_UNSUPPORTED, "the device %s: this program was built without CUDA", name);
+        return NULL;
+    }
+#endif
+    return cpu_backend_new(o, st);
 }
 
 void backend_free(backend *be) {
@@ -204,6 +222,10 @@ void ctx_download(ctx *c, void *dst, tensor src) {
     if (ctx_ok(c) && expect_packed(c, op, "source", &src) &&
         expect_that(c, c->dry || src.data || tensor_count(&src) == 0, op, "a source") && launch(c, &src))
         c->be->ops->download(c, dst, src);
+}
+
+void ctx_sync(ctx *c) {
+    if (ctx_ok(c) && !c->dry) c->be->ops->sync(c);
 }
 
 /* ---- ops ---- */

@@ -21,9 +21,11 @@ typedef struct weight weight;   /* a parameter in the layout that the backend wa
 /* ---- backend ------------------------------------------------------------------------------------------- */
 
 typedef struct backend_options {
-    const char *device; /* "cpu" */
+    const char *device; /* "cpu", "cuda", "cuda:N"; "auto": cuda where it can be had, else cpu */
     int threads;        /* compute threads, the caller's included; 0: one per online core */
     const char *isa;    /* NULL: best of this machine; "portable", "avx2", "avx512" (tests, VLMD_ISA) */
+    /* CUDA: op_linear of more than 16 rows is row-exact too, and activations stay f32: several times slower there */
+    bool deterministic;
 } backend_options;
 backend *backend_new(const backend_options *o, status *st);
 void backend_free(backend *be);                  /* after all weights and device memory of it */
@@ -63,6 +65,7 @@ static inline tensor ctx_2d(ctx *c, dtype dt, int64_t a, int64_t b) {
 /* Host to device and back, packed tensors; download waits for the device. */
 void ctx_upload(ctx *c, tensor dst, const void *src);
 void ctx_download(ctx *c, void *dst, tensor src);
+void ctx_sync(ctx *c); /* waits for the device; what went wrong there is in c->st now */
 
 /* ---- linear ---------------------------------------------------------------------------------------------- */
 

@@ -115,6 +115,10 @@ static void cpu_download(ctx *c, void *dst, tensor src) {
     memcpy(dst, src.data, (size_t)tensor_count(&src) * dtype_size(src.dt));
 }
 
+static void cpu_sync(ctx *c) {
+    (void)c;
+}
+
 bool cpu_work(ctx *c, size_t shared, size_t each) {
     cpu_backend *be = cpu_of(c);
     /* A page apart, so that threads share no cache line and no prefetch. */
@@ -163,6 +167,7 @@ static const backend_ops cpu_ops = {
     .weight_fini = cpu_weight_fini,
     .upload = cpu_upload,
     .download = cpu_download,
+    .sync = cpu_sync,
     .linear = cpu_linear,
     .norm = cpu_norm,
     .add = cpu_add,

@@ -1,5 +1,6 @@
 /* test_ops_linear.c - op_linear: against double precision over awkward shapes, and the promise of equal bits
- * (rows alone or together, any thread count, any instruction set). */
+ * (rows alone or together, any thread count, any instruction set). On a GPU: the same truth with cuBLASLt and without; more
+ * than 16 rows with 16-bit weights are compared with the truth for activations rounded as they are there. */
 #include "tests/kernels/ops_util.h"
 
 typedef struct lin {
@@ -22,13 +23,13 @@ static lin lin_new(uint64_t *seed, int64_t n, int64_t k, int64_t out, dtype dt, 
     assert_non_null(l.bytes);
     l.w = l.bytes + 2;
     ref_store(dt, l.w, w, out * l.w_ld);
-    free(w);
+    op_free(w);
     return l;
 }
 static void lin_free(lin *l) {
-    free(l->x);
-    free(l->bias);
-    free(l->y0);
+    op_free(l->x);
+    op_free(l->bias);
+    op_free(l->y0);
     free(l->bytes);
 }
 
@@ -53,9 +54,21 @@ static float *lin_run(rig *r, const lin *l, int64_t chunk, bool bias, act a, uns
     return y;
 }
 
-static void check_truth(const lin *l, const float *y, bool bias, act a, unsigned flags) {
+/* The activations as a product of n rows sees them. */
+static float *seen(const lin *l, bool deterministic) {
+    float *x = op_copy_of(l->x, sizeof(float) * (size_t)(l->n * l->x_ld));
+    if (!on_gpu() || deterministic || l->n <= 16 || l->dt == DT_F32) return x;
+    for (int64_t i = 0; i < l->n * l->x_ld; i++) {
+        uint16_t h = l->dt == DT_F16 ? ref_to_f16(x[i]) : ref_to_bf16(x[i]);
+        x[i] = (float)ref_from(l->dt, &h, 0);
+    }
+    return x;
+}
+
+static void check_truth(const lin *l, const float *y, bool bias, act a, unsigned flags, bool deterministic) {
     double *want = doubles(l->n * l->out);
-    ref_linear(want, l->x, l->x_ld, l->n, l->k, l->out, l->dt, l->w, l->w_ld, bias ? l->bias : NULL, a);
+    float *x = seen(l, deterministic);
+    ref_linear(want, x, l->x_ld, l->n, l->k, l->out, l->dt, l->w, l->w_ld, bias ? l->bias : NULL, a);
     for (int64_t i = 0; i < l->n; i++)
         for (int64_t o = 0; o < l->y_ld; o++) {
             double old = l->y0[i * l->y_ld + o], got = y[i * l->y_ld + o];
@@ -63,11 +76,12 @@ static void check_truth(const lin *l, const float *y, bool bias, act a, unsigned
                 assert_true(got == old); /* the gap between rows is not ours */
                 continue;
             }
-            double size = ref_dot_size(l->x + i * l->x_ld, l->dt,
-                                       l->w + (size_t)(o * l->w_ld) * dtype_size(l->dt), l->k);
+            double size =
+                ref_dot_size(x + i * l->x_ld, l->dt, l->w + (size_t)(o * l->w_ld) * dtype_size(l->dt), l->k);
             near("linear", got, want[i * l->out + o] + (flags & LINEAR_ADD ? old : 0),
                  1e-6 + 3e-7 * (size + 4));
         }
+    op_free(x);
     free(want);
 }
 
@@ -76,33 +90,42 @@ static const int64_t odd_n[] = {1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 40, 129};
 static const int64_t odd_out[] = {1, 2, 5, 6, 7, 8, 23, 25, 64, 70};
 static const dtype types[] = {DT_F32, DT_F16, DT_BF16};
 
+static void truth(rig *r, uint64_t *seed, int rounds, int64_t most, bool deterministic) {
+    for (int t = 0; t < rounds; t++) {
+        int64_t k = odd_k[ref_int(seed, 0, ARRAY_LEN(odd_k) - 1)],
+                n = odd_n[ref_int(seed, 0, ARRAY_LEN(odd_n) - 1)],
+                out = odd_out[ref_int(seed, 0, ARRAY_LEN(odd_out) - 1)];
+        if (n * k * out > most) n = 9;
+        bool bias = ref_int(seed, 0, 1);
+        act a = (act)ref_int(seed, 0, ACT_RELU);
+        unsigned flags = (unsigned)ref_int(seed, 0, 3);
+        lin l = lin_new(seed, n, k, out, types[t % 3], ref_int(seed, 0, 1));
+        float *y = lin_run(r, &l, n, bias, a, flags);
+        check_truth(&l, y, bias, a, flags, deterministic);
+        op_free(y);
+        lin_free(&l);
+    }
+}
+
 static void test_truth(void **state) {
     (void)state;
     uint64_t seed = 1;
     rig r;
     RIG_EACH(r, 2) {
-        int rounds = strcmp(r.isa, "portable") ? 150 : 40;
-        for (int t = 0; t < rounds; t++) {
-            int64_t k = odd_k[ref_int(&seed, 0, ARRAY_LEN(odd_k) - 1)],
-                    n = odd_n[ref_int(&seed, 0, ARRAY_LEN(odd_n) - 1)],
-                    out = odd_out[ref_int(&seed, 0, ARRAY_LEN(odd_out) - 1)];
-            if (n * k * out > 3000000) n = 9;
-            bool bias = ref_int(&seed, 0, 1);
-            act a = (act)ref_int(&seed, 0, ACT_RELU);
-            unsigned flags = (unsigned)ref_int(&seed, 0, 3);
-            lin l = lin_new(&seed, n, k, out, types[t % 3], ref_int(&seed, 0, 1));
-            float *y = lin_run(&r, &l, n, bias, a, flags);
-            check_truth(&l, y, bias, a, flags);
-            free(y);
-            lin_free(&l);
-        }
+        truth(&r, &seed, on_gpu() || strcmp(r.isa, "portable") == 0 ? 150 : 40, on_gpu() ? 500000 : 3000000,
+              false);
         rig_fini(&r);
     }
+    if (!on_gpu()) return;
+    assert_true(rig_init_as(&r, NULL, 1, true));
+    truth(&r, &seed, 60, 500000, true);
+    rig_fini(&r);
 }
 
 /* Alone = together, portable = AVX2 = AVX-512, 1 = 2 = 3 threads. */
 static void test_bits(void **state) {
     (void)state;
+    if (on_gpu()) skip(); /* test_gpu_bits */
     uint64_t seed = 2;
     for (int t = 0; t < 14; t++) {
         int64_t n = t % 7 == 6 ? 300 : ref_int(&seed, 1, 40),
@@ -123,15 +146,49 @@ static void test_bits(void **state) {
                         first = y;
                     else {
                         same_bits(r.isa, first, y, n * l.y_ld);
-                        free(y);
+                        op_free(y);
                     }
                 }
                 float *y = lin_run(&r, &l, n, true, a, flags);
                 same_bits(r.isa, first, y, n * l.y_ld);
-                free(y);
+                op_free(y);
                 rig_fini(&r);
             }
-        free(first);
+        op_free(first);
+        lin_free(&l);
+    }
+}
+
+/* A GPU with deterministic: 1 row, 2, 3 .. and all of them, for every tile and both ways to load weights. Without it as
+ * long as there are at most 16. */
+static void test_gpu_bits(void **state) {
+    (void)state;
+    if (!on_gpu()) skip();
+    uint64_t seed = 4;
+    const int64_t shapes[][3] = {{35, 520, 19}, {16, 13, 70}, {16, 2600, 5}, {7, 1600, 9}, {18, 96, 33}};
+    for (size_t i = 0; i < ARRAY_LEN(shapes) * ARRAY_LEN(types); i++) {
+        const int64_t *shape = shapes[i % ARRAY_LEN(shapes)], n = shape[0];
+        lin l = lin_new(&seed, n, shape[1], shape[2], types[i / ARRAY_LEN(shapes)], i % 2);
+        const act a = (act)ref_int(&seed, 0, ACT_RELU);
+        const unsigned flags = (unsigned)ref_int(&seed, 0, 1);
+        rig r;
+        assert_true(rig_init_as(&r, NULL, 1, true));
+        float *all = lin_run(&r, &l, n, true, a, flags);
+        check_truth(&l, all, true, a, flags, true);
+        for (int64_t chunk = 1; chunk < n; chunk = chunk * 2 + (chunk == 4)) {
+            float *y = lin_run(&r, &l, chunk, true, a, flags);
+            same_bits("alone and together", all, y, n * l.y_ld);
+            op_free(y);
+        }
+        rig_fini(&r);
+        assert_true(rig_init(&r, NULL, 1));
+        for (int64_t chunk = 3; chunk <= 16; chunk += 13) {
+            float *y = lin_run(&r, &l, chunk, true, a, flags);
+            same_bits("few rows, whatever the promise", all, y, n * l.y_ld);
+            op_free(y);
+        }
+        rig_fini(&r);
+        op_free(all);
         lin_free(&l);
     }
 }
@@ -141,7 +198,7 @@ static void test_bulk_bits(void **state) {
     (void)state;
     uint64_t seed = 3;
     const int64_t shapes[][3] = {{577, 96, 300}, {33, 130, 513}, {700, 64, 64}, {16, 16, 1}};
-    for (size_t s = 0; s < ARRAY_LEN(shapes); s++)
+    for (size_t s = on_gpu() ? 1 : 0; s < ARRAY_LEN(shapes); s++)
         for (size_t d = 0; d < ARRAY_LEN(types); d++) {
             lin l = lin_new(&seed, shapes[s][0], shapes[s][1], shapes[s][2], types[d], true);
             float *first = NULL;
@@ -151,14 +208,14 @@ static void test_bulk_bits(void **state) {
                 float *y = lin_run(&r, &l, l.n, true, ACT_QUICK_GELU, LINEAR_BULK);
                 if (first) {
                     same_bits("bulk", first, y, l.n * l.y_ld);
-                    free(y);
+                    op_free(y);
                 } else {
-                    check_truth(&l, y, true, ACT_QUICK_GELU, LINEAR_BULK);
+                    check_truth(&l, y, true, ACT_QUICK_GELU, LINEAR_BULK, false);
                     first = y;
                 }
                 rig_fini(&r);
             }
-            free(first);
+            op_free(first);
             lin_free(&l);
         }
 }
@@ -196,8 +253,8 @@ static void test_special(void **state) {
                 near("negative subnormal", o[4], -0x1p-24, 0);
             }
             weight_free(wt);
-            free(x);
-            free(y);
+            op_free(x);
+            op_free(y);
         }
         rig_fini(&r);
     }
@@ -222,8 +279,8 @@ static void test_empty_and_dry(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_truth), cmocka_unit_test(test_bits),
-                                       cmocka_unit_test(test_bulk_bits), cmocka_unit_test(test_special),
-                                       cmocka_unit_test(test_empty_and_dry)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_truth),    cmocka_unit_test(test_bits),
+                                       cmocka_unit_test(test_gpu_bits), cmocka_unit_test(test_bulk_bits),
+                                       cmocka_unit_test(test_special),  cmocka_unit_test(test_empty_and_dry)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

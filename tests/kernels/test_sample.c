@@ -1,16 +1,9 @@
 /* test_sample.c - op_sample: the generator's known answers, every cut against transformers' processors
  * (tests/golden/sample) and against a slow reference in double precision, the drawn distribution, and rows
- * that no sane model gives. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
+ * that no sane model gives. On a GPU (VLMD_DEVICE=cuda) the same, draws of a row as rows of one call. */
+#include "tests/kernels/ops_util.h"
 
 #include <float.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "kernels/cpu/choose.h"
 
@@ -59,19 +52,45 @@ static bool falls_on(const double *p, int n, double u, int id, double slack) {
     return u >= before - slack && u <= before + p[id] + slack;
 }
 
-static void check_draws(const float *x, int n, sample_row row, const double *p, int draws) {
-    float *work = mem_alloc((size_t)n * sizeof *work);
-    for (int d = 0; d < draws; d++) {
-        row.seed = 1000003ull * (uint64_t)d + 17;
-        row.position = (uint32_t)d;
-        row.choice = (uint32_t)d % 3;
-        sample_result r;
-        choose_token(x, n, &row, work, &r);
-        assert_in_range(r.id, 0, n - 1);
-        double u = uniform_of(row.seed, row.choice, row.position);
-        if (!falls_on(p, n, u, r.id, 1e-5)) fail_msg("draw %d: u = %f gave id %d", d, u, r.id);
+static rig g_rig; /* on a GPU */
+
+/* One row of logits, n ways to choose from it. */
+static void choose_all(const float *x, int vocab, const sample_row *rows, int n, sample_result *out) {
+    if (!on_gpu()) {
+        float *work = mem_alloc((size_t)vocab * sizeof *work);
+        for (int i = 0; i < n; i++) choose_token(x, vocab, &rows[i], work, &out[i]);
+        mem_free(work);
+        return;
     }
-    mem_free(work);
+    float *logits = floats((int64_t)n * vocab);
+    for (int i = 0; i < n; i++) memcpy(logits + (int64_t)i * vocab, x, (size_t)vocab * sizeof *x);
+    op_sample(&g_rig.c, tensor_2d(logits, DT_F32, n, vocab), rows, out);
+    rig_ok(&g_rig);
+    op_free(logits);
+}
+
+static void choose_one(const float *x, int vocab, const sample_row *row, sample_result *out) {
+    choose_all(x, vocab, row, 1, out);
+}
+
+enum { MOST_DRAWS = 300 };
+static void check_draws(const float *x, int n, sample_row row, const double *p, int draws) {
+    static sample_row rows[MOST_DRAWS];
+    static sample_result out[MOST_DRAWS];
+    assert_in_range(draws, 1, MOST_DRAWS);
+    if (on_gpu()) draws = (draws + 3) / 4;
+    for (int d = 0; d < draws; d++) {
+        rows[d] = row;
+        rows[d].seed = 1000003ull * (uint64_t)d + 17;
+        rows[d].position = (uint32_t)d;
+        rows[d].choice = (uint32_t)d % 3;
+    }
+    choose_all(x, n, rows, draws, out);
+    for (int d = 0; d < draws; d++) {
+        assert_in_range(out[d].id, 0, n - 1);
+        double u = uniform_of(rows[d].seed, rows[d].choice, rows[d].position);
+        if (!falls_on(p, n, u, out[d].id, 1e-5)) fail_msg("draw %d: u = %f gave id %d", d, u, out[d].id);
+    }
 }
 
 static int read_list(FILE *f, int32_t *ids, float *values, int32_t *counts) {
@@ -154,7 +173,7 @@ static void test_random_rows(void **state) {
     enum { MAX = 3000 };
     float *x = mem_alloc(MAX * sizeof *x);
     double *p = mem_alloc(MAX * sizeof *p);
-    for (int round = 0; round < 300; round++) {
+    for (int round = 0; round < (on_gpu() ? 100 : 300); round++) {
         int n = 1 + (int)(rnd() * (round % 10 ? 300 : MAX - 1));
         double spread = 0.2 + rnd() * 12;
         bool ties = round % 3 == 0;
@@ -191,7 +210,10 @@ static void test_equal_logits_top_p(void **state) {
 /* Chi-square over 40 outcomes: 39 degrees of freedom, 99.9 % below 72.1. */
 static void test_distribution(void **state) {
     (void)state;
-    enum { N = 40, DRAWS = 40000 };
+    enum { N = 40, AT_ONCE = 200 };
+    const int total = on_gpu() ? 4000 : 40000;
+    static sample_row rows[AT_ONCE];
+    static sample_result out[AT_ONCE];
     float x[N];
     double p[N];
     int seen[N] = {0};
@@ -200,14 +222,16 @@ static void test_distribution(void **state) {
     row.temperature = 0.8f;
     reference(x, N, &row, p);
     row.seed = 20240229;
-    for (int d = 0; d < DRAWS; d++) {
-        sample_result r;
-        row.position = (uint32_t)d;
-        choose_token(x, N, &row, NULL, &r);
-        seen[r.id]++;
+    for (int d = 0; d < total; d += AT_ONCE) {
+        for (int i = 0; i < AT_ONCE; i++) {
+            row.position = (uint32_t)(d + i);
+            rows[i] = row;
+        }
+        choose_all(x, N, rows, AT_ONCE, out);
+        for (int i = 0; i < AT_ONCE; i++) seen[out[i].id]++;
     }
     double chi = 0;
-    for (int i = 0; i < N; i++) chi += pow(seen[i] - p[i] * DRAWS, 2) / (p[i] * DRAWS);
+    for (int i = 0; i < N; i++) chi += pow(seen[i] - p[i] * total, 2) / (p[i] * total);
     assert_true(chi < 72.1);
 }
 
@@ -216,7 +240,6 @@ static void test_log_probs(void **state) {
     enum { N = 5003 };
     float *x = mem_alloc(N * sizeof *x);
     int *order = mem_alloc(N * sizeof *order);
-    float *work = mem_alloc(N * sizeof *work);
     for (int round = 0; round < 8; round++) {
         double sum = 0;
         for (int i = 0; i < N; i++) {
@@ -236,7 +259,7 @@ static void test_log_probs(void **state) {
         float minus[1] = {-INFINITY};
         if (round == 2) row.bias_ids = banned, row.bias = minus, row.n_bias = 1;
         sample_result r;
-        choose_token(x, N, &row, work, &r);
+        choose_one(x, N, &row, &r);
         if (row.temperature == 0) assert_int_equal(r.id, order[round == 2 ? 1 : 0]);
         assert_float_equal(r.logprob, x[r.id] - top - log(sum), 2e-6 * (1 + fabs(x[r.id] - top)));
         assert_int_equal(r.n_top, row.top_logprobs);
@@ -247,7 +270,6 @@ static void test_log_probs(void **state) {
     }
     mem_free(x);
     mem_free(order);
-    mem_free(work);
 }
 
 static void test_strange_rows(void **state) {
@@ -257,7 +279,6 @@ static void test_strange_rows(void **state) {
     for (int i = 0; i < 5; i++) none[i] = -INFINITY;
     const float *rows[] = {nan_row, none, mixed, infinite, huge};
     const int greedy[] = {0, 0, 3, 1, 1};
-    float work[5];
     int32_t all[] = {0, 1, 2, 3, 4, 77, -5};
     float bans[] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, 1, 1};
     for (size_t k = 0; k < ARRAY_LEN(rows); k++)
@@ -270,7 +291,7 @@ static void test_strange_rows(void **state) {
                 for (int banned = 0; banned < 2; banned++) {
                     row.bias_ids = all, row.bias = bans, row.n_bias = banned ? (int)ARRAY_LEN(all) : 0;
                     sample_result r;
-                    choose_token(rows[k], 5, &row, work, &r);
+                    choose_one(rows[k], 5, &row, &r);
                     assert_in_range(r.id, 0, 4);
                     if (t < 3 && k != 3) assert_int_equal(r.id, greedy[k]);
                     assert_true(r.logprob <= 0 && r.logprob >= -9999);
@@ -284,7 +305,7 @@ static void test_strange_rows(void **state) {
     sample_row row = PLAIN;
     row.top_logprobs = 20;
     sample_result r;
-    choose_token(one, 1, &row, work, &r);
+    choose_one(one, 1, &row, &r);
     assert_int_equal(r.id, 0);
     assert_int_equal(r.n_top, 1);
     assert_float_equal(r.logprob, 0, 0);
@@ -302,26 +323,27 @@ static void test_tiny_temperature(void **state) {
     check_draws(x, 4, row, p, 20);
 }
 
-/* The op: rows of a batch with a stride, over threads, equal to rows alone. */
+/* The op: rows of a batch with a stride, over threads, equal to rows alone. On a GPU equal to the CPU's: weights are the same
+ * bits there, sums are not, so that log-probs may differ by rounding. */
 static void test_op_rows(void **state) {
     (void)state;
     enum { ROWS = 16, V = 4099, LD = 4104 };
     status st = {0};
-    backend *be = backend_new(&(backend_options){.device = "cpu", .threads = 3}, &st);
+    backend *be = on_gpu() ? g_rig.be : backend_new(&(backend_options){.device = "cpu", .threads = 3}, &st);
     assert_non_null(be);
-    float *x = backend_alloc(be, (size_t)ROWS * LD * sizeof *x, &st);
+    float *x = floats((int64_t)ROWS * LD);
     float *work = mem_alloc(V * sizeof *work);
     for (int i = 0; i < ROWS * LD; i++) x[i] = (float)((rnd() - 0.5) * 8);
     sample_row rows[ROWS];
     sample_result out[ROWS];
-    static const int32_t ids[] = {5, 9, 4098}, counts[] = {1, 3, 2};
-    static const float bias[] = {3, -2, 100};
+    static const int32_t ids[] = {5, 9, 4098, 9}, counts[] = {1, 3, 2};
+    static const float bias[] = {3, -2, 100, 0.7f};
     for (int i = 0; i < ROWS; i++) {
         rows[i] = PLAIN;
         rows[i].temperature = (float)(i % 4) * 0.5f;
         rows[i].seed = (uint64_t)i * 7;
         rows[i].top_logprobs = i % 5 - 1;
-        if (i % 3 == 1) rows[i].bias_ids = ids, rows[i].bias = bias, rows[i].n_bias = 3;
+        if (i % 3 == 1) rows[i].bias_ids = ids, rows[i].bias = bias, rows[i].n_bias = i > 8 ? 4 : 3;
         if (i % 5 == 2) {
             rows[i].frequency_penalty = 2, rows[i].repetition_penalty = 1.5f;
             rows[i].out_seen = ids, rows[i].out_count = counts, rows[i].n_out_seen = 3;
@@ -336,11 +358,77 @@ static void test_op_rows(void **state) {
     for (int i = 0; i < ROWS; i++) {
         sample_result alone = {0};
         choose_token(x + (size_t)i * LD, V, &rows[i], work, &alone);
-        assert_memory_equal(&out[i], &alone, sizeof alone);
+        if (!on_gpu()) {
+            assert_memory_equal(&out[i], &alone, sizeof alone);
+            continue;
+        }
+        assert_int_equal(out[i].id, alone.id);
+        assert_int_equal(out[i].n_top, alone.n_top);
+        assert_float_equal(out[i].logprob, alone.logprob, 1e-5);
+        for (int j = 0; j < alone.n_top; j++) {
+            assert_int_equal(out[i].top_id[j], alone.top_id[j]);
+            assert_float_equal(out[i].top_logprob[j], alone.top_logprob[j], 1e-5);
+        }
     }
     mem_free(work);
-    backend_release(be, x);
-    backend_free(be);
+    op_free(x);
+    if (!on_gpu()) backend_free(be);
+}
+
+/* A GPU: what fits among the candidates and what does not, every cut, rows that are steep, flat or full of ties; the ids
+ * that the CPU chooses. */
+static void test_gpu_ways(void **state) {
+    (void)state;
+    if (!on_gpu()) skip();
+    enum { WAYS = 12 };
+    static const struct {
+        int vocab;
+        double flat; /* 0: steep */
+    } shapes[] = {{9001, 0}, {9001, 1}, {5000, 1}, {5000, 0}, {200, 0}, {8192, 2}};
+    float *work = mem_alloc(9001 * sizeof *work), *x = mem_alloc(9001 * sizeof *x);
+    int apart = 0;
+    for (size_t k = 0; k < ARRAY_LEN(shapes); k++) {
+        const int n = shapes[k].vocab;
+        for (int i = 0; i < n; i++) {
+            double v = shapes[k].flat > 0 ? rnd() * 0.5 : -3 * log(rnd() + 1e-9) - 20 * rnd();
+            x[i] = (float)(shapes[k].flat > 1 ? floor(v * 8) / 8 : v); /* 2: four values */
+        }
+        sample_row rows[WAYS];
+        sample_result out[WAYS], cpu;
+        for (int i = 0; i < WAYS; i++) {
+            rows[i] = PLAIN;
+            rows[i].temperature = (float)(0.3 + rnd());
+            rows[i].seed = 77 + (uint64_t)i;
+            rows[i].top_logprobs = i % 2 ? 20 : -1;
+            if (i % 4 == 1) rows[i].top_k = (int[]){1, 40, 1500}[i / 4];
+            if (i % 4 == 2 || i == 5) rows[i].top_p = (float[]){0.1f, 0.8f, 0.99f}[i / 4];
+            if (i % 4 == 3) rows[i].top_k = n - 3, rows[i].top_p = 0.6f, rows[i].min_p = 0.05f;
+        }
+        choose_all(x, n, rows, WAYS, out);
+        for (int i = 0; i < WAYS; i++) {
+            choose_token(x, n, &rows[i], work, &cpu);
+            apart += out[i].id != cpu.id; /* u within rounding of an edge */
+            assert_int_equal(out[i].n_top, cpu.n_top);
+            assert_memory_equal(out[i].top_id, cpu.top_id, (size_t)cpu.n_top * sizeof *cpu.top_id);
+            for (int j = 0; j < cpu.n_top; j++)
+                assert_float_equal(out[i].top_logprob[j], cpu.top_logprob[j], 1e-5);
+        }
+    }
+    assert_in_range(apart, 0, 1);
+    mem_free(work);
+    mem_free(x);
+}
+
+static int set_up(void **state) {
+    (void)state;
+    if (on_gpu()) assert_true(rig_init(&g_rig, NULL, 1));
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    if (on_gpu()) rig_fini(&g_rig);
+    return 0;
 }
 
 int main(void) {
@@ -349,7 +437,7 @@ int main(void) {
         cmocka_unit_test(test_random_rows),  cmocka_unit_test(test_equal_logits_top_p),
         cmocka_unit_test(test_distribution), cmocka_unit_test(test_log_probs),
         cmocka_unit_test(test_strange_rows), cmocka_unit_test(test_tiny_temperature),
-        cmocka_unit_test(test_op_rows),
+        cmocka_unit_test(test_op_rows),      cmocka_unit_test(test_gpu_ways),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -29,10 +29,24 @@ typedef struct rig {
     int n_ints, used;
 } rig;
 
+/* VLMD_DEVICE=cuda: the goldens on a GPU, or on the emulated one. */
+static const char *device(void) {
+    const char *name = getenv("VLMD_DEVICE");
+    return name ? name : "cpu";
+}
+static bool on_gpu(void) {
+    return strncmp(device(), "cuda", 4) == 0;
+}
+
+/* VLMD_SHORT: prompts and two steps of the small ones, for where a step takes seconds. */
+static int short_of(int steps) {
+    return getenv("VLMD_SHORT") && steps > 2 ? 2 : steps;
+}
+
 static void rig_open(rig *r, const char *dir, const char *isa) {
     status st = {0};
     memset(r, 0, sizeof *r);
-    backend_options o = {.device = "cpu", .threads = 2, .isa = isa};
+    backend_options o = {.device = device(), .threads = 2, .isa = isa, .deterministic = true};
     r->be = backend_new(&o, &st);
     if (!r->be) fail_msg("%s", st.msg);
     r->m = model_load(dir, r->be, &st);
@@ -52,12 +66,14 @@ static void rig_open(rig *r, const char *dir, const char *isa) {
             int64_t d[] = {pages, s->kv_heads, KV_PAGE_TOK, s->head_dim};
             (k ? r->kv.v : r->kv.k)[i] = tensor_of(r->pools + one * (size_t)(2 * i + k), DT_F32, 4, d);
         }
-    assert_true(arena_init(&r->scratch, 64u << 20, &st));
+    const size_t room = 64u << 20;
+    r->scratch = (arena){.base = backend_alloc(r->be, room, &st), .cap_bytes = room};
+    assert_non_null(r->scratch.base);
     r->c = (ctx){.be = r->be, .scratch = &r->scratch};
 }
 
 static void rig_close(rig *r) {
-    arena_fini(&r->scratch);
+    backend_release(r->be, r->scratch.base);
     test_free(r->kv.k);
     test_free(r->kv.v);
     backend_release(r->be, r->pools);
@@ -245,7 +261,7 @@ static void run_golden(const char *name, const char *dir, const char *golden, co
         prompt_case p;
         prepare(&r, c, 1 << 20, &p);
         const json_t *tokens = json_object_get(c, "tokens");
-        int steps = (int)json_array_size(tokens);
+        int steps = short_of((int)json_array_size(tokens));
         part one = {.seq = 0, .from = 0, .to = p.n, .prompt_len = p.n, .ids = p.ids, .pics = p.pics};
         for (int t = 0; t < steps; t++) {
             rig_step(&r, &one, 1, logits);
@@ -286,11 +302,13 @@ static void test_goldens(void **state) {
 
 static void test_bundled(void **state) {
     (void)state;
+    if (getenv("VLMD_SHORT")) skip();
     run_golden("vlmd-tiny", "models/vlmd-tiny", GOLDEN "/vlmd_tiny.json", NULL);
 }
 
 static void test_portable_path(void **state) {
     (void)state;
+    if (on_gpu()) skip();
     run_golden("clip_llama (portable)", GOLDEN "/clip_llama", GOLDEN "/clip_llama/golden.json", "portable");
     run_golden("siglip_qwen3_layers (portable)", GOLDEN "/siglip_qwen3_layers",
                GOLDEN "/siglip_qwen3_layers/golden.json", "portable");
@@ -340,6 +358,7 @@ static void invariance(const char *name) {
 
 static void test_invariance(void **state) {
     (void)state;
+    if (getenv("VLMD_SHORT")) skip();
     invariance("clip_llama");
     invariance("siglip_qwen2_full");
     invariance("clip_mistral_window");

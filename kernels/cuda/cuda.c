@@ -1,0 +1,350 @@
+/* cuda.c - the CUDA backend's host side: device, memory, weights, and each op as a launch on one stream. See cuk.h.
+ *
+ * Everything is asynchronous but download and sample, which wait. A launch that fails, or a fault that a kernel left
+ * behind, becomes the ctx's error at the next wait at the latest. Thread: the ctx owner's. Owner of the device's memory and
+ * of the stream: the backend, until cuda_free. */
+#include "kernels/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool cuda_ok(status *st, cudaError_t e, const char *what) {
+    if (e == cudaSuccess) return true;
+    return status_set(st, e == cudaErrorMemoryAllocation ? ST_NO_MEMORY : ST_INTERNAL, "%s: CUDA: %s", what,
+                      cudaGetErrorString(e));
+}
+
+/* ---- memory ---- */
+
+static void *cuda_alloc(backend *b, size_t bytes, status *st) {
+    cuda_backend *be = (cuda_backend *)b;
+    void *p = NULL;
+    cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
+    if (e == cudaSuccess) e = cudaMemsetAsync(p, 0, bytes ? bytes : 1, be->stream);
+    if (e == cudaSuccess) return p;
+    size_t have = 0, all = 0;
+    cudaMemGetInfo(&have, &all);
+    cudaFree(p);
+    cudaGetLastError();
+    status_set(st, ST_NO_MEMORY, "the GPU has no memory for %.1f MiB: %.1f of %.1f MiB are free",
+               (double)bytes / (1 << 20), (double)have / (1 << 20), (double)all / (1 << 20));
+    return NULL;
+}
+
+static void cuda_release(backend *be, void *p) {
+    (void)be;
+    cudaFree(p);
+}
+
+/* Bytes from anywhere in the host's memory to the device, in rows. */
+static bool copy_rows(cuda_backend *be, void *to, const uint8_t *from, size_t ld, size_t row, size_t rows,
+                      status *st) {
+    if (ld == row || rows == 1)
+        return cuda_ok(st, cudaMemcpyAsync(to, from, row * rows, cudaMemcpyHostToDevice, be->stream),
+                       "upload of a weight");
+    for (size_t i = 0; i < rows; i++)
+        if (!cuda_ok(st,
+                     cudaMemcpyAsync((uint8_t *)to + i * row, from + i * ld, row, cudaMemcpyHostToDevice,
+                                     be->stream),
+                     "upload of a weight"))
+            return false;
+    return true;
+}
+
+static bool upload_vector(cuda_backend *be, weight *w, const tensor *host, status *st) {
+    const size_t n = (size_t)(w->rows * w->cols), size = dtype_size(w->dt);
+    float *wide = mem_alloc(n * sizeof *wide);
+    if (!wide) return status_set(st, ST_NO_MEMORY, "no memory for a parameter of %zu numbers", n);
+    for (int64_t r = 0; r < w->rows; r++)
+        simd_portable.widen(wide + r * w->cols, (const uint8_t *)host->data + (size_t)(r * w->ld) * size,
+                            w->dt, w->cols);
+    w->vec = cuda_alloc(&be->base, n * sizeof *wide, st);
+    bool ok = w->vec &&
+              cuda_ok(st, cudaMemcpyAsync(w->vec, wide, n * sizeof *wide, cudaMemcpyHostToDevice, be->stream),
+                      "upload of a weight");
+    ok = ok && cuda_ok(st, cudaStreamSynchronize(be->stream), "upload of a weight");
+    mem_free(wide);
+    return ok;
+}
+
+static void cuda_weight_fini(weight *w) {
+    cudaFree((void *)(uintptr_t)w->data);
+    cudaFree(w->vec);
+}
+
+/* A matrix lies packed on the device, as stored. */
+static bool cuda_weight_init(weight *w, const tensor *host, status *st) {
+    cuda_backend *be = (cuda_backend *)w->be;
+    bool ok = true;
+    w->data = NULL;
+    if (w->use & (WEIGHT_TABLE | WEIGHT_LINEAR)) {
+        const size_t size = dtype_size(w->dt), row = (size_t)w->cols * size;
+        void *p = cuda_alloc(&be->base, row * (size_t)w->rows, st);
+        w->data = p;
+        ok = p && copy_rows(be, p, host->data, (size_t)w->ld * size, row, (size_t)w->rows, st);
+    }
+    if (ok && (w->use & WEIGHT_VECTOR)) ok = upload_vector(be, w, host, st);
+    if (!ok) cuda_weight_fini(w);
+    w->ld = w->cols;
+    return ok;
+}
+
+bool cuda_work(ctx *c, size_t bytes) {
+    cuda_backend *be = cuda_of(c);
+    if (bytes <= be->work_bytes) return true;
+    cudaFree(be->work); /* waits for what uses it */
+    be->work_bytes = 0;
+    be->work = cuda_alloc(&be->base, bytes, &c->st);
+    if (be->work) be->work_bytes = bytes;
+    return be->work != NULL;
+}
+
+/* ---- transfers ---- */
+
+static bool launched(ctx *c, const char *op) {
+    return cuda_ok(&c->st, cudaGetLastError(), op);
+}
+
+static void cuda_upload(ctx *c, tensor dst, const void *src) {
+    size_t n = (size_t)tensor_count(&dst) * dtype_size(dst.dt);
+    cuda_ok(&c->st, cudaMemcpyAsync(dst.data, src, n, cudaMemcpyHostToDevice, cuda_of(c)->stream), "upload");
+}
+
+/* Waits, and takes what a kernel found wrong. */
+static void wait_for(ctx *c, const char *op) {
+    static const char *const faults[] = {"",
+                                         "an id beyond the table's rows",
+                                         "a row index beyond the rows",
+                                         "a slot beyond the KV pages",
+                                         "a page number beyond the KV pages",
+                                         "a length that does not fit its rows or pages"};
+    cuda_backend *be = cuda_of(c);
+    if (!cuda_ok(
+            &c->st,
+            cudaMemcpyAsync(be->fault_host, be->fault, sizeof *be->fault, cudaMemcpyDeviceToHost, be->stream),
+            op) ||
+        !cuda_ok(&c->st, cudaStreamSynchronize(be->stream), op))
+        return;
+    int32_t f = *be->fault_host;
+    if (f == CUK_OK) return;
+    cudaMemsetAsync(be->fault, 0, sizeof *be->fault, be->stream);
+    status_set(&c->st, ST_INTERNAL, "%s: the device found %s", op,
+               f > 0 && f < (int32_t)ARRAY_LEN(faults) ? faults[f] : "an unknown fault");
+}
+
+static void cuda_sync(ctx *c) {
+    wait_for(c, "wait");
+}
+
+static void cuda_download(ctx *c, void *dst, tensor src) {
+    size_t n = (size_t)tensor_count(&src) * dtype_size(src.dt);
+    if (cuda_ok(&c->st, cudaMemcpyAsync(dst, src.data, n, cudaMemcpyDeviceToHost, cuda_of(c)->stream),
+                "download"))
+        wait_for(c, "download");
+}
+
+/* ---- ops ---- */
+
+static cuk_stream stream_of(const ctx *c) {
+    return cuda_of(c)->stream;
+}
+
+static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
+                      float eps, float gain_offset) {
+    cuk_norm(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2], gain->vec,
+             bias ? bias->vec : NULL, kind == NORM_RMS, eps, gain_offset);
+    launched(c, "norm");
+}
+
+static void cuda_add(ctx *c, tensor y, tensor x) {
+    cuk_add(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1]);
+    launched(c, "add");
+}
+
+static void cuda_copy(ctx *c, tensor y, tensor x) {
+    cuk_copy(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1]);
+    launched(c, "copy");
+}
+
+static void cuda_act(ctx *c, tensor y, act a) {
+    cuk_act_rows(stream_of(c), y.data, y.ld, y.d[0], y.d[1], (cuk_act)a);
+    launched(c, "act");
+}
+
+static void cuda_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
+    cuk_glu(stream_of(c), y.data, y.ld, gate.data, gate.ld, up.data, up.ld, y.d[0], y.d[1], (cuk_act)a);
+    launched(c, "glu");
+}
+
+static void cuda_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add) {
+    cuk_embed(stream_of(c), y.data, y.ld, table->data, cuda_type(table->dt), table->ld, table->rows, ids.data,
+              y.d[0], y.d[1], scale, add, cuda_of(c)->fault);
+    launched(c, "embed");
+}
+
+static void cuda_gather(ctx *c, tensor y, tensor x, tensor idx) {
+    cuk_gather(stream_of(c), y.data, y.ld, x.data, x.ld, x.d[0], idx.data, y.d[0], y.d[1], cuda_of(c)->fault);
+    launched(c, "gather");
+}
+
+static void cuda_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
+    cuk_rope_table(stream_of(c), cs.data, cs.ld, pos.data, len.nd ? len.data : NULL, cs.d[0], cs.d[1],
+                   a->inv_freq->vec, a->factor, a->theta, a->dyn_factor, a->max_pos);
+    launched(c, "rope_table");
+}
+
+static void cuda_rope(ctx *c, tensor x, tensor cs) {
+    cuk_rope(stream_of(c), x.data, x.ld, x.d[0], x.d[1], x.d[2], cs.data, cs.ld, cs.d[1]);
+    launched(c, "rope");
+}
+
+static void cuda_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
+    cuk_kv_write(stream_of(c), kc.data, vc.data, kc.d[0], k.data, k.ld, v.data, v.ld, slots.data, k.d[0],
+                 k.d[1], k.d[2], KV_PAGE_TOK, cuda_of(c)->fault);
+    launched(c, "kv_write");
+}
+
+static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a) {
+    const bool paged = a->pages.nd != 0;
+    cuk_attn t = {.y = y.data,
+                  .q = q.data,
+                  .k = k.data,
+                  .v = v.data,
+                  .y_ld = y.ld,
+                  .q_ld = q.ld,
+                  .k_ld = k.ld,
+                  .v_ld = v.ld,
+                  .n_rows = (int)q.d[0],
+                  .heads = (int)q.d[1],
+                  .kv_heads = (int)k.d[1],
+                  .hd = (int)q.d[2],
+                  .n_seqs = a->n_seqs,
+                  .n_pages = paged ? (int)k.d[0] : 0,
+                  .pages_ld = paged ? (int)a->pages.ld : 0,
+                  .n_keys = paged ? 0 : k.d[0],
+                  .q_start = a->q_start.data,
+                  .kv_len = a->kv_len.data,
+                  .pages = paged ? a->pages.data : NULL,
+                  .scale = a->scale,
+                  .causal = a->causal,
+                  .window = a->window,
+                  .fault = cuda_of(c)->fault};
+    if (t.hd > 256) {
+        status_set(&c->st, ST_UNSUPPORTED, "attn: expected heads of at most 256 numbers, found %d", t.hd);
+        return;
+    }
+    const size_t scratch = cuk_attn_scratch(&t);
+    if (!cuda_work(c, scratch)) return;
+    t.scratch = cuda_of(c)->work;
+    t.scratch_bytes = cuda_of(c)->work_bytes;
+    cuk_attention(stream_of(c), &t);
+    launched(c, "attn");
+}
+
+static void cuda_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
+    cuk_patchify(stream_of(c), x.data, x.ld, pixels.data, pixels.ld, x.d[0], pixels.d[1] / a->patch, a->patch,
+                 a->rescale, a->mean, a->std);
+    launched(c, "patchify");
+}
+
+/* ---- life ---- */
+
+static void cuda_free(backend *b) {
+    cuda_backend *be = (cuda_backend *)b;
+    if (be->stream) cudaStreamSynchronize(be->stream);
+    cudaFree(be->fault);
+    cudaFreeHost(be->fault_host);
+    cudaFree(be->work);
+    cuda_sample_fini(be);
+    cuda_blas_free(be->blas);
+    if (be->stream) cudaStreamDestroy(be->stream);
+    mem_free(be);
+}
+
+static const backend_ops cuda_ops = {
+    .free = cuda_free,
+    .alloc = cuda_alloc,
+    .release = cuda_release,
+    .weight_init = cuda_weight_init,
+    .weight_fini = cuda_weight_fini,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .sync = cuda_sync,
+    .linear = cuda_linear,
+    .norm = cuda_norm,
+    .add = cuda_add,
+    .copy = cuda_copy,
+    .act = cuda_act,
+    .glu = cuda_glu,
+    .embed = cuda_embed,
+    .gather = cuda_gather,
+    .rope_table = cuda_rope_table,
+    .rope = cuda_rope,
+    .kv_write = cuda_kv_write,
+    .attn = cuda_attn,
+    .patchify = cuda_patchify,
+    .sample = cuda_sample,
+};
+
+/* "cuda" or "cuda:1" */
+static bool device_index(const char *name, int *index, status *st) {
+    char *end;
+    *index = 0;
+    if (strcmp(name, "cuda") == 0) return true;
+    long n =
+        strncmp(name, "cuda:", 5) == 0 && name[5] >= '0' && name[5] <= '9' ? strtol(name + 5, &end, 10) : -1;
+    if (n < 0 || *end || n > 1023)
+        return status_set(st, ST_INVALID, "--device: expected cpu, cuda or cuda:N, found \"%.40s\"", name);
+    *index = (int)n;
+    return true;
+}
+
+static bool open_device(cuda_backend *be, const char *name, status *st) {
+    int n = 0, driver = 0;
+    if (!device_index(name, &be->device, st)) return false;
+    cudaDriverGetVersion(&driver);
+    if (driver == 0) {
+        cudaGetLastError();
+        return status_set(st, ST_UNSUPPORTED, "--device %s: this machine has no NVIDIA driver (libcuda.so.1)",
+                          name);
+    }
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e == cudaErrorInsufficientDriver)
+        return status_set(
+            st, ST_UNSUPPORTED, "--device %s: the NVIDIA driver knows CUDA %d.%d; this program needs %d.%d",
+            name, driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    if (e != cudaSuccess || n == 0)
+        return status_set(st, ST_UNSUPPORTED, "--device %s: no NVIDIA GPU was found (%s)", name,
+                          cudaGetErrorString(e));
+    if (be->device >= n)
+        return status_set(st, ST_INVALID, "--device %s: this machine has GPUs 0 to %d", name, n - 1);
+    struct cudaDeviceProp p;
+    if (!cuda_ok(st, cudaSetDevice(be->device), "GPU") ||
+        !cuda_ok(st, cudaGetDeviceProperties(&p, be->device), "GPU"))
+        return false;
+    if (p.major < 8)
+        return status_set(st, ST_UNSUPPORTED,
+                          "--device %s: %.60s has compute capability %d.%d; 8.0 or more is needed", name,
+                          p.name, p.major, p.minor);
+    snprintf(be->base.about, sizeof be->base.about, "cuda:%d %.40s", be->device, p.name);
+    return true;
+}
+
+backend *cuda_backend_new(const backend_options *o, status *st) {
+    cuda_backend *be = mem_calloc(1, sizeof *be);
+    if (!be) {
+        status_set(st, ST_NO_MEMORY, "no memory for the backend");
+        return NULL;
+    }
+    be->base.ops = &cuda_ops;
+    if (open_device(be, o->device, st) &&
+        cuda_ok(st, cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking), "stream") &&
+        cuda_ok(st, cudaMallocHost((void **)&be->fault_host, sizeof *be->fault_host), "pinned memory") &&
+        (be->fault = cuda_alloc(&be->base, sizeof *be->fault, st))) {
+        if (!o->deterministic) be->blas = cuda_blas_new();
+        return &be->base;
+    }
+    cuda_free(&be->base);
+    return NULL;
+}

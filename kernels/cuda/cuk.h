@@ -1,0 +1,149 @@
+/* cuk.h - the CUDA kernels behind the op table, as C functions that launch on a stream and return at once.
+ *
+ * Pointers are device memory unless a name says host; strides (ld) count elements; shapes were checked by ops.c. What the
+ * front cannot check without waiting (an index that lies in device memory) the kernel checks: it reads and writes nothing
+ * out of bounds and leaves a code in *fault, which the backend reads with the next result. Launch errors are
+ * cudaGetLastError's, asked by the caller.
+ * Row-exact means, as in ops.h, that a row's bits do not depend on the other rows of the call. The order of summation is the
+ * GPU's own (stated at each file's top), not the CPU's.
+ * Threads: the engine's. Owner: nothing. Tested by tests/kernels/test_ops_*.c under the emulator and on a GPU. */
+#ifndef VLMD_KERNELS_CUDA_CUK_H
+#define VLMD_KERNELS_CUDA_CUK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct CUstream_st *cuk_stream;
+typedef enum cuk_type { CUK_F32, CUK_F16, CUK_BF16 } cuk_type;
+/* The same numbers as ops.h: act. */
+typedef enum cuk_act {
+    CUK_ACT_NONE,
+    CUK_ACT_SILU,
+    CUK_ACT_GELU,
+    CUK_ACT_GELU_TANH,
+    CUK_ACT_QUICK_GELU,
+    CUK_ACT_RELU
+} cuk_act;
+/* What *fault holds; 0: nothing happened. The first one stays. */
+typedef enum cuk_fault {
+    CUK_OK,
+    CUK_BAD_ID,
+    CUK_BAD_INDEX,
+    CUK_BAD_SLOT,
+    CUK_BAD_PAGE,
+    CUK_BAD_LENGTH
+} cuk_fault;
+
+/* ---- rows.cu ---- */
+
+/* x, y f32 [rows, heads, d]; gain, bias f32 [d], bias may be NULL. One block a row and head; y may be x. */
+void cuk_norm(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t heads,
+              int64_t d, const float *gain, const float *bias, bool rms, float eps, float gain_offset);
+/* y += x, y = x, y = a(y), y = a(gate) * up; all f32 [rows, d] */
+void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d);
+void cuk_copy(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d);
+void cuk_act_rows(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, cuk_act a);
+void cuk_glu(cuk_stream s, float *y, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up,
+             int64_t up_ld, int64_t rows, int64_t d, cuk_act a);
+/* y[i,:] (+)= scale * table[ids[i],:]; !add: rows with a negative id are left alone. ids >= n_table (or < 0 with add): CUK_BAD_ID */
+void cuk_embed(cuk_stream s, float *y, int64_t y_ld, const void *table, cuk_type t, int64_t table_ld,
+               int64_t n_table, const int32_t *ids, int64_t rows, int64_t d, float scale, bool add,
+               int32_t *fault);
+/* y[i,:] = x[idx[i],:]; CUK_BAD_INDEX */
+void cuk_gather(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t n_x,
+                const int32_t *idx, int64_t rows, int64_t d, int32_t *fault);
+/* y 16-bit [rows, d] packed = x f32, rounded to nearest even. t: CUK_F16 or CUK_BF16 */
+void cuk_narrow(cuk_stream s, uint16_t *y, cuk_type t, const float *x, int64_t x_ld, int64_t rows, int64_t d);
+/* y[rows, d] (+)= act(x + bias): what a GEMM without epilogue leaves to do. x may be y without add */
+void cuk_epilogue(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *bias,
+                  int64_t rows, int64_t d, cuk_act a, bool add);
+
+/* ---- pos.cu: rotary positions, pictures to patches ---- */
+
+/* As op_rope_table: cs f32 [rows, half, 2]; len may be NULL; dyn 0: off. Angles are computed as the CPU does, in f32 with the
+ * stretched base in double. */
+void cuk_rope_table(cuk_stream s, float *cs, int64_t cs_ld, const int32_t *pos, const int32_t *len,
+                    int64_t rows, int64_t half, const float *inv_freq, float factor, float theta, float dyn,
+                    int max_pos);
+void cuk_rope(cuk_stream s, float *x, int64_t x_ld, int64_t rows, int64_t heads, int64_t hd, const float *cs,
+              int64_t cs_ld, int64_t half);
+/* pixels u8 [h, w, 3] with ld bytes a row */
+void cuk_patchify(cuk_stream s, float *x, int64_t x_ld, const uint8_t *pixels, int64_t pixels_ld,
+                  int64_t patches, int64_t across, int patch, float rescale, const float mean[3],
+                  const float std[3]);
+
+/* ---- attn.cu ---- */
+
+typedef struct cuk_attn {
+    float *y;
+    const float *q, *k, *v;
+    int64_t y_ld, q_ld, k_ld, v_ld; /* k_ld, v_ld: dense only */
+    int n_rows, heads, kv_heads, hd;
+    int n_seqs, n_pages, pages_ld; /* n_pages: of the pool */
+    int64_t n_keys;                /* dense: rows of k and v */
+    const int32_t *q_start, *kv_len,
+        *pages; /* pages NULL: dense, sequence s has key rows q_start[s] .. + kv_len[s] */
+    float scale;
+    bool causal;
+    int window;
+    int32_t *fault; /* CUK_BAD_PAGE, CUK_BAD_LENGTH */
+    /* Partial results of splits of keys, for rows alone in their sequence; fewer than cuk_attn_scratch bytes: slower there,
+     * the same bits */
+    void *scratch;
+    size_t scratch_bytes;
+} cuk_attn;
+/* How many: from shapes alone, so the same for every step of one shape. */
+size_t cuk_attn_scratch(const cuk_attn *a);
+/* One online softmax a row and head, keys in blocks fixed by position: row-exact, whatever the batch. hd 1 .. 256; y may
+ * not be q, k or v. */
+void cuk_attention(cuk_stream s, const cuk_attn *a);
+void cuk_kv_write(cuk_stream s, float *kc, float *vc, int64_t n_pages, const float *k, int64_t k_ld,
+                  const float *v, int64_t v_ld, const int32_t *slots, int64_t rows, int64_t kv_heads,
+                  int64_t hd, int64_t page_tok, int32_t *fault);
+
+/* ---- linear.cu ---- */
+
+typedef struct cuk_linear {
+    float *y;
+    const float *x;
+    const void *w; /* [out, k] of type t, w_ld elements a row */
+    cuk_type t;
+    const float *bias; /* or NULL */
+    int64_t y_ld, x_ld, w_ld, rows, k, out;
+    cuk_act act;
+    bool add; /* y += act(..) */
+} cuk_linear;
+/* 1 to 16 rows, bound by reading w once: row-exact among 1..16 rows. */
+void cuk_linear_few(cuk_stream s, const cuk_linear *l);
+/* Any number of rows, in the same order of summation as cuk_linear_few: row-exact for every row count. */
+void cuk_linear_exact(cuk_stream s, const cuk_linear *l);
+
+/* ---- sample.cu ---- */
+
+/* One row's rule, packed for the device: as ops.h: sample_row, lists as offsets into two shared arrays. */
+typedef struct cuk_choice {
+    float temperature, top_p, min_p, repetition, presence, frequency;
+    int32_t top_k, top_logprobs;
+    uint32_t seed_lo, seed_hi, choice, position;
+    int32_t bias_at, n_bias, prompt_at, n_prompt, out_at, n_out;
+} cuk_choice;
+typedef struct cuk_chosen { /* as ops.h: sample_result */
+    int32_t id;
+    float logprob;
+    int32_t n_top, top_id[20];
+    float top_logprob[20];
+} cuk_chosen;
+/* logits f32 [rows, V]; ids, values: the lists (bias ids with values; seen ids with counts as floats). work f32 [rows, V].
+ * The same rules in the same order as kernels/cpu/choose.h; one block a row. */
+void cuk_sample(cuk_stream s, const float *logits, int64_t ld, int64_t rows, int64_t vocab,
+                const cuk_choice *how, const int32_t *ids, const float *values, float *work, cuk_chosen *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

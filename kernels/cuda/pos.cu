@@ -1,0 +1,107 @@
+/* pos.cu - rotary positions, key-value pages' writes, pictures to patches. See cuk.h.
+ *
+ * Every number stands alone: no sums, one thread a pair or number, the CPU's arithmetic step by step (sine and cosine are
+ * the device's own). Threads: the engine's launch. Owner: nothing. Tested by tests/kernels/test_ops_rows.c, test_ops_attn.c. */
+#include "kernels/cuda/vecs.cuh"
+
+struct table_op {
+    float *cs;
+    const int32_t *pos, *len;
+    const float *inv_freq;
+    int64_t cs_ld, half;
+    float factor, theta, dyn;
+    int max_pos;
+    template <int N> __device__ void at(int64_t i, int64_t p) const {
+        float inv = inv_freq[p];
+        if (dyn > 0 && len && len[i] > max_pos) {
+            const double f = static_cast<double>(dyn), rot = 2.0 * static_cast<double>(half);
+            const double base = static_cast<double>(theta) *
+                                pow(f * static_cast<double>(len[i]) / static_cast<double>(max_pos) - (f - 1.0), rot / (rot - 2.0));
+            const float power = static_cast<float>(2.0 * static_cast<double>(p) / rot);
+            inv = 1.0f / static_cast<float>(pow(base, static_cast<double>(power)));
+        }
+        const float angle = __fmul_rn(static_cast<float>(pos[i]), inv);
+        float *to = cs + i * cs_ld + 2 * p;
+        to[0] = __fmul_rn(cosf(angle), factor);
+        to[1] = __fmul_rn(sinf(angle), factor);
+    }
+};
+
+void cuk_rope_table(cuk_stream s, float *cs, int64_t cs_ld, const int32_t *pos, const int32_t *len, int64_t rows, int64_t half,
+                    const float *inv_freq, float factor, float theta, float dyn, int max_pos) {
+    cu_each_row(s, table_op{cs, pos, len, inv_freq, cs_ld, half, factor, theta, dyn, max_pos}, rows, half, false);
+}
+
+/* Column c of a row: pair c % half of head c / half. */
+struct rope_op {
+    float *x;
+    const float *cs;
+    int64_t x_ld, hd, cs_ld, half;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        const int64_t p = c % half;
+        float *lo = x + i * x_ld + c / half * hd + p, *hi = lo + half;
+        const float *t = cs + i * cs_ld + 2 * p;
+        cu_vec<N> a = cu_load<N>(lo), b = cu_load<N>(hi);
+        for (int k = 0; k < N; k++) {
+            const float cosine = t[2 * k], sine = t[2 * k + 1], u = a.v[k], v = b.v[k];
+            a.v[k] = __fadd_rn(__fmul_rn(u, cosine), -__fmul_rn(v, sine));
+            b.v[k] = __fadd_rn(__fmul_rn(v, cosine), __fmul_rn(u, sine));
+        }
+        cu_store<N>(lo, a);
+        cu_store<N>(hi, b);
+    }
+};
+
+void cuk_rope(cuk_stream s, float *x, int64_t x_ld, int64_t rows, int64_t heads, int64_t hd, const float *cs, int64_t cs_ld,
+              int64_t half) {
+    const bool wide = cu_wide(x, x_ld) && hd % 4 == 0 && half % 4 == 0;
+    cu_each_row(s, rope_op{x, cs, x_ld, hd, cs_ld, half}, rows, heads * half, wide);
+}
+
+/* Column c of a row: number c % hd of head c / hd. Dummy rows may have a slot in common: any of them may stay there. */
+struct kv_op {
+    float *kc, *vc;
+    const float *k, *v;
+    const int32_t *slots;
+    int32_t *fault;
+    int64_t k_ld, v_ld, n_slots, kv_heads, hd, page_tok;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        const int32_t slot = slots[i];
+        if (slot < -1 || slot >= n_slots) {
+            if (c == 0) cu_raise(fault, CUK_BAD_SLOT);
+            return;
+        }
+        if (slot < 0) return;
+        const int64_t head = slot / page_tok * kv_heads + c / hd, to = (head * page_tok + slot % page_tok) * hd + c % hd;
+        cu_store<N>(kc + to, cu_load<N>(k + i * k_ld + c));
+        cu_store<N>(vc + to, cu_load<N>(v + i * v_ld + c));
+    }
+};
+
+void cuk_kv_write(cuk_stream s, float *kc, float *vc, int64_t n_pages, const float *k, int64_t k_ld, const float *v, int64_t v_ld,
+                  const int32_t *slots, int64_t rows, int64_t kv_heads, int64_t hd, int64_t page_tok, int32_t *fault) {
+    const bool wide = cu_wide(kc, hd) && cu_wide(vc, hd) && cu_wide(k, k_ld) && cu_wide(v, v_ld);
+    cu_each_row(s, kv_op{kc, vc, k, v, slots, fault, k_ld, v_ld, n_pages * page_tok, kv_heads, hd, page_tok}, rows, kv_heads * hd,
+                wide);
+}
+
+struct patch_op {
+    float *x;
+    const uint8_t *pixels;
+    int64_t x_ld, pixels_ld, across;
+    int patch;
+    float rescale, mean[3], std[3];
+    template <int N> __device__ void at(int64_t i, int64_t e) const {
+        const int p = patch, in = static_cast<int>(e), ch = in / (p * p), r = in / p % p, k = in % p;
+        const uint8_t *src = pixels + (i / across * p + r) * pixels_ld + (i % across * p + k) * 3 + ch;
+        const float m = ch == 0 ? mean[0] : ch == 1 ? mean[1] : mean[2], d = ch == 0 ? std[0] : ch == 1 ? std[1] : std[2];
+        x[i * x_ld + e] = __fadd_rn(__fmul_rn(static_cast<float>(*src), rescale), -m) / d;
+    }
+};
+
+void cuk_patchify(cuk_stream s, float *x, int64_t x_ld, const uint8_t *pixels, int64_t pixels_ld, int64_t patches, int64_t across,
+                  int patch, float rescale, const float mean[3], const float std[3]) {
+    const patch_op op = {x,     pixels, x_ld, pixels_ld, across, patch, rescale, {mean[0], mean[1], mean[2]},
+                         {std[0], std[1], std[2]}};
+    cu_each_row(s, op, patches, 3LL * patch * patch, false);
+}

@@ -1,0 +1,294 @@
+/* rows.cu - norm, elementwise work, rows picked by index, narrowing. See cuk.h.
+ *
+ * Elementwise kernels round as the CPU's do up to exp, so a row's bits depend on the row alone. A norm's order of summation:
+ * thread t of T (32 up to a width of 512, else 256) takes groups of four t, t + T, ..., in rising order, each as
+ * (a + b) + (c + d); then the butterfly of cu_warp_sum; then the warps in rising order. Mean first, then squares of what is
+ * left of it. How wide the loads are does not matter.
+ * Threads: the engine's launch. Owner: nothing. Tested by tests/kernels/test_ops_rows.c. */
+#include "kernels/cuda/act.cuh"
+#include "kernels/cuda/vecs.cuh"
+
+/* ---- elementwise ---- */
+
+struct add_op {
+    float *y;
+    const float *x;
+    int64_t y_ld, x_ld;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        cu_vec<N> a = cu_load<N>(y + i * y_ld + c);
+        const cu_vec<N> b = cu_load<N>(x + i * x_ld + c);
+        for (int k = 0; k < N; k++) a.v[k] = __fadd_rn(a.v[k], b.v[k]);
+        cu_store<N>(y + i * y_ld + c, a);
+    }
+};
+
+void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d) {
+    cu_each_row(s, add_op{y, x, y_ld, x_ld}, rows, d, cu_wide(y, y_ld) && cu_wide(x, x_ld));
+}
+
+struct copy_op {
+    float *y;
+    const float *x;
+    int64_t y_ld, x_ld;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        cu_store<N>(y + i * y_ld + c, cu_load<N>(x + i * x_ld + c));
+    }
+};
+
+void cuk_copy(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d) {
+    cu_each_row(s, copy_op{y, x, y_ld, x_ld}, rows, d, cu_wide(y, y_ld) && cu_wide(x, x_ld));
+}
+
+/* y = act(gate) * up */
+template <int A> struct glu_op {
+    float *y;
+    const float *gate, *up;
+    int64_t y_ld, gate_ld, up_ld;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        cu_vec<N> g = cu_load<N>(gate + i * gate_ld + c);
+        const cu_vec<N> u = cu_load<N>(up + i * up_ld + c);
+        for (int k = 0; k < N; k++) g.v[k] = __fmul_rn(cu_act<A>(g.v[k]), u.v[k]);
+        cu_store<N>(y + i * y_ld + c, g);
+    }
+};
+
+template <int A>
+static void glu_as(cuk_stream s, float *y, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up, int64_t up_ld,
+                   int64_t rows, int64_t d) {
+    cu_each_row(s, glu_op<A>{y, gate, up, y_ld, gate_ld, up_ld}, rows, d,
+                cu_wide(y, y_ld) && cu_wide(gate, gate_ld) && cu_wide(up, up_ld));
+}
+
+void cuk_glu(cuk_stream s, float *y, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up, int64_t up_ld, int64_t rows,
+             int64_t d, cuk_act a) {
+    switch (a) {
+    case CUK_ACT_NONE: return glu_as<CUK_ACT_NONE>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    case CUK_ACT_SILU: return glu_as<CUK_ACT_SILU>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    case CUK_ACT_GELU: return glu_as<CUK_ACT_GELU>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    case CUK_ACT_GELU_TANH: return glu_as<CUK_ACT_GELU_TANH>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    case CUK_ACT_QUICK_GELU: return glu_as<CUK_ACT_QUICK_GELU>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    case CUK_ACT_RELU: return glu_as<CUK_ACT_RELU>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    }
+}
+
+/* y (+)= act(x + bias); which of the three there are is uniform over a launch */
+template <int A> struct epilogue_op {
+    float *y;
+    const float *x, *bias;
+    int64_t y_ld, x_ld;
+    bool add;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        cu_vec<N> v = cu_load<N>(x + i * x_ld + c);
+        if (bias) {
+            const cu_vec<N> b = cu_load<N>(bias + c);
+            for (int k = 0; k < N; k++) v.v[k] = __fadd_rn(v.v[k], b.v[k]);
+        }
+        for (int k = 0; k < N; k++) v.v[k] = cu_act<A>(v.v[k]);
+        if (add) {
+            const cu_vec<N> o = cu_load<N>(y + i * y_ld + c);
+            for (int k = 0; k < N; k++) v.v[k] = __fadd_rn(o.v[k], v.v[k]);
+        }
+        cu_store<N>(y + i * y_ld + c, v);
+    }
+};
+
+template <int A>
+static void epilogue_as(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *bias, int64_t rows,
+                        int64_t d, bool add) {
+    cu_each_row(s, epilogue_op<A>{y, x, bias, y_ld, x_ld, add}, rows, d,
+                cu_wide(y, y_ld) && cu_wide(x, x_ld) && cu_wide(bias, 0));
+}
+
+void cuk_epilogue(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *bias, int64_t rows, int64_t d,
+                  cuk_act a, bool add) {
+    switch (a) {
+    case CUK_ACT_NONE: return epilogue_as<CUK_ACT_NONE>(s, y, y_ld, x, x_ld, bias, rows, d, add);
+    case CUK_ACT_SILU: return epilogue_as<CUK_ACT_SILU>(s, y, y_ld, x, x_ld, bias, rows, d, add);
+    case CUK_ACT_GELU: return epilogue_as<CUK_ACT_GELU>(s, y, y_ld, x, x_ld, bias, rows, d, add);
+    case CUK_ACT_GELU_TANH: return epilogue_as<CUK_ACT_GELU_TANH>(s, y, y_ld, x, x_ld, bias, rows, d, add);
+    case CUK_ACT_QUICK_GELU: return epilogue_as<CUK_ACT_QUICK_GELU>(s, y, y_ld, x, x_ld, bias, rows, d, add);
+    case CUK_ACT_RELU: return epilogue_as<CUK_ACT_RELU>(s, y, y_ld, x, x_ld, bias, rows, d, add);
+    }
+}
+
+void cuk_act_rows(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, cuk_act a) {
+    if (a != CUK_ACT_NONE) cuk_epilogue(s, y, y_ld, y, y_ld, NULL, rows, d, a, false);
+}
+
+template <bool BF16> struct narrow_op {
+    uint16_t *y;
+    const float *x;
+    int64_t y_ld, x_ld;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        const cu_vec<N> v = cu_load<N>(x + i * x_ld + c);
+        uint16_t h[4] = {};
+        for (int k = 0; k < N; k++) h[k] = BF16 ? cu_to_bf16(v.v[k]) : cu_to_f16(v.v[k]);
+        uint16_t *to = y + i * y_ld + c;
+        if (N == 4)
+            *reinterpret_cast<uint2 *>(to) = make_uint2(h[0] | static_cast<unsigned>(h[1]) << 16,
+                                                        h[2] | static_cast<unsigned>(h[3]) << 16);
+        else
+            *to = h[0];
+    }
+};
+
+void cuk_narrow(cuk_stream s, uint16_t *y, cuk_type t, const float *x, int64_t x_ld, int64_t rows, int64_t d) {
+    const bool wide = cu_wide(y, d, sizeof *y) && cu_wide(x, x_ld);
+    if (t == CUK_BF16)
+        cu_each_row(s, narrow_op<true>{y, x, d, x_ld}, rows, d, wide);
+    else
+        cu_each_row(s, narrow_op<false>{y, x, d, x_ld}, rows, d, wide);
+}
+
+/* ---- rows by index ---- */
+
+template <class T, bool ADD> struct embed_op {
+    float *y;
+    const typename T::bits *table;
+    const int32_t *ids;
+    int32_t *fault;
+    int64_t y_ld, table_ld, n_table;
+    float scale;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        const int32_t id = ids[i];
+        if (id >= n_table || (ADD && id < 0)) {
+            if (c == 0) cu_raise(fault, CUK_BAD_ID);
+            return;
+        }
+        if (id < 0) return;
+        cu_vec<N> v = cu_load_as<T, N>(table + id * table_ld + c);
+        for (int k = 0; k < N; k++) v.v[k] = __fmul_rn(v.v[k], scale);
+        if (ADD) {
+            const cu_vec<N> o = cu_load<N>(y + i * y_ld + c);
+            for (int k = 0; k < N; k++) v.v[k] = __fadd_rn(o.v[k], v.v[k]);
+        }
+        cu_store<N>(y + i * y_ld + c, v);
+    }
+};
+
+template <class T>
+static void embed_as(cuk_stream s, float *y, int64_t y_ld, const void *table, int64_t table_ld, int64_t n_table,
+                     const int32_t *ids, int64_t rows, int64_t d, float scale, bool add, int32_t *fault) {
+    typedef typename T::bits bits;
+    const bits *t = static_cast<const bits *>(table);
+    const bool wide = cu_wide(y, y_ld) && cu_wide(t, table_ld, sizeof *t);
+    if (add)
+        cu_each_row(s, embed_op<T, true>{y, t, ids, fault, y_ld, table_ld, n_table, scale}, rows, d, wide);
+    else
+        cu_each_row(s, embed_op<T, false>{y, t, ids, fault, y_ld, table_ld, n_table, scale}, rows, d, wide);
+}
+
+void cuk_embed(cuk_stream s, float *y, int64_t y_ld, const void *table, cuk_type t, int64_t table_ld, int64_t n_table,
+               const int32_t *ids, int64_t rows, int64_t d, float scale, bool add, int32_t *fault) {
+    switch (t) {
+    case CUK_F32: return embed_as<cu_f32>(s, y, y_ld, table, table_ld, n_table, ids, rows, d, scale, add, fault);
+    case CUK_F16: return embed_as<cu_f16>(s, y, y_ld, table, table_ld, n_table, ids, rows, d, scale, add, fault);
+    case CUK_BF16: return embed_as<cu_bf16>(s, y, y_ld, table, table_ld, n_table, ids, rows, d, scale, add, fault);
+    }
+}
+
+struct gather_op {
+    float *y;
+    const float *x;
+    const int32_t *idx;
+    int32_t *fault;
+    int64_t y_ld, x_ld, n_x;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        const int32_t from = idx[i];
+        if (from < 0 || from >= n_x) {
+            if (c == 0) cu_raise(fault, CUK_BAD_INDEX);
+            return;
+        }
+        cu_store<N>(y + i * y_ld + c, cu_load<N>(x + from * x_ld + c));
+    }
+};
+
+void cuk_gather(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t n_x, const int32_t *idx, int64_t rows,
+                int64_t d, int32_t *fault) {
+    cu_each_row(s, gather_op{y, x, idx, fault, y_ld, x_ld, n_x}, rows, d, cu_wide(y, y_ld) && cu_wide(x, x_ld));
+}
+
+/* ---- norm ---- */
+
+struct norm_args {
+    float *y;
+    const float *x, *gain, *bias;
+    int64_t y_ld, x_ld, units, heads; /* a unit: one head of one row */
+    int d;
+    float eps, gain_offset;
+    bool rms, wide;
+};
+
+/* Group g of four of a row; past its end zeros, which the sums do not see. */
+static __device__ __forceinline__ void norm_group(float v[4], const float *x, int g, const norm_args &a, float otherwise) {
+    if (a.wide && g * 4 + 4 <= a.d) {
+        const cu_vec<4> r = cu_load<4>(x + g * 4);
+        for (int k = 0; k < 4; k++) v[k] = r.v[k];
+    } else {
+        for (int k = 0; k < 4; k++) v[k] = g * 4 + k < a.d ? x[g * 4 + k] : otherwise;
+    }
+}
+
+/* Over the T threads of a unit. room: a float a warp; WARPS > 1 waits for the whole block. */
+template <int WARPS> static __device__ __forceinline__ float norm_total(float x, float *room) {
+    x = cu_warp_sum(x);
+    if (WARPS == 1) return x;
+    __syncthreads(); /* the last total has been read */
+    if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = room[0];
+    for (int w = 1; w < WARPS; w++) x = __fadd_rn(x, room[w]);
+    return x;
+}
+
+/* WARPS: of a unit; with one, a block does eight units. */
+template <int WARPS> static __global__ void __launch_bounds__(256) norm_kernel(norm_args a) {
+    SHARED(float, room);
+    const int T = WARPS * 32, t = static_cast<int>(threadIdx.x) % T;
+    const int64_t unit = static_cast<int64_t>(blockIdx.x) * (blockDim.x / T) + threadIdx.x / T;
+    if (unit >= a.units) return; /* a whole warp */
+    const int64_t row = unit / a.heads, at = unit % a.heads * a.d;
+    const float *x = a.x + row * a.x_ld + at;
+    float *y = a.y + row * a.y_ld + at;
+    float v[4], sum = 0, mean = 0;
+    if (!a.rms) {
+        for (int g = t; g * 4 < a.d; g += T) {
+            norm_group(v, x, g, a, 0);
+            sum = __fadd_rn(sum, __fadd_rn(__fadd_rn(v[0], v[1]), __fadd_rn(v[2], v[3])));
+        }
+        mean = norm_total<WARPS>(sum, room) / static_cast<float>(a.d);
+        sum = 0;
+    }
+    for (int g = t; g * 4 < a.d; g += T) {
+        norm_group(v, x, g, a, mean);
+        for (int k = 0; k < 4; k++) v[k] = __fadd_rn(v[k], -mean);
+        const float ab = fmaf(v[1], v[1], __fmul_rn(v[0], v[0])), cd = fmaf(v[3], v[3], __fmul_rn(v[2], v[2]));
+        sum = __fadd_rn(sum, __fadd_rn(ab, cd));
+    }
+    const float inv = 1.0f / sqrtf(norm_total<WARPS>(sum, room) / static_cast<float>(a.d) + a.eps);
+    for (int g = t; g * 4 < a.d; g += T) {
+        norm_group(v, x, g, a, 0);
+        for (int k = 0; k < 4; k++) {
+            const int c = g * 4 + k;
+            if (c >= a.d) break;
+            const float n = __fmul_rn(__fadd_rn(v[k], -mean), inv), gain = __fadd_rn(a.gain_offset, a.gain[c]);
+            v[k] = a.bias ? fmaf(n, gain, a.bias[c]) : __fmul_rn(n, gain);
+        }
+        if (a.wide && g * 4 + 4 <= a.d)
+            cu_store<4>(y + g * 4, cu_vec<4>{{v[0], v[1], v[2], v[3]}});
+        else
+            for (int k = 0; k < 4 && g * 4 + k < a.d; k++) y[g * 4 + k] = v[k];
+    }
+}
+
+void cuk_norm(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t heads, int64_t d,
+              const float *gain, const float *bias, bool rms, float eps, float gain_offset) {
+    if (rows <= 0 || heads <= 0 || d <= 0) return;
+    const bool wide = cu_wide(y, y_ld) && cu_wide(x, x_ld) && (heads == 1 || d % 4 == 0);
+    const norm_args a = {y,     x,     gain, bias, y_ld, x_ld, rows * heads, heads, static_cast<int>(d), eps, gain_offset,
+                         rms, wide};
+    if (d <= 512)
+        cu_launch(norm_kernel<1>, dim3(cu_blocks(a.units, 8)), dim3(256), 0, s, a);
+    else
+        cu_launch(norm_kernel<8>, dim3(cu_blocks(a.units, 1)), dim3(256), 8 * sizeof(float), s, a);
+}

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Builds the CUDA backend for the host against the emulator, under ASan and UBSan, and runs the tests of ops and models on it:
+# once forward, once with everything the other way round, once shuffled; then the goldens of the reference library, a few
+# steps each. EMU_QUICK=1: ops alone, forward.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+B=build/emu
+more=()
+tests=(tests/cuda_emu/test_emu tests/kernels/test_ops_rows tests/kernels/test_ops_attn tests/kernels/test_ops_linear tests/kernels/test_sample)
+[ -n "${EMU_QUICK:-}" ] || more=(tests/engine/model/test_model)
+make --no-print-directory -j"$(nproc)" BUILD=$B CUDA=emu SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+    "${tests[@]/#/$B/}" ${more[@]/#/$B/} || exit 1
+failed=0
+run() {
+    for t in "${tests[@]}"; do
+        out=$(VLMD_DEVICE=cuda ASAN_OPTIONS=detect_stack_use_after_return=0 "$@" "$B/$t" 2>&1) ||
+            { failed=1; echo "$out" | tail -n 40; echo "FAILED: $* $t"; continue; }
+        echo "$out" | grep -E '^\[  PASSED  \]' | sed "s|^|$(basename "$t") ($*): |"
+    done
+}
+run env EMU_ORDER=forward EMU_STREAMS=lazy EMU_SHARED=0xff
+if [ -z "${EMU_QUICK:-}" ]; then
+    run env EMU_ORDER=reverse EMU_STREAMS=eager EMU_SHARED=0
+    run env EMU_ORDER=shuffle EMU_STREAMS=lazy EMU_SHARED=0x3f
+    tests=("${more[@]}")
+    run env EMU_ORDER=shuffle EMU_STREAMS=lazy VLMD_SHORT=1
+fi
+exit $failed
