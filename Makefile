@@ -13,9 +13,9 @@ PKGS := libmicrohttpd jansson libjpeg libpng libwebp openblas libpcre2-8 libutf8
 CFLAGS += $(CSTD) $(WARN) $(OPT) $(SAN) -I. -MMD -MP -pthread
 LDLIBS := $(SAN) -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lgif -lm
 
-# CUDA=1 with nvcc, 0 without, emu: kernels/cuda for the host, against tests/cuda_emu.
+# CUDA=1: with the CUDA backend, by nvcc; emu: that backend for the host, against tests/cuda_emu. After a change: make clean.
 NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
-CUDA ?= $(if $(NVCC),1,0)
+CUDA ?= 0
 CUDA_ARCHS ?= 90
 CUDA_HOME = $(patsubst %/bin/nvcc,%,$(NVCC))
 NVFLAGS = -std=c++17 -O3 -lineinfo -I. -MMD -MP -Xcompiler -Wall,-Wextra -Werror all-warnings \
