@@ -465,8 +465,8 @@ bool chat_request_parse(chat_request *r, char *body, size_t n, const chat_contex
            check_unbuilt(r->root, st) && parse_choices(r, st) && parse_lengths(r, st) &&
            parse_sampling(r, st) && parse_stop(r, st) && parse_stop_ids(r, ctx->vocab_size, st) &&
            parse_bias(r, ctx->vocab_size, st) && parse_logprobs(r, st) &&
-           field_bool(r->root, "return_token_ids", &r->return_token_ids, st) && parse_cache_salt(r, st) && parse_priority(r, st) &&
-           parse_stream(r, st) && parse_template(r, st);
+           field_bool(r->root, "return_token_ids", &r->return_token_ids, st) && parse_cache_salt(r, st) &&
+           parse_priority(r, st) && parse_stream(r, st) && parse_template(r, st);
 }
 
 void chat_request_fini(chat_request *r) {

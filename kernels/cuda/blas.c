@@ -24,7 +24,8 @@ enum { PLANS = 256 };
 
 #define FUNCTIONS(X)                                                                                         \
     X(Create)                                                                                                \
-    X(Destroy) X(GetVersion) X(Matmul) X(MatmulDescCreate) X(MatmulDescDestroy) X(MatmulDescSetAttribute)    \
+    X(Destroy)                                                                                               \
+    X(GetVersion) X(Matmul) X(MatmulDescCreate) X(MatmulDescDestroy) X(MatmulDescSetAttribute)               \
         X(MatrixLayoutCreate) X(MatrixLayoutDestroy) X(MatmulPreferenceCreate) X(MatmulPreferenceDestroy)    \
             X(MatmulPreferenceSetAttribute) X(MatmulAlgoGetHeuristic)
 

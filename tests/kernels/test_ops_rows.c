@@ -405,7 +405,8 @@ static void test_weight(void **state) {
     for (int i = 0; i < 24; i++) data[i] = (float)i;
     weight *conv = new_weight(&r, tensor_of(data, DT_F32, 4, (int64_t[]){2, 3, 2, 2}), WEIGHT_LINEAR);
     assert_int_equal(weight_dim(conv, 2), 2);
-    float *x = op_copy_of((float[12]){1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}, 12 * sizeof(float)), *y = floats(2);
+    float *x = op_copy_of((float[12]){1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2}, 12 * sizeof(float)),
+          *y = floats(2);
     op_linear(&r.c, tensor_2d(y, DT_F32, 1, 2), tensor_2d(x, DT_F32, 1, 12), conv, NULL, ACT_NONE, 0);
     rig_ok(&r);
     assert_true(y[0] == 22 && y[1] == 12 + 46);
@@ -430,7 +431,8 @@ static void test_alignment(void **state) {
     (void)state;
     enum { N = 5, D = 516, H = 4 };
     uint64_t seed = 21;
-    float *src = random_floats(&seed, N * D, 2), *up = random_floats(&seed, N * D, 1), *one = floats(D), *first = NULL;
+    float *src = random_floats(&seed, N * D, 2), *up = random_floats(&seed, N * D, 1), *one = floats(D),
+          *first = NULL;
     for (int i = 0; i < D; i++) one[i] = 1 + (float)i / D;
     rig r;
     RIG_EACH(r, 1) {
@@ -451,7 +453,8 @@ static void test_alignment(void **state) {
                 t[k].ld = ld;
             }
             op_norm(&r.c, t[0], xt, g, g, NORM_LAYER, 1e-5f, 0);
-            op_norm(&r.c, tensor_heads(t[1], H, D / H), tensor_heads(xt, H, D / H), gh, NULL, NORM_RMS, 1e-6f, 1);
+            op_norm(&r.c, tensor_heads(t[1], H, D / H), tensor_heads(xt, H, D / H), gh, NULL, NORM_RMS, 1e-6f,
+                    1);
             op_glu(&r.c, t[2], xt, ut, ACT_GELU);
             op_copy(&r.c, t[3], xt);
             op_act(&r.c, t[3], ACT_SILU);
@@ -495,7 +498,8 @@ static void test_device_only(void **state) {
         float *x = random_floats(&seed, n * ld, t % 4 ? 3 : 20000), *bias = random_floats(&seed, d, 1),
               *y = random_floats(&seed, n * ld, 1), *old = op_copy_of(y, sizeof(float) * (size_t)(n * ld));
         uint16_t *h = op_alloc(2 * (size_t)(n * d));
-        const float special[] = {0, -0.0f, INFINITY, -INFINITY, NAN, 65519, 65520, 6e-8f, 2.9e-8f, 3.1e-8f, 6.1e-5f, 1e-42f};
+        const float special[] = {0,     -0.0f, INFINITY, -INFINITY, NAN,     65519,
+                                 65520, 6e-8f, 2.9e-8f,  3.1e-8f,   6.1e-5f, 1e-42f};
         if (t % 2) memcpy(x, special, sizeof special);
         const bool bf16 = t % 4 < 2;
         cuk_narrow(s, h, bf16 ? CUK_BF16 : CUK_F16, x, ld, n, d);
@@ -511,7 +515,9 @@ static void test_device_only(void **state) {
             /* as test_act, and the rounding of x + bias and of the sum */
             const double v = (double)x[at] + (t % 3 ? (double)bias[i % d] : 0);
             const double f = ref_act(v, (act)(t % 6)), before = t % 2 ? (double)old[at] : 0;
-            if (fabs(v) < 1e30) near("epilogue", y[at], f + before, 4e-6 * (fabs(f) + 1e-3) + 2e-7 * (fabs(before) + fabs(v)));
+            if (fabs(v) < 1e30)
+                near("epilogue", y[at], f + before,
+                     4e-6 * (fabs(f) + 1e-3) + 2e-7 * (fabs(before) + fabs(v)));
         }
         op_free(x);
         op_free(bias);
@@ -524,11 +530,12 @@ static void test_device_only(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_exp),     cmocka_unit_test(test_act),
-                                       cmocka_unit_test(test_norm),    cmocka_unit_test(test_embed),
-                                       cmocka_unit_test(test_rope),    cmocka_unit_test(test_add_copy_gather),
-                                       cmocka_unit_test(test_context), cmocka_unit_test(test_patchify),
-                                       cmocka_unit_test(test_weight),  cmocka_unit_test(test_alignment),
-                                       cmocka_unit_test(test_device_only)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_exp),        cmocka_unit_test(test_act),
+        cmocka_unit_test(test_norm),       cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_rope),       cmocka_unit_test(test_add_copy_gather),
+        cmocka_unit_test(test_context),    cmocka_unit_test(test_patchify),
+        cmocka_unit_test(test_weight),     cmocka_unit_test(test_alignment),
+        cmocka_unit_test(test_device_only)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

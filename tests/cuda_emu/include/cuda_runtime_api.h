@@ -53,10 +53,16 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total);
 
 /* ---- memory ---- */
 
-enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaMemcpyKind {
+    cudaMemcpyHostToHost,
+    cudaMemcpyHostToDevice,
+    cudaMemcpyDeviceToHost,
+    cudaMemcpyDeviceToDevice
+};
 cudaError_t cudaMalloc(void **p, size_t n);
 enum { cudaMemAttachGlobal = 1 };
-cudaError_t cudaMallocManaged(void **p, size_t n, unsigned flags); /* for tests: any side may touch it at any time */
+cudaError_t cudaMallocManaged(void **p, size_t n,
+                              unsigned flags); /* for tests: any side may touch it at any time */
 cudaError_t cudaFree(void *p);
 cudaError_t cudaMallocHost(void **p, size_t n);
 cudaError_t cudaFreeHost(void *p);
@@ -68,7 +74,11 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t s);
 /* ---- streams, events, graphs ---- */
 
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
+enum cudaStreamCaptureMode {
+    cudaStreamCaptureModeGlobal,
+    cudaStreamCaptureModeThreadLocal,
+    cudaStreamCaptureModeRelaxed
+};
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags);
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int priority);
 cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest);
