@@ -49,7 +49,7 @@ static void post(workers *w, seq *s) {
 /* Whoever waited has what the decode gave: the picture, or why it cannot be decoded. Where memory was short, or
  * the one who decoded was cancelled, each tries for itself. */
 static void serve(workers *w, flight *f, picture *pic, const status *why, seq_list *done) {
-    seq_list again = {0};
+    bool again = false;
     flight **at = &w->flights;
     while (*at != f) at = &(*at)->next;
     *at = f->next;
@@ -60,13 +60,14 @@ static void serve(workers *w, flight *f, picture *pic, const status *why, seq_li
             v->st = *why;
             prompt_blame_image(v->prompt, v->n_taken, &v->st);
         }
-        seq_list_push(is_done(v) ? done : &again, v);
+        if (is_done(v)) {
+            seq_list_push(done, v);
+        } else {
+            seq_list_insert(&w->queue, v);
+            again = true;
+        }
     }
-    if (!again.head) return;
-    again.tail->next = w->queue.head; /* they are older than the queue */
-    if (!w->queue.tail) w->queue.tail = again.tail;
-    w->queue.head = again.head;
-    pthread_cond_broadcast(&w->changed);
+    if (again) pthread_cond_broadcast(&w->changed);
 }
 
 static void decode_next(workers *w, seq *s, flight *f) {
@@ -201,7 +202,7 @@ void workers_add(workers *w, seq *s) {
     pthread_mutex_lock(&w->mu);
     bool stop = w->stop;
     if (!stop) {
-        seq_list_push(&w->queue, s);
+        seq_list_insert(&w->queue, s);
         pthread_cond_signal(&w->changed);
     }
     pthread_mutex_unlock(&w->mu);

@@ -232,7 +232,7 @@ static void note(void *user, const engine_event *ev) {
     on_event(&l->a, ev);
 }
 
-static void submit(world *w, int priority, int n_prompt, int max_tokens, log_entry *l) {
+static seq *enter(world *w, int priority, int n_prompt, int max_tokens, log_entry *l) {
     prompt *pr = mem_calloc(1, sizeof *pr);
     for (int i = 0; i < n_prompt; i++) tok_ids_push(&pr->ids, 10 + l->id * 7 + i);
     status st = {0};
@@ -245,7 +245,11 @@ static void submit(world *w, int priority, int n_prompt, int max_tokens, log_ent
     seq *s = seq_new(pr, &p, &w->kit, w->max_len, note, l, &st);
     assert_non_null(s);
     inbox_enter(&w->inbox, s);
-    inbox_post(&w->inbox, s);
+    return s;
+}
+
+static void submit(world *w, int priority, int n_prompt, int max_tokens, log_entry *l) {
+    inbox_post(&w->inbox, enter(w, priority, n_prompt, max_tokens, l));
 }
 
 static void start(world *w, int seqs, int pages, log_entry *jobs) {
@@ -280,6 +284,33 @@ static void urgent_ones_first(void **state) {
         world_fini(&w);
         for (int i = 0; i < JOBS; i++) answer_fini(&jobs[i].a);
     }
+}
+
+/* Workers without a thread: what they hold when they stop comes in the order in which it would have been decoded. */
+static void urgent_pictures_first(void **state) {
+    (void)state;
+    static log_entry jobs[JOBS];
+    static const int priority[] = {0, 2, 0, -1, 2, -1}, want[] = {3, 5, 0, 2, 1, 4};
+    world w;
+    status st = {0};
+    bool cancels;
+    start(&w, 1, 64, jobs);
+    workers *none = workers_new(0, &w.kit, w.pictures, &w.inbox, &st);
+    assert_non_null(none);
+    for (int i = 0; i < (int)ARRAY_LEN(priority); i++)
+        workers_add(none, enter(&w, priority[i], 5, 3, &jobs[i]));
+    workers_stop(none);
+    seq_list posted = inbox_take(&w.inbox, &cancels);
+    for (size_t i = 0; i < ARRAY_LEN(want); i++) {
+        seq *s = seq_list_pop(&posted);
+        assert_non_null(s);
+        assert_int_equal(((log_entry *)s->user)->id, want[i]);
+        inbox_leave(&w.inbox, s);
+        seq_free(s);
+    }
+    assert_null(posted.head);
+    workers_free(none);
+    world_fini(&w);
 }
 
 /* Pages for little more than one long answer: an urgent job that comes late runs through; those that give way are the
@@ -338,6 +369,7 @@ int main(void) {
         cmocka_unit_test(claims),
         cmocka_unit_test(random_claims),
         cmocka_unit_test(urgent_ones_first),
+        cmocka_unit_test(urgent_pictures_first),
         cmocka_unit_test(the_least_urgent_give_way),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
