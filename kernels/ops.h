@@ -132,7 +132,6 @@ typedef struct attn_args {
     float scale;
     bool causal; /* row at position p sees keys 0..p; otherwise all kv_len keys */
     int window;  /* > 0: only keys with p - window < j; 0: no limit */
-    bool bulk;   /* as LINEAR_BULK: the same shape every time */
     int n_seqs;
     /* Rows of sequence s are q_start[s] .. q_start[s+1]-1; its last row sits at position kv_len[s]-1. Host memory
      * would force a sync: device i32 tensors. */

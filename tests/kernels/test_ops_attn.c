@@ -260,7 +260,6 @@ static void test_dense(void **state) {
                     tensor f = tensor_2d(x, DT_F32, total, width);
                     attn_args a = {.scale = 0.17f,
                                    .causal = causal,
-                                   .bulk = true,
                                    .n_seqs = (int)pics,
                                    .q_start = tensor_1d(start, DT_I32, pics + 1),
                                    .kv_len = tensor_1d(len, DT_I32, pics)};
@@ -309,7 +308,6 @@ static void test_block_of_rows(void **state) {
             int32_t *start = op_ints(2), *len = op_ints(1), *two = op_ints(3), *lens = op_ints(2);
             start[0] = 0, start[1] = *len = N;
             attn_args a = {.scale = 0.12f,
-                           .bulk = true,
                            .n_seqs = 1,
                            .q_start = tensor_1d(start, DT_I32, 2),
                            .kv_len = tensor_1d(len, DT_I32, 1)};

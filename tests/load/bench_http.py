@@ -9,14 +9,13 @@ BENCH_SECONDS (10) a scene, BENCH_CONNECTIONS (64). Load generator and server sh
 import asyncio
 import json
 import os
-import pathlib
 import re
 import subprocess
 import tempfile
 import time
 
 import wire
-from wire import CHAT, MODEL, Conn, Server, chat_body, percentile
+from wire import CHAT, MODEL, Conn, Server, chat_body, machine_line, percentile
 
 SECONDS = int(os.environ.get("BENCH_SECONDS", 10))
 CONNECTIONS = int(os.environ.get("BENCH_CONNECTIONS", 64))
@@ -121,8 +120,7 @@ def real_engine():
 
 def main():
     load = os.getloadavg()[0]
-    cpu = next((x.split(":", 1)[1].strip() for x in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if x.startswith("model name")), "unknown")
-    print(f"cpu: {cpu}, {os.cpu_count()} cores; load before the run {load:.1f}" + (" - NOT QUIET" if load > 0.5 else ""))
+    print(machine_line(load))
     print(f"{SECONDS:g} s a scene; wrk with 1 thread and {CONNECTIONS} connections\n")
     print(f"{'':58s}{'replies':>13s}{'p50 ms':>9s}{'p99 ms':>9s}{'max ms':>9s}")
     null_engine()

@@ -17,7 +17,7 @@ import struct
 import time
 import zlib
 
-from wire import CHAT, MODEL, Broken, Conn, Server, chat_body, image_part, percentile, seeded, text_part, words
+from wire import CHAT, MODEL, Broken, Conn, Server, chat_body, image_part, machine_line, percentile, seeded, text_part, words
 
 SECONDS = float(os.environ.get("BENCH_SECONDS", 60))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", 4))
@@ -124,13 +124,6 @@ async def run(server, bodies):
             await run_phase(server, p, number, SECONDS / ROUNDS / 2, bodies)
 
 
-def cpu_name():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return "unknown"
-
-
 def main():
     load = os.getloadavg()[0]
     model = os.environ.get("BENCH_MODEL", MODEL)
@@ -143,7 +136,7 @@ def main():
         raise SystemExit(f"a reply was lost: {e!r}") from None
     finally:
         server.stop()
-    print(f"cpu: {cpu_name()}, {os.cpu_count()} cores; load before the run {load:.1f}" + (" - NOT QUIET" if load > 0.5 else ""))
+    print(machine_line(load))
     print(f"model: {pathlib.Path(model).name}; {STREAMS} text streams, {CLIENTS} clients with pictures of 1024 x 768, {ROUNDS} rounds")
     print()
     print(f"{'ITL ms':33s}{'p50':>9s}{'p95':>9s}{'p99':>9s}{'most':>9s}{'tokens':>9s}")

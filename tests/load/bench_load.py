@@ -14,7 +14,7 @@ import pathlib
 import shlex
 import time
 
-from wire import CHAT, MODEL, Broken, Conn, Server, chat_body, image_part, percentile, png, seeded, text_part, words
+from wire import CHAT, MODEL, Broken, Conn, Server, chat_body, image_part, machine_line, percentile, png, seeded, text_part, words
 
 SECONDS = float(os.environ.get("BENCH_SECONDS", 60))
 TOKENS = int(os.environ.get("BENCH_TOKENS", 48))
@@ -117,13 +117,6 @@ async def run(port):
     return prompt, number - 1
 
 
-def cpu_name():
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return "unknown"
-
-
 def main():
     load = os.getloadavg()[0]
     model = os.environ.get("BENCH_MODEL", MODEL)
@@ -134,7 +127,7 @@ def main():
         raise SystemExit(f"a reply was lost: {e!r}") from None
     finally:
         server.stop()
-    print(f"cpu: {cpu_name()}, {os.cpu_count()} cores; load before the run {load:.1f}" + (" - NOT QUIET" if load > 0.5 else ""))
+    print(machine_line(load))
     print(f"model: {pathlib.Path(model).name}; prompts of {prompt} tokens, answers of {TOKENS}; {rounds} rounds")
     print()
     print(f"{'':33s}{'tokens/s':>10s}{'TTFT ms':>22s}{'ITL ms':>22s}   as ratios to one client alone")

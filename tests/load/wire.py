@@ -24,6 +24,13 @@ MODEL = ROOT / "models" / "vlmd-tiny"
 CHAT = "/v1/chat/completions"
 
 
+def machine_line(load):
+    """What a benchmark says first; load: os.getloadavg()[0] before it began."""
+    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "unknown")
+    return f"cpu: {cpu}, {os.cpu_count()} cores; load before the run {load:.1f}" + (" - NOT QUIET" if load > 0.5 else "")
+
+
 class Server:
     """A running vlmd; its log is kept, line by line."""
 
