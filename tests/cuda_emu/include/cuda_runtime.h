@@ -29,15 +29,19 @@ struct uint3 {
     unsigned x, y, z;
 };
 
-#define EMU_VECTOR(T, N2, N4)                                                                                         \
-    struct alignas(2 * sizeof(T)) N2 {                                                                                \
-        T x, y;                                                                                                       \
-    };                                                                                                                \
-    struct alignas(16) N4 {                                                                                           \
-        T x, y, z, w;                                                                                                 \
-    };                                                                                                                \
-    static inline N2 make_##N2(T x, T y) { return N2{x, y}; }                                                         \
-    static inline N4 make_##N4(T x, T y, T z, T w) { return N4{x, y, z, w}; }
+#define EMU_VECTOR(T, N2, N4)                                                                                \
+    struct alignas(2 * sizeof(T)) N2 {                                                                       \
+        T x, y;                                                                                              \
+    };                                                                                                       \
+    struct alignas(16) N4 {                                                                                  \
+        T x, y, z, w;                                                                                        \
+    };                                                                                                       \
+    static inline N2 make_##N2(T x, T y) {                                                                   \
+        return N2{x, y};                                                                                     \
+    }                                                                                                        \
+    static inline N4 make_##N4(T x, T y, T z, T w) {                                                         \
+        return N4{x, y, z, w};                                                                               \
+    }
 EMU_VECTOR(float, float2, float4)
 EMU_VECTOR(int, int2, int4)
 EMU_VECTOR(unsigned, uint2, uint4)
@@ -65,9 +69,13 @@ typedef void (*emu_warp_fn)(const void *const in[32], void *const out[32], unsig
 void emu_warp(unsigned mask, emu_warp_fn fn, const void *in, void *out);
 int emu_lane();
 
-static inline void __syncthreads() { emu_barrier(); }
+static inline void __syncthreads() {
+    emu_barrier();
+}
 static inline void emu_nothing(const void *const *, void *const *, unsigned) {}
-static inline void __syncwarp(unsigned mask = 0xffffffffu) { emu_warp(mask, emu_nothing, nullptr, nullptr); }
+static inline void __syncwarp(unsigned mask = 0xffffffffu) {
+    emu_warp(mask, emu_nothing, nullptr, nullptr);
+}
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 
@@ -108,44 +116,124 @@ template <class T> static T __shfl_up_sync(unsigned mask, T v, unsigned d, int w
     return emu_shuffle_from(mask, v, to >= 0 && to / width == emu_lane() / width ? to : emu_lane());
 }
 unsigned __ballot_sync(unsigned mask, int predicate);
-static inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
-static inline int __all_sync(unsigned mask, int p) { return __ballot_sync(mask, p) == mask; }
+static inline int __any_sync(unsigned mask, int p) {
+    return __ballot_sync(mask, p) != 0;
+}
+static inline int __all_sync(unsigned mask, int p) {
+    return __ballot_sync(mask, p) == mask;
+}
 
 /* ---- atomics: one host thread, so a plain update is one ---- */
 
-template <class T> static T atomicAdd(T *p, T v) { T old = *p; *p = old + v; return old; }
-template <class T> static T atomicMax(T *p, T v) { T old = *p; if (v > old) *p = v; return old; }
-template <class T> static T atomicMin(T *p, T v) { T old = *p; if (v < old) *p = v; return old; }
-template <class T> static T atomicOr(T *p, T v) { T old = *p; *p = old | v; return old; }
-template <class T> static T atomicExch(T *p, T v) { T old = *p; *p = v; return old; }
-template <class T> static T atomicCAS(T *p, T cmp, T v) { T old = *p; if (old == cmp) *p = v; return old; }
+template <class T> static T atomicAdd(T *p, T v) {
+    T old = *p;
+    *p = old + v;
+    return old;
+}
+template <class T> static T atomicMax(T *p, T v) {
+    T old = *p;
+    if (v > old) *p = v;
+    return old;
+}
+template <class T> static T atomicMin(T *p, T v) {
+    T old = *p;
+    if (v < old) *p = v;
+    return old;
+}
+template <class T> static T atomicOr(T *p, T v) {
+    T old = *p;
+    *p = old | v;
+    return old;
+}
+template <class T> static T atomicExch(T *p, T v) {
+    T old = *p;
+    *p = v;
+    return old;
+}
+template <class T> static T atomicCAS(T *p, T cmp, T v) {
+    T old = *p;
+    if (old == cmp) *p = v;
+    return old;
+}
 
 /* ---- arithmetic ---- */
 
-template <class T> static T __ldg(const T *p) { return *p; }
-static inline int __popc(unsigned x) { return __builtin_popcount(x); }
-static inline int __ffs(int x) { return __builtin_ffs(x); }
-static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
-static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
-static inline float __fadd_rn(float a, float b) { return a + b; }
-static inline float __fmul_rn(float a, float b) { return a * b; }
+template <class T> static T __ldg(const T *p) {
+    return *p;
+}
+static inline int __popc(unsigned x) {
+    return __builtin_popcount(x);
+}
+static inline int __ffs(int x) {
+    return __builtin_ffs(x);
+}
+static inline int __clz(int x) {
+    return x ? __builtin_clz((unsigned)x) : 32;
+}
+static inline float __fmaf_rn(float a, float b, float c) {
+    return fmaf(a, b, c);
+}
+static inline float __fadd_rn(float a, float b) {
+    return a + b;
+}
+static inline float __fmul_rn(float a, float b) {
+    return a * b;
+}
 #define __expf expf /* glibc has declared these two names */
 #define __logf logf
-static inline float __fdividef(float a, float b) { return a / b; }
-static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-static inline float __int_as_float(int i) { float f; memcpy(&f, &i, 4); return f; }
-static inline int __float_as_int(float f) { int i; memcpy(&i, &f, 4); return i; }
-static inline float __uint_as_float(unsigned i) { float f; memcpy(&f, &i, 4); return f; }
-static inline unsigned __float_as_uint(float f) { unsigned i; memcpy(&i, &f, 4); return i; }
-static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
-template <class T> static T emu_min(T a, T b) { return b < a ? b : a; }
-template <class T> static T emu_max(T a, T b) { return a < b ? b : a; }
-static inline int min(int a, int b) { return emu_min(a, b); }
-static inline int max(int a, int b) { return emu_max(a, b); }
-static inline unsigned min(unsigned a, unsigned b) { return emu_min(a, b); }
-static inline unsigned max(unsigned a, unsigned b) { return emu_max(a, b); }
-static inline int64_t min(int64_t a, int64_t b) { return emu_min(a, b); }
-static inline int64_t max(int64_t a, int64_t b) { return emu_max(a, b); }
+static inline float __fdividef(float a, float b) {
+    return a / b;
+}
+static inline float rsqrtf(float x) {
+    return 1.0f / sqrtf(x);
+}
+static inline float __int_as_float(int i) {
+    float f;
+    memcpy(&f, &i, 4);
+    return f;
+}
+static inline int __float_as_int(float f) {
+    int i;
+    memcpy(&i, &f, 4);
+    return i;
+}
+static inline float __uint_as_float(unsigned i) {
+    float f;
+    memcpy(&f, &i, 4);
+    return f;
+}
+static inline unsigned __float_as_uint(float f) {
+    unsigned i;
+    memcpy(&i, &f, 4);
+    return i;
+}
+static inline unsigned __umulhi(unsigned a, unsigned b) {
+    return (unsigned)((uint64_t)a * b >> 32);
+}
+template <class T> static T emu_min(T a, T b) {
+    return b < a ? b : a;
+}
+template <class T> static T emu_max(T a, T b) {
+    return a < b ? b : a;
+}
+static inline int min(int a, int b) {
+    return emu_min(a, b);
+}
+static inline int max(int a, int b) {
+    return emu_max(a, b);
+}
+static inline unsigned min(unsigned a, unsigned b) {
+    return emu_min(a, b);
+}
+static inline unsigned max(unsigned a, unsigned b) {
+    return emu_max(a, b);
+}
+static inline int64_t min(int64_t a, int64_t b) {
+    return emu_min(a, b);
+}
+static inline int64_t max(int64_t a, int64_t b) {
+    return emu_max(a, b);
+}
 
 /* ---- asynchronous copies: what is copied is there after the wait, not before ---- */
 
@@ -155,6 +243,7 @@ void emu_cp_wait(int groups_left);
 
 /* ---- launch ---- */
 
-cudaError_t emu_launch(const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t s, std::function<void()> body);
+cudaError_t emu_launch(const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t s,
+                       std::function<void()> body);
 
 #endif
