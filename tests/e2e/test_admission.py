@@ -273,7 +273,7 @@ def test_priority_goes_first():
         done, lock = [], threading.Lock()
 
         def ask(priority, name):
-            r = s.chat("Hello", max_tokens=5, priority=priority)
+            r = s.chat("Hello", max_tokens=400, ignore_eos=True, priority=priority)  # long enough to arrive before the next
             assert r.status == 200, r.body
             with lock:
                 done.append(name)

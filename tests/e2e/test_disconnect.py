@@ -147,14 +147,17 @@ def scans(side, n):
 def test_leaves_while_a_picture_is_decoded(server):
     """Eight megapixels in 100 scans; a fault of the pictures behind it would come much later."""
     import base64
-    url = "data:image/jpeg;base64," + base64.b64encode(scans(2880, 100)).decode()
-    r = server.chat([image_part(url), text_part("What?")], max_tokens=1)
+    jpeg = scans(2880, 100)
+
+    def url(end):  # bytes behind the picture: the same content, but a decode of its own
+        return "data:image/jpeg;base64," + base64.b64encode(jpeg + b"%d" % end).decode()
+    r = server.chat([image_part(url(0)), text_part("What?")], max_tokens=1)
     assert r.status == 200, r.body
     r = server.chat([image_part("data:;base64," + base64.b64encode(scans(64, 120)).decode())])
     assert r.status == 400 and "scans" in r.error()["message"]
     server.wait_idle()
-    images = [image_part(url)] * 20
     for stream in (False, True):
+        images = [image_part(url(1 + i + 20 * stream)) for i in range(20)]
         s = send(server, images, stream)
         wait = time.time() + 60
         while server.metric("num_requests_waiting") != 1:
