@@ -25,9 +25,17 @@ enum { PLANS = 256 };
 #define FUNCTIONS(X)                                                                                         \
     X(Create)                                                                                                \
     X(Destroy)                                                                                               \
-    X(GetVersion) X(Matmul) X(MatmulDescCreate) X(MatmulDescDestroy) X(MatmulDescSetAttribute)               \
-        X(MatrixLayoutCreate) X(MatrixLayoutDestroy) X(MatmulPreferenceCreate) X(MatmulPreferenceDestroy)    \
-            X(MatmulPreferenceSetAttribute) X(MatmulAlgoGetHeuristic)
+    X(GetVersion)                                                                                            \
+    X(Matmul)                                                                                                \
+    X(MatmulDescCreate)                                                                                      \
+    X(MatmulDescDestroy)                                                                                     \
+    X(MatmulDescSetAttribute)                                                                                \
+    X(MatrixLayoutCreate)                                                                                    \
+    X(MatrixLayoutDestroy)                                                                                   \
+    X(MatmulPreferenceCreate)                                                                                \
+    X(MatmulPreferenceDestroy)                                                                               \
+    X(MatmulPreferenceSetAttribute)                                                                          \
+    X(MatmulAlgoGetHeuristic)
 
 typedef struct lt_functions {
 #define MEMBER(name) __typeof__(&cublasLt##name) name;
