@@ -6,9 +6,11 @@
 static const double ENCODE_IDLE_S = 0.05, PREFILL_IDLE_S = 0.5;
 enum { PREFILL_IDLE_ROWS = 128 };
 
-static const double GAIN = 0.25;       /* of an error, what the next prediction is corrected by */
-static const double BALANCE_ROWS = 4;  /* a step of so many rows corrects fixed_s and row_s alike */
-enum { MIXED_TURNS = 15 };             /* at most, between steps of decode rows alone */
+static const double GAIN = 0.25;      /* of an error, what the next prediction is corrected by */
+static const double BALANCE_ROWS = 4; /* a step of so many rows corrects fixed_s and row_s alike */
+static const double LEAST_SHARE =
+    0.25; /* of that time, for what else there is, however slow the step is beside it */
+enum { MIXED_TURNS = 28, PROBES = 2 }; /* at most, between turns to measure in; how many of these */
 static const double SLICE_GAIN = 0.25; /* of a slice's time, in its running mean */
 
 static double least(double a, double b) {
@@ -22,27 +24,54 @@ double pace_predict(const pace *p, int rows) {
     return p->fixed_s + p->row_s * rows;
 }
 
+/* A value that is learned moves towards what was seen; an outlier counts for a doubling. */
+static double step_to(double value, double seen) {
+    return GAIN * least(seen - value, value);
+}
+
 void pace_step_took(pace *p, int rows, double seconds) {
     double guess = pace_predict(p, rows), x = rows / BALANCE_ROWS;
-    p->n_mixed = rows == p->n_decode ? 0 : p->n_mixed + 1;
+    bool plain = rows == p->n_decode && p->spent_s <= 0, again = plain && p->plain;
+    p->plain = plain;
+    p->n_mixed = again ? 0 : p->n_mixed + 1;
     p->tried_rows -= p->tried_rows / 8;
     if (p->tried_rows < rows) p->tried_rows = rows;
     if (guess <= 0) {
         p->row_s = seconds / rows;
-        return;
+    } else if (!again) {
+        if (plain) x = 0;
+        double error = step_to(guess, seconds) / (1 + x * x);
+        p->fixed_s = most(0, p->fixed_s + error);
+        p->row_s = most(0, p->row_s + error * x / BALANCE_ROWS);
+    } else {
+        p->alone_s = p->alone_rows == rows ? p->alone_s + step_to(p->alone_s, seconds) : seconds;
+        p->alone_rows = rows;
     }
-    if (rows == p->n_decode) x = 0;
-    double error = GAIN * least(seconds - guess, guess) / (1 + x * x);
-    p->fixed_s = most(0, p->fixed_s + error);
-    p->row_s = most(0, p->row_s + error * x / BALANCE_ROWS);
+}
+
+/* Seconds of a step of the decode rows when nothing else runs. */
+static double alone(const pace *p) {
+    double guess = pace_predict(p, p->n_decode);
+    if (p->alone_s <= 0 || p->alone_rows == p->n_decode) return p->alone_s > 0 ? p->alone_s : guess;
+    double then = pace_predict(p, p->alone_rows);
+    return then > 0 ? p->alone_s * guess / then : p->alone_s;
+}
+
+static double decode_budget(const pace *p) {
+    double t = alone(p), left = 2 * t - pace_predict(p, p->n_decode);
+    return least(t, most(left, t * LEAST_SHARE));
 }
 
 void pace_begin(pace *p, int n_decode, bool prefill_waits) {
     p->n_decode = n_decode;
-    p->probe = n_decode && p->n_mixed >= MIXED_TURNS;
-    if (p->probe) p->n_mixed = 0;
     p->spent_s = 0;
-    p->budget_s = n_decode ? pace_predict(p, n_decode) : ENCODE_IDLE_S;
+    if (p->probe > 0) p->probe--;
+    if (p->n_mixed >= MIXED_TURNS) {
+        p->probe = PROBES;
+        p->n_mixed = 0;
+    }
+    if (!n_decode) p->probe = 0;
+    p->budget_s = n_decode ? decode_budget(p) : ENCODE_IDLE_S;
     double carried = n_decode ? most(0, least(p->encode_s, p->slice_s)) : 0;
     p->encode_s = carried + (n_decode && prefill_waits ? p->budget_s / 2 : p->budget_s);
 }

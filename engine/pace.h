@@ -1,14 +1,16 @@
 /* pace.h - how much encode and prefill a turn may carry while somebody decodes.
  *
- * A stream's inter-token latency is the turn's length, so what a turn does beside its decode rows is bounded by the
- * time that a step of these rows alone would take: a turn is at most about twice that. Pictures and prefill have half
- * of it each; what one does not want is the other's. A slice or a row that is longer than its share waits until the
- * shares of some turns together pay for it, so both always progress.
+ * A stream's inter-token latency is the turn's length, so a turn is to be no longer than about twice what a step of its
+ * decode rows takes when nothing else runs. What is left of that is for pictures and prefill, half each, and what one
+ * does not want is the other's. A slice or a row that is longer than its share waits until the shares of some turns
+ * together pay for it, so both always progress.
  *
  * A step's time is predicted as fixed_s + row_s * rows. Steps of decode rows alone correct fixed_s; all others correct
- * both by normalised least mean squares (Haykin, Adaptive Filter Theory), many rows more of row_s. Where work never ends
- * every sixteenth turn carries none, for without a step of decode rows alone nobody knows what it takes. The prediction
- * starts small, follows a machine that changes its speed, and takes no outlier for more than a doubling.
+ * both by normalised least mean squares (Haykin, Adaptive Filter Theory), many rows more of row_s. Beside it stands
+ * alone_s, what a step of decode rows takes after another such step: of a small model that is less, for its weights are
+ * then still in the caches that pictures empty. Where work never ends two turns of every thirty carry none: after the
+ * first of them both are measured anew. The prediction starts small, follows a machine that changes its speed, and takes
+ * no outlier for more than a doubling.
  *
  * No clock and no thread of its own. Threads: the engine's. Tested by tests/engine/sched/test_pace.c. */
 #ifndef VLMD_ENGINE_PACE_H
@@ -18,12 +20,15 @@
 
 typedef struct pace {
     double fixed_s, row_s; /* the prediction; both 0: no step yet */
-    double slice_s;        /* what a slice took lately */
-    int tried_rows;        /* of the largest step lately */
+    double alone_s;        /* of alone_rows decode rows after others such; 0: not yet */
+    int alone_rows;
+    double slice_s; /* what a slice took lately */
+    int tried_rows; /* of the largest step lately */
+    bool plain;     /* the last turn carried decode rows alone */
+    int n_mixed;    /* turns since the last measure */
     /* of this turn */
-    int n_decode, n_mixed;      /* turns since the last step of decode rows alone */
-    bool probe;                 /* it is to carry decode rows alone */
-    double budget_s, spent_s;   /* for all that is not decode; by pictures so far */
+    int n_decode, probe;      /* probe > 0: it is to carry decode rows alone, and so many turns from it on */
+    double budget_s, spent_s; /* for all that is not decode; by pictures so far */
     double encode_s, prefill_s; /* what either may still use; what is left is carried to the next turn */
 } pace;
 

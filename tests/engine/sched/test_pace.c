@@ -10,10 +10,12 @@
 #include "engine/pace.h"
 
 typedef struct machine {
-    double fixed_s, row_s, slice_s;
+    double fixed_s, row_s, slice_s,
+        cold; /* cold: a step takes so many times longer after anything but decode rows */
 } machine;
-static const machine LARGE = {0.055, 0.011, 0.010}, SMALL = {0.0003, 0.00001, 0.0004},
-                     SLOW = {0.165, 0.033, 0.030};
+static const machine LARGE = {0.055, 0.011, 0.010, 1}, SMALL = {0.0003, 0.00001, 0.0004, 1};
+static const machine SLOW = {0.165, 0.033, 0.030, 1}, COLD = {0.0003, 0.00001, 0.00005, 1.6};
+static bool g_warm; /* the last turn had decode rows alone */
 
 typedef struct turn {
     int rows, slices;
@@ -32,6 +34,9 @@ static turn take_turn(pace *p, const machine *m, int n_decode, int pictures, int
     assert_true(t.rows >= 0 && t.rows <= prefill);
     if (n_decode + t.rows == 0) return t;
     double step = m->fixed_s + m->row_s * (n_decode + t.rows);
+    bool plain = t.rows == 0 && t.slices == 0;
+    if (!plain || !g_warm) step *= m->cold;
+    g_warm = plain;
     pace_step_took(p, n_decode + t.rows, step);
     t.seconds += step;
     return t;
@@ -96,7 +101,7 @@ static void both_progress(void **state) {
         assert_true(encode <= 2 * prefill && prefill <= 2 * encode); /* about half each */
     }
     /* a slice and a row that are each longer than all a turn may spend come every few turns */
-    machine tiny = {0.001, 0.0001, 0.01};
+    machine tiny = {0.001, 0.0001, 0.01, 1};
     pace p = {0};
     take_turn(&p, &tiny, 0, 0, 40);
     int slices = 0, rows = 0;
@@ -106,6 +111,23 @@ static void both_progress(void **state) {
         slices += t.slices, rows += t.rows;
     }
     assert_true(slices >= 15 && slices <= 60 && rows >= 400);
+}
+
+/* Where pictures empty the caches, twice the time of before counts, not of now. */
+static void caches_go_cold(void **state) {
+    (void)state;
+    pace p = {0};
+    take_turn(&p, &COLD, 0, 0, 40);
+    for (int i = 0; i < 100; i++) take_turn(&p, &COLD, 2, 0, 0);
+    double alone = COLD.fixed_s + 2 * COLD.row_s;
+    near(p.alone_s, alone, 0.05);
+    int slices = 0, over = 0;
+    for (int i = 0; i < 400; i++) {
+        turn t = take_turn(&p, &COLD, 2, 1000, 1000);
+        over += i > 60 && t.seconds > 2.2 * alone;
+        slices += t.slices;
+    }
+    assert_true(over <= 4 && slices >= 300);
 }
 
 static void follows_the_machine(void **state) {
@@ -146,9 +168,13 @@ static void nobody_streams(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(learns_the_machine), cmocka_unit_test(turns_are_bounded),
-        cmocka_unit_test(both_progress),      cmocka_unit_test(follows_the_machine),
-        cmocka_unit_test(nobody_streams),     cmocka_unit_test(free_rows_are_tried_slowly),
+        cmocka_unit_test(learns_the_machine),
+        cmocka_unit_test(turns_are_bounded),
+        cmocka_unit_test(both_progress),
+        cmocka_unit_test(follows_the_machine),
+        cmocka_unit_test(caches_go_cold),
+        cmocka_unit_test(nobody_streams),
+        cmocka_unit_test(free_rows_are_tried_slowly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
