@@ -1,0 +1,182 @@
+/* attn.cuh - what the two attention kernels share: the arithmetic they agree on, lengths and pages checked, keys
+ * brought into shared memory.
+ *
+ * A vector is one query row and head. What a vector's numbers are made of, whichever kernel runs, whatever else is
+ * in the call and however its sequence is cut into calls:
+ *   The keys [lo, hi) that it sees, by position, in splits of 256, and within them blocks of 64.
+ *   In a split, block by block:
+ *     s_j = scale * (sum over d, rising, by fused multiply-add from 0)
+ *     m' = max(m, s); c = e(m - m'); p_j = e(s_j - m'), 0 for keys not seen
+ *     l = l c + P, P the sum of 64 p folded in halves: j and j + 32, then 16, 8, 4, 2, 1
+ *     o = o c, then o = fma(p_j, v_j, o) for j rising over the keys seen
+ *   Splits that hold a key seen are folded, rising. The first is taken as it is; then M' = max(M, m),
+ *   L = fma(l, e(m - M'), L e(M - M')), O likewise. In the end y = O (1 / L); no key at all: zeros.
+ * So a row is bit for bit the same decoded alone, in a batch, in a chunk of a prompt or whole, from pages or from dense
+ * rows (Milakov and Gimelshein, arXiv:1805.02867). A NaN in a key or value reaches only rows that see it.
+ *
+ * Threads: the engine's launch. Owner: nothing; scratch is the caller's. Tested by tests/kernels/test_ops_attn.c. */
+#ifndef VLMD_KERNELS_CUDA_ATTN_CUH
+#define VLMD_KERNELS_CUDA_ATTN_CUH
+
+#include "kernels/cuda/vecs.cuh"
+
+enum { BLOCK = 64, SPLIT = 256, PAGE = 16, P_LD = BLOCK + 4, MAX_HD = 256 };
+enum { SMALL_SHARED = 99 << 10 }; /* what a block may have on every GPU of compute capability 8.0 and more */
+
+/* Which sequences: any, those of one row, those of more. */
+typedef enum serve_kind { ALL_ROWS, ROWS_ALONE, ROWS_TOGETHER } serve_kind;
+
+struct attn {
+    cuk_attn a;
+    int group, vecs, chunks; /* heads of a group; vectors of a block; blocks of a group (split) */
+    int ld, parts, shift;    /* of a key in shared memory: floats, groups of four, log2 of threads it takes */
+    int splits;              /* that the longest sequence can have */
+    serve_kind serve;
+    bool wide, wide_y, one; /* loads of 16 bytes; K and V take turns in one buffer */
+};
+
+static __device__ __forceinline__ float soft_exp(float x) {
+    return __expf(x); /* its error grows with |x|, where the weight is small: 2e-7 of the sum */
+}
+
+/* ---- what lies in device memory, checked ---- */
+
+struct rows_of {
+    int from, n, len; /* rows of a sequence, its keys */
+};
+
+/* Sequence s; false, and n 0, when its numbers do not fit. */
+static __device__ bool read_rows(const attn &t, int s, rows_of *r) {
+    const cuk_attn &a = t.a;
+    const int from = a.q_start[s], to = a.q_start[s + 1], len = a.kv_len[s];
+    bool ok = from >= 0 && to >= from && to <= a.n_rows && len >= 0;
+    if (ok && (a.causal || a.window > 0)) ok = len >= to - from;
+    if (ok && a.pages) ok = len <= static_cast<int64_t>(a.pages_ld) * PAGE;
+    if (ok && !a.pages) ok = static_cast<int64_t>(from) + len <= a.n_keys;
+    r->from = from;
+    r->n = ok ? to - from : 0;
+    r->len = len;
+    return ok;
+}
+
+/* Keys [lo, hi) that a row at a position may see. */
+static __device__ __forceinline__ int lo_of(const attn &t, int pos) {
+    return t.a.window > 0 ? max(pos - t.a.window + 1, 0) : 0;
+}
+
+static __device__ __forceinline__ int hi_of(const attn &t, int pos, int len) {
+    return t.a.causal ? min(pos + 1, len) : len;
+}
+
+/* The same of the row at place i of its sequence. */
+static __device__ __forceinline__ void sees(const attn &t, const rows_of &r, int i, int *lo, int *hi) {
+    *lo = lo_of(t, r.len - r.n + i);
+    *hi = hi_of(t, r.len - r.n + i, r.len);
+}
+
+/* Keys of one sequence and kv head. */
+struct keys_of {
+    const float *k, *v;
+    int64_t k_tok, v_tok, page_ld; /* in floats */
+    const int32_t *pages;
+    int from, to; /* those that are read */
+};
+
+static __device__ __forceinline__ keys_of keys_at(const attn &t, int s, const rows_of &r, int kvh) {
+    const cuk_attn &a = t.a;
+    if (a.pages) {
+        const int64_t head = static_cast<int64_t>(PAGE) * a.hd;
+        return {a.k + kvh * head,
+                a.v + kvh * head,
+                a.hd,
+                a.hd,
+                a.kv_heads * head,
+                a.pages + static_cast<int64_t>(s) * a.pages_ld,
+                0,
+                0};
+    }
+    const int64_t col = static_cast<int64_t>(kvh) * a.hd;
+    return {a.k + r.from * a.k_ld + col, a.v + r.from * a.v_ld + col, a.k_ld, a.v_ld, 0, nullptr, 0, 0};
+}
+
+/* The page numbers of a block of keys; -1 for a page that is not read or does not exist. */
+struct block_pages {
+    int p[BLOCK / PAGE];
+};
+
+static __device__ __forceinline__ block_pages pages_at(const attn &t, const keys_of &k, int base) {
+    block_pages b;
+    for (int g = 0; g < BLOCK / PAGE; g++) {
+        const int j = base + g * PAGE;
+        b.p[g] = -1;
+        if (!k.pages || j + PAGE <= k.from || j >= k.to) continue;
+        const int p = k.pages[j / PAGE];
+        if (p < 0 || p >= t.a.n_pages)
+            cu_raise(t.a.fault, CUK_BAD_PAGE);
+        else
+            b.p[g] = p;
+    }
+    return b;
+}
+
+/* Brings 64 keys (or values) from position base on into `to`, [64][ld], zeros for those outside [from, to) and
+ * behind hd. Asynchronous where it can be: the caller commits, waits, and holds a barrier. */
+static __device__ __forceinline__ void bring(const attn &t, float *to, const float *src, int64_t tok,
+                                             const keys_of &k, const block_pages &b, int base) {
+    const int mask = (1 << t.shift) - 1;
+    for (int i = static_cast<int>(threadIdx.x); i < BLOCK << t.shift; i += static_cast<int>(blockDim.x)) {
+        const int j = i >> t.shift, part = i & mask, at = base + j;
+        if (part >= t.parts) continue;
+        bool in = at >= k.from && at < k.to;
+        int64_t off = at * tok;
+        if (k.pages) {
+            const int g = j / PAGE, page = g == 0 ? b.p[0] : g == 1 ? b.p[1] : g == 2 ? b.p[2] : b.p[3];
+            in = in && page >= 0;
+            off = page * k.page_ld + j % PAGE * tok;
+        }
+        float *cell = to + j * t.ld + part * 4;
+        if (t.wide) {
+            cu_cp_async16(cell, in ? src + off + part * 4 : t.a.k, in);
+        } else {
+            for (int e = 0; e < 4; e++)
+                cell[e] = in && part * 4 + e < t.a.hd ? src[off + part * 4 + e] : 0.0f;
+        }
+    }
+}
+
+static __device__ __forceinline__ float4 load4(const float *p) {
+    return *reinterpret_cast<const float4 *>(p);
+}
+
+static __device__ __forceinline__ float dot4(float4 a, float4 b, float sum) {
+    return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+}
+
+/* One more split of a vector: M, L stand for those before; keep and take are what O and o are multiplied by. */
+static __device__ __forceinline__ void fold(float &M, float &L, float m, float l, float *keep, float *take) {
+    const float top = fmaxf(M, m);
+    *keep = soft_exp(M - top);
+    *take = soft_exp(m - top);
+    L = fmaf(l, *take, __fmul_rn(L, *keep));
+    M = top;
+}
+
+static __device__ __forceinline__ float inverse(float l) {
+    return l == 0 ? 0.0f : 1.0f / l;
+}
+
+/* Launches a kernel that wants so much shared memory; allowed: what it has asked for before. */
+template <class K>
+static void launch(K kernel, int *allowed, dim3 grid, int threads, size_t shared, cuk_stream s,
+                   const attn &t) {
+    if (shared > (48 << 10) && static_cast<int>(shared) > *allowed) {
+        cu_allow_shared(kernel, static_cast<int>(shared));
+        *allowed = static_cast<int>(shared);
+    }
+    cu_launch(kernel, grid, dim3(static_cast<unsigned>(threads)), shared, s, t);
+}
+
+/* attn_split.cu: rows that are alone in their sequence, or (ALL_ROWS) every row */
+void attn_run_splits(cuk_stream s, const attn &t);
+
+#endif
