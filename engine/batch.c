@@ -3,46 +3,74 @@
 
 #include <string.h>
 
-/* Where the arrays begin within the block; the device rounds each to 64 bytes as the host does. */
-static size_t lay_out(const batch *b, size_t at[9]) {
-    size_t n[8] = {(size_t)b->max_rows,
-                   (size_t)b->max_rows,
-                   (size_t)b->max_rows,
-                   (size_t)b->max_rows,
-                   (size_t)b->max_seqs + 1,
-                   (size_t)b->max_seqs,
-                   (size_t)b->max_seqs * (size_t)b->max_pages,
-                   (size_t)b->max_seqs};
-    at[0] = 0;
-    for (int i = 0; i < 8; i++) at[i + 1] = at[i] + (n[i] + 15) / 16 * 16;
-    return at[8];
+/* ---- where the arrays lie ---- */
+
+enum { IDS, POS, ROPE_LEN, SLOTS, FROM, Q_START, KV_LEN, PAGES, OUT_ROWS, RULES, END, N_ARRAYS = RULES };
+
+typedef struct layout { /* in words */
+    size_t at[END + 1], n[END];
+} layout;
+
+/* Each begins at 64 bytes, as the device's memory does. */
+static layout lay_out(const batch *b, int n_rows, int n_seqs, int n_out, size_t list_words) {
+    const size_t rows = (size_t)n_rows, seqs = (size_t)n_seqs, out = (size_t)n_out;
+    layout l = {.n = {[IDS] = rows,
+                      [POS] = rows,
+                      [ROPE_LEN] = rows,
+                      [SLOTS] = rows,
+                      [FROM] = rows,
+                      [Q_START] = seqs + 1,
+                      [KV_LEN] = seqs,
+                      [PAGES] = seqs * (size_t)b->max_pages,
+                      [OUT_ROWS] = out,
+                      [RULES] = out * SAMPLE_RULE_WORDS + list_words}};
+    for (int i = 0; i < END; i++) l.at[i + 1] = l.at[i] + (l.n[i] + 15) / 16 * 16;
+    return l;
 }
 
-bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, status *st) {
-    *b = (batch){.max_rows = max_rows, .max_seqs = max_seqs, .max_pages = max_pages, .be = be};
-    size_t at[9], count = lay_out(b, at);
-    b->host = mem_calloc(count, sizeof(int32_t));
+static layout largest(const batch *b) {
+    return lay_out(b, b->max_rows, b->max_seqs, b->max_seqs, b->max_list_words);
+}
+
+size_t batch_bytes(const batch *b) {
+    return largest(b).at[END] * sizeof(int32_t);
+}
+
+bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, size_t max_list_words,
+                status *st) {
+    *b = (batch){.max_rows = max_rows,
+                 .max_seqs = max_seqs,
+                 .max_pages = max_pages,
+                 .max_list_words = max_list_words,
+                 .be = be};
+    const layout l = largest(b);
+    b->host = mem_calloc(l.at[RULES], sizeof(int32_t));
+    b->rules = mem_calloc((size_t)max_seqs, sizeof *b->rules);
     b->splices = mem_calloc((size_t)max_rows, sizeof *b->splices);
-    if (be) b->dev = backend_alloc(be, count * sizeof(int32_t), st);
-    if (!b->host || !b->splices || (be && !b->dev)) {
+    if (be) b->dev = backend_alloc(be, batch_bytes(b), st);
+    if (!b->host || !b->rules || !b->splices || (be && !b->dev)) {
         batch_fini(b);
         return status_set(st, ST_NO_MEMORY, "no memory for a step of %d rows", max_rows);
     }
-    int32_t **to[8] = {&b->ids,     &b->pos,    &b->rope_len, &b->slots,
-                       &b->q_start, &b->kv_len, &b->pages,    &b->out_rows};
-    for (int i = 0; i < 8; i++) *to[i] = b->host + at[i];
+    int32_t **to[N_ARRAYS] = {&b->ids,     &b->pos,    &b->rope_len, &b->slots,   &b->from,
+                              &b->q_start, &b->kv_len, &b->pages,    &b->out_rows};
+    for (int i = 0; i < N_ARRAYS; i++) *to[i] = b->host + l.at[i];
     return true;
 }
 
 void batch_fini(batch *b) {
     if (b->dev) backend_release(b->be, b->dev);
     mem_free(b->host);
+    mem_free(b->rules);
     mem_free(b->splices);
     *b = (batch){0};
 }
 
+/* ---- filling it ---- */
+
 void batch_clear(batch *b) {
     b->n_rows = b->n_seqs = b->n_out = b->n_splices = 0;
+    b->n_list_words = 0;
     b->q_start[0] = 0;
 }
 
@@ -62,62 +90,100 @@ static void splice(batch *b, const seq *s, int from, int to, int row0) {
     }
 }
 
-bool batch_add(batch *b, const seq *s, int n) {
-    const int32_t *ids = s->prompt->ids.v;
+static void add_row(batch *b, const seq *s, int p) {
+    int row = b->n_rows++;
+    bool known = p < seq_len(s);
+    b->ids[row] = known ? s->prompt->ids.v[p] : 0;
+    b->from[row] = known ? -1 : s->last_result;
+    b->pos[row] = p;
+    /* The reference runs the whole prompt at once and then one row at a time: so it is also where an
+     * answer's rows are computed again after a preemption. */
+    b->rope_len[row] = p + 1 > s->n_prompt ? p + 1 : s->n_prompt;
+    b->slots[row] = s->pages[p / KV_PAGE_TOK] * KV_PAGE_TOK + p % KV_PAGE_TOK;
+}
+
+/* How to choose behind the last row; false: its lists find no room. */
+static bool add_rule(batch *b, const seq *s) {
+    sample_row *r = &b->rules[b->n_out];
+    sampler_row(&s->sampler, (uint32_t)(seq_answer_len(s) + s->n_ahead), s->n_ahead, r);
+    size_t words = sample_list_words(r);
+    if (b->n_list_words + words > b->max_list_words) return false;
+    b->n_list_words += words;
+    return true;
+}
+
+bool batch_add(batch *b, const seq *s, int n, bool *fits) {
     int from = s->n_done, to = from + n, row0 = b->n_rows;
-    CHECK(n > 0 && to <= seq_len(s) && row0 + n <= b->max_rows && b->n_seqs < b->max_seqs);
+    bool wanted = to == seq_len_ahead(s);
+    CHECK(n > 0 && to <= seq_len_ahead(s) && row0 + n <= b->max_rows && b->n_seqs < b->max_seqs);
     CHECK(s->n_pages <= b->max_pages && kv_pages_of(to) <= s->n_pages);
-    for (int p = from; p < to; p++) {
-        int row = b->n_rows++;
-        b->ids[row] = ids[p];
-        b->pos[row] = p;
-        /* The reference runs the whole prompt at once and then one row at a time: so it is also where an
-         * answer's rows are computed again after a preemption. */
-        b->rope_len[row] = p + 1 > s->n_prompt ? p + 1 : s->n_prompt;
-        b->slots[row] = s->pages[p / KV_PAGE_TOK] * KV_PAGE_TOK + p % KV_PAGE_TOK;
-    }
+    *fits = !wanted || add_rule(b, s);
+    if (!*fits) return false;
+    for (int p = from; p < to; p++) add_row(b, s, p);
     splice(b, s, from, to, row0);
     int32_t *table = b->pages + (size_t)b->n_seqs * (size_t)b->max_pages;
     memcpy(table, s->pages, (size_t)s->n_pages * sizeof *table);
     memset(table + s->n_pages, 0, (size_t)(b->max_pages - s->n_pages) * sizeof *table);
     b->kv_len[b->n_seqs++] = to;
     b->q_start[b->n_seqs] = b->n_rows;
-    if (to < seq_len(s)) return false;
-    b->out_rows[b->n_out++] = b->n_rows - 1;
-    return true;
+    if (wanted) b->out_rows[b->n_out++] = b->n_rows - 1;
+    return wanted;
 }
 
-static tensor array(const batch *b, bool data, const int32_t *host, int64_t n) {
-    return tensor_1d(data && b->dev ? b->dev + (host - b->host) : NULL, DT_I32, n);
+void batch_pad(batch *b, int n_seqs, int each) {
+    CHECK(n_seqs <= b->max_seqs && b->n_rows + (n_seqs - b->n_seqs) * each <= b->max_rows);
+    for (; b->n_seqs < n_seqs; b->q_start[b->n_seqs] = b->n_rows) {
+        for (int i = 0; i < each; i++) {
+            int row = b->n_rows++;
+            b->ids[row] = b->pos[row] = 0;
+            b->rope_len[row] = 1;
+            b->slots[row] = b->from[row] = -1;
+        }
+        memset(b->pages + (size_t)b->n_seqs * (size_t)b->max_pages, 0, (size_t)b->max_pages * sizeof *b->pages);
+        b->kv_len[b->n_seqs++] = each;
+        b->rules[b->n_out] = (sample_row){.top_logprobs = -1};
+        b->out_rows[b->n_out++] = b->n_rows - 1;
+    }
 }
 
-static void describe(const batch *b, bool data, int rows, int seqs, int outs, step *s) {
-    *s = (step){.n_rows = rows, .n_seqs = seqs, .n_out = outs};
-    s->ids = array(b, data, b->ids, rows);
-    s->pos = array(b, data, b->pos, rows);
-    s->rope_len = array(b, data, b->rope_len, rows);
-    s->slots = array(b, data, b->slots, rows);
-    s->q_start = array(b, data, b->q_start, seqs + 1);
-    s->kv_len = array(b, data, b->kv_len, seqs);
-    s->pages = tensor_2d(array(b, data, b->pages, 0).data, DT_I32, seqs, b->max_pages);
-    s->out_rows = array(b, data, b->out_rows, outs);
+/* ---- sending it ---- */
+
+size_t batch_pack(const batch *b, int32_t *to) {
+    const layout l = lay_out(b, b->n_rows, b->n_seqs, b->n_out, 0);
+    const int32_t *const from[N_ARRAYS] = {b->ids,     b->pos,    b->rope_len, b->slots,   b->from,
+                                           b->q_start, b->kv_len, b->pages,    b->out_rows};
+    for (int i = 0; i < N_ARRAYS; i++) memcpy(to + l.at[i], from[i], l.n[i] * sizeof *to);
+    return (l.at[RULES] + sample_pack(to + l.at[RULES], b->rules, b->n_out)) * sizeof *to;
 }
 
-void batch_upload(batch *b, ctx *c, step *out) {
+static tensor array(const batch *b, const layout *l, bool data, int which) {
+    return tensor_1d(data && b->dev ? b->dev + l->at[which] : NULL, DT_I32, (int64_t)l->n[which]);
+}
+
+static void describe(const batch *b, bool data, int rows, int seqs, int outs, batch_step *out) {
+    /* A captured step has the room of all lists: what it reads there the rules say. */
+    const layout l = lay_out(b, rows, seqs, outs, b->max_list_words);
+    *out = (batch_step){.s = {.n_rows = rows, .n_seqs = seqs, .n_out = outs}};
+    step *s = &out->s;
+    s->ids = array(b, &l, data, IDS);
+    s->pos = array(b, &l, data, POS);
+    s->rope_len = array(b, &l, data, ROPE_LEN);
+    s->slots = array(b, &l, data, SLOTS);
+    s->q_start = array(b, &l, data, Q_START);
+    s->kv_len = array(b, &l, data, KV_LEN);
+    s->pages = tensor_2d(array(b, &l, data, PAGES).data, DT_I32, seqs, b->max_pages);
+    s->out_rows = array(b, &l, data, OUT_ROWS);
+    out->from = array(b, &l, data, FROM);
+    out->rules = array(b, &l, data, RULES);
+}
+
+void batch_describe(const batch *b, batch_step *out) {
     describe(b, true, b->n_rows, b->n_seqs, b->n_out, out);
-    out->n_splices = b->n_splices;
-    out->splices = b->splices;
-    ctx_upload(c, out->ids, b->ids);
-    ctx_upload(c, out->pos, b->pos);
-    ctx_upload(c, out->rope_len, b->rope_len);
-    ctx_upload(c, out->slots, b->slots);
-    ctx_upload(c, out->q_start, b->q_start);
-    ctx_upload(c, out->kv_len, b->kv_len);
-    ctx_upload(c, out->pages, b->pages);
-    if (b->n_out) ctx_upload(c, out->out_rows, b->out_rows);
+    out->s.n_splices = b->n_splices;
+    out->s.splices = b->splices;
 }
 
-void batch_describe_largest(const batch *b, step *out) {
+void batch_describe_largest(const batch *b, bool decodes, batch_step *out) {
     int seqs = b->max_seqs < b->max_rows ? b->max_seqs : b->max_rows;
-    describe(b, false, b->max_rows, seqs, seqs, out);
+    describe(b, false, decodes ? seqs : b->max_rows, seqs, seqs, out);
 }

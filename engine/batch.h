@@ -1,5 +1,5 @@
-/* batch.h - one step's rows: filled on the host sequence by sequence, then uploaded to device arrays whose
- * addresses never change, so that a step can be captured once and replayed.
+/* batch.h - one step's rows: filled on the host sequence by sequence, then sent to the device in one copy. Where each array
+ * lies there depends on the step's shape alone, so that a step can be captured once and replayed.
  *
  * Threads: the engine's. Owner: the runner. Tested by tests/engine/sched/test_batch.c. */
 #ifndef VLMD_ENGINE_BATCH_H
@@ -10,25 +10,47 @@
 typedef struct batch {
     int max_rows, max_seqs, max_pages; /* max_pages: of one sequence */
     int n_rows, n_seqs, n_out, n_splices;
+    size_t n_list_words, max_list_words; /* of the rules' lists */
     /* host, as struct step names them; all in `host` */
     int32_t *host, *ids, *pos, *rope_len, *slots, *q_start, *kv_len, *pages, *out_rows;
+    int32_t *from;               /* [max_rows] the result of the step before that is the row's id; -1: ids has it */
+    sample_row *rules;           /* [max_seqs] how to choose from the logits of each wanted row */
     struct step_splice *splices; /* [max_rows] */
     backend *be;
-    int32_t *dev; /* the same layout on the device; NULL for be NULL */
+    int32_t *dev; /* one step as batch_pack lays it out; NULL for be NULL */
 } batch;
 
-/* be NULL: host side only. Errors: ST_NO_MEMORY. After a failure nothing is owned. */
-bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, status *st);
+/* What of a step its caller passes on: the rest of it is in the same block. */
+typedef struct batch_step {
+    step s;
+    tensor from;  /* i32 [N] */
+    tensor rules; /* i32 words, for op_sample */
+} batch_step;
+
+/* max_list_words: room for the rules' lists of one step. be NULL: host side only. Errors: ST_NO_MEMORY. After a failure
+ * nothing is owned. */
+bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, size_t max_list_words,
+                status *st);
 void batch_fini(batch *b);
+size_t batch_bytes(const batch *b); /* of the largest step: what batch_pack may write */
 
 void batch_clear(batch *b);
-/* Adds rows [s->n_done, s->n_done + n) of s, whose pages are there and whose pictures are encoded. The last
- * row's logits are wanted when it is the last one that s has: then true, and they are row n_out - 1 of the
- * logits. */
-bool batch_add(batch *b, const seq *s, int n);
-/* Uploads what was added and describes it in out, which points into b. */
-void batch_upload(batch *b, ctx *c, step *out);
-/* The largest step, without data: what a dry run measures. */
-void batch_describe_largest(const batch *b, step *out);
+/* Adds rows [s->n_done, s->n_done + n) of s, whose pages are there and whose pictures are encoded. The last row's logits
+ * are wanted when it is the last one that s has: then true, and they are row n_out - 1 of the logits. False, and nothing
+ * added, when the lists of its rule find no room: *fits. */
+bool batch_add(batch *b, const seq *s, int n, bool *fits);
+/* One row for each sequence, all of them wanted and none from a picture: a step that can be captured. */
+static inline bool batch_only_decodes(const batch *b) {
+    return b->n_rows > 0 && b->n_rows == b->n_seqs && b->n_rows == b->n_out && b->n_splices == 0;
+}
+/* Adds rows that write nothing and whose results nobody reads, on page 0: sequences of `each` rows until there are
+ * n_seqs. */
+void batch_pad(batch *b, int n_seqs, int each);
+/* Writes the step to `to`; returns how many bytes. */
+size_t batch_pack(const batch *b, int32_t *to);
+/* The step as the device will have it; points into b. */
+void batch_describe(const batch *b, batch_step *out);
+/* A step of the largest shape, or of as many sequences with a row each, without data: what a dry run measures. */
+void batch_describe_largest(const batch *b, bool decodes, batch_step *out);
 
 #endif

@@ -138,7 +138,7 @@ static void describe(engine *e, const engine_options *o) {
         .weight_bytes = model_weight_bytes(e->model),
         .kv_bytes = e->kv_bytes,
         .kv_bytes_per_token = kv_page_bytes(d) / KV_PAGE_TOK,
-        .activation_bytes = e->runner.scratch.cap_bytes,
+        .activation_bytes = e->runner.device_bytes,
         .image_bytes = s->fuse != FUSE_NONE ? image_room(o) : 0,
         .image_cache_bytes = s->fuse != FUSE_NONE ? o->image_cache_bytes : 0,
         .image_tokens = picture_tokens(s, &e->kit.limits),
@@ -159,6 +159,7 @@ static bool start_threads(engine *e, const engine_options *o, status *st) {
                         .max_rows = e->max_rows,
                         .pictures = e->pictures,
                         .queue = &e->queue,
+                        .async = backend_is_async(e->be),
                         .no_prefix_caching = o->no_prefix_caching};
     if (!(e->has_inbox = inbox_init(&e->inbox, st))) return false;
     /* Signals are the server's: no thread of ours may take one. */
@@ -185,7 +186,10 @@ static bool start(engine *e, const engine_options *o, status *st) {
     if (o->max_image_pixels > 0) lim.max_pixels = o->max_image_pixels;
     if (!(e->has_kit = promptkit_load(&e->kit, o->model_dir, e->spec, e->max_model_len, &lim, st)))
         return false;
-    runner_options ro = {e->max_rows, e->max_seqs, e->max_model_len, e->n_pages};
+    runner_options ro = {.max_rows = e->max_rows,
+                         .max_seqs = e->max_seqs,
+                         .max_len = e->max_model_len,
+                         .n_pages = e->n_pages};
     if (!(e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st))) return false;
     describe(e, o);
     if (!(e->pictures = piccache_new(o->image_cache_bytes, st))) return false;

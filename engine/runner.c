@@ -9,13 +9,27 @@ static bool take_error(ctx *c, status *st) {
     return ok;
 }
 
-/* ---- how much scratch: the same forward code, run dry ---- */
+/* ---- a step's launches ---- */
 
-static bool measure_step(runner *r, ctx *dry, status *st) {
-    step s;
-    batch_describe_largest(&r->batch, &s);
-    decoder_forward(dry, r->model, &r->kv.pool, &s);
-    return take_error(dry, st) || status_prefix(st, "a step of %d rows", s.n_rows);
+static tensor results_of(const runner *r, int n) {
+    return tensor_2d(r->results, DT_I32, n, SAMPLE_RESULT_WORDS);
+}
+
+/* What eager and captured steps have in common; in dry mode it measures. */
+static void forward(const runner *r, ctx *c, const batch_step *b) {
+    arena_reset(c->scratch, 0);
+    op_next_ids(c, b->s.ids, b->from, results_of(r, r->batch.max_seqs));
+    tensor logits = decoder_forward(c, r->model, &r->kv.pool, &b->s);
+    if (b->s.n_out) op_sample(c, logits, b->rules, results_of(r, b->s.n_out));
+}
+
+/* ---- how much memory: the same forward code, run dry ---- */
+
+static bool measure_step(runner *r, ctx *dry, bool decodes, status *st) {
+    batch_step b;
+    batch_describe_largest(&r->batch, decodes, &b);
+    forward(r, dry, &b);
+    return take_error(dry, st) || status_prefix(st, "a step of %d rows", b.s.n_rows);
 }
 
 static bool measure_encode(runner *r, ctx *dry, status *st) {
@@ -28,49 +42,199 @@ static bool measure_encode(runner *r, ctx *dry, status *st) {
     return take_error(dry, st) || status_prefix(st, "a picture's encode");
 }
 
-static bool plan_scratch(runner *r, status *st) {
-    arena counting = {0};
-    ctx dry = {.be = r->be, .scratch = &counting, .dry = true};
-    if (!measure_step(r, &dry, st) || !measure_encode(r, &dry, st)) return false;
-    size_t bytes = counting.peak_bytes + 64;
-    r->scratch = (arena){.base = backend_alloc(r->be, bytes, st), .cap_bytes = bytes};
-    return r->scratch.base || status_prefix(st, "activations of %.1f MiB", (double)bytes / (1 << 20));
+/* Scratch and work memory that a dry run asked for. */
+static bool take_scratch(runner *r, const ctx *dry, arena *out, status *st) {
+    size_t bytes = dry->scratch->peak_bytes + 64;
+    *out = (arena){.base = backend_alloc(r->be, bytes, st), .cap_bytes = bytes};
+    if (!out->base) return status_prefix(st, "activations of %.1f MiB", (double)bytes / (1 << 20));
+    r->device_bytes += bytes + dry->work_bytes;
+    return backend_reserve(r->be, dry->lane, dry->work_bytes, st);
 }
+
+/* Pictures that are encoded beside the steps have scratch of their own. */
+static bool plan_scratch(runner *r, status *st) {
+    arena counting = {0}, beside = {0};
+    ctx steps = {.be = r->be, .scratch = &counting, .dry = true, .lane = LANE_STEP};
+    ctx other = {.be = r->be, .scratch = &beside, .dry = true, .lane = LANE_PICTURES};
+    bool async = backend_is_async(r->be);
+    r->c = (ctx){.be = r->be, .scratch = &r->scratch, .lane = LANE_STEP};
+    r->pictures = r->c;
+    if (!measure_step(r, &steps, false, st) || !measure_step(r, &steps, true, st) ||
+        !measure_encode(r, async ? &other : &steps, st) || !take_scratch(r, &steps, &r->scratch, st))
+        return false;
+    if (!async) return true;
+    r->pictures = (ctx){.be = r->be, .scratch = &r->picture_scratch, .lane = LANE_PICTURES};
+    return take_scratch(r, &other, &r->picture_scratch, st);
+}
+
+static bool make_slots(runner *r, status *st) {
+    const size_t bytes = batch_bytes(&r->batch),
+                 results = (size_t)r->batch.max_seqs * sizeof(sample_result);
+    r->results = backend_alloc(r->be, results, st);
+    r->encoded = r->results ? mark_new(r->be, st) : NULL;
+    bool ok = r->encoded != NULL;
+    for (int i = 0; ok && i <= STEPS_AHEAD; i++) {
+        runner_slot *s = &r->slots[i];
+        ok = (s->staging = backend_alloc_host(r->be, bytes, st)) &&
+             (s->results = backend_alloc_host(r->be, results, st)) && (s->done = mark_new(r->be, st));
+    }
+    r->device_bytes += bytes + results;
+    return ok;
+}
+
+/* Any list of seen ids, and of biases (engine/params.c: none is longer than twice the vocabulary), finds room; of those of
+ * many sequences at once up to 16 MiB. */
+static size_t list_words(const model *m, const runner_options *o) {
+    const size_t vocab = (size_t)model_get_spec(m)->text.vocab;
+    const size_t seen = 2 * ((size_t)o->max_len < vocab ? (size_t)o->max_len : vocab);
+    size_t others = seen * (size_t)(o->max_seqs - 1);
+    if (others > (size_t)4 << 20) others = (size_t)4 << 20;
+    return 4 * vocab + seen + others;
+}
+
+/* ---- captured steps ---- */
+
+/* The bucket behind one of n sequences. */
+static int bucket_after(int n) {
+    return n < 8 ? n * 2 : n < 64 ? n + 8 : n < 256 ? n + 16 : n + 64;
+}
+
+static bool run_dummies(runner *r, int n_seqs, int each, status *st) {
+    batch_clear(&r->batch);
+    batch_pad(&r->batch, n_seqs, each);
+    int slot = runner_launch(r, st);
+    return slot >= 0 && runner_results(r, slot, st);
+}
+
+/* Once op by op, so that kernels are loaded and plans are made; then captured. */
+static bool capture(runner *r, int n_seqs, status *st) {
+    batch_step b;
+    if (!run_dummies(r, n_seqs, 1, st)) return status_prefix(st, "a first step of %d sequences", n_seqs);
+    batch_describe(&r->batch, &b);
+    ctx_capture_begin(&r->c);
+    forward(r, &r->c, &b);
+    backend_graph *g = ctx_capture_end(&r->c);
+    if (!take_error(&r->c, st)) {
+        backend_graph_free(g);
+        return status_prefix(st, "capturing a step of %d sequences", n_seqs);
+    }
+    r->graphs[r->n_graphs++] = (runner_graph){n_seqs, g};
+    r->device_bytes += backend_graph_bytes(g);
+    return true;
+}
+
+static bool capture_all(runner *r, const runner_options *o, status *st) {
+    if (!backend_is_async(r->be)) return true;
+    const int most = o->max_seqs < o->max_rows ? o->max_seqs : o->max_rows;
+    int n = 1, count = 1;
+    for (; n < most; n = bucket_after(n)) count++;
+    r->graphs = mem_calloc((size_t)count, sizeof *r->graphs);
+    if (!r->graphs) return status_set(st, ST_NO_MEMORY, "no memory for %d graphs", count);
+    double begin = time_now_s();
+    size_t before = r->device_bytes;
+    int each = o->max_rows < 32 ? o->max_rows : 32;
+    if (!run_dummies(r, 1, each < o->max_len ? each : o->max_len, st))
+        return status_prefix(st, "a first step of %d rows", each);
+    for (n = 1; !o->no_graphs; n = bucket_after(n)) {
+        if (!capture(r, n < most ? n : most, st)) return false;
+        if (n >= most) break;
+    }
+    if (r->n_graphs)
+        log_info("captured steps of 1 to %d sequences in %d graphs of %.1f MiB, %.2f s", most, r->n_graphs,
+                 (double)(r->device_bytes - before) / (1 << 20), time_now_s() - begin);
+    return true;
+}
+
+/* The smallest bucket that n sequences fit into. */
+static int bucket_of(const runner *r, int n) {
+    const int most = r->batch.max_seqs < r->batch.max_rows ? r->batch.max_seqs : r->batch.max_rows;
+    int b = 1;
+    while (b < n) b = bucket_after(b);
+    return b < most ? b : most;
+}
+
+static const backend_graph *graph_of(const runner *r, int n_seqs) {
+    for (int i = 0; i < r->n_graphs; i++)
+        if (r->graphs[i].n_seqs == n_seqs) return r->graphs[i].graph;
+    return NULL;
+}
+
+/* ---- life ---- */
 
 bool runner_init(runner *r, backend *be, const model *m, const runner_options *o, status *st) {
     *r = (runner){.be = be, .model = m};
-    r->c = (ctx){.be = be, .scratch = &r->scratch};
-    r->rows = mem_calloc((size_t)o->max_seqs, sizeof *r->rows);
-    r->results = mem_calloc((size_t)o->max_seqs, sizeof *r->results);
-    bool ok = r->rows && r->results;
-    if (!ok) status_set(st, ST_NO_MEMORY, "no memory for %d sequences", o->max_seqs);
-    ok = ok && batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), st) &&
-         kv_init(&r->kv, o->n_pages, st) && kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) &&
-         plan_scratch(r, st);
+    bool ok = batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), list_words(m, o),
+                         st) &&
+              kv_init(&r->kv, o->n_pages, st) &&
+              kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) && plan_scratch(r, st) &&
+              make_slots(r, st) && capture_all(r, o, st);
+    batch_clear(&r->batch);
     if (!ok) runner_fini(r);
     return ok;
 }
 
 void runner_fini(runner *r) {
-    if (r->scratch.base) backend_release(r->be, r->scratch.base);
+    for (int i = 0; i < r->n_graphs; i++) backend_graph_free(r->graphs[i].graph);
+    mem_free(r->graphs);
+    for (int i = 0; i <= STEPS_AHEAD; i++) {
+        backend_release_host(r->be, r->slots[i].staging);
+        backend_release_host(r->be, r->slots[i].results);
+        mark_free(r->slots[i].done);
+    }
+    mark_free(r->encoded);
+    backend_release(r->be, r->results);
+    backend_release(r->be, r->scratch.base);
+    backend_release(r->be, r->picture_scratch.base);
     kv_fini(&r->kv);
     batch_fini(&r->batch);
-    mem_free(r->rows);
-    mem_free(r->results);
     *r = (runner){0};
 }
 
-bool runner_step(runner *r, status *st) {
-    step s;
-    arena_reset(&r->scratch, 0);
-    batch_upload(&r->batch, &r->c, &s);
-    tensor logits = decoder_forward(&r->c, r->model, &r->kv.pool, &s);
-    if (s.n_out && ctx_ok(&r->c)) op_sample(&r->c, logits, r->rows, r->results);
-    return take_error(&r->c, st);
+/* ---- steps ---- */
+
+int runner_launch(runner *r, status *st) {
+    const int at = r->next_slot, n_out = r->batch.n_out;
+    runner_slot *slot = &r->slots[at];
+    batch_step b;
+    if (backend_is_async(r->be) && batch_only_decodes(&r->batch))
+        batch_pad(&r->batch, bucket_of(r, r->batch.n_seqs), 1);
+    batch_describe(&r->batch, &b);
+    size_t bytes = batch_pack(&r->batch, slot->staging);
+    ctx_upload(&r->c, tensor_1d(r->batch.dev, DT_I32, (int64_t)(bytes / sizeof(int32_t))), slot->staging);
+    const backend_graph *g = batch_only_decodes(&r->batch) ? graph_of(r, r->batch.n_seqs) : NULL;
+    if (g)
+        ctx_replay(&r->c, g);
+    else
+        forward(r, &r->c, &b);
+    if (n_out) ctx_fetch(&r->c, slot->results, results_of(r, n_out));
+    ctx_mark(&r->c, slot->done);
+    r->next_slot = (at + 1) % (STEPS_AHEAD + 1);
+    return take_error(&r->c, st) ? at : -1;
 }
 
+const sample_result *runner_results(runner *r, int slot, status *st) {
+    ctx_wait(&r->c, r->slots[slot].done);
+    return take_error(&r->c, st) ? r->slots[slot].results : NULL;
+}
+
+/* ---- pictures ---- */
+
 bool runner_encode(runner *r, encode *e, status *st) {
-    arena_reset(&r->scratch, 0);
-    bool ready = encode_run(&r->c, e, 1);
-    return take_error(&r->c, st) && ready;
+    arena_reset(r->pictures.scratch, 0);
+    bool ready = encode_run(&r->pictures, e, 1);
+    return take_error(&r->pictures, st) && ready;
+}
+
+void runner_mark_encodes(runner *r, status *st) {
+    ctx_mark(&r->pictures, r->encoded);
+    take_error(&r->pictures, st);
+}
+
+bool runner_encodes_reached(const runner *r) {
+    return mark_reached(r->encoded);
+}
+
+bool runner_wait_encodes(runner *r, status *st) {
+    ctx_wait(&r->pictures, r->encoded);
+    return take_error(&r->pictures, st);
 }

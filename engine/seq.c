@@ -152,7 +152,7 @@ seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int m
 
 void seq_free(seq *s) {
     if (!s) return;
-    CHECK(s->n_pages == 0);
+    CHECK(s->n_pages == 0 && s->n_steps == 0);
     for (seq *fork; (fork = seq_list_pop(&s->forks));) seq_free(fork);
     piccache_unclaim(&s->claim);
     for (int i = 0; s->images && i < s->prompt->n_images; i++) picture_release(s->images[i].pic);
@@ -216,8 +216,9 @@ bool seq_take_picture(seq *s, picture *pic) {
 }
 
 int seq_rows_ready(const seq *s) {
+    if (s->n_ahead > 0 && (seq_len_ahead(s) >= s->max_len || sampler_needs_last(&s->sampler))) return 0;
     const prompt_rows *r = first_missing(s);
-    int end = seq_len(s);
+    int end = seq_len_ahead(s);
     if (r && r->row < end) end = r->row;
     if (s->wait_row < end) end = s->wait_row;
     return end > s->n_done ? end - s->n_done : 0;

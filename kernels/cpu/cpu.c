@@ -182,6 +182,7 @@ static const backend_ops cpu_ops = {
     .attn = cpu_attn,
     .patchify = cpu_patchify,
     .sample = cpu_sample,
+    .next_ids = cpu_next_ids,
 };
 
 backend *cpu_backend_new(const backend_options *o, status *st) {

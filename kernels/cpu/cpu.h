@@ -66,6 +66,7 @@ void cpu_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *
 void cpu_rope(ctx *c, tensor x, tensor cs);
 void cpu_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a);
 /* sample.c */
-void cpu_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out);
+void cpu_sample(ctx *c, tensor logits, tensor rules, tensor results);
+void cpu_next_ids(ctx *c, tensor ids, tensor from, tensor results);
 
 #endif

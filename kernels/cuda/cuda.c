@@ -20,8 +20,10 @@ bool cuda_ok(status *st, cudaError_t e, const char *what) {
 static void *cuda_alloc(backend *b, size_t bytes, status *st) {
     cuda_backend *be = (cuda_backend *)b;
     void *p = NULL;
+    cudaStream_t load = be->lanes[LANE_LOAD].stream; /* waited for: whichever lane comes first finds zeros */
     cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
-    if (e == cudaSuccess) e = cudaMemsetAsync(p, 0, bytes ? bytes : 1, be->stream);
+    if (e == cudaSuccess) e = cudaMemsetAsync(p, 0, bytes ? bytes : 1, load);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(load);
     if (e == cudaSuccess) return p;
     size_t have = 0, all = 0;
     cudaMemGetInfo(&have, &all);
@@ -32,8 +34,10 @@ static void *cuda_alloc(backend *b, size_t bytes, status *st) {
     return NULL;
 }
 
-static void cuda_release(backend *be, void *p) {
-    (void)be;
+/* A step or a picture that is under way may still use it. */
+static void cuda_release(backend *b, void *p) {
+    cuda_backend *be = (cuda_backend *)b;
+    for (int i = 0; i < CTX_LANES; i++) cudaStreamSynchronize(be->lanes[i].stream);
     cudaFree(p);
 }
 
@@ -41,12 +45,12 @@ static void cuda_release(backend *be, void *p) {
 static bool copy_rows(cuda_backend *be, void *to, const uint8_t *from, size_t ld, size_t row, size_t rows,
                       status *st) {
     if (ld == row || rows == 1)
-        return cuda_ok(st, cudaMemcpyAsync(to, from, row * rows, cudaMemcpyHostToDevice, be->stream),
+        return cuda_ok(st, cudaMemcpyAsync(to, from, row * rows, cudaMemcpyHostToDevice, be->lanes[LANE_STEP].stream),
                        "upload of a weight");
     for (size_t i = 0; i < rows; i++)
         if (!cuda_ok(st,
                      cudaMemcpyAsync((uint8_t *)to + i * row, from + i * ld, row, cudaMemcpyHostToDevice,
-                                     be->stream),
+                                     be->lanes[LANE_STEP].stream),
                      "upload of a weight"))
             return false;
     return true;
@@ -61,9 +65,9 @@ static bool upload_vector(cuda_backend *be, weight *w, const tensor *host, statu
                             w->dt, w->cols);
     w->vec = cuda_alloc(&be->base, n * sizeof *wide, st);
     bool ok = w->vec &&
-              cuda_ok(st, cudaMemcpyAsync(w->vec, wide, n * sizeof *wide, cudaMemcpyHostToDevice, be->stream),
+              cuda_ok(st, cudaMemcpyAsync(w->vec, wide, n * sizeof *wide, cudaMemcpyHostToDevice, be->lanes[LANE_STEP].stream),
                       "upload of a weight");
-    ok = ok && cuda_ok(st, cudaStreamSynchronize(be->stream), "upload of a weight");
+    ok = ok && cuda_ok(st, cudaStreamSynchronize(be->lanes[LANE_STEP].stream), "upload of a weight");
     mem_free(wide);
     return ok;
 }
@@ -90,14 +94,29 @@ static bool cuda_weight_init(weight *w, const tensor *host, status *st) {
     return ok;
 }
 
+static bool make_work(cuda_backend *be, cuda_lane *l, size_t bytes, status *st) {
+    if (bytes <= l->work_bytes) return true;
+    cudaFree(l->work); /* waits for what uses it */
+    l->work_bytes = 0;
+    l->work = cuda_alloc(&be->base, bytes, st);
+    if (l->work) l->work_bytes = bytes;
+    return l->work != NULL;
+}
+
 bool cuda_work(ctx *c, size_t bytes) {
-    cuda_backend *be = cuda_of(c);
-    if (bytes <= be->work_bytes) return true;
-    cudaFree(be->work); /* waits for what uses it */
-    be->work_bytes = 0;
-    be->work = cuda_alloc(&be->base, bytes, &c->st);
-    if (be->work) be->work_bytes = bytes;
-    return be->work != NULL;
+    cuda_lane *l = lane_of(c);
+    if (bytes > l->work_bytes && l->fixed)
+        return status_set(&c->st, ST_INTERNAL, "expected at most %zu bytes of work memory, found %zu",
+                          l->work_bytes, bytes);
+    return make_work(cuda_of(c), l, bytes, &c->st);
+}
+
+static bool cuda_reserve(backend *b, int lane, size_t bytes, status *st) {
+    cuda_backend *be = (cuda_backend *)b;
+    if (!make_work(be, &be->lanes[lane], bytes, st))
+        return status_prefix(st, "work memory of %.1f MiB", (double)bytes / (1 << 20));
+    be->lanes[lane].fixed = true;
+    return true;
 }
 
 /* ---- transfers ---- */
@@ -108,29 +127,30 @@ static bool launched(ctx *c, const char *op) {
 
 static void cuda_upload(ctx *c, tensor dst, const void *src) {
     size_t n = (size_t)tensor_count(&dst) * dtype_size(dst.dt);
-    cuda_ok(&c->st, cudaMemcpyAsync(dst.data, src, n, cudaMemcpyHostToDevice, cuda_of(c)->stream), "upload");
+    cuda_ok(&c->st, cudaMemcpyAsync(dst.data, src, n, cudaMemcpyHostToDevice, lane_of(c)->stream), "upload");
 }
 
-/* Waits, and takes what a kernel found wrong. */
-static void wait_for(ctx *c, const char *op) {
+void cuda_take_fault(ctx *c, int32_t f, const char *op) {
     static const char *const faults[] = {"",
                                          "an id beyond the table's rows",
                                          "a row index beyond the rows",
                                          "a slot beyond the KV pages",
                                          "a page number beyond the KV pages",
                                          "a length that does not fit its rows or pages"};
-    cuda_backend *be = cuda_of(c);
-    if (!cuda_ok(
-            &c->st,
-            cudaMemcpyAsync(be->fault_host, be->fault, sizeof *be->fault, cudaMemcpyDeviceToHost, be->stream),
-            op) ||
-        !cuda_ok(&c->st, cudaStreamSynchronize(be->stream), op))
-        return;
-    int32_t f = *be->fault_host;
     if (f == CUK_OK) return;
-    cudaMemsetAsync(be->fault, 0, sizeof *be->fault, be->stream);
+    cudaMemsetAsync(lane_of(c)->fault, 0, sizeof f, lane_of(c)->stream);
     status_set(&c->st, ST_INTERNAL, "%s: the device found %s", op,
                f > 0 && f < (int32_t)ARRAY_LEN(faults) ? faults[f] : "an unknown fault");
+}
+
+/* Waits, and takes what a kernel found wrong. */
+static void wait_for(ctx *c, const char *op) {
+    cuda_lane *l = lane_of(c);
+    if (cuda_ok(&c->st,
+                cudaMemcpyAsync(l->fault_host, l->fault, sizeof *l->fault, cudaMemcpyDeviceToHost, l->stream),
+                op) &&
+        cuda_ok(&c->st, cudaStreamSynchronize(l->stream), op))
+        cuda_take_fault(c, *l->fault_host, op);
 }
 
 static void cuda_sync(ctx *c) {
@@ -139,7 +159,7 @@ static void cuda_sync(ctx *c) {
 
 static void cuda_download(ctx *c, void *dst, tensor src) {
     size_t n = (size_t)tensor_count(&src) * dtype_size(src.dt);
-    if (cuda_ok(&c->st, cudaMemcpyAsync(dst, src.data, n, cudaMemcpyDeviceToHost, cuda_of(c)->stream),
+    if (cuda_ok(&c->st, cudaMemcpyAsync(dst, src.data, n, cudaMemcpyDeviceToHost, lane_of(c)->stream),
                 "download"))
         wait_for(c, "download");
 }
@@ -147,7 +167,7 @@ static void cuda_download(ctx *c, void *dst, tensor src) {
 /* ---- ops ---- */
 
 static cuk_stream stream_of(const ctx *c) {
-    return cuda_of(c)->stream;
+    return lane_of(c)->stream;
 }
 
 static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
@@ -179,12 +199,12 @@ static void cuda_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
 
 static void cuda_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add) {
     cuk_embed(stream_of(c), y.data, y.ld, table->data, cuda_type(table->dt), table->ld, table->rows, ids.data,
-              y.d[0], y.d[1], scale, add, cuda_of(c)->fault);
+              y.d[0], y.d[1], scale, add, lane_of(c)->fault);
     launched(c, "embed");
 }
 
 static void cuda_gather(ctx *c, tensor y, tensor x, tensor idx) {
-    cuk_gather(stream_of(c), y.data, y.ld, x.data, x.ld, x.d[0], idx.data, y.d[0], y.d[1], cuda_of(c)->fault);
+    cuk_gather(stream_of(c), y.data, y.ld, x.data, x.ld, x.d[0], idx.data, y.d[0], y.d[1], lane_of(c)->fault);
     launched(c, "gather");
 }
 
@@ -201,7 +221,7 @@ static void cuda_rope(ctx *c, tensor x, tensor cs) {
 
 static void cuda_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
     cuk_kv_write(stream_of(c), kc.data, vc.data, kc.d[0], k.data, k.ld, v.data, v.ld, slots.data, k.d[0],
-                 k.d[1], k.d[2], KV_PAGE_TOK, cuda_of(c)->fault);
+                 k.d[1], k.d[2], KV_PAGE_TOK, lane_of(c)->fault);
     launched(c, "kv_write");
 }
 
@@ -229,17 +249,32 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
                   .scale = a->scale,
                   .causal = a->causal,
                   .window = a->window,
-                  .fault = cuda_of(c)->fault};
+                  .fault = lane_of(c)->fault};
     if (t.hd > 256) {
         status_set(&c->st, ST_UNSUPPORTED, "attn: expected heads of at most 256 numbers, found %d", t.hd);
         return;
     }
     const size_t scratch = cuk_attn_scratch(&t);
     if (!cuda_work(c, scratch)) return;
-    t.scratch = cuda_of(c)->work;
-    t.scratch_bytes = cuda_of(c)->work_bytes;
+    t.scratch = lane_of(c)->work;
+    t.scratch_bytes = lane_of(c)->work_bytes;
     cuk_attention(stream_of(c), &t);
     launched(c, "attn");
+}
+
+static size_t cuda_attn_work(const backend *be, tensor q, tensor k, const attn_args *a) {
+    (void)be;
+    const int32_t some = 0; /* what lies there is not looked at */
+    const bool paged = a->pages.nd != 0;
+    const cuk_attn t = {.n_rows = (int)q.d[0],
+                        .heads = (int)q.d[1],
+                        .kv_heads = (int)k.d[1],
+                        .hd = (int)q.d[2],
+                        .n_seqs = a->n_seqs,
+                        .pages_ld = paged ? (int)a->pages.ld : 0,
+                        .n_keys = paged ? 0 : k.d[0],
+                        .pages = paged ? &some : NULL};
+    return cuk_attn_scratch(&t);
 }
 
 static void cuda_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
@@ -252,13 +287,16 @@ static void cuda_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *
 
 static void cuda_free(backend *b) {
     cuda_backend *be = (cuda_backend *)b;
-    if (be->stream) cudaStreamSynchronize(be->stream);
-    cudaFree(be->fault);
-    cudaFreeHost(be->fault_host);
-    cudaFree(be->work);
-    cuda_sample_fini(be);
+    for (int i = 0; i < CTX_LANES; i++)
+        if (be->lanes[i].stream) cudaStreamSynchronize(be->lanes[i].stream);
     cuda_blas_free(be->blas);
-    if (be->stream) cudaStreamDestroy(be->stream);
+    for (int i = 0; i < CTX_LANES; i++) {
+        cuda_lane *l = &be->lanes[i];
+        cudaFree(l->fault);
+        cudaFreeHost(l->fault_host);
+        cudaFree(l->work);
+        if (l->stream) cudaStreamDestroy(l->stream);
+    }
     mem_free(be);
 }
 
@@ -285,6 +323,23 @@ static const backend_ops cuda_ops = {
     .attn = cuda_attn,
     .patchify = cuda_patchify,
     .sample = cuda_sample,
+    .next_ids = cuda_next_ids,
+    .linear_work = cuda_linear_work,
+    .attn_work = cuda_attn_work,
+    .sample_work = cuda_sample_work,
+    .reserve = cuda_reserve,
+    .alloc_host = cuda_alloc_host,
+    .release_host = cuda_release_host,
+    .fetch = cuda_fetch,
+    .mark_init = cuda_mark_init,
+    .mark_fini = cuda_mark_fini,
+    .mark = cuda_mark,
+    .reached = cuda_reached,
+    .wait = cuda_wait,
+    .capture_begin = cuda_capture_begin,
+    .capture_end = cuda_capture_end,
+    .replay = cuda_replay,
+    .graph_fini = cuda_graph_fini,
 };
 
 /* "cuda" or "cuda:1" */
@@ -331,6 +386,25 @@ static bool open_device(cuda_backend *be, const char *name, status *st) {
     return true;
 }
 
+/* Pictures give way to steps. */
+static bool open_lanes(cuda_backend *be, status *st) {
+    int least = 0, greatest = 0;
+    cudaDeviceGetStreamPriorityRange(&least, &greatest);
+    for (int i = 0; i < CTX_LANES; i++)
+        if (!cuda_ok(st,
+                     cudaStreamCreateWithPriority(&be->lanes[i].stream, cudaStreamNonBlocking,
+                                                  i == LANE_PICTURES ? least : greatest),
+                     "stream"))
+            return false;
+    for (int i = 0; i < CTX_LANES; i++) {
+        cuda_lane *l = &be->lanes[i];
+        if (!cuda_ok(st, cudaMallocHost((void **)&l->fault_host, sizeof *l->fault_host), "pinned memory") ||
+            !(l->fault = cuda_alloc(&be->base, sizeof *l->fault, st)))
+            return false;
+    }
+    return true;
+}
+
 backend *cuda_backend_new(const backend_options *o, status *st) {
     cuda_backend *be = mem_calloc(1, sizeof *be);
     if (!be) {
@@ -338,10 +412,7 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
         return NULL;
     }
     be->base.ops = &cuda_ops;
-    if (open_device(be, o->device, st) &&
-        cuda_ok(st, cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking), "stream") &&
-        cuda_ok(st, cudaMallocHost((void **)&be->fault_host, sizeof *be->fault_host), "pinned memory") &&
-        (be->fault = cuda_alloc(&be->base, sizeof *be->fault, st))) {
+    if (open_device(be, o->device, st) && open_lanes(be, st)) {
         if (!o->deterministic) be->blas = cuda_blas_new();
         return &be->base;
     }

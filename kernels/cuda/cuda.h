@@ -11,21 +11,19 @@
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/cuk.h"
 
-/* What a choice of tokens needs on its way to the device and back; grows to the largest step. */
-typedef struct cuda_lists {
-    void *device, *pinned;
-    size_t bytes;
-} cuda_lists;
+typedef struct cuda_lane {
+    cudaStream_t stream;
+    int32_t *fault;      /* device: the first thing that a kernel of this lane found wrong */
+    int32_t *fault_host; /* pinned */
+    void *work;          /* device */
+    size_t work_bytes;
+    bool fixed; /* it never grows again */
+} cuda_lane;
 
 typedef struct cuda_backend {
     backend base;
     int device;
-    cudaStream_t stream;
-    int32_t *fault;      /* device: the first thing that a kernel found wrong */
-    int32_t *fault_host; /* pinned */
-    void *work;          /* device */
-    size_t work_bytes;
-    cuda_lists lists;
+    cuda_lane lanes[CTX_LANES];
     cuda_blas *blas; /* or NULL */
 } cuda_backend;
 
@@ -33,19 +31,41 @@ static inline cuda_backend *cuda_of(const ctx *c) {
     return (cuda_backend *)c->be;
 }
 
+static inline cuda_lane *lane_of(const ctx *c) {
+    return &cuda_of(c)->lanes[c->lane];
+}
+
 /* False with a status ("what: CUDA: why") when e is an error. */
 bool cuda_ok(status *st, cudaError_t e, const char *what);
-/* Makes be->work at least so large; what was there is lost. */
+/* Makes the lane's work at least so large; what was there is lost. */
 bool cuda_work(ctx *c, size_t bytes);
 
 static inline cuk_type cuda_type(dtype t) {
     return t == DT_F32 ? CUK_F32 : t == DT_F16 ? CUK_F16 : CUK_BF16;
 }
 
+/* The fault word of a lane, once it has arrived on the host: an error of c, and the device's is cleared. */
+void cuda_take_fault(ctx *c, int32_t fault, const char *op);
+
+/* lanes.c */
+void *cuda_alloc_host(backend *be, size_t bytes, status *st);
+void cuda_release_host(backend *be, void *p);
+void cuda_fetch(ctx *c, void *dst, tensor src);
+bool cuda_mark_init(backend_mark *m, status *st);
+void cuda_mark_fini(backend_mark *m);
+void cuda_mark(ctx *c, backend_mark *m);
+bool cuda_reached(const backend_mark *m);
+void cuda_wait(ctx *c, backend_mark *m);
+void cuda_capture_begin(ctx *c);
+void cuda_capture_end(ctx *c, backend_graph *g);
+void cuda_replay(ctx *c, const backend_graph *g);
+void cuda_graph_fini(backend_graph *g);
 /* linear.c */
+size_t cuda_linear_work(const backend *be, tensor y, tensor x, const weight *w, act a, unsigned flags);
 void cuda_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
 /* sample.c */
-void cuda_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out);
-void cuda_sample_fini(cuda_backend *be);
+size_t cuda_sample_work(const backend *be, tensor logits);
+void cuda_sample(ctx *c, tensor logits, tensor rules, tensor results);
+void cuda_next_ids(ctx *c, tensor ids, tensor from, tensor results);
 
 #endif

@@ -36,10 +36,12 @@ static void rows_of_two(void **state) {
     a.n_done = 5; /* begins inside the picture */
     b.n_done = 39;
     batch t;
-    assert_true(batch_init(&t, NULL, 32, 4, 4, NULL));
+    bool fits = false;
+    assert_true(batch_init(&t, NULL, 32, 4, 4, 64, NULL));
     batch_clear(&t);
-    assert_false(batch_add(&t, &a, 20)); /* rows 5..24: not the last */
-    assert_true(batch_add(&t, &b, 1));   /* row 39 of 40 */
+    assert_false(batch_add(&t, &a, 20, &fits)); /* rows 5..24: not the last */
+    assert_true(fits);
+    assert_true(batch_add(&t, &b, 1, &fits)); /* row 39 of 40 */
     assert_int_equal(t.n_rows, 21);
     assert_int_equal(t.n_seqs, 2);
     assert_int_equal(t.n_out, 1);

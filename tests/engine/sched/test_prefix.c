@@ -309,7 +309,7 @@ static void without_caching(void **state) {
 static void least_recently_used_goes_first(void **state) {
     (void)state;
     world w;
-    runner_options ro = {512, 1, MAX_LEN, 10 + 1};
+    runner_options ro = {512, 1, MAX_LEN, 10 + 1, false};
     open_world(&w, &ro, 0);
     job a = plain(33, "a"), b = plain(33, "b"), c = plain(96, "c"); /* a, b: 4 pages, 3 of them whole */
     assert_int_equal(found_only(&w, &a), 0);
@@ -438,7 +438,7 @@ static void choices_share_the_prompt(void **state) {
 static void choices_in_a_small_pool(void **state) {
     (void)state;
     world w;
-    runner_options ro = {64, 8, MAX_LEN, kv_pages_of(MAX_LEN) + 4};
+    runner_options ro = {64, 8, MAX_LEN, kv_pages_of(MAX_LEN) + 4, false};
     open_world(&w, &ro, 0);
     job j = plain(90, NULL), one;
     j.params.n = 16;
@@ -468,7 +468,7 @@ static void cancelled_at_each_stage(void **state) {
     (void)state;
     for (int turns = 0; turns < 24; turns++) {
         world w;
-        runner_options ro = {16, 3, MAX_LEN, 60};
+        runner_options ro = {16, 3, MAX_LEN, 60, false};
         open_world(&w, &ro, 0);
         job j = plain(60, NULL);
         add_picture(&j, 2);
