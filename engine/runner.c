@@ -58,12 +58,12 @@ static bool plan_scratch(runner *r, status *st) {
     ctx other = {.be = r->be, .scratch = &beside, .dry = true, .lane = LANE_PICTURES};
     bool async = backend_is_async(r->be);
     r->c = (ctx){.be = r->be, .scratch = &r->scratch, .lane = LANE_STEP};
-    r->pictures = r->c;
+    r->pictures = (ctx){.be = r->be, .scratch = &r->scratch, .lane = LANE_PICTURES};
     if (!measure_step(r, &steps, false, st) || !measure_step(r, &steps, true, st) ||
         !measure_encode(r, async ? &other : &steps, st) || !take_scratch(r, &steps, &r->scratch, st))
         return false;
     if (!async) return true;
-    r->pictures = (ctx){.be = r->be, .scratch = &r->picture_scratch, .lane = LANE_PICTURES};
+    r->pictures.scratch = &r->picture_scratch;
     return take_scratch(r, &other, &r->picture_scratch, st);
 }
 

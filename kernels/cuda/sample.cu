@@ -6,7 +6,7 @@
  * Cuts read the row until what can be chosen fits in shared memory (candidates: value and id, sorted by id), and go on
  * there; a row that is too flat for that is selected from as a whole, by radix.
  * Thread: the engine's. Owner: nothing. */
-#include "kernels/cuda/cu.cuh"
+#include "kernels/cuda/vecs.cuh"
 
 #define GREEDY_BELOW 1e-5f
 #define LOGPROB_MIN  -9999.0f

@@ -115,7 +115,7 @@ static uint64_t send(world *w, const job *j, answer *a) {
     return world_submit(w, prompt_of(j), &params, a);
 }
 
-static const runner_options ROOMY = {512, 16, MAX_LEN, 400};
+static const runner_options ROOMY = {512, 16, MAX_LEN, 400, false};
 
 static void open_world(world *w, const runner_options *ro, int max_chunk) {
     world_picture_bytes = 3000;
