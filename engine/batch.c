@@ -139,7 +139,8 @@ void batch_pad(batch *b, int n_seqs, int each) {
             b->rope_len[row] = 1;
             b->slots[row] = b->from[row] = -1;
         }
-        memset(b->pages + (size_t)b->n_seqs * (size_t)b->max_pages, 0, (size_t)b->max_pages * sizeof *b->pages);
+        memset(b->pages + (size_t)b->n_seqs * (size_t)b->max_pages, 0,
+               (size_t)b->max_pages * sizeof *b->pages);
         b->kv_len[b->n_seqs++] = each;
         b->rules[b->n_out] = (sample_row){.top_logprobs = -1};
         b->out_rows[b->n_out++] = b->n_rows - 1;

@@ -13,8 +13,8 @@ typedef struct batch {
     size_t n_list_words, max_list_words; /* of the rules' lists */
     /* host, as struct step names them; all in `host` */
     int32_t *host, *ids, *pos, *rope_len, *slots, *q_start, *kv_len, *pages, *out_rows;
-    int32_t *from;               /* [max_rows] the result of the step before that is the row's id; -1: ids has it */
-    sample_row *rules;           /* [max_seqs] how to choose from the logits of each wanted row */
+    int32_t *from;     /* [max_rows] the result of the step before that is the row's id; -1: ids has it */
+    sample_row *rules; /* [max_seqs] how to choose from the logits of each wanted row */
     struct step_splice *splices; /* [max_rows] */
     backend *be;
     int32_t *dev; /* one step as batch_pack lays it out; NULL for be NULL */

@@ -186,10 +186,8 @@ static bool start(engine *e, const engine_options *o, status *st) {
     if (o->max_image_pixels > 0) lim.max_pixels = o->max_image_pixels;
     if (!(e->has_kit = promptkit_load(&e->kit, o->model_dir, e->spec, e->max_model_len, &lim, st)))
         return false;
-    runner_options ro = {.max_rows = e->max_rows,
-                         .max_seqs = e->max_seqs,
-                         .max_len = e->max_model_len,
-                         .n_pages = e->n_pages};
+    runner_options ro = {
+        .max_rows = e->max_rows, .max_seqs = e->max_seqs, .max_len = e->max_model_len, .n_pages = e->n_pages};
     if (!(e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st))) return false;
     describe(e, o);
     if (!(e->pictures = piccache_new(o->image_cache_bytes, st))) return false;

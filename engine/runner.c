@@ -68,8 +68,7 @@ static bool plan_scratch(runner *r, status *st) {
 }
 
 static bool make_slots(runner *r, status *st) {
-    const size_t bytes = batch_bytes(&r->batch),
-                 results = (size_t)r->batch.max_seqs * sizeof(sample_result);
+    const size_t bytes = batch_bytes(&r->batch), results = (size_t)r->batch.max_seqs * sizeof(sample_result);
     r->results = backend_alloc(r->be, results, st);
     r->encoded = r->results ? mark_new(r->be, st) : NULL;
     bool ok = r->encoded != NULL;
@@ -163,11 +162,10 @@ static const backend_graph *graph_of(const runner *r, int n_seqs) {
 
 bool runner_init(runner *r, backend *be, const model *m, const runner_options *o, status *st) {
     *r = (runner){.be = be, .model = m};
-    bool ok = batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), list_words(m, o),
-                         st) &&
-              kv_init(&r->kv, o->n_pages, st) &&
-              kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) && plan_scratch(r, st) &&
-              make_slots(r, st) && capture_all(r, o, st);
+    bool ok =
+        batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), list_words(m, o), st) &&
+        kv_init(&r->kv, o->n_pages, st) && kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) &&
+        plan_scratch(r, st) && make_slots(r, st) && capture_all(r, o, st);
     batch_clear(&r->batch);
     if (!ok) runner_fini(r);
     return ok;

@@ -31,7 +31,8 @@ typedef struct sched_options {
     admission *queue;       /* NULL: no job counts as waiting */
     int max_chunk;          /* prefill rows of one sequence in a step; 0: max_rows */
     bool no_prefix_caching; /* every job computes its whole prompt */
-    bool async; /* the device works beside the host: a turn launches its step before it collects the one before, and
+    bool
+        async; /* the device works beside the host: a turn launches its step before it collects the one before, and
                    pictures are encoded beside the steps */
 } sched_options;
 

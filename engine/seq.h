@@ -56,12 +56,12 @@ typedef struct seq {
     struct seq *live_prev, *live_next; /* the inbox's */
 
     /* the engine's thread from here */
-    int n_done;     /* tokens whose keys and values are in the cache, or will be once the steps under way are over */
-    int n_ahead;    /* tokens chosen in those steps, which are not known here yet */
-    int n_steps;    /* of them that hold rows of it */
+    int n_done; /* tokens whose keys and values are in the cache, or will be once the steps under way are over */
+    int n_ahead;     /* tokens chosen in those steps, which are not known here yet */
+    int n_steps;     /* of them that hold rows of it */
     int last_result; /* where the last of them leaves the token that it chose */
-    bool over;      /* it has ended; its pages and itself go with the last of them */
-    int32_t *pages; /* [kv_pages_of(max_len)], n_pages are held */
+    bool over;       /* it has ended; its pages and itself go with the last of them */
+    int32_t *pages;  /* [kv_pages_of(max_len)], n_pages are held */
     int n_pages;
     bool suspect; /* was in a step that failed: runs alone until it is cleared */
 

@@ -91,10 +91,10 @@ bool backend_reserve(backend *be, int lane, size_t bytes, status *st);
 /* A place in a lane's work. */
 typedef struct backend_mark backend_mark;
 backend_mark *mark_new(backend *be, status *st);
-void mark_free(backend_mark *m);              /* NULL is fine; before its backend */
-void ctx_mark(ctx *c, backend_mark *m);       /* behind all that c's lane has so far */
-bool mark_reached(const backend_mark *m);     /* without waiting; one that was never set is */
-void ctx_wait(ctx *c, backend_mark *m);       /* the host waits; what went wrong before it is in c->st now */
+void mark_free(backend_mark *m);          /* NULL is fine; before its backend */
+void ctx_mark(ctx *c, backend_mark *m);   /* behind all that c's lane has so far */
+bool mark_reached(const backend_mark *m); /* without waiting; one that was never set is */
+void ctx_wait(ctx *c, backend_mark *m);   /* the host waits; what went wrong before it is in c->st now */
 
 /* A captured stretch of launches, with the addresses and shapes that it had: what they read may have changed at the next
  * replay. Between begin and end of a capture nothing runs, and neither download, sync, marks nor memory are allowed.
@@ -235,7 +235,7 @@ typedef struct sample_rule {
     int32_t bias_at, n_bias, prompt_at, n_prompt, out_at, n_out;
 } sample_rule;
 enum { SAMPLE_RULE_WORDS = sizeof(sample_rule) / sizeof(int32_t) };
-size_t sample_list_words(const sample_row *row); /* of one row's lists */
+size_t sample_list_words(const sample_row *row);                /* of one row's lists */
 size_t sample_pack(int32_t *to, const sample_row *rows, int n); /* returns how many words it wrote */
 
 /* results i32 [N, SAMPLE_RESULT_WORDS]: a sample_result for each row of logits f32 [N,V]. rules i32 [words]: at least N

@@ -144,7 +144,8 @@ static bool set_up(cuda_blas *b) {
     for (int i = 0; i < LANE_LOAD; i++)
         if (cudaMalloc(&b->workspace[i], WORKSPACE) != cudaSuccess) {
             cudaGetLastError();
-            log_warn("many rows go without cuBLASLt: no memory for its workspaces of %zu MiB", WORKSPACE >> 20);
+            log_warn("many rows go without cuBLASLt: no memory for its workspaces of %zu MiB",
+                     WORKSPACE >> 20);
             return false;
         }
     log_info("cuBLASLt %zu from %s", b->lt.GetVersion(), path);

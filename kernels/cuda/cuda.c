@@ -45,8 +45,9 @@ static void cuda_release(backend *b, void *p) {
 static bool copy_rows(cuda_backend *be, void *to, const uint8_t *from, size_t ld, size_t row, size_t rows,
                       status *st) {
     if (ld == row || rows == 1)
-        return cuda_ok(st, cudaMemcpyAsync(to, from, row * rows, cudaMemcpyHostToDevice, be->lanes[LANE_STEP].stream),
-                       "upload of a weight");
+        return cuda_ok(
+            st, cudaMemcpyAsync(to, from, row * rows, cudaMemcpyHostToDevice, be->lanes[LANE_STEP].stream),
+            "upload of a weight");
     for (size_t i = 0; i < rows; i++)
         if (!cuda_ok(st,
                      cudaMemcpyAsync((uint8_t *)to + i * row, from + i * ld, row, cudaMemcpyHostToDevice,
@@ -64,9 +65,10 @@ static bool upload_vector(cuda_backend *be, weight *w, const tensor *host, statu
         simd_portable.widen(wide + r * w->cols, (const uint8_t *)host->data + (size_t)(r * w->ld) * size,
                             w->dt, w->cols);
     w->vec = cuda_alloc(&be->base, n * sizeof *wide, st);
-    bool ok = w->vec &&
-              cuda_ok(st, cudaMemcpyAsync(w->vec, wide, n * sizeof *wide, cudaMemcpyHostToDevice, be->lanes[LANE_STEP].stream),
-                      "upload of a weight");
+    bool ok = w->vec && cuda_ok(st,
+                                cudaMemcpyAsync(w->vec, wide, n * sizeof *wide, cudaMemcpyHostToDevice,
+                                                be->lanes[LANE_STEP].stream),
+                                "upload of a weight");
     ok = ok && cuda_ok(st, cudaStreamSynchronize(be->lanes[LANE_STEP].stream), "upload of a weight");
     mem_free(wide);
     return ok;

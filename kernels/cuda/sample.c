@@ -13,7 +13,8 @@ size_t cuda_sample_work(const backend *be, tensor logits) {
 void cuda_sample(ctx *c, tensor logits, tensor rules, tensor results) {
     if (!cuda_work(c, cuda_sample_work(c->be, logits))) return;
     cuda_lane *l = lane_of(c);
-    cuk_sample(l->stream, logits.data, logits.ld, logits.d[0], logits.d[1], rules.data, l->work, results.data);
+    cuk_sample(l->stream, logits.data, logits.ld, logits.d[0], logits.d[1], rules.data, l->work,
+               results.data);
     cuda_ok(&c->st, cudaGetLastError(), "sample");
 }
 
