@@ -109,12 +109,10 @@ static bool plan_waiting(engine *e, const engine_options *o, status *st) {
 
 /* Tokens that a picture of 1024 x 768 becomes. */
 static int picture_tokens(const model_spec *spec, const image_limits *lim) {
-    image_run runs[64];
-    int w, h, n = 0;
-    if (spec->fuse == FUSE_NONE || !prep_plan(&spec->prep, 1024, 768, lim, &w, &h, NULL)) return 0;
-    int n_runs = spec->image_runs(spec, w, h, runs, (int)ARRAY_LEN(runs));
-    for (int i = 0; i < n_runs && i < (int)ARRAY_LEN(runs); i++) n += runs[i].n;
-    return n;
+    prep_plan plan;
+    if (spec->fuse == FUSE_NONE || !spec_plan_image(spec, &(image_ask){1024, 768, 1}, lim, &plan, NULL))
+        return 0;
+    return spec->image_rows(spec, &plan);
 }
 
 static void describe(engine *e, const engine_options *o) {
@@ -189,7 +187,7 @@ static bool start(engine *e, const engine_options *o, status *st) {
     if (!(e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st))) return false;
     describe(e, o);
     if (!(e->pictures = piccache_new(o->image_cache_bytes, st))) return false;
-    piccache_set_room(e->pictures, image_room(o), encode_bytes(e->model), positive(o->image_workers, 2));
+    piccache_set_room(e->pictures, image_room(o), positive(o->image_workers, 2));
     return start_threads(e, o, st);
 }
 
@@ -257,7 +255,7 @@ static seq *new_job(engine *e, prompt *p, const engine_params *params, engine_si
         return NULL;
     }
     seq *s = seq_new(p, params, &e->kit, e->max_model_len, sink, user, st);
-    if (s && claim_pictures(s, &e->kit, e->pictures, st)) {
+    if (s && claim_pictures(s, e->pictures, st)) {
         s->queued = true;
         return s;
     }

@@ -301,6 +301,25 @@ void op_gather(ctx *c, tensor y, tensor x, tensor idx) {
         c->be->ops->gather(c, y, x, idx);
 }
 
+static bool mix_fits(ctx *c, const char *op, tensor y, tensor from, tensor by) {
+    return EXPECT("y", y, DT_F32, -1, -1) && EXPECT("from", from, DT_I32, y.d[0], -1) &&
+           (by.nd == 0 || EXPECT("by", by, DT_F32, y.d[0], from.d[1])) &&
+           expect_that(c, from.ld == from.d[1] && (by.nd == 0 || by.ld == by.d[1]), op, "packed taps");
+}
+
+void op_mix(ctx *c, tensor y, tensor x, tensor from, tensor by) {
+    const char *op = "mix";
+    if (mix_fits(c, op, y, from, by) && EXPECT("x", x, DT_F32, -1, y.d[1]) && launch(c, &y))
+        c->be->ops->mix(c, y, x, NULL, from, by);
+}
+
+void op_embed_mix(ctx *c, tensor y, const weight *table, tensor from, tensor by) {
+    const char *op = "embed_mix";
+    if (mix_fits(c, op, y, from, by) && expect_weight(c, op, "table", table, WEIGHT_TABLE, y.d[1]) &&
+        launch(c, &y))
+        c->be->ops->mix(c, y, (tensor){0}, table, from, by);
+}
+
 void op_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
     const char *op = "rope_table";
     if (!EXPECT("cs", cs, DT_F32, -1, -1, 2) || !EXPECT("pos", pos, DT_I32, cs.d[0]) ||
@@ -360,8 +379,11 @@ void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
     const char *op = "patchify";
     if (!EXPECT("pixels", pixels, DT_U8, -1, -1, 3) || !expect_that(c, a->patch > 0, op, "a patch size"))
         return;
-    int64_t p = a->patch, n = (pixels.d[0] / p) * (pixels.d[1] / p);
-    if (EXPECT("x", x, DT_F32, n, 3 * p * p) && launch(c, &x)) c->be->ops->patchify(c, x, pixels, a);
+    int64_t p = a->patch, n = (pixels.d[0] / p) * (pixels.d[1] / p), frames = a->frames > 1 ? a->frames : 1;
+    if (a->order.nd && !EXPECT("order", a->order, DT_I32, x.d[0])) return;
+    if (EXPECT("x", x, DT_F32, a->order.nd ? -1 : n, 3 * frames * p * p) &&
+        expect_that(c, !a->channels_last || frames == 1, op, "one frame with channels last") && launch(c, &x))
+        c->be->ops->patchify(c, x, pixels, a);
 }
 
 void op_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out) {

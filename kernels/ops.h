@@ -104,6 +104,11 @@ void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale);
 void op_embed_add(ctx *c, tensor y, const weight *table, tensor ids);
 /* y[i,:] = x[idx[i],:]. idx i32 [M]. */
 void op_gather(ctx *c, tensor y, tensor x, tensor idx);
+/* y[i,:] = sum over k of by[i,k] * x[from[i,k],:], added up in the order of k in f32, product and sum rounded each; a
+ * negative from is left out. from i32 [M,K]; by f32 [M,K], or nd 0: all 1. */
+void op_mix(ctx *c, tensor y, tensor x, tensor from, tensor by);
+/* y[i,:] += the same of a table's rows: resampled positions. */
+void op_embed_mix(ctx *c, tensor y, const weight *table, tensor from, tensor by);
 
 /* ---- rotary positions (HF modeling_rope_utils) ------------------------------------------------------------ */
 
@@ -151,9 +156,12 @@ void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a)
 typedef struct patchify_args {
     int patch;
     float rescale, mean[3], std[3]; /* (u8 * rescale - mean) / std */
+    int frames; /* each channel stands so many times in a row: a still among a conv's frames; 0 is 1 */
+    bool channels_last; /* a row is [patch, patch, 3] instead of [3, frames, patch, patch] */
+    tensor order;       /* i32 [N]: row i is this patch, counted row by row; nd 0: all of them in turn */
 } patchify_args;
-/* x[n_patches, 3*patch*patch] in the order of a conv weight [D,3,patch,patch], patches row by row, from
- * pixels u8 [h, w, 3]; h and w are floored to whole patches. */
+/* x[N, 3*frames*patch*patch] in the order of a conv weight [D,3,(frames,)patch,patch], from pixels u8 [h, w, 3]; h and w
+ * are floored to whole patches. */
 void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a);
 
 /* ---- choosing a token --------------------------------------------------------------------------------------------- */

@@ -38,29 +38,13 @@ struct model {
     weight *inv_freq;
     float *inv_freq_host;
     rope_args rope;
-    /* Device i32: 0, 1, ... for the tower's positions, then {0, rows of a block}, {0, rows of the last block} and {rows}
-     * that describe a block of its one sequence. */
-    int32_t *tower_ids;
     size_t weight_bytes;
     dtype weight_dtype;
 };
 
-/* Rows of the tower before any is dropped: the patches, and CLS. */
-static inline int tower_all_rows(const tower_spec *t) {
-    int side = t->image_size / t->patch;
-    return side * side + (t->cls ? 1 : 0);
-}
-
-/* The tower's rows are computed in blocks of this many, all but the last about alike: what one slice of an encode works
- * on. A linear op packs its weights once for 128 rows; smaller blocks cost a tower 5 (96) and 10 (64) per cent. */
+/* The tower's rows are computed in blocks of at most this many: what one slice of an encode works on. A linear op packs its
+ * weights once for 128 rows; smaller blocks cost a tower 5 (96) and 10 (64) per cent. */
 enum { TOWER_BLOCK_ROWS = 128 };
-static inline int tower_blocks(const tower_spec *t) {
-    return (tower_all_rows(t) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
-}
-static inline int tower_block_rows(const tower_spec *t) {
-    int n = tower_blocks(t);
-    return (tower_all_rows(t) + n - 1) / n;
-}
 
 /* inv_freq[dims/2] and the attention factor of a rope spec (rope.c). */
 void rope_frequencies(const rope_spec *r, float *inv_freq, float *attention_factor);

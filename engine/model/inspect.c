@@ -67,6 +67,26 @@ static void put_stack(buf *out, const stack_spec *s) {
     put_rope(out, &s->rope);
 }
 
+/* Rows by size, where they differ. */
+static void put_image_costs(buf *out, const model_spec *s) {
+    static const int sizes[][2] = {{336, 336}, {1024, 768}, {768, 1024}, {1920, 1080}, {200, 1600}};
+    int first = 0;
+    buf_puts(out, "fuse: a picture costs ");
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        prep_plan p;
+        image_ask ask = {sizes[i][0], sizes[i][1], 1};
+        int n = spec_plan_image(s, &ask, &IMAGE_LIMITS_DEFAULT, &p, NULL) ? s->image_rows(s, &p) : 0;
+        if (i == 0) {
+            first = n;
+            buf_printf(out, "%d tokens", n);
+        } else if (n != first) {
+            buf_printf(out, ", of %d x %d pixels %d in %d tile%s", ask.w, ask.h, n, p.n_tiles,
+                       p.n_tiles == 1 ? "" : "s");
+        }
+    }
+    buf_printf(out, " in place of the placeholder, id %d\n", (int)s->image_token);
+}
+
 static void put_words(buf *out, const model_spec *s) {
     const tower_spec *t = &s->tower;
     buf_printf(out, "family %s\n", s->family);
@@ -79,18 +99,14 @@ static void put_words(buf *out, const model_spec *s) {
         for (int i = 0; i < t->n_features; i++) buf_printf(out, "%s %d", i ? "," : "", t->features[i]);
         buf_printf(out, " of 0..%d%s%s, %d rows\n", t->stack.n_layers,
                    t->n_features > 1 ? " side by side" : "", t->drop_first ? ", first row dropped" : "",
-                   t->rows);
+                   tower_features_rows(t, side, side));
         const join_spec *j = &s->join;
         if (j->kind == JOIN_LINEAR)
             buf_printf(out, "\njoin: linear, %d to %d%s\n", j->in, j->out, j->bias ? ", bias" : "");
         else
             buf_printf(out, "\njoin: two-layer MLP, %d to %d to %d, %s%s\n", j->in, j->hidden, j->out,
                        act_name(j->activation), j->bias ? ", biases" : "");
-        image_run runs[8];
-        int n = s->image_runs(s, t->image_size, t->image_size, runs, 8), tokens = 0;
-        for (int i = 0; i < n; i++) tokens += runs[i].n;
-        buf_printf(out, "fuse: a picture costs %d tokens in place of the placeholder, id %d\n", tokens,
-                   (int)s->image_token);
+        put_image_costs(out, s);
     }
     buf_printf(out, "\ndecoder: vocabulary of %d, up to %d positions, %s\n", s->text.vocab, s->text.max_pos,
                s->text.tied ? "head tied to the embedding" : "its own head");

@@ -43,25 +43,6 @@ static bool make_rope(model *m, status *st) {
     return m->inv_freq != NULL;
 }
 
-static bool make_tower_ids(model *m, status *st) {
-    if (m->spec.tower.stack.n_layers == 0) return true;
-    int all = tower_all_rows(&m->spec.tower), block = tower_block_rows(&m->spec.tower), n = all + 5;
-    int32_t *host = mem_calloc((size_t)n, sizeof *host);
-    m->tower_ids = backend_alloc(m->be, (size_t)n * sizeof *host, st);
-    if (!host || !m->tower_ids) {
-        mem_free(host);
-        return status_set(st, ST_NO_MEMORY, "no memory for positions");
-    }
-    for (int i = 0; i < all; i++) host[i] = i;
-    host[all + 1] = block;
-    host[all + 3] = all - (tower_blocks(&m->spec.tower) - 1) * block;
-    host[all + 4] = all;
-    ctx c = {.be = m->be};
-    ctx_upload(&c, tensor_1d(m->tower_ids, DT_I32, n), host);
-    mem_free(host);
-    return ctx_ok(&c) || status_set(st, c.st.code, "%s", c.st.msg);
-}
-
 static bool make_all(model *m, const plan *p, status *st) {
     for (int i = 0; i < S_COUNT; i++) {
         int64_t d[4];
@@ -73,7 +54,7 @@ static bool make_all(model *m, const plan *p, status *st) {
     return (!p->tower ||
             make_layers(m, &m->spec.tower.stack, m->spec.tower.run_layers, p->tower, &m->tower, st)) &&
            make_layers(m, &m->spec.text.stack, m->spec.text.stack.n_layers, p->text, &m->text, st) &&
-           make_rope(m, st) && make_tower_ids(m, st);
+           make_rope(m, st);
 }
 
 model *model_load(const char *dir, backend *be, status *st) {
@@ -113,7 +94,6 @@ void model_free(model *m) {
     free_layers(m->text, m->spec.text.stack.n_layers);
     weight_free(m->inv_freq);
     mem_free(m->inv_freq_host);
-    if (m->tower_ids) backend_release(m->be, m->tower_ids);
     ckpt_close(m->ckpt);
     mem_free(m);
 }

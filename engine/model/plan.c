@@ -45,6 +45,7 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     const tower_spec *t = &s->tower;
     const join_spec *j = &s->join;
     bool tower = t->stack.n_layers > 0, mlp = j->kind == JOIN_MLP;
+    int64_t side = tower ? t->image_size / t->patch : 0;
     int64_t width = t->stack.width, hidden = mlp ? j->hidden : j->out;
     int nd = 1;
     bool on = true;
@@ -57,7 +58,7 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_PATCH_B: d[0] = width, on = tower && t->patch_bias; break;
     case S_CLASS: d[0] = width, on = tower && t->cls, *use = WEIGHT_TABLE; break;
     case S_POS:
-        d[0] = tower ? tower_all_rows(t) : 0, d[1] = width, nd = 2, on = tower, *use = WEIGHT_TABLE;
+        d[0] = side * side + (t->cls ? 1 : 0), d[1] = width, nd = 2, on = tower, *use = WEIGHT_TABLE;
         break;
     case S_PRE_G:
     case S_PRE_B: d[0] = width, on = tower && t->pre_norm; break;
@@ -67,6 +68,7 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_FC1_B: d[0] = hidden, on = j->kind != JOIN_NONE && j->bias; break;
     case S_FC2_W: d[0] = j->out, d[1] = j->hidden, nd = 2, on = mlp, *use = WEIGHT_LINEAR; break;
     case S_FC2_B: d[0] = j->out, on = mlp && j->bias; break;
+    case S_NEWLINE: d[0] = j->out, on = s->newline, *use = WEIGHT_TABLE; break;
     case S_EMBED:
         d[0] = s->text.vocab, d[1] = s->text.stack.width;
         nd = 2, *use = WEIGHT_TABLE | (s->text.tied ? WEIGHT_LINEAR : 0);

@@ -44,7 +44,8 @@ typedef enum slot {
     S_FC1_W,
     S_FC1_B,
     S_FC2_W,
-    S_FC2_B, /* join */
+    S_FC2_B,
+    S_NEWLINE, /* join; [out], behind the rows of a line */
     S_EMBED,
     S_NORM_G,
     S_NORM_B,

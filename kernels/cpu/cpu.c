@@ -176,6 +176,7 @@ static const backend_ops cpu_ops = {
     .glu = cpu_glu,
     .embed = cpu_embed,
     .gather = cpu_gather,
+    .mix = cpu_mix,
     .rope_table = cpu_rope_table,
     .rope = cpu_rope,
     .kv_write = cpu_kv_write,

@@ -188,6 +188,13 @@ static void cuda_gather(ctx *c, tensor y, tensor x, tensor idx) {
     launched(c, "gather");
 }
 
+static void cuda_mix(ctx *c, tensor y, tensor x, const weight *table, tensor from, tensor by) {
+    cuk_mix(stream_of(c), y.data, y.ld, table ? table->data : x.data, table ? cuda_type(table->dt) : CUK_F32,
+            table ? table->ld : x.ld, table ? table->rows : x.d[0], from.data, by.nd ? by.data : NULL,
+            from.d[1], y.d[0], y.d[1], table != NULL, cuda_of(c)->fault);
+    launched(c, "mix");
+}
+
 static void cuda_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
     cuk_rope_table(stream_of(c), cs.data, cs.ld, pos.data, len.nd ? len.data : NULL, cs.d[0], cs.d[1],
                    a->inv_freq->vec, a->factor, a->theta, a->dyn_factor, a->max_pos);
@@ -243,8 +250,23 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
 }
 
 static void cuda_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
-    cuk_patchify(stream_of(c), x.data, x.ld, pixels.data, pixels.ld, x.d[0], pixels.d[1] / a->patch, a->patch,
-                 a->rescale, a->mean, a->std);
+    const int64_t across = pixels.d[1] / a->patch;
+    cuk_patches p = {.x = x.data,
+                     .pixels = pixels.data,
+                     .order = a->order.nd ? a->order.data : NULL,
+                     .x_ld = x.ld,
+                     .pixels_ld = pixels.ld,
+                     .rows = x.d[0],
+                     .across = across,
+                     .patches = pixels.d[0] / a->patch * across,
+                     .patch = a->patch,
+                     .frames = a->frames > 1 ? a->frames : 1,
+                     .channels_last = a->channels_last,
+                     .rescale = a->rescale,
+                     .fault = cuda_of(c)->fault};
+    memcpy(p.mean, a->mean, sizeof p.mean);
+    memcpy(p.std, a->std, sizeof p.std);
+    cuk_patchify(stream_of(c), &p);
     launched(c, "patchify");
 }
 
@@ -279,6 +301,7 @@ static const backend_ops cuda_ops = {
     .glu = cuda_glu,
     .embed = cuda_embed,
     .gather = cuda_gather,
+    .mix = cuda_mix,
     .rope_table = cuda_rope_table,
     .rope = cuda_rope,
     .kv_write = cuda_kv_write,

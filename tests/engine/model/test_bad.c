@@ -381,7 +381,10 @@ static void test_defaults(void **state) {
     assert_int_equal(s.tower.stack.width, 1024);
     assert_int_equal(s.tower.stack.n_layers, 24);
     assert_int_equal(s.tower.run_layers, 23);
-    assert_int_equal(s.tower.rows, 576);
+    prep_plan square;
+    assert_true(prep_plan_one(&(prep_spec){.size = PREP_SIZE_EXACT, .size_w = 336, .size_h = 336}, 9, 9,
+                              &IMAGE_LIMITS_DEFAULT, &square, NULL));
+    assert_int_equal(s.image_rows(&s, &square), 576);
     assert_int_equal(s.text.stack.ffn, 11008);
     assert_int_equal(s.text.stack.kv_heads, 32);
     assert_int_equal(s.text.stack.head_dim, 128);
