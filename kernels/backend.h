@@ -24,6 +24,7 @@ typedef struct backend_ops {
     void (*add)(ctx *c, tensor y, tensor x);
     void (*copy)(ctx *c, tensor y, tensor x);
     void (*act)(ctx *c, tensor y, act a);
+    void (*softcap)(ctx *c, tensor y, float cap);
     void (*glu)(ctx *c, tensor y, tensor gate, tensor up, act a);
     void (*embed)(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add);
     void (*gather)(ctx *c, tensor y, tensor x, tensor idx);

@@ -250,7 +250,7 @@ void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias,
         x.d[1] = y.d[1] = 1;
     }
     if (!EXPECT("x", x, DT_F32, -1, -1, -1) || !EXPECT("y", y, DT_F32, x.d[0], x.d[1], x.d[2]) ||
-        !expect_weight(c, op, "gain", gain, WEIGHT_VECTOR, x.d[2]) ||
+        (gain && !expect_weight(c, op, "gain", gain, WEIGHT_VECTOR, x.d[2])) ||
         (bias && !expect_weight(c, op, "bias", bias, WEIGHT_VECTOR, x.d[2])))
         return;
     if (launch(c, &y)) c->be->ops->norm(c, y, x, gain, bias, kind, eps, gain_offset);
@@ -271,6 +271,12 @@ void op_copy(ctx *c, tensor y, tensor x) {
 void op_act(ctx *c, tensor y, act a) {
     const char *op = "act";
     if (EXPECT("y", y, DT_F32, -1, -1) && launch(c, &y)) c->be->ops->act(c, y, a);
+}
+
+void op_softcap(ctx *c, tensor y, float cap) {
+    const char *op = "softcap";
+    if (EXPECT("y", y, DT_F32, -1, -1) && expect_that(c, cap > 0, op, "a cap over 0") && launch(c, &y))
+        c->be->ops->softcap(c, y, cap);
 }
 
 void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
@@ -369,6 +375,7 @@ void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a)
     if (!expect_that(c, a->n_seqs >= 0, op, "a number of sequences") ||
         !EXPECT("q_start", a->q_start, DT_I32, (int64_t)a->n_seqs + 1) ||
         !EXPECT("kv_len", a->kv_len, DT_I32, a->n_seqs) ||
+        (a->limit.nd && !EXPECT("limit", a->limit, DT_I32, q.d[0])) ||
         !expect_that(c, k.d[1] > 0 ? q.d[1] % k.d[1] == 0 : q.d[1] == 0, op,
                      "query heads a multiple of kv heads"))
         return;

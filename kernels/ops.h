@@ -90,13 +90,14 @@ void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act
 /* ---- rows ------------------------------------------------------------------------------------------------- */
 
 typedef enum norm_kind { NORM_LAYER, NORM_RMS } norm_kind;
-/* y[N,D] = norm(x[N,D]) * (gain_offset + gain[D]) + bias[D]; bias may be NULL; y may be x. Also per head: pass
- * [N*H, hd]. HF's *RMSNorm (f32 inside) and torch LayerNorm. 3-d x [N,H,hd] normalises each [hd]. */
+/* y[N,D] = norm(x[N,D]) * (gain_offset + gain[D]) + bias[D]; bias may be NULL, and gain: a norm without parameters,
+ * times gain_offset alone; y may be x. Also per head: pass [N*H, hd]. HF's *RMSNorm (f32 inside) and torch LayerNorm. 3-d x [N,H,hd] normalises each [hd]. */
 void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
              float gain_offset);
 void op_add(ctx *c, tensor y, tensor x);                      /* y[N,D] += x[N,D] */
 void op_copy(ctx *c, tensor y, tensor x);                     /* y[N,D] = x[N,D] */
 void op_act(ctx *c, tensor y, act a);                         /* y = a(y) */
+void op_softcap(ctx *c, tensor y, float cap);                 /* y = cap * tanh(y / cap), cap > 0 */
 void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a); /* y[N,F] = a(gate) * up; y may be gate */
 /* y[i,:] = scale * table[ids[i],:] for ids[i] >= 0; rows with a negative id are left alone. ids i32 [N]. */
 void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale);
@@ -135,14 +136,19 @@ void op_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots)
 
 typedef struct attn_args {
     float scale;
-    bool causal; /* row at position p sees keys 0..p; otherwise all kv_len keys */
-    int window;  /* > 0: only keys with p - window < j; 0: no limit */
+    bool causal;       /* row at position p sees keys 0..p; otherwise all kv_len keys */
+    int window;        /* > 0: only keys with p - window < j; 0: no limit */
+    float softcap;     /* > 0: a score s becomes softcap * tanh(s / softcap) before it is masked */
+    bool limit_spares; /* rows with a limit see beyond the window */
     int n_seqs;
     /* Rows of sequence s are q_start[s] .. q_start[s+1]-1; its last row sits at position kv_len[s]-1. Host memory
      * would force a sync: device i32 tensors. */
     tensor q_start; /* i32 [n_seqs+1] */
-    tensor kv_len;  /* i32 [n_seqs], the rows' own keys included */
-    tensor pages;   /* i32 [n_seqs, max pages]: k, v are the page pools. data NULL and nd 0: k, v are dense
+    /* i32 [N], or nd 0: none. limit[i] > 0: row i sees keys before limit[i], whatever its position: rows that attend
+     * both ways. They may lie behind kv_len where they were written before. 0: as if there were no limits. */
+    tensor limit;
+    tensor kv_len; /* i32 [n_seqs], the rows' own keys included */
+    tensor pages;  /* i32 [n_seqs, max pages]: k, v are the page pools. data NULL and nd 0: k, v are dense
                        [M,K,hd] rows, M = N, and sequence s owns rows q_start[s] .. (self-attention without a
                        cache); of one sequence alone M may differ, and keys are rows 0 .. kv_len-1 (a block of
                        its rows over all its keys) */

@@ -102,7 +102,6 @@ static const name_sheet SHEET = {
     .text_at = TEXT_AT,
     .head_at = HEAD_AT,
     .tower_layer = NAMES_TOWER_LAYER,
-    .text_layer = NAMES_TEXT_LAYER,
     .names = NAMES,
     .ignored = IGNORED,
 };

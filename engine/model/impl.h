@@ -29,15 +29,18 @@ typedef struct layer_weights {
     weight *w[L_COUNT]; /* NULL: the mechanism is off */
 } layer_weights;
 
+typedef struct model_rope {
+    weight *inv_freq; /* NULL: no rotary positions */
+    rope_args args;
+} model_rope;
+
 struct model {
     model_spec spec;
     ckpt *ckpt;
     backend *be;
     weight *w[S_COUNT];
     layer_weights *tower, *text;
-    weight *inv_freq;
-    float *inv_freq_host;
-    rope_args rope;
+    model_rope rope, rope_local;
     size_t weight_bytes;
     dtype weight_dtype;
 };
@@ -58,10 +61,12 @@ typedef struct layer_run {
 } layer_run;
 /* x[N, D] goes through layer i of the stack, in place. Scratch is given back. */
 void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run);
-/* Its three parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x;
- * x += attention, where k and v may hold more rows than x and q (without pages: one sequence, all its keys); x += ffn. */
+/* Its parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x;
+ * k and v into the pages, where there are any; x += attention, where k and v may hold more rows than x and q (without
+ * pages: one sequence, all its keys; with pages they are not read); x += ffn. */
 void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q, tensor k,
                    tensor v, const layer_run *run);
+void stack_keep(ctx *c, const stack_spec *s, tensor k, tensor v, const layer_run *run);
 void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
                   tensor v, const layer_run *run);
 void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x);

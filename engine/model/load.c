@@ -28,19 +28,19 @@ static bool make_layers(model *m, const stack_spec *s, int n, tensor (*from)[L_C
     return true;
 }
 
-static bool make_rope(model *m, status *st) {
-    const rope_spec *r = &m->spec.text.stack.rope;
+static bool make_rope(model *m, const rope_spec *r, model_rope *out, status *st) {
     if (r->kind == ROPE_NONE) return true;
-    m->inv_freq_host = mem_calloc((size_t)r->dims / 2, sizeof(float));
-    if (!m->inv_freq_host) return status_set(st, ST_NO_MEMORY, "no memory for rope frequencies");
-    rope_frequencies(r, m->inv_freq_host, &m->rope.factor);
-    tensor t = tensor_1d(m->inv_freq_host, DT_F32, r->dims / 2);
-    m->inv_freq = weight_new(m->be, &t, WEIGHT_VECTOR, st);
-    m->rope.inv_freq = m->inv_freq;
-    m->rope.theta = r->theta;
-    m->rope.max_pos = r->max_pos;
-    m->rope.dyn_factor = r->kind == ROPE_DYNAMIC ? r->factor : 0;
-    return m->inv_freq != NULL;
+    float *host = mem_calloc((size_t)r->dims / 2, sizeof(float));
+    if (!host) return status_set(st, ST_NO_MEMORY, "no memory for rope frequencies");
+    rope_frequencies(r, host, &out->args.factor);
+    tensor t = tensor_1d(host, DT_F32, r->dims / 2);
+    out->inv_freq = weight_new(m->be, &t, WEIGHT_VECTOR, st); /* a vector is copied */
+    mem_free(host);
+    out->args.inv_freq = out->inv_freq;
+    out->args.theta = r->theta;
+    out->args.max_pos = r->max_pos;
+    out->args.dyn_factor = r->kind == ROPE_DYNAMIC ? r->factor : 0;
+    return out->inv_freq != NULL;
 }
 
 static bool make_all(model *m, const plan *p, status *st) {
@@ -49,12 +49,16 @@ static bool make_all(model *m, const plan *p, status *st) {
         unsigned use;
         if (p->slots[i].nd == 0) continue;
         slot_shape(&m->spec, (slot)i, d, &use);
-        if (!make_weight(m, p->slots[i], use, &m->w[i], st)) return false;
+        tensor t = p->slots[i];
+        if (i == S_EMBED_POS) /* so that positions are its rows */
+            t = tensor_rows(t, m->spec.text.learned_pos_from, t.d[0] - m->spec.text.learned_pos_from);
+        if (!make_weight(m, t, use, &m->w[i], st)) return false;
     }
     return (!p->tower ||
             make_layers(m, &m->spec.tower.stack, m->spec.tower.run_layers, p->tower, &m->tower, st)) &&
            make_layers(m, &m->spec.text.stack, m->spec.text.stack.n_layers, p->text, &m->text, st) &&
-           make_rope(m, st);
+           make_rope(m, &m->spec.text.stack.rope, &m->rope, st) &&
+           make_rope(m, &m->spec.text.rope_local, &m->rope_local, st);
 }
 
 model *model_load(const char *dir, backend *be, status *st) {
@@ -92,8 +96,8 @@ void model_free(model *m) {
     for (int i = 0; i < S_COUNT; i++) weight_free(m->w[i]);
     free_layers(m->tower, m->spec.tower.run_layers);
     free_layers(m->text, m->spec.text.stack.n_layers);
-    weight_free(m->inv_freq);
-    mem_free(m->inv_freq_host);
+    weight_free(m->rope.inv_freq);
+    weight_free(m->rope_local.inv_freq);
     ckpt_close(m->ckpt);
     mem_free(m);
 }

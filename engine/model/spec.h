@@ -32,12 +32,17 @@ typedef struct stack_spec {
     int n_layers, width, heads, kv_heads, head_dim, ffn;
     norm_kind norm;
     float norm_eps;
+    float norm_offset; /* a gain g counts as norm_offset + g */
+    bool norm_plain;   /* layer norms without parameters */
+    bool norm_after; /* of the sum with the residual, instead of what goes into attention and feed-forward */
+    bool post_norms; /* also of what comes out of either, before it joins the residual */
     act activation;
     bool glu; /* act(gate) * up instead of act(up) */
     bool q_bias, k_bias, v_bias, o_bias, mlp_bias;
     bool qk_norm; /* RMS norm of each head of q and k before rope */
     bool causal;
     float attn_scale;            /* 1/sqrt(head_dim) unless the config says otherwise */
+    float attn_softcap;          /* of the scores; 0: none */
     int window[SPEC_MAX_LAYERS]; /* sliding window of a layer, 0: none */
     rope_spec rope;
 } stack_spec;
@@ -69,9 +74,20 @@ typedef struct text_spec {
     stack_spec stack;
     int vocab, max_pos; /* positions that the model is made for, a stretched rope's included */
     bool tied;          /* lm_head is the embedding table */
-    float embed_scale;  /* 1 unless the model scales its embeddings */
-    int32_t bos, eos;   /* what the reference assumes where no file says; -1: none */
+    float embed_scale;  /* of looked-up rows, not of pictures'; 1 unless the model scales its embeddings */
+    int embed_width; /* of the table and the head; not stack.width: a matrix leads in, another out; 0: stack.width */
+    int learned_pos;      /* rows of a table that is added by position; 0: none */
+    int learned_pos_from; /* its row for position 0 */
+    bool no_final_norm;
+    float logit_softcap;            /* 0: none */
+    rope_spec rope_local;           /* of the windowed layers, where it is another; else ROPE_NONE */
+    int32_t bos, eos;               /* what the reference assumes where no file says; -1: none */
+    const struct text_names *names; /* its tensors (sheet.h) */
 } text_spec;
+
+static inline int text_embed_width(const text_spec *t) {
+    return t->embed_width ? t->embed_width : t->stack.width;
+}
 
 typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE } fuse_kind;
 

@@ -173,6 +173,7 @@ static const backend_ops cpu_ops = {
     .add = cpu_add,
     .copy = cpu_copy,
     .act = cpu_act,
+    .softcap = cpu_softcap,
     .glu = cpu_glu,
     .embed = cpu_embed,
     .gather = cpu_gather,

@@ -59,6 +59,7 @@ void cpu_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias
 void cpu_add(ctx *c, tensor y, tensor x);
 void cpu_copy(ctx *c, tensor y, tensor x);
 void cpu_act(ctx *c, tensor y, act a);
+void cpu_softcap(ctx *c, tensor y, float cap);
 void cpu_glu(ctx *c, tensor y, tensor gate, tensor up, act a);
 void cpu_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add);
 void cpu_gather(ctx *c, tensor y, tensor x, tensor idx);

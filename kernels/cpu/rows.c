@@ -68,7 +68,7 @@ void cpu_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias
     rows_job j = job_of(c, &y, &x);
     j.heads = y.d[1];
     j.width = y.d[2];
-    j.gain = gain->vec;
+    j.gain = gain ? gain->vec : NULL;
     j.bias = bias ? bias->vec : NULL;
     j.kind = kind;
     j.eps = eps;
@@ -126,6 +126,18 @@ void cpu_act(ctx *c, tensor y, act a) {
     rows_job j = job_of(c, &y, NULL);
     j.act = a;
     run_rows(c, &j, 2, act_range);
+}
+
+static void softcap_range(void *arg, int64_t from, int64_t to, int thread) {
+    (void)thread;
+    const rows_job *j = arg;
+    for (int64_t i = from; i < to; i++) j->s->softcap(j->y + i * j->y_ld, j->width, j->scale);
+}
+
+void cpu_softcap(ctx *c, tensor y, float cap) {
+    rows_job j = job_of(c, &y, NULL);
+    j.scale = cap;
+    run_rows(c, &j, 2, softcap_range);
 }
 
 static void glu_range(void *arg, int64_t from, int64_t to, int thread) {

@@ -152,7 +152,7 @@ static cuk_stream stream_of(const ctx *c) {
 
 static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
                       float eps, float gain_offset) {
-    cuk_norm(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2], gain->vec,
+    cuk_norm(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2], gain ? gain->vec : NULL,
              bias ? bias->vec : NULL, kind == NORM_RMS, eps, gain_offset);
     launched(c, "norm");
 }
@@ -170,6 +170,11 @@ static void cuda_copy(ctx *c, tensor y, tensor x) {
 static void cuda_act(ctx *c, tensor y, act a) {
     cuk_act_rows(stream_of(c), y.data, y.ld, y.d[0], y.d[1], (cuk_act)a);
     launched(c, "act");
+}
+
+static void cuda_softcap(ctx *c, tensor y, float cap) {
+    cuk_softcap(stream_of(c), y.data, y.ld, y.d[0], y.d[1], cap);
+    launched(c, "softcap");
 }
 
 static void cuda_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
@@ -235,7 +240,10 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
                   .pages = paged ? a->pages.data : NULL,
                   .scale = a->scale,
                   .causal = a->causal,
+                  .limit_spares = a->limit_spares,
                   .window = a->window,
+                  .softcap = a->softcap,
+                  .limit = a->limit.nd ? a->limit.data : NULL,
                   .fault = cuda_of(c)->fault};
     if (t.hd > 256) {
         status_set(&c->st, ST_UNSUPPORTED, "attn: expected heads of at most 256 numbers, found %d", t.hd);
@@ -298,6 +306,7 @@ static const backend_ops cuda_ops = {
     .add = cuda_add,
     .copy = cuda_copy,
     .act = cuda_act,
+    .softcap = cuda_softcap,
     .glu = cuda_glu,
     .embed = cuda_embed,
     .gather = cuda_gather,

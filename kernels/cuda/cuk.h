@@ -41,13 +41,15 @@ typedef enum cuk_fault {
 
 /* ---- rows.cu ---- */
 
-/* x, y f32 [rows, heads, d]; gain, bias f32 [d], bias may be NULL. One block a row and head; y may be x. */
+/* x, y f32 [rows, heads, d]; gain, bias f32 [d], either may be NULL. One block a row and head; y may be x. */
 void cuk_norm(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t heads,
               int64_t d, const float *gain, const float *bias, bool rms, float eps, float gain_offset);
 /* y += x, y = x, y = a(y), y = a(gate) * up; all f32 [rows, d] */
 void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d);
 void cuk_copy(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d);
 void cuk_act_rows(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, cuk_act a);
+/* y = cap * tanh(y / cap) */
+void cuk_softcap(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, float cap);
 void cuk_glu(cuk_stream s, float *y, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up,
              int64_t up_ld, int64_t rows, int64_t d, cuk_act a);
 /* y[i,:] (+)= scale * table[ids[i],:]; !add: rows with a negative id are left alone. ids >= n_table (or < 0 with add): CUK_BAD_ID */
@@ -101,9 +103,11 @@ typedef struct cuk_attn {
     const int32_t *q_start, *kv_len,
         *pages; /* pages NULL: dense, sequence s has key rows q_start[s] .. + kv_len[s] */
     float scale;
-    bool causal;
+    bool causal, limit_spares;
     int window;
-    int32_t *fault; /* CUK_BAD_PAGE, CUK_BAD_LENGTH */
+    float softcap;
+    const int32_t *limit; /* [n_rows] or NULL; as attn_args.limit */
+    int32_t *fault;       /* CUK_BAD_PAGE, CUK_BAD_LENGTH */
     /* Partial results of splits of keys, for rows alone in their sequence; fewer than cuk_attn_scratch bytes: slower there,
      * the same bits */
     void *scratch;

@@ -115,6 +115,21 @@ void cuk_act_rows(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d,
     if (a != CUK_ACT_NONE) cuk_epilogue(s, y, y_ld, y, y_ld, NULL, rows, d, a, false);
 }
 
+struct softcap_op {
+    float *y;
+    int64_t y_ld;
+    float cap;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        cu_vec<N> v = cu_load<N>(y + i * y_ld + c);
+        for (int k = 0; k < N; k++) v.v[k] = cu_softcap(v.v[k], cap);
+        cu_store<N>(y + i * y_ld + c, v);
+    }
+};
+
+void cuk_softcap(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, float cap) {
+    cu_each_row(s, softcap_op{y, y_ld, cap}, rows, d, cu_wide(y, y_ld));
+}
+
 template <bool BF16> struct narrow_op {
     uint16_t *y;
     const float *x;
@@ -317,7 +332,8 @@ template <int WARPS> static __global__ void __launch_bounds__(256) norm_kernel(n
         for (int k = 0; k < 4; k++) {
             const int c = g * 4 + k;
             if (c >= a.d) break;
-            const float n = __fmul_rn(__fadd_rn(v[k], -mean), inv), gain = __fadd_rn(a.gain_offset, a.gain[c]);
+            const float n = __fmul_rn(__fadd_rn(v[k], -mean), inv),
+                        gain = a.gain ? __fadd_rn(a.gain_offset, a.gain[c]) : a.gain_offset;
             v[k] = a.bias ? fmaf(n, gain, a.bias[c]) : __fmul_rn(n, gain);
         }
         if (a.wide && g * 4 + 4 <= a.d)

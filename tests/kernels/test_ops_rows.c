@@ -98,6 +98,38 @@ static void test_act(void **state) {
     }
 }
 
+static void test_softcap(void **state) {
+    (void)state;
+    enum { ROWS = 30, D = 1003 };
+    uint64_t seed = 16;
+    const float caps[] = {0.5f, 30, 50};
+    for (size_t k = 0; k < ARRAY_LEN(caps); k++) {
+        float *x = random_floats(&seed, ROWS * D, 20), *first = NULL;
+        for (int i = 0; i < D; i++) x[i] = (-4 + 8 * (float)i / D) * caps[k];
+        const float special[] = {NAN, INFINITY, -INFINITY, 0, 1e-20f, -1e30f};
+        memcpy(x, special, sizeof special);
+        rig r;
+        for (int threads = 1; threads <= 2; threads++) RIG_EACH(r, threads) {
+                float *y = floats(ROWS * D);
+                memcpy(y, x, sizeof(float) * ROWS * D);
+                op_softcap(&r.c, tensor_2d(y, DT_F32, ROWS, D), caps[k]);
+                rig_ok(&r);
+                for (int i = 0; i < ROWS * D && !first; i++) {
+                    double want = (double)caps[k] * tanh((double)x[i] / (double)caps[k]);
+                    near("softcap", y[i], want, fabs(want) * 1e-6);
+                }
+                if (first) same_bits(r.isa, first, y, ROWS * D);
+                if (first)
+                    op_free(y);
+                else
+                    first = y;
+                rig_fini(&r);
+            }
+        op_free(first);
+        op_free(x);
+    }
+}
+
 static void test_norm(void **state) {
     (void)state;
     uint64_t seed = 7;
@@ -105,7 +137,7 @@ static void test_norm(void **state) {
         int64_t d = widths[t % (int)ARRAY_LEN(widths)], n = ref_int(&seed, 1, 20),
                 heads = t % 3 ? 1 : ref_int(&seed, 1, 4);
         norm_kind kind = t % 2 ? NORM_RMS : NORM_LAYER;
-        bool with_bias = ref_int(&seed, 0, 1), in_place = ref_int(&seed, 0, 1);
+        bool with_gain = t % 7 != 0, with_bias = ref_int(&seed, 0, 1), in_place = ref_int(&seed, 0, 1);
         int64_t ld = d * heads + ref_int(&seed, 0, 3);
         float eps = 1e-5f, offset = (float)ref_int(&seed, 0, 1);
         float *x = random_floats(&seed, n * ld, 2), *gain = random_floats(&seed, d, 1),
@@ -128,7 +160,7 @@ static void test_norm(void **state) {
                     yt = tensor_2d(y, DT_F32, n, d);
                 }
                 xt.ld = yt.ld = ld;
-                op_norm(&r.c, yt, xt, gw, with_bias ? bw : NULL, kind, eps, offset);
+                op_norm(&r.c, yt, xt, with_gain ? gw : NULL, with_bias ? bw : NULL, kind, eps, offset);
                 rig_ok(&r);
                 weight_free(gw);
                 weight_free(bw);
@@ -140,8 +172,8 @@ static void test_norm(void **state) {
                     double *want = doubles(d);
                     for (int64_t i = 0; i < n; i++)
                         for (int64_t h = 0; h < heads; h++) {
-                            ref_norm(want, x + i * ld + h * d, d, gain, with_bias ? bias : NULL, kind, eps,
-                                     offset);
+                            ref_norm(want, x + i * ld + h * d, d, with_gain ? gain : NULL,
+                                     with_bias ? bias : NULL, kind, eps, offset);
                             /* a width of 1 or 2 cancels: the error then scales with x / deviation */
                             double tol = d <= 3 && kind == NORM_LAYER ? 1e-3 : 4e-6;
                             for (int64_t k = 0; k < d; k++)
@@ -633,6 +665,7 @@ static void test_device_only(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_exp),
                                        cmocka_unit_test(test_act),
+                                       cmocka_unit_test(test_softcap),
                                        cmocka_unit_test(test_norm),
                                        cmocka_unit_test(test_embed),
                                        cmocka_unit_test(test_rope),

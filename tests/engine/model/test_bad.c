@@ -121,7 +121,8 @@ static void test_config(void **state) {
                "LlavaLlamaForCausalLM");
     bad_config("clip_llama", "{\"quantization_config\":{\"bits\":4}}", "quantization_config",
                "not implemented");
-    bad_config("clip_llama", "{\"text_config\":{\"model_type\":\"opt\"}}", "text_config.model_type", "opt");
+    bad_config("clip_llama", "{\"text_config\":{\"model_type\":\"bloom\"}}", "text_config.model_type",
+               "bloom");
     bad_config("clip_llama", "{\"text_config\":{\"model_type\":\"llava\"}}", "text_config.model_type",
                "llava");
     bad_config("clip_llama", "{\"text_config\":[1]}", "text_config", "object");

@@ -368,6 +368,8 @@ static void test_invariance(void **state) {
     invariance("clip_mistral_window");
     invariance("dynamic_rope");
     invariance("text_qwen2");
+    invariance("text_gemma3");
+    invariance("text_opt_after");
 }
 
 static void test_dry_run_measures(void **state) {
