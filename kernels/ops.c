@@ -32,6 +32,7 @@ backend *backend_new(const backend_options *o, status *st) {
         status_set(st, ST_UNSUPPORTED, "the device %s: this program was built without CUDA", name);
         return NULL;
     }
+    log_info("computing on the CPU: this program was built without CUDA");
 #endif
     return cpu_backend_new(o, st);
 }
