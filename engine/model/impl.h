@@ -41,8 +41,10 @@ struct model {
     /* Device i32: 0, 1, ... for the tower's positions, then {0, rows of a block}, {0, rows of the last block} and {rows}
      * that describe a block of its one sequence. */
     int32_t *tower_ids;
-    size_t weight_bytes;
+    size_t weight_bytes, device_bytes;
     dtype weight_dtype;
+    weight **all; /* each of the above once */
+    int n_all;
 };
 
 /* Rows of the tower before any is dropped: the patches, and CLS. */
