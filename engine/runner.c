@@ -9,6 +9,41 @@ static bool take_error(ctx *c, status *st) {
     return ok;
 }
 
+/* ---- shapes ---- */
+
+/* Any list of seen ids, and of biases (engine/params.c: none is longer than twice the vocabulary), finds room; of those of
+ * many sequences at once up to 16 MiB. */
+static size_t list_words(const model *m, const runner_options *o) {
+    const size_t vocab = (size_t)model_get_spec(m)->text.vocab;
+    const size_t seen = 2 * ((size_t)o->max_len < vocab ? (size_t)o->max_len : vocab);
+    size_t others = seen * (size_t)(o->max_seqs - 1);
+    if (others > (size_t)4 << 20) others = (size_t)4 << 20;
+    return 4 * vocab + seen + others;
+}
+
+/* Steps of decode rows come in buckets of sequence counts: the one behind n. */
+static int bucket_after(int n) {
+    return n < 8 ? n * 2 : n < 64 ? n + 8 : n < 256 ? n + 16 : n + 64;
+}
+
+static int largest_bucket(const runner_options *o) {
+    return o->max_seqs < o->max_rows ? o->max_seqs : o->max_rows;
+}
+
+static int count_buckets(const runner_options *o) {
+    int count = 1;
+    for (int n = 1; n < largest_bucket(o); n = bucket_after(n)) count++;
+    return count;
+}
+
+/* The smallest that n sequences fit into. */
+static int bucket_of(const runner *r, int n) {
+    const int most = r->batch.max_seqs < r->batch.max_rows ? r->batch.max_seqs : r->batch.max_rows;
+    int b = 1;
+    while (b < n) b = bucket_after(b);
+    return b < most ? b : most;
+}
+
 /* ---- a step's launches ---- */
 
 static tensor results_of(const runner *r, int n) {
@@ -34,7 +69,10 @@ static bool measure_step(runner *r, ctx *dry, bool decodes, status *st) {
 
 static bool measure_encode(runner *r, ctx *dry, status *st) {
     if (model_get_spec(r->model)->tower.stack.n_layers == 0) return true;
-    encode *e = encode_new(r->model, r->be, NULL, st);
+    tiles none = {0};
+    const image_ask ask = {1024, 768, 1}; /* how much scratch does not depend on it */
+    if (!spec_plan_image(model_get_spec(r->model), &ask, &IMAGE_LIMITS_DEFAULT, &none.plan, st)) return false;
+    encode *e = encode_new(r->model, r->be, &none, st);
     if (!e) return false;
     arena_reset(dry->scratch, 0);
     encode_run(dry, e, encode_slices(e));
@@ -42,29 +80,66 @@ static bool measure_encode(runner *r, ctx *dry, status *st) {
     return take_error(dry, st) || status_prefix(st, "a picture's encode");
 }
 
-/* Scratch and work memory that a dry run asked for. */
-static bool take_scratch(runner *r, const ctx *dry, arena *out, status *st) {
-    size_t bytes = dry->scratch->peak_bytes + 64;
-    *out = (arena){.base = backend_alloc(r->be, bytes, st), .cap_bytes = bytes};
-    if (!out->base) return status_prefix(st, "activations of %.1f MiB", (double)bytes / (1 << 20));
-    r->device_bytes += bytes + dry->work_bytes;
-    return backend_reserve(r->be, dry->lane, dry->work_bytes, st);
-}
+typedef struct scratch_needs { /* bytes */
+    size_t steps, pictures;    /* pictures 0: they use that of the steps */
+} scratch_needs;
 
 /* Pictures that are encoded beside the steps have scratch of their own. */
-static bool plan_scratch(runner *r, status *st) {
+static bool measure(runner *r, scratch_needs *out, status *st) {
     arena counting = {0}, beside = {0};
     ctx steps = {.be = r->be, .scratch = &counting, .dry = true, .lane = LANE_STEP};
-    ctx other = {.be = r->be, .scratch = &beside, .dry = true, .lane = LANE_PICTURES};
+    ctx pictures = {.be = r->be, .scratch = &beside, .dry = true, .lane = LANE_PICTURES};
     bool async = backend_is_async(r->be);
+    if (!async) pictures.scratch = &counting;
+    if (!measure_step(r, &steps, false, st) || !measure_step(r, &steps, true, st) ||
+        !measure_encode(r, &pictures, st))
+        return false;
+    *out = (scratch_needs){counting.peak_bytes + 64, async ? beside.peak_bytes + 64 : 0};
+    return true;
+}
+
+static size_t result_bytes(const runner *r) {
+    return (size_t)r->batch.max_seqs * sizeof(sample_result);
+}
+
+/* What graphs of so many launches take is the driver's; about this much, and what it was the log says. */
+enum { GRAPH_BYTES_PER_LAUNCH = 2048 };
+
+static size_t graph_bytes(const runner *r, const runner_options *o) {
+    const size_t launches = 20 * ((size_t)model_get_spec(r->model)->text.stack.n_layers + 1);
+    return (size_t)count_buckets(o) * launches * GRAPH_BYTES_PER_LAUNCH;
+}
+
+bool runner_measure(backend *be, const model *m, const runner_options *o, runner_needs *out, status *st) {
+    runner r = {.be = be, .model = m, .kv = {.n_pages = o->n_pages}};
+    scratch_needs needs;
+    bool ok = batch_init(&r.batch, NULL, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), list_words(m, o),
+                         st) &&
+              kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st) && measure(&r, &needs, st);
+    if (ok)
+        *out = (runner_needs){.activation_bytes = needs.steps + needs.pictures,
+                              .step_bytes = batch_bytes(&r.batch) + result_bytes(&r),
+                              .graph_bytes = backend_is_async(be) && !o->no_graphs ? graph_bytes(&r, o) : 0};
+    runner_fini(&r);
+    return ok;
+}
+
+static bool take_scratch(runner *r, size_t bytes, arena *out, status *st) {
+    *out = (arena){.base = backend_alloc(r->be, bytes, st), .cap_bytes = bytes};
+    r->device_bytes += bytes;
+    return out->base || status_prefix(st, "activations of %.1f MiB", (double)bytes / (1 << 20));
+}
+
+static bool plan_scratch(runner *r, status *st) {
+    scratch_needs needs;
     r->c = (ctx){.be = r->be, .scratch = &r->scratch, .lane = LANE_STEP};
     r->pictures = (ctx){.be = r->be, .scratch = &r->scratch, .lane = LANE_PICTURES};
-    if (!measure_step(r, &steps, false, st) || !measure_step(r, &steps, true, st) ||
-        !measure_encode(r, async ? &other : &steps, st) || !take_scratch(r, &steps, &r->scratch, st))
-        return false;
-    if (!async) return true;
-    r->pictures.scratch = &r->picture_scratch;
-    return take_scratch(r, &other, &r->picture_scratch, st);
+    if (!measure(r, &needs, st) || !take_scratch(r, needs.steps, &r->scratch, st)) return false;
+    if (needs.pictures) {
+        r->pictures.scratch = &r->picture_scratch;
+        if (!take_scratch(r, needs.pictures, &r->picture_scratch, st)) return false;
+    }
+    return backend_reserve(r->be, st);
 }
 
 static bool make_slots(runner *r, status *st) {
@@ -81,22 +156,7 @@ static bool make_slots(runner *r, status *st) {
     return ok;
 }
 
-/* Any list of seen ids, and of biases (engine/params.c: none is longer than twice the vocabulary), finds room; of those of
- * many sequences at once up to 16 MiB. */
-static size_t list_words(const model *m, const runner_options *o) {
-    const size_t vocab = (size_t)model_get_spec(m)->text.vocab;
-    const size_t seen = 2 * ((size_t)o->max_len < vocab ? (size_t)o->max_len : vocab);
-    size_t others = seen * (size_t)(o->max_seqs - 1);
-    if (others > (size_t)4 << 20) others = (size_t)4 << 20;
-    return 4 * vocab + seen + others;
-}
-
 /* ---- captured steps ---- */
-
-/* The bucket behind one of n sequences. */
-static int bucket_after(int n) {
-    return n < 8 ? n * 2 : n < 64 ? n + 8 : n < 256 ? n + 16 : n + 64;
-}
 
 static bool run_dummies(runner *r, int n_seqs, int each, status *st) {
     batch_clear(&r->batch);
@@ -124,32 +184,20 @@ static bool capture(runner *r, int n_seqs, status *st) {
 
 static bool capture_all(runner *r, const runner_options *o, status *st) {
     if (!backend_is_async(r->be)) return true;
-    const int most = o->max_seqs < o->max_rows ? o->max_seqs : o->max_rows;
-    int n = 1, count = 1;
-    for (; n < most; n = bucket_after(n)) count++;
-    r->graphs = mem_calloc((size_t)count, sizeof *r->graphs);
-    if (!r->graphs) return status_set(st, ST_NO_MEMORY, "no memory for %d graphs", count);
-    double begin = time_now_s();
-    size_t before = r->device_bytes;
-    int each = o->max_rows < 32 ? o->max_rows : 32;
-    if (!run_dummies(r, 1, each < o->max_len ? each : o->max_len, st))
-        return status_prefix(st, "a first step of %d rows", each);
-    for (n = 1; !o->no_graphs; n = bucket_after(n)) {
-        if (!capture(r, n < most ? n : most, st)) return false;
-        if (n >= most) break;
-    }
-    if (r->n_graphs)
-        log_info("captured steps of 1 to %d sequences in %d graphs of %.1f MiB, %.2f s", most, r->n_graphs,
-                 (double)(r->device_bytes - before) / (1 << 20), time_now_s() - begin);
+    const int most = largest_bucket(o), rows = o->max_rows < 32 ? o->max_rows : 32;
+    const double begin = time_now_s();
+    const size_t before = r->device_bytes;
+    r->graphs = mem_calloc((size_t)count_buckets(o), sizeof *r->graphs);
+    if (!r->graphs) return status_set(st, ST_NO_MEMORY, "no memory for %d graphs", count_buckets(o));
+    if (!run_dummies(r, 1, rows < o->max_len ? rows : o->max_len, st))
+        return status_prefix(st, "a first step of %d rows", rows);
+    if (o->no_graphs) return true;
+    for (int n = 1; n < most; n = bucket_after(n))
+        if (!capture(r, n, st)) return false;
+    if (!capture(r, most, st)) return false;
+    log_info("captured steps of 1 to %d sequences in %d graphs of %.1f MiB, %.2f s", most, r->n_graphs,
+             (double)(r->device_bytes - before) / (1 << 20), time_now_s() - begin);
     return true;
-}
-
-/* The smallest bucket that n sequences fit into. */
-static int bucket_of(const runner *r, int n) {
-    const int most = r->batch.max_seqs < r->batch.max_rows ? r->batch.max_seqs : r->batch.max_rows;
-    int b = 1;
-    while (b < n) b = bucket_after(b);
-    return b < most ? b : most;
 }
 
 static const backend_graph *graph_of(const runner *r, int n_seqs) {

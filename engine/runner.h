@@ -4,7 +4,7 @@
  * launched before that. Steps of decode rows are padded to a bucket of sequence counts there, and each bucket's step was
  * captured at start. Nothing is allocated on the device after runner_init but the buffers of pictures.
  * Threads: made by engine_new's caller, then the engine's. Owner: the engine.
- * Tested by tests/engine/sched and tests/cuda_emu/test_engine.c. */
+ * Tested by tests/engine/sched and test_device.c there. */
 #ifndef VLMD_ENGINE_RUNNER_H
 #define VLMD_ENGINE_RUNNER_H
 
@@ -43,8 +43,16 @@ typedef struct runner {
     runner_graph *graphs; /* [n_graphs] by n_seqs */
     int n_graphs;
     backend_mark *encoded;
-    size_t device_bytes; /* of all that but weights, KV pages and pictures */
+    size_t device_bytes; /* of all that but KV pages and work memory */
 } runner;
+
+/* Device bytes of a runner without its KV pages. */
+typedef struct runner_needs {
+    size_t activation_bytes, step_bytes;
+    size_t graph_bytes; /* estimated: they are the driver's */
+} runner_needs;
+/* By dry runs of a model that may have been opened only, with any n_pages; the backend hears what work memory ops want. */
+bool runner_measure(backend *be, const model *m, const runner_options *o, runner_needs *out, status *st);
 
 /* Measures a step of the largest shape and a picture's encode by dry runs, takes all memory, and where steps can be
  * captured captures them. Errors: ST_NO_MEMORY (how much what wanted); what the dry run found. After a failure nothing is

@@ -14,19 +14,28 @@ typedef struct backend_ops {
     void (*release)(backend *be, void *p);
     bool (*weight_init)(weight *w, const tensor *host, status *st); /* shape and use are set already */
     void (*weight_fini)(weight *w);
+    /* These four: NULL where ops run in the machine's memory; else weight_init takes nothing of the device yet. */
+    size_t (*weights_bytes)(backend *be, weight *const *w, int n);
+    bool (*weights_load)(backend *be, weight *const *w, int n, status *st);
+    backend_memory (*get_memory)(backend *be);
+    bool (*seal)(backend *be, size_t pool_bytes, status *st);
     void (*upload)(ctx *c, tensor dst, const void *src);
     void (*download)(ctx *c, void *dst, tensor src);
     void (*sync)(ctx *c);
+    /* With get_memory, linear, attn and sample are called in dry mode too, to say what work memory they want. */
     void (*linear)(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
     /* y, x: [rows, H, D] */
     void (*norm)(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
                  float eps, float gain_offset);
-    void (*add)(ctx *c, tensor y, tensor x);
+    void (*add)(ctx *c, tensor y, tensor x, const weight *gain); /* gain may be NULL */
     void (*copy)(ctx *c, tensor y, tensor x);
     void (*act)(ctx *c, tensor y, act a);
+    void (*softcap)(ctx *c, tensor y, float cap);
     void (*glu)(ctx *c, tensor y, tensor gate, tensor up, act a);
     void (*embed)(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add);
     void (*gather)(ctx *c, tensor y, tensor x, tensor idx);
+    /* of x, or (table not NULL) of a table's rows, which are added to y; by.nd 0: all 1 */
+    void (*mix)(ctx *c, tensor y, tensor x, const weight *table, tensor from, tensor by);
     void (*rope_table)(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a);
     void (*rope)(ctx *c, tensor x, tensor cs);
     void (*kv_write)(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots);
@@ -35,11 +44,7 @@ typedef struct backend_ops {
     void (*sample)(ctx *c, tensor logits, tensor rules, tensor results);
     void (*next_ids)(ctx *c, tensor ids, tensor from, tensor results);
 
-    /* Work memory of these ops, from shapes alone (data may be NULL); NULL: none. */
-    size_t (*linear_work)(const backend *be, tensor y, tensor x, const weight *w, act a, unsigned flags);
-    size_t (*attn_work)(const backend *be, tensor q, tensor k, const attn_args *a);
-    size_t (*sample_work)(const backend *be, tensor logits);
-    bool (*reserve)(backend *be, int lane, size_t bytes, status *st);
+    bool (*reserve)(backend *be, status *st);
 
     /* A backend whose launches do their work before they return has none of these. */
     void *(*alloc_host)(backend *be, size_t bytes, status *st);
@@ -86,6 +91,8 @@ struct weight {
     int64_t ld; /* elements from row to row */
     const uint8_t *data; /* matrices and tables: on the CPU the caller's bytes */
     float *vec;          /* vectors, when used as such: own f32 copy in device memory */
+    tensor host;         /* where weights_load finds the bytes */
+    void *memory;        /* the backend's, that they are in then */
 };
 
 backend *cpu_backend_new(const backend_options *o, status *st);

@@ -32,6 +32,7 @@ backend *backend_new(const backend_options *o, status *st) {
         status_set(st, ST_UNSUPPORTED, "the device %s: this program was built without CUDA", name);
         return NULL;
     }
+    log_info("computing on the CPU: this program was built without CUDA");
 #endif
     return cpu_backend_new(o, st);
 }
@@ -70,8 +71,16 @@ bool backend_is_async(const backend *be) {
     return be->ops->capture_begin != NULL;
 }
 
-bool backend_reserve(backend *be, int lane, size_t bytes, status *st) {
-    return !be->ops->reserve || be->ops->reserve(be, lane, bytes, st);
+bool backend_reserve(backend *be, status *st) {
+    return !be->ops->reserve || be->ops->reserve(be, st);
+}
+
+backend_memory backend_get_memory(backend *be) {
+    return be->ops->get_memory ? be->ops->get_memory(be) : (backend_memory){0};
+}
+
+bool backend_seal(backend *be, size_t pool_bytes, status *st) {
+    return !be->ops->seal || be->ops->seal(be, pool_bytes, st);
 }
 
 static bool is_float(dtype t) {
@@ -79,6 +88,21 @@ static bool is_float(dtype t) {
 }
 
 weight *weight_new(backend *be, const tensor *host, unsigned use, status *st) {
+    weight *w = weight_declare(be, host, use, st);
+    if (!w || weights_load(be, &w, 1, st)) return w;
+    weight_free(w);
+    return NULL;
+}
+
+size_t weights_bytes(backend *be, weight *const *w, int n) {
+    return be->ops->weights_bytes ? be->ops->weights_bytes(be, w, n) : 0;
+}
+
+bool weights_load(backend *be, weight *const *w, int n, status *st) {
+    return !be->ops->weights_load || be->ops->weights_load(be, w, n, st);
+}
+
+weight *weight_declare(backend *be, const tensor *host, unsigned use, status *st) {
     const unsigned matrix = WEIGHT_TABLE | WEIGHT_LINEAR;
     if (use == 0 || (use & ~(WEIGHT_VECTOR | matrix))) {
         status_set(st, ST_INTERNAL, "weight: expected a known use, found %u", use);
@@ -101,6 +125,7 @@ weight *weight_new(backend *be, const tensor *host, unsigned use, status *st) {
         return NULL;
     }
     w->be = be;
+    w->host = *host;
     w->use = use;
     w->dt = host->dt;
     w->nd = host->nd;
@@ -230,8 +255,9 @@ static bool launch(const ctx *c, const tensor *t) {
     return ctx_ok(c) && !c->dry && tensor_count(t) > 0;
 }
 
-static void want_work(ctx *c, size_t bytes) {
-    if (bytes > c->work_bytes) c->work_bytes = bytes;
+/* The same of an op that may want work memory. */
+static bool launch_or_ask(const ctx *c, const tensor *t) {
+    return ctx_ok(c) && (!c->dry || c->be->ops->get_memory) && tensor_count(t) > 0;
 }
 
 /* ---- transfers ---- */
@@ -333,8 +359,7 @@ void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act
         !EXPECT("y", y, DT_F32, x.d[0], w->rows) ||
         (b && !expect_weight(c, op, "bias", b, WEIGHT_VECTOR, w->rows)))
         return;
-    if (c->dry && c->be->ops->linear_work) want_work(c, c->be->ops->linear_work(c->be, y, x, w, a, flags));
-    if (launch(c, &y)) c->be->ops->linear(c, y, x, w, b, a, flags);
+    if (launch_or_ask(c, &y)) c->be->ops->linear(c, y, x, w, b, a, flags);
 }
 
 void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
@@ -348,7 +373,7 @@ void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias,
         x.d[1] = y.d[1] = 1;
     }
     if (!EXPECT("x", x, DT_F32, -1, -1, -1) || !EXPECT("y", y, DT_F32, x.d[0], x.d[1], x.d[2]) ||
-        !expect_weight(c, op, "gain", gain, WEIGHT_VECTOR, x.d[2]) ||
+        (gain && !expect_weight(c, op, "gain", gain, WEIGHT_VECTOR, x.d[2])) ||
         (bias && !expect_weight(c, op, "bias", bias, WEIGHT_VECTOR, x.d[2])))
         return;
     if (launch(c, &y)) c->be->ops->norm(c, y, x, gain, bias, kind, eps, gain_offset);
@@ -357,7 +382,14 @@ void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias,
 void op_add(ctx *c, tensor y, tensor x) {
     const char *op = "add";
     if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("x", x, DT_F32, y.d[0], y.d[1]) && launch(c, &y))
-        c->be->ops->add(c, y, x);
+        c->be->ops->add(c, y, x, NULL);
+}
+
+void op_add_scaled(ctx *c, tensor y, tensor x, const weight *gain) {
+    const char *op = "add_scaled";
+    if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("x", x, DT_F32, y.d[0], y.d[1]) &&
+        expect_weight(c, op, "gain", gain, WEIGHT_VECTOR, y.d[1]) && launch(c, &y))
+        c->be->ops->add(c, y, x, gain);
 }
 
 void op_copy(ctx *c, tensor y, tensor x) {
@@ -369,6 +401,12 @@ void op_copy(ctx *c, tensor y, tensor x) {
 void op_act(ctx *c, tensor y, act a) {
     const char *op = "act";
     if (EXPECT("y", y, DT_F32, -1, -1) && launch(c, &y)) c->be->ops->act(c, y, a);
+}
+
+void op_softcap(ctx *c, tensor y, float cap) {
+    const char *op = "softcap";
+    if (EXPECT("y", y, DT_F32, -1, -1) && expect_that(c, cap > 0, op, "a cap over 0") && launch(c, &y))
+        c->be->ops->softcap(c, y, cap);
 }
 
 void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
@@ -397,6 +435,25 @@ void op_gather(ctx *c, tensor y, tensor x, tensor idx) {
     if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("x", x, DT_F32, -1, y.d[1]) &&
         EXPECT("idx", idx, DT_I32, y.d[0]) && launch(c, &y))
         c->be->ops->gather(c, y, x, idx);
+}
+
+static bool mix_fits(ctx *c, const char *op, tensor y, tensor from, tensor by) {
+    return EXPECT("y", y, DT_F32, -1, -1) && EXPECT("from", from, DT_I32, y.d[0], -1) &&
+           (by.nd == 0 || EXPECT("by", by, DT_F32, y.d[0], from.d[1])) &&
+           expect_that(c, from.ld == from.d[1] && (by.nd == 0 || by.ld == by.d[1]), op, "packed taps");
+}
+
+void op_mix(ctx *c, tensor y, tensor x, tensor from, tensor by) {
+    const char *op = "mix";
+    if (mix_fits(c, op, y, from, by) && EXPECT("x", x, DT_F32, -1, y.d[1]) && launch(c, &y))
+        c->be->ops->mix(c, y, x, NULL, from, by);
+}
+
+void op_embed_mix(ctx *c, tensor y, const weight *table, tensor from, tensor by) {
+    const char *op = "embed_mix";
+    if (mix_fits(c, op, y, from, by) && expect_weight(c, op, "table", table, WEIGHT_TABLE, y.d[1]) &&
+        launch(c, &y))
+        c->be->ops->mix(c, y, (tensor){0}, table, from, by);
 }
 
 void op_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
@@ -448,19 +505,22 @@ void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a)
     if (!expect_that(c, a->n_seqs >= 0, op, "a number of sequences") ||
         !EXPECT("q_start", a->q_start, DT_I32, (int64_t)a->n_seqs + 1) ||
         !EXPECT("kv_len", a->kv_len, DT_I32, a->n_seqs) ||
+        (a->limit.nd && !EXPECT("limit", a->limit, DT_I32, q.d[0])) ||
         !expect_that(c, k.d[1] > 0 ? q.d[1] % k.d[1] == 0 : q.d[1] == 0, op,
                      "query heads a multiple of kv heads"))
         return;
-    if (c->dry && c->be->ops->attn_work) want_work(c, c->be->ops->attn_work(c->be, q, k, a));
-    if (launch(c, &y) && a->n_seqs > 0) c->be->ops->attn(c, y, q, k, v, a);
+    if (launch_or_ask(c, &y) && a->n_seqs > 0) c->be->ops->attn(c, y, q, k, v, a);
 }
 
 void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
     const char *op = "patchify";
     if (!EXPECT("pixels", pixels, DT_U8, -1, -1, 3) || !expect_that(c, a->patch > 0, op, "a patch size"))
         return;
-    int64_t p = a->patch, n = (pixels.d[0] / p) * (pixels.d[1] / p);
-    if (EXPECT("x", x, DT_F32, n, 3 * p * p) && launch(c, &x)) c->be->ops->patchify(c, x, pixels, a);
+    int64_t p = a->patch, n = (pixels.d[0] / p) * (pixels.d[1] / p), frames = a->frames > 1 ? a->frames : 1;
+    if (a->order.nd && !EXPECT("order", a->order, DT_I32, x.d[0])) return;
+    if (EXPECT("x", x, DT_F32, a->order.nd ? -1 : n, 3 * frames * p * p) &&
+        expect_that(c, !a->channels_last || frames == 1, op, "one frame with channels last") && launch(c, &x))
+        c->be->ops->patchify(c, x, pixels, a);
 }
 
 void op_sample(ctx *c, tensor logits, tensor rules, tensor results) {
@@ -471,8 +531,7 @@ void op_sample(ctx *c, tensor logits, tensor rules, tensor results) {
         !expect_that(c, logits.d[0] == 0 || logits.d[1] > 0, op, "a vocabulary") ||
         !expect_that(c, rules.d[0] >= logits.d[0] * SAMPLE_RULE_WORDS, op, "a rule for each row"))
         return;
-    if (c->dry && c->be->ops->sample_work) want_work(c, c->be->ops->sample_work(c->be, logits));
-    if (launch(c, &logits)) c->be->ops->sample(c, logits, rules, results);
+    if (launch_or_ask(c, &logits)) c->be->ops->sample(c, logits, rules, results);
 }
 
 void op_next_ids(ctx *c, tensor ids, tensor from, tensor results) {

@@ -40,6 +40,17 @@ void backend_release_host(backend *be, void *p);
 /* Launches return before their work is done: it pays to prepare the next step meanwhile, and to capture one. */
 bool backend_is_async(const backend *be);
 
+/* What a device with memory of its own has; all 0 where ops run in the machine's. */
+typedef struct backend_memory {
+    size_t free_bytes, total_bytes;
+    size_t work_bytes;  /* for the backend's own use, by what ops asked for in dry mode so far */
+    size_t taken_bytes; /* of it, taken already: not within free_bytes */
+} backend_memory;
+backend_memory backend_get_memory(backend *be);
+/* The plan is made: takes the backend's work memory, and pool_bytes that every later backend_alloc gets its part of. What
+ * does not fit there is taken from the device, with a warning. In the machine's memory nothing changes. */
+bool backend_seal(backend *be, size_t pool_bytes, status *st);
+
 typedef enum weight_use {
     WEIGHT_VECTOR = 1, /* bias, norm gain: any float dtype, kept as f32 (small) */
     WEIGHT_TABLE = 2,  /* rows picked by index: embedding tables */
@@ -48,7 +59,12 @@ typedef enum weight_use {
 /* A handle on a host tensor (f32, f16 or bf16; any alignment). On the CPU matrices and tables stay where they are:
  * the bytes must outlive the handle and are never copied to f32. use: WEIGHT_* or-ed (tied embeddings: both). */
 weight *weight_new(backend *be, const tensor *host, unsigned use, status *st);
-void weight_free(weight *w);                /* NULL is fine */
+void weight_free(weight *w); /* NULL is fine */
+/* weight_new in two steps: a declared weight has its shape, which does for dry mode; a device with memory of its own gets
+ * the bytes by weights_load, of any number of weights at once, in the order they lie in the host's memory. */
+weight *weight_declare(backend *be, const tensor *host, unsigned use, status *st);
+size_t weights_bytes(backend *be, weight *const *w, int n); /* of that memory */
+bool weights_load(backend *be, weight *const *w, int n, status *st);
 int64_t weight_dim(const weight *w, int i); /* d[i]; a vector has d[0] only */
 
 /* ---- context -------------------------------------------------------------------------------------------- */
@@ -65,7 +81,6 @@ typedef struct ctx {
     arena *scratch; /* activations of this step, device memory; arena_mark/arena_reset around a layer */
     bool dry;
     int lane;
-    size_t work_bytes; /* of a dry run: what its ops want beside the scratch, for backend_reserve */
     status st;
 } ctx;
 static inline bool ctx_ok(const ctx *c) {
@@ -84,9 +99,9 @@ void ctx_download(ctx *c, void *dst, tensor src);
 void ctx_fetch(ctx *c, void *dst, tensor src);
 void ctx_sync(ctx *c); /* waits for the lane; what went wrong there is in c->st now */
 
-/* Work memory that the ops of a lane use among themselves: so much from now on, and it never grows again, so that what is
- * captured stays valid. Without it an op makes room when it first needs it. */
-bool backend_reserve(backend *be, int lane, size_t bytes, status *st);
+/* The work memory that ops have asked for in dry mode so far is taken, and never grows again, so that what is captured stays
+ * valid. Without it an op makes room when it first needs it. */
+bool backend_reserve(backend *be, status *st);
 
 /* A place in a lane's work. */
 typedef struct backend_mark backend_mark;
@@ -129,13 +144,16 @@ void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act
 /* ---- rows ------------------------------------------------------------------------------------------------- */
 
 typedef enum norm_kind { NORM_LAYER, NORM_RMS } norm_kind;
-/* y[N,D] = norm(x[N,D]) * (gain_offset + gain[D]) + bias[D]; bias may be NULL; y may be x. Also per head: pass
- * [N*H, hd]. HF's *RMSNorm (f32 inside) and torch LayerNorm. 3-d x [N,H,hd] normalises each [hd]. */
+/* y[N,D] = norm(x[N,D]) * (gain_offset + gain[D]) + bias[D]; bias may be NULL, and gain: a norm without parameters,
+ * times gain_offset alone; y may be x. Also per head: pass [N*H, hd]. HF's *RMSNorm (f32 inside) and torch LayerNorm. 3-d x [N,H,hd] normalises each [hd]. */
 void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
              float gain_offset);
-void op_add(ctx *c, tensor y, tensor x);                      /* y[N,D] += x[N,D] */
+void op_add(ctx *c, tensor y, tensor x); /* y[N,D] += x[N,D] */
+/* y[N,D] += gain[D] * x[N,D], product and sum rounded each: layer scale, gates */
+void op_add_scaled(ctx *c, tensor y, tensor x, const weight *gain);
 void op_copy(ctx *c, tensor y, tensor x);                     /* y[N,D] = x[N,D] */
 void op_act(ctx *c, tensor y, act a);                         /* y = a(y) */
+void op_softcap(ctx *c, tensor y, float cap);                 /* y = cap * tanh(y / cap), cap > 0 */
 void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a); /* y[N,F] = a(gate) * up; y may be gate */
 /* y[i,:] = scale * table[ids[i],:] for ids[i] >= 0; rows with a negative id are left alone. ids i32 [N]. */
 void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale);
@@ -143,6 +161,11 @@ void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale);
 void op_embed_add(ctx *c, tensor y, const weight *table, tensor ids);
 /* y[i,:] = x[idx[i],:]. idx i32 [M]. */
 void op_gather(ctx *c, tensor y, tensor x, tensor idx);
+/* y[i,:] = sum over k of by[i,k] * x[from[i,k],:], added up in the order of k in f32, product and sum rounded each; a
+ * negative from is left out. from i32 [M,K]; by f32 [M,K], or nd 0: all 1. */
+void op_mix(ctx *c, tensor y, tensor x, tensor from, tensor by);
+/* y[i,:] += the same of a table's rows: resampled positions. */
+void op_embed_mix(ctx *c, tensor y, const weight *table, tensor from, tensor by);
 
 /* ---- rotary positions (HF modeling_rope_utils) ------------------------------------------------------------ */
 
@@ -169,14 +192,19 @@ void op_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots)
 
 typedef struct attn_args {
     float scale;
-    bool causal; /* row at position p sees keys 0..p; otherwise all kv_len keys */
-    int window;  /* > 0: only keys with p - window < j; 0: no limit */
+    bool causal;       /* row at position p sees keys 0..p; otherwise all kv_len keys */
+    int window;        /* > 0: only keys with p - window < j; 0: no limit */
+    float softcap;     /* > 0: a score s becomes softcap * tanh(s / softcap) before it is masked */
+    bool limit_spares; /* rows with a limit see beyond the window */
     int n_seqs;
     /* Rows of sequence s are q_start[s] .. q_start[s+1]-1; its last row sits at position kv_len[s]-1. Host memory
      * would force a sync: device i32 tensors. */
     tensor q_start; /* i32 [n_seqs+1] */
-    tensor kv_len;  /* i32 [n_seqs], the rows' own keys included */
-    tensor pages;   /* i32 [n_seqs, max pages]: k, v are the page pools. data NULL and nd 0: k, v are dense
+    /* i32 [N], or nd 0: none. limit[i] > 0: row i sees keys before limit[i], whatever its position: rows that attend
+     * both ways. They may lie behind kv_len where they were written before. 0: as if there were no limits. */
+    tensor limit;
+    tensor kv_len; /* i32 [n_seqs], the rows' own keys included */
+    tensor pages;  /* i32 [n_seqs, max pages]: k, v are the page pools. data NULL and nd 0: k, v are dense
                        [M,K,hd] rows, M = N, and sequence s owns rows q_start[s] .. (self-attention without a
                        cache); of one sequence alone M may differ, and keys are rows 0 .. kv_len-1 (a block of
                        its rows over all its keys) */
@@ -190,9 +218,12 @@ void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a)
 typedef struct patchify_args {
     int patch;
     float rescale, mean[3], std[3]; /* (u8 * rescale - mean) / std */
+    int frames; /* each channel stands so many times in a row: a still among a conv's frames; 0 is 1 */
+    bool channels_last; /* a row is [patch, patch, 3] instead of [3, frames, patch, patch] */
+    tensor order;       /* i32 [N]: row i is this patch, counted row by row; nd 0: all of them in turn */
 } patchify_args;
-/* x[n_patches, 3*patch*patch] in the order of a conv weight [D,3,patch,patch], patches row by row, from
- * pixels u8 [h, w, 3]; h and w are floored to whole patches. */
+/* x[N, 3*frames*patch*patch] in the order of a conv weight [D,3,(frames,)patch,patch], from pixels u8 [h, w, 3]; h and w
+ * are floored to whole patches. */
 void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a);
 
 /* ---- choosing a token --------------------------------------------------------------------------------------------- */

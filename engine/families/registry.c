@@ -9,7 +9,8 @@
 #include "engine/families/family.h"
 
 static const family *const FAMILIES[] = {
-    &FAMILY_LLAVA, &FAMILY_LLAMA, &FAMILY_MISTRAL, &FAMILY_QWEN2, &FAMILY_QWEN3,
+    &FAMILY_LLAVA, &FAMILY_LLAMA,  &FAMILY_MISTRAL,     &FAMILY_QWEN2, &FAMILY_QWEN3,
+    &FAMILY_GEMMA, &FAMILY_GEMMA2, &FAMILY_GEMMA3_TEXT, &FAMILY_OPT,
 };
 
 const char *family_name(int i) {

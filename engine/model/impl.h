@@ -22,12 +22,18 @@ bool plan_open(plan *p, const char *dir, status *st);
 void plan_close(plan *p);
 
 /* Shape of a parameter under a spec: dimensions into d, how it is used into use; 0 when the spec has no such one. */
-int layer_slot_shape(const stack_spec *s, layer_slot slot, int64_t d[2], unsigned *use);
+int layer_slot_shape(const stack_spec *s, int layer, layer_slot slot, int64_t d[2], unsigned *use);
 int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use);
 
 typedef struct layer_weights {
     weight *w[L_COUNT]; /* NULL: the mechanism is off */
 } layer_weights;
+
+typedef struct model_rope {
+    weight *inv_freq; /* NULL: no rotary positions */
+    float *host;      /* its numbers, until the model is freed */
+    rope_args args;
+} model_rope;
 
 struct model {
     model_spec spec;
@@ -35,32 +41,20 @@ struct model {
     backend *be;
     weight *w[S_COUNT];
     layer_weights *tower, *text;
-    weight *inv_freq;
-    float *inv_freq_host;
-    rope_args rope;
-    /* Device i32: 0, 1, ... for the tower's positions, then {0, rows of a block}, {0, rows of the last block} and {rows}
-     * that describe a block of its one sequence. */
-    int32_t *tower_ids;
-    size_t weight_bytes;
+    model_rope rope, rope_local;
+    size_t weight_bytes, device_bytes;
     dtype weight_dtype;
+    weight **all; /* each of the above once */
+    int n_all;
+    struct model_kept { /* bytes of ours that weights were made of stand behind each */
+        struct model_kept *next;
+        size_t pad; /* to 16 bytes */
+    } * kept;
 };
 
-/* Rows of the tower before any is dropped: the patches, and CLS. */
-static inline int tower_all_rows(const tower_spec *t) {
-    int side = t->image_size / t->patch;
-    return side * side + (t->cls ? 1 : 0);
-}
-
-/* The tower's rows are computed in blocks of this many, all but the last about alike: what one slice of an encode works
- * on. A linear op packs its weights once for 128 rows; smaller blocks cost a tower 5 (96) and 10 (64) per cent. */
+/* The tower's rows are computed in blocks of at most this many: what one slice of an encode works on. A linear op packs its
+ * weights once for 128 rows; smaller blocks cost a tower 5 (96) and 10 (64) per cent. */
 enum { TOWER_BLOCK_ROWS = 128 };
-static inline int tower_blocks(const tower_spec *t) {
-    return (tower_all_rows(t) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
-}
-static inline int tower_block_rows(const tower_spec *t) {
-    int n = tower_blocks(t);
-    return (tower_all_rows(t) + n - 1) / n;
-}
 
 /* inv_freq[dims/2] and the attention factor of a rope spec (rope.c). */
 void rope_frequencies(const rope_spec *r, float *inv_freq, float *attention_factor);
@@ -74,10 +68,12 @@ typedef struct layer_run {
 } layer_run;
 /* x[N, D] goes through layer i of the stack, in place. Scratch is given back. */
 void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run);
-/* Its three parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x;
- * x += attention, where k and v may hold more rows than x and q (without pages: one sequence, all its keys); x += ffn. */
+/* Its parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x;
+ * k and v into the pages, where there are any; x += attention, where k and v may hold more rows than x and q (without
+ * pages: one sequence, all its keys; with pages they are not read); x += ffn. */
 void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q, tensor k,
                    tensor v, const layer_run *run);
+void stack_keep(ctx *c, const stack_spec *s, tensor k, tensor v, const layer_run *run);
 void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
                   tensor v, const layer_run *run);
 void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x);

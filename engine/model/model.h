@@ -10,6 +10,11 @@ typedef struct model model;
 
 /* dir: a Hugging Face folder. Weights stay mmapped. Errors say which file, which tensor, expected and found. */
 model *model_load(const char *dir, backend *be, status *st);
+/* model_load in two steps: a model that was only opened does for dry runs; a device with memory of its own has none of its
+ * bytes before model_upload, and how many that will be model_device_bytes says (0: the mapped ones do). */
+model *model_open(const char *dir, backend *be, status *st);
+bool model_upload(model *m, status *st);
+size_t model_device_bytes(const model *m);
 void model_free(model *m); /* before its backend */
 const model_spec *model_get_spec(const model *m);
 size_t model_weight_bytes(const model *m);
@@ -49,11 +54,11 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
 /* ---- pictures: tower and join, resumable within a layer -------------------------------------------------------- */
 
 typedef struct encode encode;
-/* Device bytes that one picture's encode holds between its slices, and its result's rows and bytes. */
-size_t encode_bytes(const model *m);
-/* Starts an encode of prepared pixels (8-bit RGB of the planned size, copied). Owns its buffers until encode_free.
- * pixels NULL: holds no buffers, for measuring encode_run's scratch under a dry ctx. */
-encode *encode_new(const model *m, backend *be, const image *pixels, status *st);
+/* Device bytes that the encode of a picture of this plan holds between its slices, its result included. */
+size_t encode_bytes(const model_spec *s, const prep_plan *plan);
+/* Starts an encode of prepared pixels, which are copied. Owns its buffers until encode_free. pixels->rgb NULL: holds no
+ * buffers, for measuring encode_run's scratch under a dry ctx. */
+encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st);
 /* Runs at most max_slices further slices; true when the rows are ready. A slice is a block of rows (about a hundred)
  * through the patch embedding, through half a layer, or through the join; stopping anywhere changes no bit. Errors: in
  * c. */

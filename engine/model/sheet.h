@@ -20,6 +20,8 @@ typedef enum layer_slot {
     L_O_B, /* [D, H*hd] */
     L_QNORM_G,
     L_KNORM_G, /* [hd] */
+    L_POST1_G,
+    L_POST1_B, /* behind attention */
     L_NORM2_G,
     L_NORM2_B, /* before the feed-forward */
     L_GATE_W,
@@ -28,6 +30,10 @@ typedef enum layer_slot {
     L_UP_B, /* [F, D] */
     L_DOWN_W,
     L_DOWN_B, /* [D, F] */
+    L_POST2_G,
+    L_POST2_B, /* behind the feed-forward */
+    L_SCALE1,
+    L_SCALE2, /* [D], or [1] of a gate: what attention and feed-forward give is multiplied by it */
     L_COUNT
 } layer_slot;
 
@@ -44,11 +50,15 @@ typedef enum slot {
     S_FC1_W,
     S_FC1_B,
     S_FC2_W,
-    S_FC2_B, /* join */
+    S_FC2_B,
+    S_NEWLINE, /* join; [out], behind the rows of a line */
     S_EMBED,
+    S_EMBED_IN,  /* [D, embed_width] */
+    S_EMBED_POS, /* [learned_pos, D] */
     S_NORM_G,
     S_NORM_B,
-    S_HEAD, /* text */
+    S_EMBED_OUT, /* [embed_width, D] */
+    S_HEAD,      /* text */
     S_COUNT
 } slot;
 enum { S_FIRST_JOIN = S_FC1_W, S_FIRST_TEXT = S_EMBED };
@@ -57,13 +67,19 @@ typedef struct ignore_rule {
     const char *glob, *why; /* whole tensor name, '*' any run of characters */
 } ignore_rule;
 
+/* A decoder's tensors behind the prefixes of a sheet: every family that has it calls them so. */
+typedef struct text_names {
+    const char *const *layer; /* [L_COUNT], "%d" for the layer */
+    const char *const *names; /* [S_COUNT], from S_FIRST_TEXT on */
+} text_names;
+
 typedef struct name_sheet {
     /* NULL-terminated lists of prefixes under which a section's names may stand in a checkpoint. */
     const char *const *tower_at, *const *join_at, *const *text_at, *const *head_at;
-    const char *const *linear_at; /* of a join of one matrix, whose tensors are "weight" and "bias" */
-    const char *const *tower_layer, *const *text_layer; /* [L_COUNT], "%d" for the layer */
-    const char *const *names;                           /* [S_COUNT] */
-    const ignore_rule *ignored;                         /* ends with glob NULL */
+    const char *const *linear_at;   /* of a join of one matrix, whose tensors are "weight" and "bias" */
+    const char *const *tower_layer; /* [L_COUNT], "%d" for the layer */
+    const char *const *names;       /* [S_FIRST_TEXT] */
+    const ignore_rule *ignored;     /* ends with glob NULL */
 } name_sheet;
 
 #endif

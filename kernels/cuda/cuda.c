@@ -9,116 +9,87 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Kernels come to the device at start and not with their first launch. Read when the runtime starts. */
+__attribute__((constructor)) static void load_kernels_early(void) {
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+}
+
+/* Errors that leave the device as it was; after any other every call fails until the process ends. */
+static bool passes(cudaError_t e) {
+    switch (e) {
+    case cudaErrorInvalidValue:
+    case cudaErrorMemoryAllocation:
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidDevice:
+    case cudaErrorInvalidResourceHandle:
+    case cudaErrorNotReady:
+    case cudaErrorLaunchOutOfResources:
+    case cudaErrorNotSupported: return true;
+    default: return e >= cudaErrorStreamCaptureUnsupported && e <= cudaErrorGraphExecUpdateFailure;
+    }
+}
+
 bool cuda_ok(status *st, cudaError_t e, const char *what) {
     if (e == cudaSuccess) return true;
-    return status_set(st, e == cudaErrorMemoryAllocation ? ST_NO_MEMORY : ST_INTERNAL, "%s: CUDA: %s", what,
-                      cudaGetErrorString(e));
+    const status_code code = e == cudaErrorMemoryAllocation ? ST_NO_MEMORY
+                             : passes(e)                    ? ST_INTERNAL
+                                                            : ST_LOST;
+    return status_set(st, code, "%s: CUDA: %s", what, cudaGetErrorString(e));
 }
 
 /* ---- memory ---- */
 
-static void *cuda_alloc(backend *b, size_t bytes, status *st) {
-    cuda_backend *be = (cuda_backend *)b;
+void *cuda_take(cuda_backend *be, size_t bytes, status *st) {
     void *p = NULL;
-    cudaStream_t load = be->lanes[LANE_LOAD].stream; /* waited for: whichever lane comes first finds zeros */
+    if (be->sealed) log_warn("%.1f MiB of the GPU's memory more than was planned", (double)bytes / (1 << 20));
     cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
-    if (e == cudaSuccess) e = cudaMemsetAsync(p, 0, bytes ? bytes : 1, load);
-    if (e == cudaSuccess) e = cudaStreamSynchronize(load);
     if (e == cudaSuccess) return p;
+    if (e != cudaErrorMemoryAllocation) {
+        cuda_ok(st, e, "memory");
+        return NULL;
+    }
     size_t have = 0, all = 0;
     cudaMemGetInfo(&have, &all);
-    cudaFree(p);
     cudaGetLastError();
     status_set(st, ST_NO_MEMORY, "the GPU has no memory for %.1f MiB: %.1f of %.1f MiB are free",
                (double)bytes / (1 << 20), (double)have / (1 << 20), (double)all / (1 << 20));
     return NULL;
 }
 
+static void *cuda_alloc(backend *b, size_t bytes, status *st) {
+    cuda_backend *be = (cuda_backend *)b;
+    cudaStream_t load = be->lanes[LANE_LOAD].stream; /* waited for: whichever lane comes first finds zeros */
+    void *p = cuda_pool_take(&be->pool, bytes);
+    if (!p) p = cuda_take(be, bytes, st);
+    if (!p || (cuda_ok(st, cudaMemsetAsync(p, 0, bytes ? bytes : 1, load), "memory") &&
+               cuda_ok(st, cudaStreamSynchronize(load), "memory")))
+        return p;
+    if (!cuda_pool_give(&be->pool, p)) cudaFree(p);
+    return NULL;
+}
+
 /* A step or a picture that is under way may still use it. */
 static void cuda_release(backend *b, void *p) {
     cuda_backend *be = (cuda_backend *)b;
-    for (int i = 0; i < CTX_LANES; i++) cudaStreamSynchronize(be->lanes[i].stream);
+    if (cuda_pool_give(&be->pool, p)) return;
+    cudaDeviceSynchronize();
     cudaFree(p);
 }
 
-/* Bytes from anywhere in the host's memory to the device, in rows. */
-static bool copy_rows(cuda_backend *be, void *to, const uint8_t *from, size_t ld, size_t row, size_t rows,
-                      status *st) {
-    if (ld == row || rows == 1)
-        return cuda_ok(
-            st, cudaMemcpyAsync(to, from, row * rows, cudaMemcpyHostToDevice, be->lanes[LANE_STEP].stream),
-            "upload of a weight");
-    for (size_t i = 0; i < rows; i++)
-        if (!cuda_ok(st,
-                     cudaMemcpyAsync((uint8_t *)to + i * row, from + i * ld, row, cudaMemcpyHostToDevice,
-                                     be->lanes[LANE_STEP].stream),
-                     "upload of a weight"))
-            return false;
-    return true;
-}
-
-static bool upload_vector(cuda_backend *be, weight *w, const tensor *host, status *st) {
-    const size_t n = (size_t)(w->rows * w->cols), size = dtype_size(w->dt);
-    float *wide = mem_alloc(n * sizeof *wide);
-    if (!wide) return status_set(st, ST_NO_MEMORY, "no memory for a parameter of %zu numbers", n);
-    for (int64_t r = 0; r < w->rows; r++)
-        simd_portable.widen(wide + r * w->cols, (const uint8_t *)host->data + (size_t)(r * w->ld) * size,
-                            w->dt, w->cols);
-    w->vec = cuda_alloc(&be->base, n * sizeof *wide, st);
-    bool ok = w->vec && cuda_ok(st,
-                                cudaMemcpyAsync(w->vec, wide, n * sizeof *wide, cudaMemcpyHostToDevice,
-                                                be->lanes[LANE_STEP].stream),
-                                "upload of a weight");
-    ok = ok && cuda_ok(st, cudaStreamSynchronize(be->lanes[LANE_STEP].stream), "upload of a weight");
-    mem_free(wide);
-    return ok;
-}
-
-static void cuda_weight_fini(weight *w) {
-    cudaFree((void *)(uintptr_t)w->data);
-    cudaFree(w->vec);
-}
-
-/* A matrix lies packed on the device, as stored. */
-static bool cuda_weight_init(weight *w, const tensor *host, status *st) {
-    cuda_backend *be = (cuda_backend *)w->be;
-    bool ok = true;
-    w->data = NULL;
-    if (w->use & (WEIGHT_TABLE | WEIGHT_LINEAR)) {
-        const size_t size = dtype_size(w->dt), row = (size_t)w->cols * size;
-        void *p = cuda_alloc(&be->base, row * (size_t)w->rows, st);
-        w->data = p;
-        ok = p && copy_rows(be, p, host->data, (size_t)w->ld * size, row, (size_t)w->rows, st);
-    }
-    if (ok && (w->use & WEIGHT_VECTOR)) ok = upload_vector(be, w, host, st);
-    if (!ok) cuda_weight_fini(w);
-    w->ld = w->cols;
-    return ok;
-}
-
-static bool make_work(cuda_backend *be, cuda_lane *l, size_t bytes, status *st) {
-    if (bytes <= l->work_bytes) return true;
-    cudaFree(l->work); /* waits for what uses it */
-    l->work_bytes = 0;
-    l->work = cuda_alloc(&be->base, bytes, st);
-    if (l->work) l->work_bytes = bytes;
-    return l->work != NULL;
-}
-
 bool cuda_work(ctx *c, size_t bytes) {
+    cuda_backend *be = cuda_of(c);
     cuda_lane *l = lane_of(c);
-    if (bytes > l->work_bytes && l->fixed)
+    if (c->dry && bytes > l->work_want) l->work_want = bytes;
+    if (c->dry) return false;
+    if (bytes <= l->work_bytes) return true;
+    if (l->fixed)
         return status_set(&c->st, ST_INTERNAL, "expected at most %zu bytes of work memory, found %zu",
                           l->work_bytes, bytes);
-    return make_work(cuda_of(c), l, bytes, &c->st);
-}
-
-static bool cuda_reserve(backend *b, int lane, size_t bytes, status *st) {
-    cuda_backend *be = (cuda_backend *)b;
-    if (!make_work(be, &be->lanes[lane], bytes, st))
-        return status_prefix(st, "work memory of %.1f MiB", (double)bytes / (1 << 20));
-    be->lanes[lane].fixed = true;
-    return true;
+    cudaFree(l->work); /* waits for what uses it */
+    l->work_bytes = 0;
+    l->work = cuda_take(be, bytes, &c->st);
+    if (l->work) l->work_bytes = bytes;
+    return l->work != NULL;
 }
 
 /* ---- transfers ---- */
@@ -174,13 +145,13 @@ static cuk_stream stream_of(const ctx *c) {
 
 static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
                       float eps, float gain_offset) {
-    cuk_norm(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2], gain->vec,
+    cuk_norm(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2], gain ? gain->vec : NULL,
              bias ? bias->vec : NULL, kind == NORM_RMS, eps, gain_offset);
     launched(c, "norm");
 }
 
-static void cuda_add(ctx *c, tensor y, tensor x) {
-    cuk_add(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1]);
+static void cuda_add(ctx *c, tensor y, tensor x, const weight *gain) {
+    cuk_add(stream_of(c), y.data, y.ld, x.data, x.ld, gain ? gain->vec : NULL, y.d[0], y.d[1]);
     launched(c, "add");
 }
 
@@ -192,6 +163,11 @@ static void cuda_copy(ctx *c, tensor y, tensor x) {
 static void cuda_act(ctx *c, tensor y, act a) {
     cuk_act_rows(stream_of(c), y.data, y.ld, y.d[0], y.d[1], (cuk_act)a);
     launched(c, "act");
+}
+
+static void cuda_softcap(ctx *c, tensor y, float cap) {
+    cuk_softcap(stream_of(c), y.data, y.ld, y.d[0], y.d[1], cap);
+    launched(c, "softcap");
 }
 
 static void cuda_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
@@ -208,6 +184,13 @@ static void cuda_embed(ctx *c, tensor y, const weight *table, tensor ids, float 
 static void cuda_gather(ctx *c, tensor y, tensor x, tensor idx) {
     cuk_gather(stream_of(c), y.data, y.ld, x.data, x.ld, x.d[0], idx.data, y.d[0], y.d[1], lane_of(c)->fault);
     launched(c, "gather");
+}
+
+static void cuda_mix(ctx *c, tensor y, tensor x, const weight *table, tensor from, tensor by) {
+    cuk_mix(stream_of(c), y.data, y.ld, table ? table->data : x.data, table ? cuda_type(table->dt) : CUK_F32,
+            table ? table->ld : x.ld, table ? table->rows : x.d[0], from.data, by.nd ? by.data : NULL,
+            from.d[1], y.d[0], y.d[1], table != NULL, lane_of(c)->fault);
+    launched(c, "mix");
 }
 
 static void cuda_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
@@ -250,38 +233,41 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
                   .pages = paged ? a->pages.data : NULL,
                   .scale = a->scale,
                   .causal = a->causal,
+                  .limit_spares = a->limit_spares,
                   .window = a->window,
+                  .softcap = a->softcap,
+                  .limit = a->limit.nd ? a->limit.data : NULL,
                   .fault = lane_of(c)->fault};
     if (t.hd > 256) {
         status_set(&c->st, ST_UNSUPPORTED, "attn: expected heads of at most 256 numbers, found %d", t.hd);
         return;
     }
     const size_t scratch = cuk_attn_scratch(&t);
-    if (!cuda_work(c, scratch)) return;
+    if (!cuda_work(c, scratch)) return; /* in dry mode, too */
     t.scratch = lane_of(c)->work;
     t.scratch_bytes = lane_of(c)->work_bytes;
     cuk_attention(stream_of(c), &t);
     launched(c, "attn");
 }
 
-static size_t cuda_attn_work(const backend *be, tensor q, tensor k, const attn_args *a) {
-    (void)be;
-    const int32_t some = 0; /* what lies there is not looked at */
-    const bool paged = a->pages.nd != 0;
-    const cuk_attn t = {.n_rows = (int)q.d[0],
-                        .heads = (int)q.d[1],
-                        .kv_heads = (int)k.d[1],
-                        .hd = (int)q.d[2],
-                        .n_seqs = a->n_seqs,
-                        .pages_ld = paged ? (int)a->pages.ld : 0,
-                        .n_keys = paged ? 0 : k.d[0],
-                        .pages = paged ? &some : NULL};
-    return cuk_attn_scratch(&t);
-}
-
 static void cuda_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
-    cuk_patchify(stream_of(c), x.data, x.ld, pixels.data, pixels.ld, x.d[0], pixels.d[1] / a->patch, a->patch,
-                 a->rescale, a->mean, a->std);
+    const int64_t across = pixels.d[1] / a->patch;
+    cuk_patches p = {.x = x.data,
+                     .pixels = pixels.data,
+                     .order = a->order.nd ? a->order.data : NULL,
+                     .x_ld = x.ld,
+                     .pixels_ld = pixels.ld,
+                     .rows = x.d[0],
+                     .across = across,
+                     .patches = pixels.d[0] / a->patch * across,
+                     .patch = a->patch,
+                     .frames = a->frames > 1 ? a->frames : 1,
+                     .channels_last = a->channels_last,
+                     .rescale = a->rescale,
+                     .fault = lane_of(c)->fault};
+    memcpy(p.mean, a->mean, sizeof p.mean);
+    memcpy(p.std, a->std, sizeof p.std);
+    cuk_patchify(stream_of(c), &p);
     launched(c, "patchify");
 }
 
@@ -291,6 +277,7 @@ static void cuda_free(backend *b) {
     cuda_backend *be = (cuda_backend *)b;
     for (int i = 0; i < CTX_LANES; i++)
         if (be->lanes[i].stream) cudaStreamSynchronize(be->lanes[i].stream);
+    cuda_pool_fini(&be->pool);
     cuda_blas_free(be->blas);
     for (int i = 0; i < CTX_LANES; i++) {
         cuda_lane *l = &be->lanes[i];
@@ -308,6 +295,10 @@ static const backend_ops cuda_ops = {
     .release = cuda_release,
     .weight_init = cuda_weight_init,
     .weight_fini = cuda_weight_fini,
+    .weights_bytes = cuda_weights_bytes,
+    .weights_load = cuda_weights_load,
+    .get_memory = cuda_get_memory,
+    .seal = cuda_seal,
     .upload = cuda_upload,
     .download = cuda_download,
     .sync = cuda_sync,
@@ -316,9 +307,11 @@ static const backend_ops cuda_ops = {
     .add = cuda_add,
     .copy = cuda_copy,
     .act = cuda_act,
+    .softcap = cuda_softcap,
     .glu = cuda_glu,
     .embed = cuda_embed,
     .gather = cuda_gather,
+    .mix = cuda_mix,
     .rope_table = cuda_rope_table,
     .rope = cuda_rope,
     .kv_write = cuda_kv_write,
@@ -326,9 +319,6 @@ static const backend_ops cuda_ops = {
     .patchify = cuda_patchify,
     .sample = cuda_sample,
     .next_ids = cuda_next_ids,
-    .linear_work = cuda_linear_work,
-    .attn_work = cuda_attn_work,
-    .sample_work = cuda_sample_work,
     .reserve = cuda_reserve,
     .alloc_host = cuda_alloc_host,
     .release_host = cuda_release_host,
@@ -415,7 +405,11 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
     }
     be->base.ops = &cuda_ops;
     if (open_device(be, o->device, st) && open_lanes(be, st)) {
+        size_t before = 0, after = 0, all;
+        cudaMemGetInfo(&before, &all);
         if (!o->deterministic) be->blas = cuda_blas_new();
+        cudaMemGetInfo(&after, &all);
+        be->taken_bytes = before > after ? before - after : 0;
         return &be->base;
     }
     cuda_free(&be->base);

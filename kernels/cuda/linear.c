@@ -12,29 +12,15 @@ static size_t align256(size_t n) {
     return (n + 255) & ~(size_t)255;
 }
 
-typedef struct gemm_work { /* bytes of x narrowed, and of a product beside y */
-    size_t x, y;
-} gemm_work;
-
-static gemm_work work_of(dtype t, int64_t rows, int64_t k, int64_t out, bool beside) {
-    return (gemm_work){t == DT_F32 ? 0 : align256((size_t)(rows * k) * sizeof(uint16_t)),
-                       beside ? (size_t)(rows * out) * sizeof(float) : 0};
-}
-
-size_t cuda_linear_work(const backend *b, tensor y, tensor x, const weight *w, act a, unsigned flags) {
-    if (y.d[0] <= FEW || !((const cuda_backend *)b)->blas) return 0;
-    gemm_work g = work_of(w->dt, x.d[0], w->cols, w->rows, (flags & LINEAR_ADD) && a != ACT_NONE);
-    return g.x + g.y;
-}
-
 /* The product into y itself, unless act(..) is to be added to y: then beside it. */
-static bool by_gemm(ctx *c, const cuk_linear *l, dtype t) {
+static bool by_gemm(ctx *c, const cuk_linear *l) {
     cuda_backend *be = cuda_of(c);
     cuda_lane *lane = lane_of(c);
     const bool narrow = l->t != CUK_F32, beside = l->add && l->act != CUK_ACT_NONE;
-    const gemm_work size = work_of(t, l->rows, l->k, l->out, beside);
-    if (!cuda_work(c, size.x + size.y)) return true; /* c->st says so */
-    float *y = beside ? (float *)(void *)((uint8_t *)lane->work + size.x) : l->y;
+    const size_t x_bytes = narrow ? align256((size_t)(l->rows * l->k) * sizeof(uint16_t)) : 0;
+    const size_t y_bytes = beside ? (size_t)(l->rows * l->out) * sizeof(float) : 0;
+    if (!cuda_work(c, x_bytes + y_bytes)) return true; /* c->st says so */
+    float *y = beside ? (float *)(void *)((uint8_t *)lane->work + x_bytes) : l->y;
     blas_gemm g = {.y = y,
                    .x = narrow ? lane->work : (const void *)l->x,
                    .w = l->w,
@@ -76,9 +62,13 @@ void cuda_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, a
                     .out = w->rows,
                     .act = (cuk_act)a,
                     .add = flags & LINEAR_ADD};
+    if (c->dry) {
+        if (cuda_of(c)->blas && l.rows > FEW) by_gemm(c, &l); /* asks for its work memory */
+        return;
+    }
     if (l.rows <= FEW)
         cuk_linear_few(lane->stream, &l);
-    else if (!cuda_of(c)->blas || !by_gemm(c, &l, w->dt))
+    else if (!cuda_of(c)->blas || !by_gemm(c, &l))
         cuk_linear_exact(lane->stream, &l);
     cuda_ok(&c->st, cudaGetLastError(), "linear");
 }

@@ -5,13 +5,8 @@
 _Static_assert(sizeof(cuk_choice) == sizeof(sample_rule) && sizeof(cuk_chosen) == sizeof(sample_result),
                "kernels and op table share these");
 
-size_t cuda_sample_work(const backend *be, tensor logits) {
-    (void)be;
-    return (size_t)(logits.d[0] * logits.d[1]) * sizeof(float);
-}
-
 void cuda_sample(ctx *c, tensor logits, tensor rules, tensor results) {
-    if (!cuda_work(c, cuda_sample_work(c->be, logits))) return;
+    if (!cuda_work(c, (size_t)(logits.d[0] * logits.d[1]) * sizeof(float))) return;
     cuda_lane *l = lane_of(c);
     cuk_sample(l->stream, logits.data, logits.ld, logits.d[0], logits.d[1], rules.data, l->work,
                results.data);
