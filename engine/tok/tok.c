@@ -63,12 +63,23 @@ static tok_model *load_model(const json_t *j, status *st) {
         status_set(st, ST_INVALID, "model.type: expected a string, found %s", jkind(type));
         return NULL;
     }
-    /* Files older than the field are BPE when they have merges. */
-    const char *name = type                           ? json_string_value(type)
-                       : json_object_get(j, "merges") ? "BPE"
-                                                      : "without a type";
-    if (strcmp(name, "BPE") == 0) return bpe_load(j, st);
-    status_set(st, ST_UNSUPPORTED, "tokenizer model '%.60s' is not built (BPE is)", name);
+    /* Files older than the field: the library tries the models in this order. */
+    const char *name = type                                             ? json_string_value(type)
+                       : json_object_get(j, "merges")                   ? "BPE"
+                       : json_object_get(j, "max_input_chars_per_word") ? "WordPiece"
+                       : json_is_array(json_object_get(j, "vocab"))     ? "Unigram"
+                       : json_object_get(j, "unk_token")                ? "WordLevel"
+                                                                        : "without a type";
+    static const struct {
+        const char *name;
+        tok_model *(*load)(const json_t *j, status *st);
+    } models[] = {{"BPE", bpe_load},
+                  {"WordPiece", wordpiece_load},
+                  {"Unigram", unigram_load},
+                  {"WordLevel", wordlevel_load}};
+    for (size_t i = 0; i < ARRAY_LEN(models); i++)
+        if (strcmp(name, models[i].name) == 0) return models[i].load(j, st);
+    status_set(st, ST_UNSUPPORTED, "tokenizer model '%.60s' is not built", name);
     return NULL;
 }
 
@@ -82,6 +93,10 @@ static bool load_parts(tok *t, const json_t *j, status *st) {
     t->post = post_load(json_object_get(j, "post_processor"), st);
     t->decoder = decoder_load(json_object_get(j, "decoder"), st);
     if (st->code != ST_OK) return false;
+    const json_t *pad = json_object_get(json_object_get(j, "padding"), "pad_id");
+    t->pad_id = json_is_integer(pad) && json_integer_value(pad) >= 0 && json_integer_value(pad) <= INT32_MAX
+                    ? (int32_t)json_integer_value(pad)
+                    : -1;
     return added_load(&t->added, json_object_get(j, "added_tokens"), &t->model->vocab, t->norm, &t->cps, st);
 }
 
@@ -219,8 +234,19 @@ static bool encode_pieces(const tok *t, tok_text *x, const tok_span *user, size_
     return ok;
 }
 
-bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user,
-                bool add_special, tok_ids *out, status *st) {
+/* Cuts the ids of a text, so that max_ids are enough with what the post-processor adds. */
+static bool truncate_ids(const tok *t, bool add_special, size_t max_ids, tok_ids *out, size_t from,
+                         status *st) {
+    size_t around = add_special && t->post ? post_added(t->post) : 0;
+    if (around > max_ids)
+        return status_set(st, ST_INVALID, "expected room for the %zu ids that surround a text, found %zu",
+                          around, max_ids);
+    if (out->n - from > max_ids - around) out->n = from + max_ids - around;
+    return true;
+}
+
+bool tok_encode_max(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user,
+                    bool add_special, size_t max_ids, tok_ids *out, status *st) {
     if (n > (size_t)INT32_MAX / 2) return status_set(st, ST_TOO_LARGE, "a text of %zu bytes", n);
     tok_text x = {0};
     tok_span *moved = NULL;
@@ -254,11 +280,17 @@ bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, 
         tok_build_piece(&b, (tok_piece){0, (uint32_t)x.t.s.len, -1, 0});
         ok = tok_build_done(&b, false, st) && encode_pieces(t, &x, user, n_user, out, st);
     }
+    ok = ok && truncate_ids(t, add_special, max_ids, out, from, st);
     ok = ok && (!t->post || post_apply(t->post, add_special, out, from, st));
     if (!ok) out->n = from;
     tok_text_fini(&x);
     mem_free(moved);
     return ok;
+}
+
+bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user,
+                bool add_special, tok_ids *out, status *st) {
+    return tok_encode_max(t, text, n, user, n_user, add_special, SIZE_MAX, out, st);
 }
 
 /* ---- questions ---- */
@@ -287,6 +319,10 @@ const char *tok_id_string(const tok *t, int32_t id) {
 
 bool tok_guard(tok *t, int32_t id) {
     return added_guard(&t->added, id);
+}
+
+int32_t tok_pad_id(const tok *t) {
+    return t->pad_id;
 }
 
 bool tok_is_special(const tok *t, int32_t id) {
