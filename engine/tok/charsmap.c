@@ -162,13 +162,13 @@ static bool load(charsmap *m, const char *text, size_t text_n, status *st) {
     base64_begin(&b, text, text_n);
     while (cap - n >= 3 && (got = base64_some(&b, m->blob + n, cap - n)) > 0) n += got;
     if (b.bad) return status_set(st, ST_INVALID, "%s: not base64", what);
-    size_t trie = n >= 4 ? word_at(m->blob) / 4 * 4 : 0;
-    if (n < 4 || trie < 4 || trie > n - 4)
+    size_t trie_n = n >= 4 ? word_at(m->blob) / 4 * 4 : 0;
+    if (n < 4 || trie_n < 4 || trie_n > n - 4)
         return status_set(st, ST_INVALID, "%s: expected a trie and strings, found %zu bytes", what, n);
     m->units = m->blob + 4;
-    m->n_units = trie / 4;
-    m->strings = (const char *)m->blob + 4 + trie;
-    m->strings_n = n - 4 - trie;
+    m->n_units = trie_n / 4;
+    m->strings = (const char *)m->blob + 4 + trie_n;
+    m->strings_n = n - 4 - trie_n;
     if (!is_utf8(m->strings, m->strings_n))
         return status_set(st, ST_INVALID, "%s: strings are not UTF-8", what);
     return grapheme_init(&m->graphemes, st);
