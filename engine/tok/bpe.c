@@ -281,14 +281,15 @@ static bool word_cached(const bpe *m, bpe_work *w, const char *s, size_t n, tok_
     return true;
 }
 
-static bool bpe_encode(const tok_model *base, void *work, const char *s, size_t n, tok_ids *out, status *st) {
+static bool bpe_encode(const tok_model *base, void *work, const char *s, size_t n, bool user, tok_ids *out,
+                       status *st) {
     const bpe *m = (const bpe *)base;
     bpe_work *w = work;
     if (n == 0) return true;
     if (n > INT32_MAX) return status_set(st, ST_TOO_LARGE, "a word of %zu bytes", n);
     if (m->ignore_merges) {
         int32_t id = vocab_find(&base->vocab, s, n);
-        if (id >= 0) return tok_ids_push(out, id) || no_memory(st);
+        if (id >= 0 && !tok_model_bars(base, user, id)) return tok_ids_push(out, id) || no_memory(st);
     }
     if (!m->cut) return word_cached(m, w, s, n, out, st);
     size_t from = 0;

@@ -33,7 +33,10 @@ void tok_ids_fini(tok_ids *ids) {
 
 void tok_free(tok *t) {
     if (!t) return;
-    if (t->model) t->model->ops->free(t->model);
+    if (t->model) {
+        mem_free(t->model->barred);
+        t->model->ops->free(t->model);
+    }
     added_fini(&t->added);
     norm_free(t->norm);
     pretok_free(t->pretok);
@@ -83,6 +86,10 @@ static tok_model *load_model(const json_t *j, status *st) {
     return NULL;
 }
 
+static void bar(tok *t, int32_t id) {
+    if ((size_t)id < t->model->vocab.n_id) t->model->barred[id] = true;
+}
+
 static bool load_parts(tok *t, const json_t *j, status *st) {
     if (!json_is_object(j)) return status_set(st, ST_INVALID, "expected a JSON object, found %s", jkind(j));
     if (!load_flags(&t->cps, st)) return false;
@@ -97,7 +104,13 @@ static bool load_parts(tok *t, const json_t *j, status *st) {
     t->pad_id = json_is_integer(pad) && json_integer_value(pad) >= 0 && json_integer_value(pad) <= INT32_MAX
                     ? (int32_t)json_integer_value(pad)
                     : -1;
-    return added_load(&t->added, json_object_get(j, "added_tokens"), &t->model->vocab, t->norm, &t->cps, st);
+    if (!added_load(&t->added, json_object_get(j, "added_tokens"), &t->model->vocab, t->norm, &t->cps, st))
+        return false;
+    t->model->barred = mem_calloc(t->model->vocab.n_id, sizeof *t->model->barred);
+    if (!t->model->barred) return status_set(st, ST_NO_MEMORY, "no memory for a tokenizer");
+    for (size_t i = 0; i < t->added.n; i++)
+        if (t->added.v[i].special) bar(t, t->added.v[i].id);
+    return true;
 }
 
 tok *tok_from_json(const json_t *j, status *st) {
@@ -226,7 +239,8 @@ static bool encode_pieces(const tok *t, tok_text *x, const tok_span *user, size_
     for (size_t i = 0; i < x->n && ok; i++) {
         tok_piece p = x->v[i];
         if (p.id < 0)
-            ok = t->model->ops->encode(t->model, work, x->t.s.data + p.begin, p.end - p.begin, out, st);
+            ok = t->model->ops->encode(t->model, work, x->t.s.data + p.begin, p.end - p.begin, n_user > 0,
+                                       out, st);
         else if (!tok_ids_push(out, p.id))
             ok = status_set(st, ST_NO_MEMORY, "no memory to tokenize a text");
     }
@@ -318,7 +332,9 @@ const char *tok_id_string(const tok *t, int32_t id) {
 }
 
 bool tok_guard(tok *t, int32_t id) {
-    return added_guard(&t->added, id);
+    if (!added_guard(&t->added, id)) return false;
+    bar(t, id);
+    return true;
 }
 
 int32_t tok_pad_id(const tok *t) {

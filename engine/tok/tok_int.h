@@ -174,12 +174,20 @@ typedef struct tok_model_ops {
     void (*free)(tok_model *m);
     void *(*work_new)(const tok_model *m, size_t text_n); /* working memory of one encode, NULL: no memory */
     void (*work_free)(void *work);
-    bool (*encode)(const tok_model *m, void *work, const char *s, size_t n, tok_ids *out, status *st);
+    /* Appends the ids of a word. user: no string of s is taken for a barred token. */
+    bool (*encode)(const tok_model *m, void *work, const char *s, size_t n, bool user, tok_ids *out,
+                   status *st);
 } tok_model_ops;
 struct tok_model { /* first member of each model's struct */
     const tok_model_ops *ops;
     vocab vocab;
+    /* By id below vocab.n_id: a special or guarded token. Added tokens are cut out of a text before the model sees it,
+     * but where a user's must stay text, the model may still have the same string in its vocabulary. */
+    bool *barred;
 };
+static inline bool tok_model_bars(const tok_model *m, bool user, int32_t id) {
+    return user && m->barred[id];
+}
 tok_model *bpe_load(const json_t *j, status *st);
 tok_model *wordpiece_load(const json_t *j, status *st);
 tok_model *wordlevel_load(const json_t *j, status *st); /* a word is a token or unknown; in wordpiece.c */

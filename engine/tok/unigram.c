@@ -62,7 +62,7 @@ static bool no_unknown(status *st) {
     return status_set(st, ST_INVALID, "a character is not in the vocabulary and the model has no unk_id");
 }
 
-static bool search(const unigram *m, unigram_work *w, const char *s, size_t n, status *st) {
+static bool search(const unigram *m, unigram_work *w, const char *s, size_t n, bool user, status *st) {
     if (n + 1 > w->cap) {
         size_t cap = 2 * (n + 1);
         mem_free(w->v);
@@ -83,7 +83,7 @@ static bool search(const unigram *m, unigram_work *w, const char *s, size_t n, s
             node = trie_child(&m->pieces, node, (uint8_t)s[i++]);
             if (!node) break;
             int32_t id = m->pieces.ends[node];
-            if (id < 0) continue;
+            if (id < 0 || tok_model_bars(&m->base, user, id)) continue;
             offer(&v[i], m->scores[id] + here, at, id);
             single = single || i - at == one;
         }
@@ -99,8 +99,9 @@ static bool search(const unigram *m, unigram_work *w, const char *s, size_t n, s
 }
 
 /* A piece, or unknown characters that stand together: by its string, then by its bytes, then unknown. */
-static bool emit(const unigram *m, const char *s, size_t n, tok_ids *out, status *st) {
+static bool emit(const unigram *m, const char *s, size_t n, bool user, tok_ids *out, status *st) {
     int32_t id = vocab_find(&m->base.vocab, s, n);
+    if (id >= 0 && tok_model_bars(&m->base, user, id)) id = -1;
     bool bytes = id < 0 && m->byte_fallback;
     for (size_t i = 0; i < n && bytes; i++) bytes = m->byte_ids[(unsigned char)s[i]] >= 0;
     if (bytes) {
@@ -112,13 +113,13 @@ static bool emit(const unigram *m, const char *s, size_t n, tok_ids *out, status
     return tok_ids_push(out, id >= 0 ? id : m->unk_id) || no_memory(st);
 }
 
-static bool unigram_encode(const tok_model *base, void *work, const char *s, size_t n, tok_ids *out,
-                           status *st) {
+static bool unigram_encode(const tok_model *base, void *work, const char *s, size_t n, bool user,
+                           tok_ids *out, status *st) {
     const unigram *m = (const unigram *)base;
     unigram_work *w = work;
     if (n == 0) return true;
     if (n > INT32_MAX) return status_set(st, ST_TOO_LARGE, "a word of %zu bytes", n);
-    if (!search(m, w, s, n, st)) return false;
+    if (!search(m, w, s, n, user, st)) return false;
     w->starts.n = 0;
     for (size_t end = n; end > 0; end = w->v[end].from)
         if (!tok_ids_push(&w->starts, (int32_t)end)) return no_memory(st);
@@ -127,13 +128,13 @@ static bool unigram_encode(const tok_model *base, void *work, const char *s, siz
         size_t end = (size_t)w->starts.v[i];
         bool known = w->v[end].id != m->unk_id || m->unk_id < 0;
         if (known) {
-            if (at > unknown && !emit(m, s + unknown, at - unknown, out, st)) return false;
-            if (!emit(m, s + at, end - at, out, st)) return false;
+            if (at > unknown && !emit(m, s + unknown, at - unknown, user, out, st)) return false;
+            if (!emit(m, s + at, end - at, user, out, st)) return false;
             unknown = end;
         }
         at = end;
     }
-    return at == unknown || emit(m, s + unknown, at - unknown, out, st);
+    return at == unknown || emit(m, s + unknown, at - unknown, user, out, st);
 }
 
 /* ---- loading ---- */

@@ -35,8 +35,8 @@ static bool too_long(const wordpiece *m, const char *s, size_t n) {
     return chars > m->chars_max;
 }
 
-static bool wordpiece_encode(const tok_model *base, void *work, const char *s, size_t n, tok_ids *out,
-                             status *st) {
+static bool wordpiece_encode(const tok_model *base, void *work, const char *s, size_t n, bool user,
+                             tok_ids *out, status *st) {
     (void)work;
     const wordpiece *m = (const wordpiece *)base;
     if (too_long(m, s, n)) return unknown(m, out, st);
@@ -48,7 +48,7 @@ static bool wordpiece_encode(const tok_model *base, void *work, const char *s, s
         for (size_t i = at; i < n && !(at && m->no_more);) {
             node = trie_child(&m->pieces, node, (uint8_t)s[i++]);
             if (!node) break;
-            if (m->pieces.ends[node] < 0) continue;
+            if (m->pieces.ends[node] < 0 || tok_model_bars(base, user, m->pieces.ends[node])) continue;
             id = m->pieces.ends[node];
             end = i;
         }
@@ -62,11 +62,11 @@ static bool wordpiece_encode(const tok_model *base, void *work, const char *s, s
     return true;
 }
 
-static bool wordlevel_encode(const tok_model *base, void *work, const char *s, size_t n, tok_ids *out,
-                             status *st) {
+static bool wordlevel_encode(const tok_model *base, void *work, const char *s, size_t n, bool user,
+                             tok_ids *out, status *st) {
     (void)work;
     int32_t id = vocab_find(&base->vocab, s, n);
-    if (id < 0) return unknown((const wordpiece *)base, out, st);
+    if (id < 0 || tok_model_bars(base, user, id)) return unknown((const wordpiece *)base, out, st);
     return tok_ids_push(out, id) || no_memory(st);
 }
 

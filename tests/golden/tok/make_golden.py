@@ -279,6 +279,22 @@ def build():
     yield "bytenorm", t
 
 
+def unmatched(text):
+    """The tokenizer for a user's text: no special token of the model's vocabulary is the text that it looks like."""
+    j = json.loads(text)
+    model, gone = j["model"], {a["content"]: "\uffff" + a["content"] for a in j["added_tokens"] if a["special"]}
+    if isinstance(model["vocab"], list):
+        model["vocab"] = [[gone.get(s, s), p] for s, p in model["vocab"]]
+    elif "merges" not in model:
+        model["vocab"] = {gone.get(s, s): i for s, i in model["vocab"].items()}
+        model["unk_token"] = gone.get(model["unk_token"], model["unk_token"])
+    else:
+        return Tokenizer.from_str(text)
+    j["added_tokens"] = [a for a in j["added_tokens"] if not a["special"]]
+    j["post_processor"] = None
+    return Tokenizer.from_str(json.dumps(j))
+
+
 def write(name, t, merges=None):
     """NAME.tok.json and NAME.cases.json of a tokenizer."""
     j = json.loads(t.to_str())
@@ -292,7 +308,7 @@ def write_file(name, text, cuts=()):
     with open(os.path.join(out, name + ".tok.json"), "w") as f:
         f.write(text + "\n")
     t = Tokenizer.from_str(text)
-    u = Tokenizer.from_str(text)
+    u = unmatched(text)
     for x in (t, u):
         x.no_truncation()
         x.no_padding()

@@ -99,10 +99,10 @@ def build():
     j["added_tokens"] = [a for a in j["added_tokens"] if a["content"] != "[PAD]"]
     yield "bertcased", json.dumps(j, ensure_ascii=False, separators=(",", ":")), (5,)
 
-    words = sorted({w for s in g.ALICE for w, _ in P.Whitespace().pre_tokenize_str(s)})
+    words = sorted({w for s in g.ALICE for w, _ in P.WhitespaceSplit().pre_tokenize_str(s)})
     v = {w: i for i, w in enumerate(["[UNK]", "<s>", "</s>"] + words[::2])}
     yield "wordlevel", dump({"type": "WordLevel", "vocab": v, "unk_token": "[UNK]"}, [(1, "<s>", {}), (2, "</s>", {})],
-                            pre_tokenizer=part(P.Whitespace()), post_processor=template("<s>", "$A", "</s>", **{"<s>": 1, "</s>": 2})), ()
+                            pre_tokenizer=part(P.WhitespaceSplit()), post_processor=template("<s>", "$A", "</s>", **{"<s>": 1, "</s>": 2})), ()
 
     # T5, with SentencePiece's own normalizer as it lies in published files
     pieces, blob = spm("nmt_nfkc", vocab_size=600, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, character_coverage=0.98)
