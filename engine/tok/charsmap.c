@@ -130,6 +130,7 @@ void charsmap_apply(const charsmap *m, const tok_str *in, tok_str *out) {
         }
         while (at < end) {
             size_t k = char_len((unsigned char)s[at]);
+            if (k > end - at) k = end - at;
             to = find(m, s + at, k, &len);
             if (to)
                 put_instead(&w, s + at, k, to, len);
