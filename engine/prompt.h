@@ -69,4 +69,8 @@ bool prompt_decode_image(const promptkit *k, prompt *p, int i, const atomic_bool
 /* Names picture i as the one that st is about. Returns false. */
 bool prompt_blame_image(const prompt *p, int i, status *st);
 
+/* The tokenizer of a folder alone, as its class has it (token_classes.h): tokenizer.json with, both optional, config.json
+ * and tokenizer_config.json. For tools and for a model's second tokenizer; the caller frees it. */
+tok *promptkit_tok(const char *dir, status *st);
+
 #endif
