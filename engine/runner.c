@@ -70,6 +70,7 @@ bool runner_init(runner *r, backend *be, const model *m, const runner_options *o
     bool ok = r->rows && r->results;
     if (!ok) status_set(st, ST_NO_MEMORY, "no memory for %d sequences", o->max_seqs);
     ok = ok && batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), st) &&
+         (model_get_spec(m)->fuse != FUSE_CROSS || batch_init_cross(&r->batch, st)) &&
          kv_init(&r->kv, o->n_pages, st) && kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) &&
          plan_scratch(r, st);
     if (!ok) runner_fini(r);
@@ -91,6 +92,11 @@ bool runner_step(runner *r, status *st) {
     batch_upload(&r->batch, &r->c, &s);
     tensor logits = decoder_forward(&r->c, r->model, &r->kv.pool, &s);
     if (s.n_out && ctx_ok(&r->c)) op_sample(&r->c, logits, r->rows, r->results);
+    return take_error(&r->c, st);
+}
+
+bool runner_prepare_seen(runner *r, seq *s, status *st) {
+    seen_prepare(&r->c, model_get_spec(r->model), s);
     return take_error(&r->c, st);
 }
 
