@@ -34,8 +34,8 @@ bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages
     return true;
 }
 
-bool batch_init_cross(batch *b, status *st) {
-    return seen_runs_init(&b->cross, b->be, b->max_rows, st);
+bool batch_init_cross(batch *b, int width, status *st) {
+    return seen_runs_init(&b->cross, b->be, b->max_rows, width, st);
 }
 
 void batch_fini(batch *b) {
@@ -129,9 +129,13 @@ void batch_upload(batch *b, ctx *c, step *out) {
     if (b->n_out) ctx_upload(c, out->out_rows, b->out_rows);
 }
 
-void batch_describe_largest(const batch *b, bool decodes, step *out) {
-    int seqs = b->max_seqs < b->max_rows ? b->max_seqs : b->max_rows;
-    describe(b, false, decodes ? seqs : b->max_rows, seqs, seqs, out);
+void batch_describe_largest(batch *b, bool decodes, step *out) {
+    int seqs = b->max_seqs < b->max_rows ? b->max_seqs : b->max_rows, rows = decodes ? seqs : b->max_rows;
+    describe(b, false, rows, seqs, seqs, out);
+    if (!b->cross.width) return;
+    seen_runs_describe(&b->cross, rows);
+    out->n_cross = b->cross.n;
+    out->cross = b->cross.v;
 }
 
 size_t batch_bytes(const batch *b) {

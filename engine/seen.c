@@ -56,8 +56,8 @@ void seen_drop(seq *s, backend *be) {
 
 enum { RUN_INTS = 16 }; /* 64 bytes: each run's numbers begin where device memory is aligned */
 
-bool seen_runs_init(seen_runs *r, backend *be, int max_rows, status *st) {
-    *r = (seen_runs){.max_rows = max_rows, .be = be};
+bool seen_runs_init(seen_runs *r, backend *be, int max_rows, int width, status *st) {
+    *r = (seen_runs){.max_rows = max_rows, .width = width, .be = be};
     size_t bytes = (size_t)max_rows * RUN_INTS * sizeof *r->host;
     r->v = mem_calloc((size_t)max_rows, sizeof *r->v);
     r->host = mem_calloc(1, bytes);
@@ -106,4 +106,13 @@ void seen_runs_add(seen_runs *r, const seq *s, int from, int to, int row0) {
 
 void seen_runs_upload(seen_runs *r, ctx *c) {
     if (r->n) ctx_upload(c, tensor_1d(r->dev, DT_I32, (int64_t)r->n * RUN_INTS), r->host);
+}
+
+void seen_runs_describe(seen_runs *r, int rows) {
+    r->n = 1;
+    r->v[0] = (struct step_cross){.n = rows,
+                                  .rows = tensor_2d(NULL, DT_F32, 1, r->width),
+                                  .q_start = tensor_1d(NULL, DT_I32, 2),
+                                  .kv_len = tensor_1d(NULL, DT_I32, 1),
+                                  .past = true};
 }

@@ -27,17 +27,19 @@ void seen_drop(seq *s, backend *be);
 /* ---- runs of a step ---- */
 
 typedef struct seen_runs {
-    struct step_cross *v; /* [max_rows] */
-    int n, max_rows;
-    int32_t *host, *dev; /* of run r: {0, its rows}, {rows it sees}, 4 numbers apart */
+    struct step_cross *v;   /* [max_rows] */
+    int n, max_rows, width; /* of the rows that are seen; 0: there are none */
+    int32_t *host, *dev;    /* of run r: {0, its rows}, {rows it sees}, 4 numbers apart */
     backend *be;
 } seen_runs;
 
 /* be NULL: host side only. Errors: ST_NO_MEMORY. After a failure nothing is owned. */
-bool seen_runs_init(seen_runs *r, backend *be, int max_rows, status *st);
+bool seen_runs_init(seen_runs *r, backend *be, int max_rows, int width, status *st);
 void seen_runs_fini(seen_runs *r);
 /* Rows [from, to) of s, which are rows row0 .. of the step; none where s has no pictures. */
 void seen_runs_add(seen_runs *r, const seq *s, int from, int to, int row0);
 void seen_runs_upload(seen_runs *r, ctx *c);
+/* One run of rows, without data: for a dry run. */
+void seen_runs_describe(seen_runs *r, int rows);
 
 #endif
