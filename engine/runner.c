@@ -20,17 +20,30 @@ static bool measure_step(runner *r, ctx *dry, bool decodes, status *st) {
     return take_error(dry, st) || status_prefix(st, "a step of %d rows", s.n_rows);
 }
 
-static bool measure_encode(runner *r, ctx *dry, status *st) {
-    if (model_get_spec(r->model)->tower.stack.n_layers == 0) return true;
+/* Sizes among which each tower meets its largest blocks. */
+static const int SIZES[][2] = {{1024, 768}, {768, 1024}, {64, 64},    {336, 336},  {2048, 2048}, {4096, 4096},
+                               {4096, 256}, {256, 4096}, {1500, 500}, {500, 1500}, {3000, 1000}, {100, 20}};
+
+static bool measure_one(runner *r, ctx *dry, const image_ask *ask, status *st) {
     tiles none = {0};
-    const image_ask ask = {1024, 768, 1}; /* how much scratch does not depend on it */
-    if (!spec_plan_image(model_get_spec(r->model), &ask, &IMAGE_LIMITS_DEFAULT, &none.plan, st)) return false;
+    status small = {0}; /* a size that this model refuses is none to measure */
+    if (!spec_plan_image(model_get_spec(r->model), ask, &IMAGE_LIMITS_DEFAULT, &none.plan, &small))
+        return true;
+    if (model_get_spec(r->model)->image_rows(model_get_spec(r->model), &none.plan) < 1) return true;
     encode *e = encode_new(r->model, r->be, &none, st);
     if (!e) return false;
     arena_reset(dry->scratch, 0);
     encode_run(dry, e, encode_slices(e));
     encode_free(e);
     return take_error(dry, st) || status_prefix(st, "a picture's encode");
+}
+
+static bool measure_encode(runner *r, ctx *dry, status *st) {
+    if (model_get_spec(r->model)->tower.stack.n_layers == 0) return true;
+    for (size_t i = 0; i < ARRAY_LEN(SIZES); i++)
+        for (int n = 1; n <= 2; n++)
+            if (!measure_one(r, dry, &(image_ask){SIZES[i][0], SIZES[i][1], n}, st)) return false;
+    return true;
 }
 
 /* Bytes of scratch; 0: it failed. */

@@ -25,12 +25,12 @@ int tower_ids_count(const tower_spec *t, grid g) {
     return tower_rows(t, g) + 5;
 }
 
-/* All blocks but the last are about alike. */
+/* All blocks but the last have TOWER_BLOCK_ROWS: so how much scratch a block takes does not depend on the picture. */
 static int n_blocks(int rows) {
     return (rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 static int block_rows(int rows) {
-    return (rows + n_blocks(rows) - 1) / n_blocks(rows);
+    return rows < TOWER_BLOCK_ROWS ? rows : TOWER_BLOCK_ROWS;
 }
 
 int tower_slices(const tower_spec *t, grid g) {
