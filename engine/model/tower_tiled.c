@@ -52,7 +52,7 @@ static int n_blocks(int rows) {
     return (rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 static int block_rows(int rows) {
-    return rows ? (rows + n_blocks(rows) - 1) / n_blocks(rows) : 0;
+    return rows < TOWER_BLOCK_ROWS ? rows : TOWER_BLOCK_ROWS;
 }
 static int layer_blocks(const shape *s) {
     return n_blocks(s->seen) + n_blocks(s->all - s->seen);
