@@ -21,8 +21,9 @@ static bool measure_step(runner *r, ctx *dry, bool decodes, status *st) {
 }
 
 /* Sizes among which each tower meets its largest blocks. */
-static const int SIZES[][2] = {{1024, 768}, {768, 1024}, {64, 64},    {336, 336},  {2048, 2048}, {4096, 4096},
-                               {4096, 256}, {256, 4096}, {1500, 500}, {500, 1500}, {3000, 1000}, {100, 20}};
+static const int SIZES[][2] = {{1024, 768},  {768, 1024},  {16, 16},    {64, 64},    {336, 336},
+                               {2048, 2048}, {4096, 4096}, {4096, 256}, {256, 4096}, {1500, 500},
+                               {500, 1500},  {3000, 1000}, {100, 20}};
 
 static bool measure_one(runner *r, ctx *dry, const image_ask *ask, status *st) {
     tiles none = {0};
