@@ -56,10 +56,15 @@ static size_t measure(runner *r, status *st) {
     return counting.peak_bytes + 64;
 }
 
+static bool init_cross(batch *b, const model *m, status *st) {
+    const model_spec *s = model_get_spec(m);
+    return s->fuse != FUSE_CROSS || batch_init_cross(b, spec_image_width(s), st);
+}
+
 bool runner_measure(backend *be, const model *m, const runner_options *o, runner_needs *out, status *st) {
     runner r = {.be = be, .model = m, .kv = {.n_pages = o->n_pages}};
     bool ok = batch_init(&r.batch, NULL, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), st) &&
-              kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st);
+              init_cross(&r.batch, m, st) && kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st);
     if (ok) {
         out->step_bytes = batch_bytes(&r.batch);
         out->activation_bytes = measure(&r, st);
@@ -84,8 +89,8 @@ bool runner_init(runner *r, backend *be, const model *m, const runner_options *o
     bool ok = r->rows && r->results;
     if (!ok) status_set(st, ST_NO_MEMORY, "no memory for %d sequences", o->max_seqs);
     ok = ok && batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), st) &&
-         kv_init(&r->kv, o->n_pages, st) && kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) &&
-         plan_scratch(r, st);
+         init_cross(&r->batch, m, st) && kv_init(&r->kv, o->n_pages, st) &&
+         kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) && plan_scratch(r, st);
     if (!ok) runner_fini(r);
     return ok;
 }
@@ -105,6 +110,11 @@ bool runner_step(runner *r, status *st) {
     batch_upload(&r->batch, &r->c, &s);
     tensor logits = decoder_forward(&r->c, r->model, &r->kv.pool, &s);
     if (s.n_out && ctx_ok(&r->c)) op_sample(&r->c, logits, r->rows, r->results);
+    return take_error(&r->c, st);
+}
+
+bool runner_prepare_seen(runner *r, seq *s, status *st) {
+    seen_prepare(&r->c, model_get_spec(r->model), s);
     return take_error(&r->c, st);
 }
 
