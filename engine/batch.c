@@ -58,7 +58,12 @@ bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages
     return true;
 }
 
+bool batch_init_cross(batch *b, int width, status *st) {
+    return seen_runs_init(&b->cross, b->be, b->max_rows, width, st);
+}
+
 void batch_fini(batch *b) {
+    seen_runs_fini(&b->cross);
     if (b->dev) backend_release(b->be, b->dev);
     mem_free(b->host);
     mem_free(b->rules);
@@ -72,6 +77,7 @@ void batch_clear(batch *b) {
     b->n_rows = b->n_seqs = b->n_out = b->n_splices = 0;
     b->n_list_words = 0;
     b->q_start[0] = 0;
+    b->cross.n = 0;
 }
 
 /* Rows [from, to) of the sequence that stand for a picture come from its encode instead of the embedding
@@ -120,7 +126,10 @@ bool batch_add(batch *b, const seq *s, int n, bool *fits) {
     *fits = !wanted || add_rule(b, s);
     if (!*fits) return false;
     for (int p = from; p < to; p++) add_row(b, s, p);
-    splice(b, s, from, to, row0);
+    if (s->apart)
+        seen_runs_add(&b->cross, s, from, to, row0);
+    else
+        splice(b, s, from, to, row0);
     int32_t *table = b->pages + (size_t)b->n_seqs * (size_t)b->max_pages;
     memcpy(table, s->pages, (size_t)s->n_pages * sizeof *table);
     memset(table + s->n_pages, 0, (size_t)(b->max_pages - s->n_pages) * sizeof *table);
@@ -178,13 +187,23 @@ static void describe(const batch *b, bool data, int rows, int seqs, int outs, ba
     out->rules = array(b, &l, data, RULES);
 }
 
+void batch_upload_cross(batch *b, ctx *c) {
+    seen_runs_upload(&b->cross, c);
+}
+
 void batch_describe(const batch *b, batch_step *out) {
     describe(b, true, b->n_rows, b->n_seqs, b->n_out, out);
     out->s.n_splices = b->n_splices;
     out->s.splices = b->splices;
+    out->s.n_cross = b->cross.n;
+    out->s.cross = b->cross.v;
 }
 
-void batch_describe_largest(const batch *b, bool decodes, batch_step *out) {
-    int seqs = b->max_seqs < b->max_rows ? b->max_seqs : b->max_rows;
-    describe(b, false, decodes ? seqs : b->max_rows, seqs, seqs, out);
+void batch_describe_largest(batch *b, bool decodes, batch_step *out) {
+    int seqs = b->max_seqs < b->max_rows ? b->max_seqs : b->max_rows, rows = decodes ? seqs : b->max_rows;
+    describe(b, false, rows, seqs, seqs, out);
+    if (!b->cross.width) return;
+    seen_runs_describe(&b->cross, rows);
+    out->s.n_cross = b->cross.n;
+    out->s.cross = b->cross.v;
 }

@@ -5,7 +5,7 @@
 #ifndef VLMD_ENGINE_BATCH_H
 #define VLMD_ENGINE_BATCH_H
 
-#include "engine/seq.h"
+#include "engine/seen.h"
 
 typedef struct batch {
     int max_rows, max_seqs, max_pages; /* max_pages: of one sequence */
@@ -16,6 +16,7 @@ typedef struct batch {
     int32_t *from;     /* [max_rows] the result of the step before that is the row's id; -1: ids has it */
     sample_row *rules; /* [max_seqs] how to choose from the logits of each wanted row */
     struct step_splice *splices; /* [max_rows] */
+    seen_runs cross;             /* of sequences whose pictures stand apart */
     backend *be;
     int32_t *dev; /* one step as batch_pack lays it out; NULL for be NULL */
 } batch;
@@ -31,6 +32,8 @@ typedef struct batch_step {
  * nothing is owned. */
 bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, size_t max_list_words,
                 status *st);
+/* Makes room for sequences whose pictures stand apart. */
+bool batch_init_cross(batch *b, int width, status *st); /* width: of their rows, spec_image_width */
 void batch_fini(batch *b);
 size_t batch_bytes(const batch *b); /* of the largest step: what batch_pack may write */
 
@@ -39,18 +42,20 @@ void batch_clear(batch *b);
  * are wanted when it is the last one that s has: then true, and they are row n_out - 1 of the logits. False, and nothing
  * added, when the lists of its rule find no room: *fits. */
 bool batch_add(batch *b, const seq *s, int n, bool *fits);
-/* One row for each sequence, all of them wanted and none from a picture: a step that can be captured. */
+/* One row for each sequence, all of them wanted and none that has to do with pictures: a step that can be captured. */
 static inline bool batch_only_decodes(const batch *b) {
-    return b->n_rows > 0 && b->n_rows == b->n_seqs && b->n_rows == b->n_out && b->n_splices == 0;
+    return b->n_rows > 0 && b->n_rows == b->n_seqs && b->n_rows == b->n_out && b->n_splices == 0 && b->cross.n == 0;
 }
 /* Adds rows that write nothing and whose results nobody reads, on page 0: sequences of `each` rows until there are
  * n_seqs. */
 void batch_pad(batch *b, int n_seqs, int each);
 /* Writes the step to `to`; returns how many bytes. */
 size_t batch_pack(const batch *b, int32_t *to);
+/* Sends what pack leaves out: which pictures rows see that stand apart. */
+void batch_upload_cross(batch *b, ctx *c);
 /* The step as the device will have it; points into b. */
 void batch_describe(const batch *b, batch_step *out);
 /* A step of the largest shape, or of as many sequences with a row each, without data: what a dry run measures. */
-void batch_describe_largest(const batch *b, bool decodes, batch_step *out);
+void batch_describe_largest(batch *b, bool decodes, batch_step *out);
 
 #endif

@@ -15,10 +15,10 @@ static bool take_error(ctx *c, status *st) {
  * many sequences at once up to 16 MiB. */
 static size_t list_words(const model *m, const runner_options *o) {
     const size_t vocab = (size_t)model_get_spec(m)->text.vocab;
-    const size_t seen = 2 * ((size_t)o->max_len < vocab ? (size_t)o->max_len : vocab);
-    size_t others = seen * (size_t)(o->max_seqs - 1);
+    const size_t listed = 2 * ((size_t)o->max_len < vocab ? (size_t)o->max_len : vocab);
+    size_t others = listed * (size_t)(o->max_seqs - 1);
     if (others > (size_t)4 << 20) others = (size_t)4 << 20;
-    return 4 * vocab + seen + others;
+    return 4 * vocab + listed + others;
 }
 
 /* Steps of decode rows come in buckets of sequence counts: the one behind n. */
@@ -67,17 +67,31 @@ static bool measure_step(runner *r, ctx *dry, bool decodes, status *st) {
     return take_error(dry, st) || status_prefix(st, "a step of %d rows", b.s.n_rows);
 }
 
-static bool measure_encode(runner *r, ctx *dry, status *st) {
-    if (model_get_spec(r->model)->tower.stack.n_layers == 0) return true;
+/* Sizes among which each tower meets its largest blocks. */
+static const int SIZES[][2] = {{1024, 768},  {768, 1024},  {16, 16},    {64, 64},    {336, 336},
+                               {2048, 2048}, {4096, 4096}, {4096, 256}, {256, 4096}, {1500, 500},
+                               {500, 1500},  {3000, 1000}, {100, 20}};
+
+static bool measure_one(runner *r, ctx *dry, const image_ask *ask, status *st) {
     tiles none = {0};
-    const image_ask ask = {1024, 768, 1}; /* how much scratch does not depend on it */
-    if (!spec_plan_image(model_get_spec(r->model), &ask, &IMAGE_LIMITS_DEFAULT, &none.plan, st)) return false;
+    status small = {0}; /* a size that this model refuses is none to measure */
+    if (!spec_plan_image(model_get_spec(r->model), ask, &IMAGE_LIMITS_DEFAULT, &none.plan, &small))
+        return true;
+    if (model_get_spec(r->model)->image_rows(model_get_spec(r->model), &none.plan) < 1) return true;
     encode *e = encode_new(r->model, r->be, &none, st);
     if (!e) return false;
     arena_reset(dry->scratch, 0);
     encode_run(dry, e, encode_slices(e));
     encode_free(e);
     return take_error(dry, st) || status_prefix(st, "a picture's encode");
+}
+
+static bool measure_encode(runner *r, ctx *dry, status *st) {
+    if (model_get_spec(r->model)->tower.stack.n_layers == 0) return true;
+    for (size_t i = 0; i < ARRAY_LEN(SIZES); i++)
+        for (int n = 1; n <= 2; n++)
+            if (!measure_one(r, dry, &(image_ask){SIZES[i][0], SIZES[i][1], n}, st)) return false;
+    return true;
 }
 
 typedef struct scratch_needs { /* bytes */
@@ -110,11 +124,17 @@ static size_t graph_bytes(const runner *r, const runner_options *o) {
     return (size_t)count_buckets(o) * launches * GRAPH_BYTES_PER_LAUNCH;
 }
 
+static bool init_batch(runner *r, backend *be, const model *m, const runner_options *o, status *st) {
+    const model_spec *s = model_get_spec(m);
+    return batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), list_words(m, o),
+                      st) &&
+           (s->fuse != FUSE_CROSS || batch_init_cross(&r->batch, spec_image_width(s), st));
+}
+
 bool runner_measure(backend *be, const model *m, const runner_options *o, runner_needs *out, status *st) {
     runner r = {.be = be, .model = m, .kv = {.n_pages = o->n_pages}};
     scratch_needs needs;
-    bool ok = batch_init(&r.batch, NULL, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), list_words(m, o),
-                         st) &&
+    bool ok = init_batch(&r, NULL, m, o, st) &&
               kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st) && measure(&r, &needs, st);
     if (ok)
         *out = (runner_needs){.activation_bytes = needs.steps + needs.pictures,
@@ -245,6 +265,7 @@ int runner_launch(runner *r, status *st) {
     if (backend_is_async(r->be) && batch_only_decodes(&r->batch))
         batch_pad(&r->batch, bucket_of(r, r->batch.n_seqs), 1);
     batch_describe(&r->batch, &b);
+    batch_upload_cross(&r->batch, &r->c);
     size_t bytes = batch_pack(&r->batch, slot->staging);
     ctx_upload(&r->c, tensor_1d(r->batch.dev, DT_I32, (int64_t)(bytes / sizeof(int32_t))), slot->staging);
     const backend_graph *g = batch_only_decodes(&r->batch) ? graph_of(r, r->batch.n_seqs) : NULL;
@@ -264,6 +285,11 @@ const sample_result *runner_results(runner *r, int slot, status *st) {
 }
 
 /* ---- pictures ---- */
+
+bool runner_prepare_seen(runner *r, seq *s, status *st) {
+    seen_prepare(&r->c, model_get_spec(r->model), s);
+    return take_error(&r->c, st);
+}
 
 bool runner_encode(runner *r, encode *e, status *st) {
     arena_reset(r->pictures.scratch, 0);

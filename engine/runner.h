@@ -66,6 +66,9 @@ int runner_launch(runner *r, status *st);
 /* Waits for that step: its n_out results, valid until the slot's next launch. NULL: it failed. */
 const sample_result *runner_results(runner *r, int slot, status *st);
 
+/* seen_prepare: a sequence whose pictures stand apart, all of them encoded. */
+bool runner_prepare_seen(runner *r, seq *s, status *st);
+
 /* Launches one slice more of a picture. True: none is left, and its rows are ready once runner_encoded says so. False with
  * st set: it failed. */
 bool runner_encode(runner *r, encode *e, status *st);

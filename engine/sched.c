@@ -2,6 +2,7 @@
 #include "engine/sched.h"
 
 #include "engine/pace.h"
+#include "engine/seen.h"
 #include "engine/share.h"
 
 #include <string.h>
@@ -94,6 +95,7 @@ void sched_free(sched *sc) {
 /* Nothing on the device is its any more. */
 static void release(sched *sc, seq *s) {
     seq_drop_pages(s, &sc->r->kv);
+    seen_drop(s, sc->r->be);
     seq_free(s);
 }
 
@@ -175,6 +177,7 @@ static bool take_pictures(sched *sc, seq *s) {
 
 /* What may not be shared with others is still shared by the choices of one job: their prompts have one length. */
 static void set_sharing(const sched *sc, seq *s) {
+    share_root(s);
     if (sc->o.no_prefix_caching) s->share_max = 0;
     if (s->n_choices > 1 && s->share_max == 0) share_within_job(s);
 }
@@ -303,6 +306,15 @@ static void begin_turn(sched *sc) {
     pace_begin(&sc->pace, n_decode, prefill);
 }
 
+/* Sequences whose pictures stand apart and are all there. */
+static void prepare_seen(sched *sc) {
+    for (int i = 0; i < sc->n_running; i++) {
+        seq *s = sc->running[i];
+        if (s->apart && !s->seen_ready && s->st.code == ST_OK && seq_images_ready(s))
+            runner_prepare_seen(sc->r, s, &s->st);
+    }
+}
+
 /* Slices between the steps until the turn's time for them is spent. */
 static void encode_between(sched *sc) {
     double begin = time_now_s(), now = begin;
@@ -378,6 +390,7 @@ static bool encode_some(sched *sc) {
         encode_beside(sc);
     else
         encode_between(sc);
+    prepare_seen(sc);
     remove_failed(sc);
     return find_picture(sc, 0, &at) < sc->n_running;
 }

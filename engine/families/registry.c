@@ -11,6 +11,7 @@
 static const family *const FAMILIES[] = {
     &FAMILY_LLAVA, &FAMILY_LLAMA,  &FAMILY_MISTRAL,     &FAMILY_QWEN2, &FAMILY_QWEN3,
     &FAMILY_GEMMA, &FAMILY_GEMMA2, &FAMILY_GEMMA3_TEXT, &FAMILY_OPT,
+    &FAMILY_MLLAMA, &FAMILY_MLLAMA_TEXT,
 };
 
 const char *family_name(int i) {
