@@ -72,6 +72,58 @@ static void rows_of_two(void **state) {
     model_free(m);
 }
 
+/* A row whose id is on its way; dummies behind it; a rule whose lists find no room. */
+static void rows_ahead(void **state) {
+    (void)state;
+    seq s;
+    seq_image im = {0};
+    set_up(&s, &im);
+    batch t;
+    bool fits = false;
+    assert_true(batch_init(&t, NULL, 32, 4, 4, 6, NULL));
+    batch_clear(&t);
+    s.n_done = 40; /* all it has, and one more is chosen on the device */
+    s.n_ahead = 1;
+    s.last_result = 7;
+    static int32_t bias_ids[4] = {1, 2, 3, 4};
+    static float bias[4] = {1, 1, -1, -1};
+    s.sampler = (sampler){.bias_ids = bias_ids, .bias = bias, .n_user_bias = 2, .n_all_bias = 4, .min_tokens = 3};
+    s.sampler.n_out = 2; /* with the one on its way the third: the bans end */
+    assert_true(seq_decodes(&s));
+    assert_true(batch_add(&t, &s, 1, &fits));
+    assert_true(batch_only_decodes(&t));
+    assert_int_equal(t.from[0], 7);
+    assert_int_equal(t.pos[0], 40);
+    assert_int_equal(t.kv_len[0], 41);
+    assert_int_equal(t.rules[0].n_bias, 2);
+    assert_int_equal(t.rules[0].position, 3);
+    s.sampler.n_out = 1;
+    assert_false(batch_add(&t, &s, 1, &fits)); /* 8 words more, of 6 */
+    assert_false(fits);
+    assert_int_equal(t.n_rows, 1);
+    batch_pad(&t, 4, 1);
+    assert_true(batch_only_decodes(&t));
+    for (int i = 1; i < 4; i++) {
+        assert_int_equal(t.from[i], -1);
+        assert_int_equal(t.slots[i], -1);
+        assert_int_equal(t.kv_len[i], 1);
+        assert_int_equal(t.pages[i * 4], 0);
+        assert_int_equal(t.out_rows[i], i);
+    }
+    int32_t *packed = mem_calloc(1, batch_bytes(&t));
+    assert_true(batch_pack(&t, packed) <= batch_bytes(&t));
+    assert_memory_equal(packed + 16, t.pos, 4 * sizeof(int32_t)); /* each array at 64 bytes */
+    mem_free(packed);
+    /* what ends with the token on its way, or needs it, has no row */
+    s.max_len = 41;
+    assert_int_equal(seq_rows_ready(&s), 0);
+    s.max_len = 64;
+    assert_int_equal(seq_rows_ready(&s), 1);
+    s.sampler.tracks = true;
+    assert_int_equal(seq_rows_ready(&s), 0);
+    batch_fini(&t);
+}
+
 static void rows_ready(void **state) {
     (void)state;
     picture pic = {.ready = false};
@@ -117,7 +169,7 @@ static void grow_and_drop(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_of_two), cmocka_unit_test(rows_ready),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_of_two), cmocka_unit_test(rows_ahead), cmocka_unit_test(rows_ready),
                                        cmocka_unit_test(grow_and_drop)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
