@@ -44,7 +44,8 @@ void batch_clear(batch *b);
 bool batch_add(batch *b, const seq *s, int n, bool *fits);
 /* One row for each sequence, all of them wanted and none that has to do with pictures: a step that can be captured. */
 static inline bool batch_only_decodes(const batch *b) {
-    return b->n_rows > 0 && b->n_rows == b->n_seqs && b->n_rows == b->n_out && b->n_splices == 0 && b->cross.n == 0;
+    return b->n_rows > 0 && b->n_rows == b->n_seqs && b->n_rows == b->n_out && b->n_splices == 0 &&
+           b->cross.n == 0;
 }
 /* Adds rows that write nothing and whose results nobody reads, on page 0: sequences of `each` rows until there are
  * n_seqs. */

@@ -74,14 +74,15 @@ static bool plan_memory(engine *e, const engine_options *o, status *st) {
         runner_needs needs;
         if (!runner_measure(e->be, e->model, &ro, &needs, st)) return false;
         const backend_memory work = backend_get_memory(e->be);
-        e->device = (memplan_device){.free_bytes = now.free_bytes,
-                                     .total_bytes = now.total_bytes,
-                                     .utilization = o->gpu_memory_utilization,
-                                     .weights = model_device_bytes(e->model),
-                                     .activations = needs.activation_bytes + needs.step_bytes + needs.graph_bytes,
-                                     .workspace = work.work_bytes,
-                                     .taken = work.taken_bytes,
-                                     .pictures = e->spec->fuse != FUSE_NONE ? image_room(o) : 0};
+        e->device =
+            (memplan_device){.free_bytes = now.free_bytes,
+                             .total_bytes = now.total_bytes,
+                             .utilization = o->gpu_memory_utilization,
+                             .weights = model_device_bytes(e->model),
+                             .activations = needs.activation_bytes + needs.step_bytes + needs.graph_bytes,
+                             .workspace = work.work_bytes,
+                             .taken = work.taken_bytes,
+                             .pictures = e->spec->fuse != FUSE_NONE ? image_room(o) : 0};
     }
     if (!(now.total_bytes ? memplan_on_device(&kv, &e->device, &plan, st) : memplan_on_host(&kv, &plan, st)))
         return false;

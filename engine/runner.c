@@ -134,8 +134,8 @@ static bool init_batch(runner *r, backend *be, const model *m, const runner_opti
 bool runner_measure(backend *be, const model *m, const runner_options *o, runner_needs *out, status *st) {
     runner r = {.be = be, .model = m, .kv = {.n_pages = o->n_pages}};
     scratch_needs needs;
-    bool ok = init_batch(&r, NULL, m, o, st) &&
-              kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st) && measure(&r, &needs, st);
+    bool ok = init_batch(&r, NULL, m, o, st) && kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st) &&
+              measure(&r, &needs, st);
     if (ok)
         *out = (runner_needs){.activation_bytes = needs.steps + needs.pictures,
                               .step_bytes = batch_bytes(&r.batch) + result_bytes(&r),

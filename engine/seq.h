@@ -67,9 +67,10 @@ typedef struct seq {
     int n_pages;
     bool apart; /* its pictures are seen by layers that attend to them; their rows are none of the prompt's */
     bool seen_ready;
-    void *seen_rows; /* engine/seen.h: the copy of several pictures' keys and values, on the device; NULL: none */
+    void *
+        seen_rows; /* engine/seen.h: the copy of several pictures' keys and values, on the device; NULL: none */
     picture_claim seen_claim; /* the room for it */
-    bool suspect; /* was in a step that failed: runs alone until it is cleared */
+    bool suspect;             /* was in a step that failed: runs alone until it is cleared */
 
     /* pages that others may have; engine/share.h */
     int share_max; /* tokens from the first on whose pages can be shared at all; 0: none */

@@ -79,7 +79,8 @@ bool cuda_reserve(backend *b, status *st) {
         ctx c = {.be = b, .lane = i};
         l->fixed = false;
         if (!cuda_work(&c, l->work_want))
-            return status_set(st, c.st.code, "work memory of %.1f MiB: %s", (double)l->work_want / (1 << 20), c.st.msg);
+            return status_set(st, c.st.code, "work memory of %.1f MiB: %s", (double)l->work_want / (1 << 20),
+                              c.st.msg);
         l->fixed = true;
     }
     return true;

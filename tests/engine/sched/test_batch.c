@@ -87,7 +87,8 @@ static void rows_ahead(void **state) {
     s.last_result = 7;
     static int32_t bias_ids[4] = {1, 2, 3, 4};
     static float bias[4] = {1, 1, -1, -1};
-    s.sampler = (sampler){.bias_ids = bias_ids, .bias = bias, .n_user_bias = 2, .n_all_bias = 4, .min_tokens = 3};
+    s.sampler =
+        (sampler){.bias_ids = bias_ids, .bias = bias, .n_user_bias = 2, .n_all_bias = 4, .min_tokens = 3};
     s.sampler.n_out = 2; /* with the one on its way the third: the bans end */
     assert_true(seq_decodes(&s));
     assert_true(batch_add(&t, &s, 1, &fits));
@@ -169,7 +170,7 @@ static void grow_and_drop(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_of_two), cmocka_unit_test(rows_ahead), cmocka_unit_test(rows_ready),
-                                       cmocka_unit_test(grow_and_drop)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_of_two), cmocka_unit_test(rows_ahead),
+                                       cmocka_unit_test(rows_ready), cmocka_unit_test(grow_and_drop)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

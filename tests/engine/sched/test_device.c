@@ -158,9 +158,10 @@ static void run_together(const setting *x) {
 
 static void every_way_the_same(void **state) {
     (void)state;
-    const setting ways[] = {{.seqs = 6, .rows = 64, .pages = 80, .async = true, .rounds = 2},
-                            {.seqs = 6, .rows = 64, .pages = 80, .no_graphs = true, .rounds = 1},
-                            {.seqs = 6, .rows = 9, .pages = 6, .async = true, .long_ones = true, .rounds = 1}};
+    const setting ways[] = {
+        {.seqs = 6, .rows = 64, .pages = 80, .async = true, .rounds = 2},
+        {.seqs = 6, .rows = 64, .pages = 80, .no_graphs = true, .rounds = 1},
+        {.seqs = 6, .rows = 9, .pages = 6, .async = true, .long_ones = true, .rounds = 1}};
     run_alone();
     for (size_t i = 0; i < ARRAY_LEN(ways); i++) run_together(&ways[i]);
     for (int k = 0; k < JOBS; k++) answer_fini(&g_solo[k]);
