@@ -25,22 +25,24 @@ static bool probe_image(const promptkit *k, prompt_image *im, status *st) {
            prep_plan(&k->spec->prep, im->info.w, im->info.h, &k->limits, &im->w, &im->h, st);
 }
 
-static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
-    if (c->n_images == 0) return true;
-    if (!k->image_text) {
-        status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
-        return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
-    }
-    p->images = mem_calloc((size_t)c->n_images, sizeof *p->images);
+bool prompt_take_images(const promptkit *k, const engine_image *images, int n, prompt *p, status *st) {
+    p->images = mem_calloc((size_t)n, sizeof *p->images);
     if (!p->images) return no_memory(st);
-    for (int i = 0; i < c->n_images; i++) {
+    for (int i = 0; i < n; i++) {
         prompt_image *im = &p->images[p->n_images++];
-        im->source = (image_source){c->images[i].b64, c->images[i].n};
-        im->param = mem_strdup(c->images[i].param ? c->images[i].param : "messages");
+        im->source = (image_source){images[i].b64, images[i].n};
+        im->param = mem_strdup(images[i].param ? images[i].param : "messages");
         if (!im->param) return no_memory(st);
         if (!probe_image(k, im, st)) return blame_picture(im, st);
     }
     return true;
+}
+
+static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
+    if (c->n_images == 0) return true;
+    if (k->image_text) return prompt_take_images(k, c->images, c->n_images, p, st);
+    status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
+    return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
 }
 
 /* ---- messages in the form that the template takes ---- */

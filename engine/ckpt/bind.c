@@ -83,8 +83,8 @@ bool bind_take(bind *b, const char *const *prefixes, const char *name, int nd, c
     const st_tensor *t = ckpt_at(b->c, i);
     if (b->marks[i].state == BIND_USED)
         return status_set(st, ST_INVALID, "tensor %s is asked for twice", t->name);
-    bool same = t->nd == nd;
-    for (int k = 0; same && k < nd; k++) same = t->d[k] == d[k];
+    bool same = t->nd == nd || (t->nd == 0 && nd == 1 && d[0] == 1); /* a lone number */
+    for (int k = 0; same && k < t->nd; k++) same = t->d[k] == d[k];
     if (!same)
         return status_set(st, ST_INVALID, "%s: tensor %.160s: expected shape %s, found %s",
                           ckpt_file_of(b->c, i), t->name, want, st_describe(t, found, sizeof found));

@@ -22,6 +22,7 @@ const family *family_find(const char *model_type); /* NULL: unknown */
 bool family_read_text(config *c, const char *def, text_spec *out);
 
 extern const family FAMILY_LLAVA, FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3;
+extern const family FAMILY_CLIP, FAMILY_SIGLIP, FAMILY_SIGLIP2;
 
 /* A text model on its own. */
 bool family_read_text_only(config *c, model_spec *out);

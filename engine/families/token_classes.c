@@ -14,7 +14,12 @@ static const class_token class_tokens[] = {
     {"GPT2Tokenizer", "eos_token", "<|endoftext|>"},  {"GPT2Tokenizer", "unk_token", "<|endoftext|>"},
     {"GemmaTokenizer", "bos_token", "<bos>"},         {"GemmaTokenizer", "eos_token", "<eos>"},
     {"GemmaTokenizer", "unk_token", "<unk>"},         {"GemmaTokenizer", "pad_token", "<pad>"},
-    {"GemmaTokenizer", "mask_token", "<mask>"},
+    {"GemmaTokenizer", "mask_token", "<mask>"},       {"CLIPTokenizer", "bos_token", "<|startoftext|>"},
+    {"CLIPTokenizer", "eos_token", "<|endoftext|>"},  {"CLIPTokenizer", "unk_token", "<|endoftext|>"},
+    {"CLIPTokenizer", "pad_token", "<|endoftext|>"},  {"SiglipTokenizer", "eos_token", "</s>"},
+    {"SiglipTokenizer", "unk_token", "<unk>"},        {"SiglipTokenizer", "pad_token", "</s>"},
+    {"Siglip2Tokenizer", "bos_token", "<bos>"},       {"Siglip2Tokenizer", "eos_token", "<eos>"},
+    {"Siglip2Tokenizer", "unk_token", "<unk>"},       {"Siglip2Tokenizer", "pad_token", "<pad>"},
 };
 
 const class_token *class_token_at(int i) {
@@ -25,6 +30,13 @@ bool class_token_of(const class_token *c, const char *tokenizer_class) {
     size_t n = strlen(tokenizer_class);
     if (n > 4 && strcmp(tokenizer_class + n - 4, "Fast") == 0) n -= 4;
     return strlen(c->class) == n && memcmp(tokenizer_class, c->class, n) == 0;
+}
+
+bool token_class_pads_left(const char *tokenizer_class) {
+    static const class_token left[] = {{"GemmaTokenizer", NULL, NULL}, {"Siglip2Tokenizer", NULL, NULL}};
+    for (size_t i = 0; i < ARRAY_LEN(left); i++)
+        if (class_token_of(&left[i], tokenizer_class)) return true;
+    return false;
 }
 
 /* The reference looks for the word anywhere in the file. */

@@ -12,18 +12,29 @@ typedef struct tower_kind {
     double eps;
     int patch;
     bool patch_bias, cls, pre_norm;
+    bool grids; /* any grid of patches instead of image_size; only for who asks for this kind */
 } tower_kind;
 
 static const tower_kind KINDS[] = {
-    {"clip_vision_model", "quick_gelu", 1e-5, 32, false, true, true},
-    {"siglip_vision_model", "gelu_pytorch_tanh", 1e-6, 16, true, false, false},
+    {"clip_vision_model", "quick_gelu", 1e-5, 32, false, true, true, false},
+    {"siglip_vision_model", "gelu_pytorch_tanh", 1e-6, 16, true, false, false, false},
+    {"siglip2_vision_model", "gelu_pytorch_tanh", 1e-6, 16, true, false, false, true},
 };
+
+/* A square table of positions. How many patches a picture may have is the processor's to say. */
+static void read_table(config *c, tower_spec *t) {
+    t->max_patches = (int)config_int(c, "num_patches", 256, 1, 1 << 16);
+    while ((t->table_side + 1) * (t->table_side + 1) <= t->max_patches) t->table_side++;
+    if (t->table_side * t->table_side != t->max_patches)
+        config_fail(c, ST_INVALID, "num_patches", "expected a square number, found %d", t->max_patches);
+    t->image_size = t->table_side * t->patch;
+}
 
 bool tower_config_read(config *c, const char *def, tower_spec *t) {
     const char *type = config_str(c, "model_type", def);
     const tower_kind *k = NULL;
     for (size_t i = 0; i < ARRAY_LEN(KINDS); i++)
-        if (strcmp(KINDS[i].name, type) == 0) k = &KINDS[i];
+        if (strcmp(KINDS[i].name, type) == 0 && (!KINDS[i].grids || strcmp(def, type) == 0)) k = &KINDS[i];
     if (!k)
         return config_fail(
             c, ST_UNSUPPORTED, "model_type",
@@ -45,8 +56,11 @@ bool tower_config_read(config *c, const char *def, tower_spec *t) {
     s->activation = config_act(c, "hidden_act", k->activation);
     s->q_bias = s->k_bias = s->v_bias = s->o_bias = s->mlp_bias = true;
     s->rope.kind = ROPE_NONE;
-    t->image_size = config_square(c, "image_size", whole ? 336 : 224);
     t->patch = config_square(c, "patch_size", whole ? 14 : k->patch);
+    if (k->grids)
+        read_table(c, t);
+    else
+        t->image_size = config_square(c, "image_size", whole ? 336 : 224);
     if (t->patch > t->image_size)
         return config_fail(c, ST_INVALID, "patch_size", "%d is larger than image_size %d", t->patch,
                            t->image_size);

@@ -49,6 +49,8 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
 /* ---- pictures: tower and join, resumable within a layer -------------------------------------------------------- */
 
 typedef struct encode encode;
+/* Whether prepared pictures of w x h are what the tower was made for. */
+bool tower_takes(const tower_spec *t, int w, int h);
 /* Device bytes that one picture's encode holds between its slices, and its result's rows and bytes. */
 size_t encode_bytes(const model *m);
 /* Starts an encode of prepared pixels (8-bit RGB of the planned size, copied). Owns its buffers until encode_free.

@@ -53,11 +53,13 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_PATCH_W:
         d[0] = width, d[1] = 3, d[2] = d[3] = t->patch;
         nd = 4, on = tower, *use = WEIGHT_LINEAR;
+        if (t->max_patches) nd = 2, d[1] *= d[2] * d[3];
         break;
     case S_PATCH_B: d[0] = width, on = tower && t->patch_bias; break;
     case S_CLASS: d[0] = width, on = tower && t->cls, *use = WEIGHT_TABLE; break;
     case S_POS:
         d[0] = tower ? tower_all_rows(t) : 0, d[1] = width, nd = 2, on = tower, *use = WEIGHT_TABLE;
+        if (t->max_patches) d[0] = (int64_t)t->table_side * t->table_side, *use = WEIGHT_LINEAR;
         break;
     case S_PRE_G:
     case S_PRE_B: d[0] = width, on = tower && t->pre_norm; break;
@@ -74,7 +76,8 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_NORM_G: d[0] = s->text.stack.width; break;
     case S_NORM_B: d[0] = s->text.stack.width, on = s->text.stack.norm == NORM_LAYER; break;
     case S_HEAD:
-        d[0] = s->text.vocab, d[1] = s->text.stack.width, nd = 2, on = !s->text.tied, *use = WEIGHT_LINEAR;
+        d[0] = s->text.vocab, d[1] = s->text.stack.width, nd = 2, on = !s->text.tied && !s->dual.on,
+        *use = WEIGHT_LINEAR;
         break;
     case S_COUNT: on = false; break;
     }
@@ -113,6 +116,7 @@ static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *
 /* The reference ties the head only where the checkpoint has one of the two, or both alike. */
 static bool settle_tie(plan *p, status *st) {
     const name_sheet *s = p->sheet;
+    if (p->spec.dual.on) return true;
     size_t head = bind_find(p->bind, s->head_at, s->names[S_HEAD], st);
     size_t embed = bind_find(p->bind, s->text_at, s->names[S_EMBED], st);
     if (st->code != ST_OK) return false;
@@ -172,6 +176,7 @@ static bool bind_all(plan *p, status *st) {
         return false;
     if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at, n->text_layer, &p->text, st))
         return false;
+    if (s->dual.on && !dual_bind(p, st)) return false;
     if (s->tower.stack.n_layers) ignore_unused_layers(p);
     for (const ignore_rule *r = n->ignored; r->glob; r++) bind_ignore_like(p->bind, r->glob, r->why);
     return bind_finish(p->bind, st);

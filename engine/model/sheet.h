@@ -53,6 +53,28 @@ typedef enum slot {
 } slot;
 enum { S_FIRST_JOIN = S_FC1_W, S_FIRST_TEXT = S_EMBED };
 
+/* Parameters of a dual encoder beside its two stacks. */
+typedef enum dual_slot {
+    DUAL_POS, /* [max_pos, D] of texts */
+    DUAL_TEXT_W,
+    DUAL_TEXT_B,  /* [width, D] */
+    DUAL_IMAGE_W, /* [width, D] */
+    DUAL_PROBE,   /* [1, 1, D] */
+    DUAL_QKV_W,
+    DUAL_QKV_B, /* [3 D, D]: q, k and v of the probe's attention */
+    DUAL_O_W,
+    DUAL_O_B, /* [D, D] */
+    DUAL_NORM_G,
+    DUAL_NORM_B, /* before its feed-forward */
+    DUAL_UP_W,
+    DUAL_UP_B, /* [F, D] */
+    DUAL_DOWN_W,
+    DUAL_DOWN_B, /* [D, F] */
+    DUAL_SCALE,
+    DUAL_BIAS, /* [] or [1]: logarithm of the scale, and what is added behind it */
+    DUAL_COUNT
+} dual_slot;
+
 typedef struct ignore_rule {
     const char *glob, *why; /* whole tensor name, '*' any run of characters */
 } ignore_rule;
@@ -63,6 +85,7 @@ typedef struct name_sheet {
     const char *const *linear_at; /* of a join of one matrix, whose tensors are "weight" and "bias" */
     const char *const *tower_layer, *const *text_layer; /* [L_COUNT], "%d" for the layer */
     const char *const *names;                           /* [S_COUNT] */
+    const char *const *dual_at, *const *dual;           /* dual: [DUAL_COUNT] */
     const ignore_rule *ignored;                         /* ends with glob NULL */
 } name_sheet;
 

@@ -52,6 +52,9 @@ typedef struct tower_spec {
     bool drop_first;                 /* select strategy "default": the first row goes */
     int run_layers;                  /* layers that the features need; those behind them are not loaded */
     int rows;                        /* rows of the result for one picture */
+    /* 0: every picture is image_size square. Else any grid of at most so many patches, whose positions are resampled from
+     * a table of table_side x table_side; the patch matrix then reads pixels before channels. */
+    int max_patches, table_side;
 } tower_spec;
 
 typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP } join_kind;
@@ -72,6 +75,30 @@ typedef struct text_spec {
 
 typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE } fuse_kind;
 
+/* Two towers that meet in one space, instead of a decoder: `text` is the stack that reads a text, and a text or a picture
+ * becomes one vector. */
+typedef enum dual_pick {                     /* the row that stands for a text */
+                         DUAL_PICK_ID,       /* the first that is pick_id, where none is the first of all */
+                         DUAL_PICK_GREATEST, /* the first of the greatest id */
+                         DUAL_PICK_LAST
+} dual_pick;
+typedef enum dual_head {                  /* the row that stands for a picture */
+                         DUAL_HEAD_FIRST, /* the first, normed and projected */
+                         DUAL_HEAD_PROBE /* what a learned query finds in all of them, and a feed-forward of the tower's shape */
+} dual_head;
+typedef struct dual_spec {
+    bool on;
+    int width; /* of the vectors */
+    dual_pick pick;
+    int32_t pick_id;
+    bool text_bias; /* of the text's projection */
+    bool pads;      /* every text is padded to the same length, and its rows see the padding */
+    int pad_to;     /* that length; 0: the tokenizer's model_max_length, at most text.max_pos */
+    int32_t pad_id; /* unless the tokenizer names another */
+    dual_head head;
+    bool sigmoid; /* a pair is judged on its own, with a bias, instead of against the other labels */
+} dual_spec;
+
 /* One run of ids that stand for a picture in the prompt: n times id. Rows of the picture belong to the runs whose
  * id is image_token, in order. */
 typedef struct image_run {
@@ -84,6 +111,7 @@ typedef struct model_spec {
     tower_spec tower;   /* stack.n_layers 0: no tower */
     join_spec join;
     text_spec text;
+    dual_spec dual;
     fuse_kind fuse;
     int32_t image_token;       /* the placeholder's id, -1 without pictures */
     int32_t bos;               /* -1: none */

@@ -15,13 +15,18 @@ struct encode {
     const model *m;
     backend *be;
     int next;     /* slice to run: first the patches', then the layers', then the join's */
+    int gw, gh;   /* patches across and down */
+    int block;    /* rows of a slice, but for the last */
     void *work;   /* pixels, hidden rows, a layer's q, k and v, features; given back by encode_shrink */
     void *result; /* f32 [rows, text width] */
     tensor pixels, x, q, k, v, features, rows;
+    tensor seq;  /* i32: {0, rows of a block}, {0, rows of the last block}, {rows}, {0, 1} */
+    tensor taps; /* where positions are resampled: f32 [patches, places of the table] */
 };
+enum { SEQ_BLOCK = 0, SEQ_LAST = 2, SEQ_ROWS = 4, SEQ_ONE = 5, SEQ_COUNT = 7 };
 
 typedef struct layout { /* byte offsets into work */
-    size_t pixels, x, q, k, v, features, total, result;
+    size_t pixels, x, q, k, v, features, seq, taps, total, result;
 } layout;
 
 static size_t round64(size_t n) {
@@ -33,13 +38,18 @@ static layout layout_of(const model_spec *s) {
     layout l = {0};
     size_t all = (size_t)tower_all_rows(t), width = (size_t)t->stack.width * sizeof(float);
     size_t head = (size_t)t->stack.head_dim * sizeof(float), kv = (size_t)t->stack.kv_heads * head;
-    l.x = l.pixels + round64((size_t)t->image_size * (size_t)t->image_size * 3);
+    size_t area = (size_t)t->patch * (size_t)t->patch, side = (size_t)t->image_size;
+    size_t table = (size_t)t->table_side * (size_t)t->table_side;
+    l.x = l.pixels + round64((t->max_patches ? (size_t)t->max_patches * area : side * side) * 3);
     l.q = l.x + round64(all * width);
     l.k = l.q + round64(all * (size_t)t->stack.heads * head);
     l.v = l.k + round64(all * kv);
     l.features = l.v + round64(all * kv);
-    l.total = l.features + round64((size_t)t->rows * width * (size_t)t->n_features);
-    l.result = round64((size_t)t->rows * (size_t)s->join.out * sizeof(float));
+    l.seq = l.features + round64((size_t)t->rows * width * (size_t)t->n_features);
+    l.taps = l.seq + round64(SEQ_COUNT * sizeof(int32_t));
+    l.total = l.taps + round64((size_t)t->max_patches * table * sizeof(float));
+    size_t out = s->dual.on ? (size_t)s->dual.width : (size_t)t->rows * (size_t)s->join.out;
+    l.result = round64(out * sizeof(float));
     return l;
 }
 
@@ -50,37 +60,74 @@ size_t encode_bytes(const model *m) {
 }
 
 /* Patches are taken by whole rows of the picture's grid. */
-static int patch_side(const tower_spec *t) {
-    return t->image_size / t->patch;
-}
-static int patch_block(const tower_spec *t) {
-    int lines = TOWER_BLOCK_ROWS / patch_side(t);
+static int patch_block(const encode *e) {
+    int lines = TOWER_BLOCK_ROWS / e->gw;
     return lines > 1 ? lines : 1;
 }
-static int patch_slices(const tower_spec *t) {
-    return (patch_side(t) + patch_block(t) - 1) / patch_block(t);
+static int patch_slices(const encode *e) {
+    return (e->gh + patch_block(e) - 1) / patch_block(e);
 }
-static int layer_slices(const tower_spec *t) {
-    return 2 * tower_blocks(t);
+static int all_rows(const encode *e) {
+    return e->gw * e->gh + (e->m->spec.tower.cls ? 1 : 0);
 }
-static int join_slices(const tower_spec *t) {
-    return (t->rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
+static int blocks(const encode *e) {
+    return (all_rows(e) + e->block - 1) / e->block;
+}
+static int join_slices(const encode *e) {
+    const model_spec *s = &e->m->spec;
+    if (s->dual.on) return dual_picture_slices(s, all_rows(e), e->block);
+    return (s->tower.rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 
 int encode_slices(const encode *e) {
+    return patch_slices(e) + e->m->spec.tower.run_layers * 2 * blocks(e) + join_slices(e);
+}
+
+bool tower_takes(const tower_spec *t, int w, int h) {
+    if (!t->max_patches) return w == t->image_size && h == t->image_size;
+    return w >= t->patch && h >= t->patch && w % t->patch == 0 && h % t->patch == 0 &&
+           (int64_t)(w / t->patch) * (h / t->patch) <= t->max_patches;
+}
+
+/* Without pixels: the grid whose slices take the most scratch, one line of all patches in blocks that are full. */
+static bool plan_grid(encode *e, const image *pixels, status *st) {
     const tower_spec *t = &e->m->spec.tower;
-    return patch_slices(t) + t->run_layers * layer_slices(t) + join_slices(t);
+    e->gw = e->gh = t->image_size / t->patch;
+    if (pixels && !tower_takes(t, pixels->w, pixels->h) && t->max_patches)
+        return status_set(
+            st, ST_INVALID,
+            "expected a picture of whole patches of %d pixels, at most %d, found %d x %d pixels", t->patch,
+            t->max_patches, pixels->w, pixels->h);
+    if (pixels && !tower_takes(t, pixels->w, pixels->h))
+        return status_set(st, ST_INVALID, "expected a picture of %d x %d pixels for the tower, found %d x %d",
+                          t->image_size, t->image_size, pixels->w, pixels->h);
+    if (t->max_patches) {
+        e->gw = pixels ? pixels->w / t->patch : t->max_patches;
+        e->gh = pixels ? pixels->h / t->patch : 1;
+    }
+    e->block = tower_block_rows(all_rows(e));
+    if (!pixels && t->max_patches) e->block = all_rows(e) < TOWER_BLOCK_ROWS ? all_rows(e) : TOWER_BLOCK_ROWS;
+    return true;
+}
+
+/* What only this picture's grid decides. */
+static bool upload_grid(encode *e, ctx *c) {
+    int all = all_rows(e);
+    const int32_t seq[SEQ_COUNT] = {0, e->block, 0, all - (blocks(e) - 1) * e->block, all, 0, 1};
+    ctx_upload(c, e->seq, seq);
+    if (!e->taps.nd) return ctx_ok(c);
+    float *taps = mem_alloc((size_t)tensor_count(&e->taps) * sizeof *taps);
+    if (!taps || !resample_taps(e->m->spec.tower.table_side, e->gw, e->gh, taps))
+        status_set(&c->st, ST_NO_MEMORY, "no memory for a picture");
+    ctx_upload(c, e->taps, taps);
+    mem_free(taps);
+    return ctx_ok(c);
 }
 
 encode *encode_new(const model *m, backend *be, const image *pixels, status *st) {
     const tower_spec *t = &m->spec.tower;
     if (t->stack.n_layers == 0) {
         status_set(st, ST_UNSUPPORTED, "this model takes no pictures");
-        return NULL;
-    }
-    if (pixels && (pixels->w != t->image_size || pixels->h != t->image_size)) {
-        status_set(st, ST_INVALID, "expected a picture of %d x %d pixels for the tower, found %d x %d",
-                   t->image_size, t->image_size, pixels->w, pixels->h);
         return NULL;
     }
     encode *e = mem_calloc(1, sizeof *e);
@@ -91,6 +138,10 @@ encode *encode_new(const model *m, backend *be, const image *pixels, status *st)
     layout l = layout_of(&m->spec);
     e->m = m;
     e->be = be;
+    if (!plan_grid(e, pixels, st)) {
+        encode_free(e);
+        return NULL;
+    }
     if (pixels) {
         e->work = backend_alloc(be, l.total, st);
         e->result = e->work ? backend_alloc(be, l.result, st) : NULL;
@@ -100,20 +151,24 @@ encode *encode_new(const model *m, backend *be, const image *pixels, status *st)
         }
     }
     uint8_t *at = e->work;
-    int64_t side = t->image_size;
-    e->pixels = tensor_3d(at ? at + l.pixels : NULL, DT_U8, side, side, 3);
-    int64_t all = tower_all_rows(t), hd = t->stack.head_dim;
+    e->pixels = tensor_3d(at ? at + l.pixels : NULL, DT_U8, pixels ? pixels->h : (int64_t)e->gh * t->patch,
+                          pixels ? pixels->w : (int64_t)e->gw * t->patch, 3);
+    int64_t all = all_rows(e), hd = t->stack.head_dim;
+    e->seq = tensor_1d(at ? at + l.seq : NULL, DT_I32, SEQ_COUNT);
+    if (t->max_patches)
+        e->taps = tensor_2d(at ? at + l.taps : NULL, DT_F32, all, (int64_t)t->table_side * t->table_side);
     e->x = tensor_2d(at ? at + l.x : NULL, DT_F32, all, t->stack.width);
     e->q = tensor_2d(at ? at + l.q : NULL, DT_F32, all, t->stack.heads * hd);
     e->k = tensor_2d(at ? at + l.k : NULL, DT_F32, all, t->stack.kv_heads * hd);
     e->v = tensor_2d(at ? at + l.v : NULL, DT_F32, all, t->stack.kv_heads * hd);
     e->features =
         tensor_2d(at ? at + l.features : NULL, DT_F32, t->rows, (int64_t)t->stack.width * t->n_features);
-    e->rows = tensor_2d(e->result, DT_F32, t->rows, m->spec.join.out);
+    e->rows = m->spec.dual.on ? tensor_2d(e->result, DT_F32, 1, m->spec.dual.width)
+                              : tensor_2d(e->result, DT_F32, t->rows, m->spec.join.out);
     if (pixels) {
         ctx c = {.be = be};
         ctx_upload(&c, e->pixels, pixels->rgb);
-        if (!ctx_ok(&c)) {
+        if (!upload_grid(e, &c)) {
             status_set(st, c.st.code, "%s", c.st.msg);
             encode_free(e);
             return NULL;
@@ -144,9 +199,9 @@ static void embed_patches(ctx *c, encode *e, int slice) {
     const model *m = e->m;
     const tower_spec *t = &m->spec.tower;
     const prep_spec *p = &m->spec.prep;
-    int64_t side = patch_side(t), line = (int64_t)slice * patch_block(t), lines = patch_block(t);
-    if (lines > side - line) lines = side - line;
-    int64_t cls = t->cls ? 1 : 0, n = lines * side, at = cls + line * side;
+    int64_t line = (int64_t)slice * patch_block(e), lines = patch_block(e);
+    if (lines > e->gh - line) lines = e->gh - line;
+    int64_t cls = t->cls ? 1 : 0, n = lines * e->gw, at = cls + line * e->gw;
     size_t mark = arena_mark(c->scratch);
     tensor patches = ctx_2d(c, DT_F32, n, (int64_t)3 * t->patch * t->patch);
     patchify_args a = {.patch = t->patch, .rescale = p->rescale};
@@ -159,7 +214,10 @@ static void embed_patches(ctx *c, encode *e, int slice) {
         at = 0, n++;
     }
     tensor x = tensor_rows(e->x, at, n);
-    op_embed_add(c, x, m->w[S_POS], tower_ids(m, at, n));
+    if (t->max_patches)
+        op_linear(c, x, tensor_rows(e->taps, at, n), m->w[S_POS], NULL, ACT_NONE, LINEAR_ADD);
+    else
+        op_embed_add(c, x, m->w[S_POS], tower_ids(m, at, n));
     if (t->pre_norm) op_norm(c, x, x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
     keep_features(c, e, 0, at, n);
     arena_reset(c->scratch, mark);
@@ -168,13 +226,13 @@ static void embed_patches(ctx *c, encode *e, int slice) {
 static void run_layer(ctx *c, encode *e, int i, int pass, int block) {
     const model *m = e->m;
     const tower_spec *t = &m->spec.tower;
-    int64_t all = tower_all_rows(t), n = tower_block_rows(t), from = block * n;
-    bool last = block + 1 == tower_blocks(t);
-    if (last) n = all - from;
+    int64_t n = e->block, from = block * n;
+    bool last = block + 1 == blocks(e);
+    if (last) n = e->x.d[0] - from;
     layer_run run = {0};
     run.attn.n_seqs = 1;
-    run.attn.q_start = tower_ids(m, all + (last ? 2 : 0), 2);
-    run.attn.kv_len = tower_ids(m, all + 4, 1);
+    run.attn.q_start = tensor_rows(e->seq, last ? SEQ_LAST : SEQ_BLOCK, 2);
+    run.attn.kv_len = tensor_rows(e->seq, SEQ_ROWS, 1);
     tensor x = tensor_rows(e->x, from, n), q = tensor_rows(e->q, from, n);
     if (pass == 0) {
         stack_project(c, &t->stack, &m->tower[i], x, q, tensor_rows(e->k, from, n),
@@ -188,6 +246,13 @@ static void run_layer(ctx *c, encode *e, int i, int pass, int block) {
 
 static void join(ctx *c, encode *e, int slice) {
     const model *m = e->m;
+    if (m->spec.dual.on) {
+        dual_picture p = {
+            e->x,    e->k, e->v, e->rows, tensor_rows(e->seq, SEQ_ONE, 2), tensor_rows(e->seq, SEQ_ROWS, 1),
+            e->block};
+        dual_picture_slice(c, m, &p, slice);
+        return;
+    }
     const join_spec *j = &m->spec.join;
     int64_t from = (int64_t)slice * TOWER_BLOCK_ROWS, n = e->rows.d[0] - from;
     if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
@@ -205,14 +270,14 @@ static void join(ctx *c, encode *e, int slice) {
 
 static void run_slice(ctx *c, encode *e, int i) {
     const tower_spec *t = &e->m->spec.tower;
-    int patches = patch_slices(t), each = layer_slices(t), blocks = tower_blocks(t);
+    int patches = patch_slices(e), n = blocks(e), each = 2 * n;
     if (i < patches) {
         embed_patches(c, e, i);
         return;
     }
     i -= patches;
     if (i < t->run_layers * each)
-        run_layer(c, e, i / each, i % each / blocks, i % blocks);
+        run_layer(c, e, i / each, i % each / n, i % n);
     else
         join(c, e, i - t->run_layers * each);
 }

@@ -1,0 +1,120 @@
+/* embed_run.c - see embed_run.h. */
+#include "engine/embed_run.h"
+
+#include <string.h>
+
+enum { N_ARRAYS = 5 };
+
+/* Errors of a context stick; the next step begins with a clean one. */
+static bool take_error(ctx *c, status *st) {
+    bool ok = ctx_ok(c);
+    if (!ok && st->code == ST_OK) *st = c->st;
+    c->st = (status){0};
+    return ok;
+}
+
+/* Where the arrays begin within the block; the device rounds each to 64 bytes as the host does. */
+static size_t lay_out(const embed_run *r, size_t at[N_ARRAYS + 1]) {
+    size_t n = ((size_t)r->max_rows + 1 + 15) / 16 * 16;
+    for (int i = 0; i <= N_ARRAYS; i++) at[i] = (size_t)i * n;
+    return at[N_ARRAYS];
+}
+
+static bool init_arrays(embed_run *r, status *st) {
+    size_t at[N_ARRAYS + 1], count = lay_out(r, at);
+    r->host = mem_calloc(count, sizeof(int32_t));
+    r->vectors = mem_calloc((size_t)r->max_rows * (size_t)r->width, sizeof(float));
+    if (!r->host || !r->vectors)
+        return status_set(st, ST_NO_MEMORY, "no memory for a step of %d rows", r->max_rows);
+    int32_t **to[N_ARRAYS] = {&r->ids, &r->pos, &r->q_start, &r->kv_len, &r->out_rows};
+    for (int i = 0; i < N_ARRAYS; i++) *to[i] = r->host + at[i];
+    r->dev = backend_alloc(r->be, count * sizeof(int32_t), st);
+    return r->dev != NULL;
+}
+
+static tensor array(const embed_run *r, bool data, const int32_t *host, int64_t n) {
+    return tensor_1d(data ? r->dev + (host - r->host) : NULL, DT_I32, n);
+}
+
+static step describe(const embed_run *r, bool data, int rows, int texts) {
+    step s = {.n_rows = rows, .n_seqs = texts, .n_out = texts};
+    s.ids = array(r, data, r->ids, rows);
+    s.pos = array(r, data, r->pos, rows);
+    s.q_start = array(r, data, r->q_start, texts + 1);
+    s.kv_len = array(r, data, r->kv_len, texts);
+    s.out_rows = array(r, data, r->out_rows, texts);
+    return s;
+}
+
+/* How much scratch: the same forward code, run dry. */
+static bool plan_scratch(embed_run *r, status *st) {
+    arena counting = {0};
+    ctx dry = {.be = r->be, .scratch = &counting, .dry = true};
+    step s = describe(r, false, r->max_rows, r->max_rows);
+    dual_text(&dry, r->model, &s);
+    if (!take_error(&dry, st)) return status_prefix(st, "a step of %d rows", r->max_rows);
+    encode *e = encode_new(r->model, r->be, NULL, st);
+    if (!e) return false;
+    arena_reset(&counting, 0);
+    encode_run(&dry, e, encode_slices(e));
+    encode_free(e);
+    if (!take_error(&dry, st)) return status_prefix(st, "a picture's encode");
+    size_t bytes = counting.peak_bytes + 64;
+    r->scratch = (arena){.base = backend_alloc(r->be, bytes, st), .cap_bytes = bytes};
+    return r->scratch.base || status_prefix(st, "activations of %.1f MiB", (double)bytes / (1 << 20));
+}
+
+bool embed_run_init(embed_run *r, backend *be, const model *m, int max_rows, status *st) {
+    *r = (embed_run){.be = be, .model = m, .width = model_get_spec(m)->dual.width, .max_rows = max_rows};
+    r->c = (ctx){.be = be, .scratch = &r->scratch};
+    if (init_arrays(r, st) && plan_scratch(r, st)) return true;
+    embed_run_fini(r);
+    return false;
+}
+
+void embed_run_fini(embed_run *r) {
+    if (r->scratch.base) backend_release(r->be, r->scratch.base);
+    if (r->dev) backend_release(r->be, r->dev);
+    mem_free(r->host);
+    mem_free(r->vectors);
+    *r = (embed_run){0};
+}
+
+void embed_run_clear(embed_run *r) {
+    r->n_rows = r->n_texts = 0;
+    r->q_start[0] = 0;
+}
+
+bool embed_run_add(embed_run *r, const embed_item *it, const int32_t *ids) {
+    if (it->n > r->max_rows - r->n_rows) return false;
+    memcpy(r->ids + r->n_rows, ids, (size_t)it->n * sizeof *ids);
+    for (int i = 0; i < it->n; i++) r->pos[r->n_rows + i] = i;
+    r->out_rows[r->n_texts] = r->n_rows + it->pick;
+    r->kv_len[r->n_texts++] = it->n;
+    r->q_start[r->n_texts] = r->n_rows += it->n;
+    return true;
+}
+
+bool embed_run_step(embed_run *r, status *st) {
+    step s = describe(r, true, r->n_rows, r->n_texts);
+    arena_reset(&r->scratch, 0);
+    ctx_upload(&r->c, s.ids, r->ids);
+    ctx_upload(&r->c, s.pos, r->pos);
+    ctx_upload(&r->c, s.q_start, r->q_start);
+    ctx_upload(&r->c, s.kv_len, r->kv_len);
+    ctx_upload(&r->c, s.out_rows, r->out_rows);
+    tensor v = dual_text(&r->c, r->model, &s);
+    ctx_download(&r->c, r->vectors, v);
+    return take_error(&r->c, st);
+}
+
+bool embed_run_slice(embed_run *r, encode *e, status *st) {
+    arena_reset(&r->scratch, 0);
+    bool ready = encode_run(&r->c, e, 1);
+    return take_error(&r->c, st) && ready;
+}
+
+bool embed_run_row(embed_run *r, const encode *e, float *vector, status *st) {
+    ctx_download(&r->c, vector, encode_rows(e));
+    return take_error(&r->c, st);
+}

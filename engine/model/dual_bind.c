@@ -1,0 +1,138 @@
+/* dual_bind.c - a dual encoder's own parameters: their shapes, where they stand in a checkpoint, and their weights.
+ *
+ * Thread: the loader's. The model owns what is made here; matrices that are laid out anew have bytes of their own. */
+#include <math.h>
+#include <string.h>
+
+#include "engine/model/dual.h"
+#include "engine/model/impl.h"
+
+/* Dimensions into d, how it is used into use; 0 when the spec has no such one. */
+static int slot_of(const model_spec *s, dual_slot which, int64_t d[3], unsigned *use) {
+    const stack_spec *t = &s->tower.stack;
+    int64_t text = s->text.stack.width, width = s->dual.width, w = t->width;
+    bool probe = s->dual.head == DUAL_HEAD_PROBE, on = true;
+    int nd = 2;
+    *use = WEIGHT_LINEAR;
+    switch (which) {
+    case DUAL_POS: d[0] = s->text.max_pos, d[1] = text, *use = WEIGHT_TABLE; break;
+    case DUAL_TEXT_W: d[0] = width, d[1] = text; break;
+    case DUAL_TEXT_B: d[0] = width, nd = 1, on = s->dual.text_bias; break;
+    case DUAL_IMAGE_W: d[0] = width, d[1] = w, on = !probe; break;
+    case DUAL_PROBE: d[0] = d[1] = 1, d[2] = w, nd = 3, on = probe, *use = WEIGHT_TABLE; break;
+    case DUAL_QKV_W: d[0] = 3 * w, d[1] = w, on = probe; break;
+    case DUAL_QKV_B: d[0] = 3 * w, nd = 1, on = probe; break;
+    case DUAL_O_W: d[0] = d[1] = w, on = probe; break;
+    case DUAL_UP_W: d[0] = t->ffn, d[1] = w, on = probe; break;
+    case DUAL_UP_B: d[0] = t->ffn, nd = 1, on = probe; break;
+    case DUAL_DOWN_W: d[0] = w, d[1] = t->ffn, on = probe; break;
+    case DUAL_O_B:
+    case DUAL_NORM_G:
+    case DUAL_NORM_B:
+    case DUAL_DOWN_B: d[0] = w, nd = 1, on = probe; break;
+    case DUAL_SCALE: d[0] = 1, nd = 1; break;
+    case DUAL_BIAS: d[0] = 1, nd = 1, on = s->dual.sigmoid; break;
+    case DUAL_COUNT: on = false; break;
+    }
+    if (!on) return 0;
+    if (nd == 1) *use = WEIGHT_VECTOR;
+    return nd;
+}
+
+bool dual_bind(plan *p, status *st) {
+    for (int i = 0; i < DUAL_COUNT; i++) {
+        int64_t d[3];
+        unsigned use;
+        int nd = slot_of(&p->spec, (dual_slot)i, d, &use);
+        if (!nd) continue;
+        CHECK(p->sheet->dual[i]);
+        if (!bind_take(p->bind, p->sheet->dual_at, p->sheet->dual[i], nd, d, &p->dual[i], st)) return false;
+        p->weight_bytes += (size_t)tensor_count(&p->dual[i]) * dtype_size(p->dual[i].dt);
+    }
+    return true;
+}
+
+weight *dual_relaid(model *m, const tensor *t, int64_t rows, int64_t cols,
+                    int64_t (*from)(const model_spec *s, int64_t i, int64_t j), unsigned use, void **host,
+                    status *st) {
+    size_t each = dtype_size(t->dt);
+    CHECK(rows * cols == tensor_count(t));
+    uint8_t *to = mem_alloc((size_t)(rows * cols) * each);
+    if (!to) {
+        status_set(st, ST_NO_MEMORY, "no memory for a matrix of %lld x %lld", (long long)rows,
+                   (long long)cols);
+        return NULL;
+    }
+    *host = to;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++)
+            memcpy(to + (size_t)(i * cols + j) * each,
+                   (const uint8_t *)t->data + (size_t)from(&m->spec, i, j) * each, each);
+    tensor relaid = tensor_2d(to, t->dt, rows, cols);
+    return weight_new(m->be, &relaid, use, st);
+}
+
+/* A parameter of one number, of any type. */
+static bool read_number(model *m, const tensor *t, float *out, status *st) {
+    if (t->nd == 0) return true;
+    tensor table = tensor_2d(t->data, t->dt, 1, 1);
+    weight *w = weight_new(m->be, &table, WEIGHT_TABLE, st);
+    char *room = w ? backend_alloc(m->be, 128, st) : NULL;
+    ctx c = {.be = m->be};
+    if (room) {
+        const int32_t zero = 0;
+        tensor id = tensor_1d(room, DT_I32, 1), y = tensor_2d(room + 64, DT_F32, 1, 1);
+        ctx_upload(&c, id, &zero);
+        op_embed(&c, y, w, id, 1);
+        ctx_download(&c, out, y);
+        backend_release(m->be, room);
+    }
+    weight_free(w);
+    if (!room) return false;
+    return ctx_ok(&c) || status_set(st, c.st.code, "%s", c.st.msg);
+}
+
+static bool make_rule(model *m, const plan *p, dual_rule *r, status *st) {
+    float scale = 0, bias = 0;
+    if (!read_number(m, &p->dual[DUAL_SCALE], &scale, st) || !read_number(m, &p->dual[DUAL_BIAS], &bias, st))
+        return false;
+    *r = (dual_rule){.scale = exp((double)scale), .bias = bias, .sigmoid = m->spec.dual.sigmoid};
+    if (isfinite(r->scale) && isfinite(r->bias)) return true;
+    return status_set(st, ST_INVALID, "the scale of the logits is exp(%g), their bias %g", (double)scale,
+                      (double)bias);
+}
+
+/* Part k of the three that stand in one tensor. */
+static tensor third(tensor t, int k) {
+    return tensor_rows(t, t.d[0] / 3 * k, t.d[0] / 3);
+}
+
+bool dual_make(model *m, const plan *p, status *st) {
+    dual_part *part = m->dual = mem_calloc(1, sizeof *part);
+    if (!part) return status_set(st, ST_NO_MEMORY, "no memory for a model");
+    for (int i = 0; i < DUAL_COUNT; i++) {
+        int64_t d[3];
+        unsigned use;
+        if (p->dual[i].nd == 0 || i == DUAL_SCALE || i == DUAL_BIAS) continue;
+        tensor t = p->dual[i];
+        slot_of(&m->spec, (dual_slot)i, d, &use);
+        if (i == DUAL_PROBE) t = tensor_2d(t.data, t.dt, 1, t.d[2]);
+        bool fused = i == DUAL_QKV_W || i == DUAL_QKV_B;
+        for (int k = 0; k < (fused ? 3 : 1); k++) {
+            tensor one = fused ? third(t, k) : t;
+            weight **at = !fused ? &part->w[i] : i == DUAL_QKV_W ? &part->qkv_w[k] : &part->qkv_b[k];
+            if (!(*at = weight_new(m->be, &one, use, st))) return false;
+        }
+    }
+    return make_rule(m, p, &part->rule, st);
+}
+
+void dual_free(model *m) {
+    if (!m->dual) return;
+    for (int i = 0; i < DUAL_COUNT; i++) weight_free(m->dual->w[i]);
+    for (int k = 0; k < 3; k++) {
+        weight_free(m->dual->qkv_w[k]);
+        weight_free(m->dual->qkv_b[k]);
+    }
+    mem_free(m->dual);
+}
