@@ -2,7 +2,10 @@
  *
  * Thread: the engine's. Owns nothing. Source: torch's upsample_bilinear2d with antialias and without aligned corners
  * (aten/native/cpu/UpSampleKernel.cpp: the filter is as wide as the shrinking asks for, and is cut off and normalised at
- * the edges), which the reference library resamples position tables with. */
+ * the edges), which the reference library resamples position tables with.
+ *
+ * One place wide and of another height than the table: there torch 2.15 on a CPU gives every place the first one's weights
+ * of lines. It is a fault, but what the reference answers with for pictures a single patch wide; so it is here. */
 #include "engine/model/impl.h"
 
 /* Weights of the `from` places of a line for place i of `to`. */
@@ -25,7 +28,7 @@ bool resample_taps(int side, int gw, int gh, float *taps) {
     double *down = across + (size_t)gw * (size_t)side;
     for (int x = 0; x < gw; x++) line_taps(side, gw, x, across + (size_t)x * (size_t)side);
     for (int y = 0; y < gh; y++) {
-        line_taps(side, gh, y, down);
+        line_taps(side, gh, gw == 1 && gh != side ? 0 : y, down);
         for (int x = 0; x < gw; x++)
             for (int v = 0; v < side; v++)
                 for (int u = 0; u < side; u++)
