@@ -4,24 +4,24 @@
 #include <inttypes.h>
 
 /* While a picture is decoded and prepared, beyond its prepared pixels. */
-static size_t decode_need(const prompt_image *im, const promptkit *kit) {
+static size_t decode_need(const prompt_image *im) {
     size_t prepare = (size_t)im->info.w * (size_t)im->info.h * 3 +
-                     prep_work_bytes(&kit->spec->prep, im->info.w, im->info.h);
+                     prep_work_bytes(&im->pixels.plan, im->info.w, im->info.h);
     return im->info.decode_bytes > prepare ? im->info.decode_bytes : prepare;
 }
 
-static size_t kept_need(const seq *s, int i, const piccache *c) {
+static size_t kept_need(const seq *s, int i) {
     const prompt_image *im = &s->prompt->images[i];
-    return piccache_need(c, (size_t)im->w * (size_t)im->h * 3);
+    return piccache_need(im->pixels.plan.bytes, im->encode_bytes);
 }
 
-bool claim_pictures(seq *s, const promptkit *kit, piccache *c, status *st) {
+bool claim_pictures(seq *s, piccache *c, status *st) {
     size_t kept = 0, decode = 0;
     int largest = 0;
     for (int i = 0; i < s->prompt->n_images; i++) {
         prompt_image *im = &s->prompt->images[i];
-        im->decode_need = decode_need(im, kit);
-        kept += kept_need(s, i, c);
+        im->decode_need = decode_need(im);
+        kept += kept_need(s, i);
         if (im->decode_need <= decode) continue;
         decode = im->decode_need;
         largest = i;
@@ -36,7 +36,7 @@ void claim_taken(seq *s) {
     if (!s->claim.cache) return;
     size_t kept = 0, decode = 0;
     for (int i = s->n_taken; i < s->prompt->n_images; i++) {
-        kept += kept_need(s, i, s->claim.cache);
+        kept += kept_need(s, i);
         if (s->prompt->images[i].decode_need > decode) decode = s->prompt->images[i].decode_need;
     }
     piccache_shrink_claim(&s->claim, kept, decode);

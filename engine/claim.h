@@ -9,7 +9,7 @@
 #include "engine/seq.h"
 
 /* Claims room for all pictures of a new job. Errors: ST_TOO_LARGE, they never fit; ST_BUSY, not now. */
-bool claim_pictures(seq *s, const promptkit *kit, piccache *c, status *st);
+bool claim_pictures(seq *s, piccache *c, status *st);
 void claim_taken(seq *s); /* after a picture was taken */
 
 #endif

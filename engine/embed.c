@@ -174,16 +174,9 @@ static bool take_pictures(const promptkit *k, embed *x, const engine_embed_input
     bool ok = prompt_take_images(k, images, n_images, x->prompt, st);
     mem_free(images);
     for (int i = 0; ok && i < n_images; i++) {
-        prompt_image *im = &x->prompt->images[i];
-        image_run run;
-        if (k->spec->image_runs(k->spec, im->w, im->h, &run, 1) == 1) {
-            x->n_tokens += im->n_rows = run.n;
-            continue;
-        }
-        status_set(st, ST_INVALID,
-                   "the picture becomes %d x %d pixels, a size that the model's tower does not take", im->w,
-                   im->h);
-        ok = prompt_blame_image(x->prompt, i, st);
+        tile t = prep_plan_tile(&x->prompt->images[i].pixels.plan, 0);
+        const tower_spec *tower = &k->spec->tower;
+        x->n_tokens += tower_features_rows(tower, t.w / tower->patch, t.h / tower->patch);
     }
     return ok;
 }

@@ -46,19 +46,40 @@ static step describe(const embed_run *r, bool data, int rows, int texts) {
     return s;
 }
 
-/* How much scratch: the same forward code, run dry. */
+/* ---- how much scratch: the same forward code, run dry ---- */
+
+static bool measure_texts(embed_run *r, ctx *dry, status *st) {
+    step s = describe(r, false, r->max_rows, r->max_rows);
+    dual_text(dry, r->model, &s);
+    return take_error(dry, st) || status_prefix(st, "a step of %d rows", r->max_rows);
+}
+
+/* A picture that is a line of so many patches, or the tower's one size. */
+static bool measure_picture(embed_run *r, ctx *dry, int patches, status *st) {
+    const tower_spec *t = &model_get_spec(r->model)->tower;
+    tiles none = {0};
+    int w = t->pos_side ? patches * t->patch : t->image_size, h = t->pos_side ? t->patch : t->image_size;
+    const image_limits any = {.max_pixels = INT64_MAX};
+    prep_plan_add(&none.plan, -1, 0, 0, w, h, w, h, RESAMPLE_NEAREST);
+    if (!prep_plan_finish(&none.plan, w, h, &any, st)) return false;
+    encode *e = encode_new(r->model, r->be, &none, st);
+    if (!e) return false;
+    arena_reset(dry->scratch, 0);
+    encode_run(dry, e, encode_slices(e));
+    encode_free(e);
+    return take_error(dry, st) || status_prefix(st, "a picture's encode");
+}
+
+/* Blocks are as even as the rows allow, so the most patches are not what fills one. */
 static bool plan_scratch(embed_run *r, status *st) {
     arena counting = {0};
     ctx dry = {.be = r->be, .scratch = &counting, .dry = true};
-    step s = describe(r, false, r->max_rows, r->max_rows);
-    dual_text(&dry, r->model, &s);
-    if (!take_error(&dry, st)) return status_prefix(st, "a step of %d rows", r->max_rows);
-    encode *e = encode_new(r->model, r->be, NULL, st);
-    if (!e) return false;
-    arena_reset(&counting, 0);
-    encode_run(&dry, e, encode_slices(e));
-    encode_free(e);
-    if (!take_error(&dry, st)) return status_prefix(st, "a picture's encode");
+    int most = model_get_spec(r->model)->tower.max_patches;
+    if (!measure_texts(r, &dry, st)) return false;
+    for (int n = most < 128 ? most : 128;; n = most) {
+        if (!measure_picture(r, &dry, n, st)) return false;
+        if (n == most) break;
+    }
     size_t bytes = counting.peak_bytes + 64;
     r->scratch = (arena){.base = backend_alloc(r->be, bytes, st), .cap_bytes = bytes};
     return r->scratch.base || status_prefix(st, "activations of %.1f MiB", (double)bytes / (1 << 20));

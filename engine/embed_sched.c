@@ -204,7 +204,6 @@ static bool encode_slice(embed_sched *sc, seq *s, int i) {
     if (embed_run_slice(sc->r, pic->enc, &s->st)) {
         picture_ready(pic);
         sc->stats.images++;
-        sc->stats.image_tokens += (uint64_t)s->prompt->images[i].n_rows;
         return true;
     }
     if (s->st.code == ST_OK) return false;

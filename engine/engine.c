@@ -117,12 +117,11 @@ static bool plan_waiting(engine *e, const engine_options *o, status *st) {
 
 /* Tokens that a picture of 1024 x 768 becomes. */
 static int picture_tokens(const model_spec *spec, const image_limits *lim) {
-    image_run runs[64];
-    int w, h, n = 0;
-    if (spec->tower.stack.n_layers == 0 || !prep_plan(&spec->prep, 1024, 768, lim, &w, &h, NULL)) return 0;
-    int n_runs = spec->image_runs(spec, w, h, runs, (int)ARRAY_LEN(runs));
-    for (int i = 0; i < n_runs && i < (int)ARRAY_LEN(runs); i++) n += runs[i].n;
-    return n;
+    prep_plan plan;
+    if (spec->tower.stack.n_layers == 0 ||
+        !spec_plan_image(spec, &(image_ask){1024, 768, 1}, lim, &plan, NULL))
+        return 0;
+    return spec->image_rows(spec, &plan);
 }
 
 static void describe(engine *e, const engine_options *o) {
@@ -138,8 +137,8 @@ static void describe(engine *e, const engine_options *o) {
         snprintf(e->summary, sizeof e->summary,
                  "two towers: pictures %dx%d at %s%d px, texts %dx%d up to %d tokens, vectors of %d, weights "
                  "of %.1f MiB, %s",
-                 t->n_layers, t->width, s->tower.max_patches ? "patches of " : "",
-                 s->tower.max_patches ? s->tower.patch : s->tower.image_size, d->n_layers, d->width,
+                 t->n_layers, t->width, s->tower.pos_side ? "patches of " : "",
+                 s->tower.pos_side ? s->tower.patch : s->tower.image_size, d->n_layers, d->width,
                  e->kit.embed.max_tok, s->dual.width, (double)model_weight_bytes(e->model) / (1 << 20),
                  backend_describe(e->be));
     else
@@ -230,7 +229,7 @@ static bool start(engine *e, const engine_options *o, status *st) {
     if (!init_runner(e, st)) return false;
     describe(e, o);
     if (!(e->pictures = piccache_new(o->image_cache_bytes, st))) return false;
-    piccache_set_room(e->pictures, image_room(o), encode_bytes(e->model), positive(o->image_workers, 2));
+    piccache_set_room(e->pictures, image_room(o), positive(o->image_workers, 2));
     return start_threads(e, o, st);
 }
 
@@ -298,7 +297,7 @@ bool engine_check_params(const engine *e, const engine_params *p, const prompt *
 
 /* The job may wait, and there is room for its pictures; else it is freed. May be given none. */
 static bool take_in(engine *e, seq *s, int tokens, status *st) {
-    if (s && claim_pictures(s, &e->kit, e->pictures, st)) return s->queued = true;
+    if (s && claim_pictures(s, e->pictures, st)) return s->queued = true;
     seq_free(s);
     admission_left(&e->queue, tokens);
     return false;

@@ -16,9 +16,10 @@ struct piccache {
     size_t unused_bytes;
     picture *gone; /* gave way to a claim, to be freed by the engine's thread */
     /* the room */
-    size_t room, encode_bytes, kept; /* kept: of all claims */
-    int n_unready, decoders;         /* n_unready: pictures whose encode may run or is to come */
-    picture_claim *claims;           /* that have something to decode, the largest first */
+    size_t room, kept; /* kept: of all claims */
+    size_t to_encode;  /* of pictures whose encode may run or is to come: encode_bytes of all of them */
+    int decoders;
+    picture_claim *claims; /* that have something to decode, the largest first */
     uint64_t queries, hits;
     int n_refs;
 };
@@ -117,7 +118,7 @@ static picture *take(piccache *c, picture *p, bool hit) {
 static void destroy(picture *p) {
     if (!p) return;
     if (p->enc) encode_free(p->enc);
-    image_fini(&p->pixels);
+    tiles_fini(&p->pixels);
     mem_free(p);
 }
 
@@ -149,10 +150,6 @@ static void destroy_all(picture *p) {
     }
 }
 
-static size_t pixel_bytes(const image *im) {
-    return (size_t)im->w * (size_t)im->h * 3;
-}
-
 /* ---- what is in piccache.h ---- */
 
 void piccache_free(piccache *c) {
@@ -177,18 +174,19 @@ picture *piccache_find(piccache *c, const uint8_t source[IMAGE_KEY_BYTES]) {
     return p;
 }
 
-picture *piccache_add(piccache *c, const uint8_t *source, const uint8_t key[IMAGE_KEY_BYTES], image *pixels,
-                      status *st) {
+picture *piccache_add(piccache *c, const uint8_t *source, const uint8_t key[IMAGE_KEY_BYTES], tiles *pixels,
+                      size_t encode_bytes, status *st) {
     picture *fresh =
         mem_calloc(1, sizeof *fresh); /* also for one that is known: no allocation under the lock */
     if (!fresh) {
-        image_fini(pixels);
+        tiles_fini(pixels);
         status_set(st, ST_NO_MEMORY, "no memory for a picture");
         return NULL;
     }
     memcpy(fresh->key, key, IMAGE_KEY_BYTES);
     fresh->pixels = *pixels;
-    *pixels = (image){0};
+    fresh->encode_bytes = encode_bytes;
+    *pixels = (tiles){0};
     fresh->cache = c;
     fresh->shared = piccache_on(c);
     pthread_mutex_lock(&c->mu);
@@ -198,8 +196,8 @@ picture *piccache_add(piccache *c, const uint8_t *source, const uint8_t key[IMAG
     if (!hit) {
         p = fresh;
         fresh = NULL;
-        set_bytes(c, p, sizeof *p + pixel_bytes(&p->pixels));
-        c->n_unready++;
+        set_bytes(c, p, sizeof *p + p->pixels.plan.bytes);
+        c->to_encode += p->encode_bytes;
         if (p->shared) {
             p->next = c->by_key[bucket(c, key)];
             c->by_key[bucket(c, key)] = p;
@@ -228,15 +226,21 @@ picture *piccache_fork(picture *p) {
     return p;
 }
 
+/* No encode of p is to come any more. The lock is held. */
+static void encoded(piccache *c, picture *p) {
+    c->to_encode -= p->encode_bytes;
+    p->encode_bytes = 0;
+}
+
 void picture_ready(picture *p) {
     piccache *c = p->cache;
     encode_shrink(p->enc);
     tensor rows = encode_rows(p->enc);
-    image_fini(&p->pixels);
+    tiles_fini(&p->pixels);
     p->ready = true;
     pthread_mutex_lock(&c->mu);
     set_bytes(c, p, sizeof *p + (size_t)(rows.d[0] * rows.d[1]) * sizeof(float));
-    c->n_unready--;
+    encoded(c, p);
     picture *gone = evict(c);
     pthread_mutex_unlock(&c->mu);
     destroy_all(gone);
@@ -259,7 +263,7 @@ void picture_release(picture *p) {
         } else {
             if (p->shared) unlink_picture(c, p);
             set_bytes(c, p, 0);
-            if (!p->ready) c->n_unready--;
+            encoded(c, p);
             p->next = NULL;
             gone = p;
         }
@@ -288,7 +292,7 @@ static void remove_claim(picture_claim *claim) {
 }
 
 static size_t used_room(const piccache *c) {
-    size_t used = c->bytes + (size_t)c->n_unready * c->encode_bytes + c->kept;
+    size_t used = c->bytes + c->to_encode + c->kept;
     const picture_claim *d = c->claims;
     for (int i = 0; d && i < c->decoders; i++, d = d->next) used += d->decode;
     return used;
@@ -303,14 +307,13 @@ static void set_claim(picture_claim *claim, size_t kept, size_t decode) {
     if (decode > 0) insert_claim(claim);
 }
 
-void piccache_set_room(piccache *c, size_t room_bytes, size_t encode_bytes, int decoders) {
+void piccache_set_room(piccache *c, size_t room_bytes, int decoders) {
     c->room = room_bytes;
-    c->encode_bytes = encode_bytes;
     c->decoders = decoders;
 }
 
-size_t piccache_need(const piccache *c, size_t pixel_bytes_) {
-    return sizeof(picture) + pixel_bytes_ + c->encode_bytes;
+size_t piccache_need(size_t pixel_bytes, size_t encode_bytes) {
+    return sizeof(picture) + pixel_bytes + encode_bytes;
 }
 
 bool piccache_claim(piccache *c, picture_claim *claim, size_t kept, size_t decode, bool *wait, status *st) {

@@ -31,14 +31,15 @@ typedef struct picture_claim {
 
 typedef struct picture {
     uint8_t key[IMAGE_KEY_BYTES];
-    image pixels; /* until its rows are there; the engine's thread reads and frees them */
+    tiles pixels; /* until its rows are there; the engine's thread reads and frees them. The plan stays */
     encode *enc;  /* the engine's thread; NULL: not begun */
     bool ready;   /* the engine's thread; enc holds rows */
     /* the cache's, under its lock */
     piccache *cache;
     bool shared; /* findable */
     int refs;
-    size_t bytes;
+    size_t bytes,
+        encode_bytes;     /* what it holds; what its encode will take besides, until its rows are there */
     struct picture *next; /* of its bucket */
     struct picture *unused_prev, *unused_next;
     struct picture_source {
@@ -58,8 +59,8 @@ bool piccache_on(const piccache *c);
 picture *piccache_find(piccache *c, const uint8_t source[IMAGE_KEY_BYTES]);
 /* By content: a new reference to the picture of that key, whose pixels are taken over (or freed, where it is known
  * already). source may be NULL. NULL without memory; the pixels are then freed. */
-picture *piccache_add(piccache *c, const uint8_t *source, const uint8_t key[IMAGE_KEY_BYTES], image *pixels,
-                      status *st);
+picture *piccache_add(piccache *c, const uint8_t *source, const uint8_t key[IMAGE_KEY_BYTES], tiles *pixels,
+                      size_t encode_bytes, status *st);
 picture *piccache_share(picture *p); /* one reference more, for one more place that shows it */
 picture *piccache_fork(picture *p);  /* likewise, for the same place of another choice: no query, no hit */
 
@@ -69,9 +70,9 @@ void picture_release(picture *p); /* NULL is fine */
 
 /* The room for all pictures: those that are claimed, decoded, being encoded, and encoded. Of claimed decodes count the
  * largest `decoders`, for no more run at a time. Before threads use the cache; without it there is no bound. */
-void piccache_set_room(piccache *c, size_t room_bytes, size_t encode_bytes, int decoders);
-/* What a picture of so many bytes of prepared pixels takes until its rows are there. */
-size_t piccache_need(const piccache *c, size_t pixel_bytes);
+void piccache_set_room(piccache *c, size_t room_bytes, int decoders);
+/* What a picture of so many bytes of prepared pixels, whose encode takes encode_bytes, takes until its rows are there. */
+size_t piccache_need(size_t pixel_bytes, size_t encode_bytes);
 /* Any thread. Pictures that nobody uses give way. *wait: some of that memory is still to be given back: the claim may
  * be used after the next piccache_collect. Errors: ST_TOO_LARGE, it is more than the room; ST_BUSY, others have it. */
 bool piccache_claim(piccache *c, picture_claim *claim, size_t kept, size_t decode, bool *wait, status *st);

@@ -4,9 +4,8 @@
 
 #include <string.h>
 
+#include "engine/model/model.h"
 #include "engine/tmpl/find.h"
-
-enum { MAX_RUNS = 256 }; /* of one picture */
 
 static bool no_memory(status *st) {
     return status_set(st, ST_NO_MEMORY, "no memory for the prompt");
@@ -20,9 +19,20 @@ static bool blame_picture(const prompt_image *im, status *st) {
     return status_param(st, "%s", im->param);
 }
 
-static bool probe_image(const promptkit *k, prompt_image *im, status *st) {
-    return image_probe(&im->source, &k->limits, &im->info, st) &&
-           prep_plan(&k->spec->prep, im->info.w, im->info.h, &k->limits, &im->w, &im->h, st);
+static bool plan_image(const promptkit *k, prompt_image *im, int n_images, status *st) {
+    if (!image_probe(&im->source, &k->limits, &im->info, st)) return false;
+    image_ask ask = {im->info.w, im->info.h, n_images};
+    prep_plan *plan = &im->pixels.plan;
+    if (!spec_plan_image(k->spec, &ask, &k->limits, plan, st)) return false;
+    im->n_rows = k->spec->image_rows(k->spec, plan);
+    if (im->n_rows > 0) {
+        im->encode_bytes = encode_bytes(k->spec, plan);
+        return true;
+    }
+    tile first = prep_plan_tile(plan, 0);
+    return status_set(st, ST_INVALID,
+                      "the picture becomes %d x %d pixels, a size that the model's tower does not take",
+                      first.w, first.h);
 }
 
 bool prompt_take_images(const promptkit *k, const engine_image *images, int n, prompt *p, status *st) {
@@ -33,14 +43,14 @@ bool prompt_take_images(const promptkit *k, const engine_image *images, int n, p
         im->source = (image_source){images[i].b64, images[i].n};
         im->param = mem_strdup(images[i].param ? images[i].param : "messages");
         if (!im->param) return no_memory(st);
-        if (!probe_image(k, im, st)) return blame_picture(im, st);
+        if (!plan_image(k, im, n, st)) return blame_picture(im, st);
     }
     return true;
 }
 
 static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
     if (c->n_images == 0) return true;
-    if (k->image_text) return prompt_take_images(k, c->images, c->n_images, p, st);
+    if (k->row_token) return prompt_take_images(k, c->images, c->n_images, p, st);
     status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
     return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
 }
@@ -76,7 +86,7 @@ static json_t *parts_to_string(const promptkit *k, const json_t *parts) {
     for (size_t n = 1; ok && n <= n_images; n++) {
         const char *end = n < n_images || n_texts ? "\n" : "";
         ok = json_array_append_new(
-                 out, json_pack("{s:s+}", "trusted", k->image_text ? k->image_text : "", end)) == 0;
+                 out, json_pack("{s:s+}", "trusted", k->placeholder ? k->placeholder : "", end)) == 0;
     }
     json_array_foreach(parts, i, part) {
         if (!ok || !part_text(part)) continue;
@@ -201,10 +211,7 @@ static bool check_length(const promptkit *k, size_t n, status *st) {
     return status_param(st, "messages");
 }
 
-static bool count_placeholders(const promptkit *k, const prompt *p, const tok_ids *ids, status *st) {
-    int found = 0;
-    if (!k->image_text) return true;
-    for (size_t i = 0; i < ids->n; i++) found += ids->v[i] == k->spec->image_token;
+static bool count_placeholders(const prompt *p, int found, status *st) {
     if (found == p->n_images) return true;
     status_set(
         st, ST_INVALID,
@@ -215,50 +222,69 @@ static bool count_placeholders(const promptkit *k, const prompt *p, const tok_id
     return status_param(st, "messages");
 }
 
-static bool push_runs(const promptkit *k, prompt *p, int n, const image_run *runs, int n_runs, status *st) {
-    int from = 0;
-    for (int r = 0; r < n_runs; r++) {
-        if (runs[r].id == k->spec->image_token) {
-            p->rows[p->n_rows++] = (prompt_rows){(int)p->ids.n, runs[r].n, n, from};
-            from += runs[r].n;
-        }
-        for (int i = 0; i < runs[r].n; i++)
-            if (!tok_ids_push(&p->ids, runs[r].id)) return no_memory(st);
+/* text[0, n) to out, with the pictures' own text in place of their placeholders, counted in *found. */
+static void put_trusted(const promptkit *k, const prompt *p, const char *text, size_t n, image_text *out,
+                        int *found) {
+    size_t len = k->placeholder ? strlen(k->placeholder) : 0;
+    const char *at;
+    while (len && (at = memmem(text, n, k->placeholder, len))) {
+        if (!buf_append(out->text, text, (size_t)(at - text))) out->failed = true;
+        out->image = (*found)++;
+        if (out->image < p->n_images) spec_write_image(k->spec, &p->images[out->image].pixels.plan, out);
+        n -= (size_t)(at - text) + len;
+        text = at + len;
     }
-    p->images[n].n_rows = from;
-    return true;
+    if (!buf_append(out->text, text, n)) out->failed = true;
 }
 
-/* ids with placeholders to p->ids with the rows of the pictures. Lengths are added up before anything grows. */
-static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, status *st) {
-    image_run runs[MAX_RUNS];
-    size_t total = ids->n - (size_t)p->n_images, n_row_runs = 0;
-    for (int i = 0; i < p->n_images; i++) {
-        int n = k->spec->image_runs(k->spec, p->images[i].w, p->images[i].h, runs, MAX_RUNS);
-        CHECK(n <= MAX_RUNS);
-        if (n < 1) {
-            status_set(st, ST_INVALID,
-                       "the picture becomes %d x %d pixels, a size that the model's tower does not take",
-                       p->images[i].w, p->images[i].h);
-            return blame_picture(&p->images[i], st);
-        }
-        for (int r = 0; r < n; r++) {
-            total += (size_t)runs[r].n;
-            n_row_runs += runs[r].id == k->spec->image_token;
-        }
+/* The rendered text with what the pictures say in it. Placeholders that users type are text like any other. */
+static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, image_text *out, status *st) {
+    buf all = {0};
+    size_t at = 0;
+    int found = 0;
+    out->text = &all;
+    out->row_token = k->row_token;
+    for (size_t i = 0; i < text->n_user; i++) {
+        size_t begin = text->user[i].begin, end = text->user[i].end;
+        put_trusted(k, p, text->text.data + at, begin - at, out, &found);
+        text->user[i].begin = all.len;
+        if (!buf_append(&all, text->text.data + begin, end - begin)) out->failed = true;
+        text->user[i].end = all.len;
+        at = end;
     }
+    if (text->text.len > at) put_trusted(k, p, text->text.data + at, text->text.len - at, out, &found);
+    out->text = NULL;
+    buf_fini(&text->text);
+    text->text = all;
+    return out->failed ? no_memory(st) : count_placeholders(p, found, st);
+}
+
+/* ids with one id for a run of rows to p->ids with all of them. Lengths are added up before anything grows. */
+static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const image_text *t, status *st) {
+    size_t total = ids->n;
+    int seen = 0, from = 0;
+    for (size_t i = 0; k->row_token && i < ids->n; i++) seen += ids->v[i] == k->spec->image_token;
+    if (seen != t->n_runs) {
+        status_set(st, ST_INVALID, "the model's chat template writes %s, which stands for rows of a picture",
+                   k->row_token);
+        return status_param(st, "messages");
+    }
+    for (int r = 0; r < t->n_runs; r++) total += (size_t)t->runs[r].n - 1;
     if (!check_length(k, total, st)) return false;
-    p->rows = mem_alloc(n_row_runs * sizeof *p->rows);
+    p->rows = mem_alloc((size_t)t->n_runs * sizeof *p->rows);
     if (!p->rows) return no_memory(st);
-    int n_seen = 0;
     for (size_t i = 0; i < ids->n; i++) {
-        if (!k->image_text || ids->v[i] != k->spec->image_token) {
-            if (!tok_ids_push(&p->ids, ids->v[i])) return no_memory(st);
-            continue;
+        int n = 1;
+        if (k->row_token && ids->v[i] == k->spec->image_token) {
+            const struct image_text_run *r = &t->runs[p->n_rows];
+            if (p->n_rows == 0 || r[-1].image != r->image) from = 0;
+            n = r->n;
+            p->rows[p->n_rows++] = (prompt_rows){(int)p->ids.n, n, r->image, from};
+            from += n;
+            CHECK(from <= p->images[r->image].n_rows);
         }
-        const prompt_image *im = &p->images[n_seen];
-        int n = k->spec->image_runs(k->spec, im->w, im->h, runs, MAX_RUNS);
-        if (!push_runs(k, p, n_seen++, runs, n, st)) return false;
+        for (; n > 0; n--)
+            if (!tok_ids_push(&p->ids, ids->v[i])) return no_memory(st);
     }
     if (p->ids.n > 0) return true;
     status_set(st, ST_INVALID, "the messages and the model's chat template give an empty prompt");
@@ -267,9 +293,12 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, status *st
 
 static bool fill(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
     tmpl_out text = {0};
+    image_text pictures = {0};
     tok_ids ids = {0};
-    bool ok = take_images(k, c, p, st) && render(k, c, &text, st) && encode_text(k, &text, &ids, st) &&
-              count_placeholders(k, p, &ids, st) && expand(k, p, &ids, st);
+    bool ok = take_images(k, c, p, st) && render(k, c, &text, st) &&
+              write_pictures(k, p, &text, &pictures, st) && encode_text(k, &text, &ids, st) &&
+              expand(k, p, &ids, &pictures, st);
+    image_text_fini(&pictures);
     tmpl_out_fini(&text);
     tok_ids_fini(&ids);
     return ok;
@@ -292,7 +321,7 @@ void prompt_free(prompt *p) {
     if (!p) return;
     for (int i = 0; i < p->n_images; i++) {
         mem_free(p->images[i].param);
-        image_fini(&p->images[i].pixels);
+        tiles_fini(&p->images[i].pixels);
     }
     mem_free(p->images);
     mem_free(p->rows);
@@ -303,7 +332,7 @@ void prompt_free(prompt *p) {
 static bool copy_image(prompt_image *to, const prompt_image *from) {
     *to = *from;
     to->source = (image_source){0};
-    to->pixels = (image){0};
+    to->pixels.rgb = NULL;
     to->param = mem_strdup(from->param);
     return to->param != NULL;
 }
@@ -344,16 +373,22 @@ static bool decode_image(const promptkit *k, prompt_image *im, const atomic_bool
     image_limits limits = k->limits;
     limits.cancelled = cancelled;
     if (!image_decode(&im->source, &limits, &raw, st)) return false;
+    if (raw.w != im->info.w || raw.h != im->info.h) {
+        status_set(st, ST_INVALID, "the picture's header promises %dx%d pixels; its data hold another size",
+                   im->info.w, im->info.h);
+        image_fini(&raw);
+        return false;
+    }
     double begin = time_now_s();
-    bool ok = prep_run(&k->spec->prep, &raw, &k->limits, &im->pixels, st);
+    prep_plan plan = im->pixels.plan;
+    bool ok = tiles_make(&plan, &raw, &im->pixels, st);
     *resize_s += time_now_s() - begin;
     image_fini(&raw);
-    if (!ok) return false;
+    if (!ok) {
+        im->pixels.plan = plan;
+        return false;
+    }
     im->source = (image_source){0};
-    if (im->pixels.w != im->w || im->pixels.h != im->h)
-        return status_set(st, ST_INVALID,
-                          "the picture's header promises %dx%d pixels; its data hold another size",
-                          im->info.w, im->info.h);
     image_key(&im->pixels, im->info.w, im->info.h, &k->spec->prep, im->key);
     return true;
 }

@@ -21,7 +21,10 @@ typedef struct promptkit {
     tmpl *tmpl; /* NULL: the checkpoint brings no chat template */
     tmpl_forms forms;
     json_t *template_vars; /* bos_token, eos_token, ... as the reference passes them */
-    char *image_text;      /* the placeholder as text, "<image>"; NULL without pictures */
+    /* What the template writes for a picture, and the spelling of the token that stands for a row of one; NULL without
+     * pictures. */
+    const char *placeholder;
+    char *row_token;
     int max_model_len;
     image_limits limits;
     struct {                 /* of a dual encoder (embed.h) */
@@ -41,11 +44,10 @@ typedef struct prompt_image {
     image_source source; /* the caller's bytes, until decoded */
     char *param;
     image_info info;
-    int w, h;           /* planned size */
-    int n_rows;         /* rows of the decoder's context that it fills */
-    size_t decode_need; /* bytes, while it is decoded; claim.c's */
-    /* after prompt_decode_image */
-    image pixels;
+    tiles pixels;                 /* planned; after prompt_decode_image there */
+    int n_rows;                   /* rows of the decoder's context that it fills */
+    size_t decode_need;           /* bytes, while it is decoded; claim.c's */
+    size_t encode_bytes;          /* what its encode will hold on the device */
     uint8_t key[IMAGE_KEY_BYTES]; /* of the content */
 } prompt_image;
 

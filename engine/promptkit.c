@@ -127,8 +127,9 @@ static bool load_placeholder(promptkit *k, status *st) {
             "tokenizer.json: expected an added token with id %d, config.json's placeholder of a picture; "
             "found %s",
             (int)id, text ? "a word of the vocabulary" : "none");
-    k->image_text = mem_strdup(text);
-    return k->image_text || status_set(st, ST_NO_MEMORY, "no memory for the prompt's parts");
+    k->row_token = mem_strdup(text);
+    k->placeholder = k->spec->placeholder ? k->spec->placeholder : k->row_token;
+    return k->row_token || status_set(st, ST_NO_MEMORY, "no memory for the prompt's parts");
 }
 
 bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec, int max_model_len,
@@ -149,6 +150,6 @@ void promptkit_fini(promptkit *k) {
     tmpl_free(k->tmpl);
     tok_free(k->tok);
     json_decref(k->template_vars);
-    mem_free(k->image_text);
+    mem_free(k->row_token);
     *k = (promptkit){0};
 }

@@ -20,7 +20,10 @@ static bool measure_step(runner *r, ctx *dry, status *st) {
 
 static bool measure_encode(runner *r, ctx *dry, status *st) {
     if (model_get_spec(r->model)->tower.stack.n_layers == 0) return true;
-    encode *e = encode_new(r->model, r->be, NULL, st);
+    tiles none = {0};
+    const image_ask ask = {1024, 768, 1}; /* how much scratch does not depend on it */
+    if (!spec_plan_image(model_get_spec(r->model), &ask, &IMAGE_LIMITS_DEFAULT, &none.plan, st)) return false;
+    encode *e = encode_new(r->model, r->be, &none, st);
     if (!e) return false;
     arena_reset(dry->scratch, 0);
     encode_run(dry, e, encode_slices(e));

@@ -127,7 +127,8 @@ static bool fits_alone(const sched *sc, seq *s) {
 static bool take_pictures(sched *sc, seq *s) {
     while (s->n_taken < s->prompt->n_images) {
         prompt_image *im = &s->prompt->images[s->n_taken];
-        if (!seq_take_picture(s, piccache_add(sc->o.pictures, NULL, im->key, &im->pixels, &s->st)))
+        if (!seq_take_picture(
+                s, piccache_add(sc->o.pictures, NULL, im->key, &im->pixels, im->encode_bytes, &s->st)))
             return false;
     }
     return true;

@@ -77,7 +77,7 @@ static void decode_next(workers *w, seq *s, flight *f) {
     picture *pic = NULL;
     double begin = time_now_s(), resized = s->prompt->resize_s;
     if (prompt_decode_image(w->kit, s->prompt, s->n_taken, &s->cancelled, &why))
-        pic = piccache_add(w->pictures, f ? f->source : NULL, im->key, &im->pixels, &why);
+        pic = piccache_add(w->pictures, f ? f->source : NULL, im->key, &im->pixels, im->encode_bytes, &why);
     double seconds = time_now_s() - begin;
     resized = s->prompt->resize_s - resized;
     pthread_mutex_lock(&w->mu);
@@ -100,7 +100,8 @@ static bool take_next(workers *w, seq *s) {
         decode_next(w, s, NULL);
         return true;
     }
-    image_source_key(&s->prompt->images[s->n_taken].source, &w->kit->spec->prep, f.source);
+    const prompt_image *im = &s->prompt->images[s->n_taken];
+    image_source_key(&im->source, &im->pixels.plan, &w->kit->spec->prep, f.source);
     picture *pic = NULL;
     pthread_mutex_lock(&w->mu);
     for (other = w->flights; other; other = other->next)

@@ -24,9 +24,12 @@ typedef struct backend_ops {
     void (*add)(ctx *c, tensor y, tensor x);
     void (*copy)(ctx *c, tensor y, tensor x);
     void (*act)(ctx *c, tensor y, act a);
+    void (*softcap)(ctx *c, tensor y, float cap);
     void (*glu)(ctx *c, tensor y, tensor gate, tensor up, act a);
     void (*embed)(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add);
     void (*gather)(ctx *c, tensor y, tensor x, tensor idx);
+    /* of x, or (table not NULL) of a table's rows, which are added to y; by.nd 0: all 1 */
+    void (*mix)(ctx *c, tensor y, tensor x, const weight *table, tensor from, tensor by);
     void (*rope_table)(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a);
     void (*rope)(ctx *c, tensor x, tensor cs);
     void (*kv_write)(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots);

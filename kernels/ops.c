@@ -250,7 +250,7 @@ void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias,
         x.d[1] = y.d[1] = 1;
     }
     if (!EXPECT("x", x, DT_F32, -1, -1, -1) || !EXPECT("y", y, DT_F32, x.d[0], x.d[1], x.d[2]) ||
-        !expect_weight(c, op, "gain", gain, WEIGHT_VECTOR, x.d[2]) ||
+        (gain && !expect_weight(c, op, "gain", gain, WEIGHT_VECTOR, x.d[2])) ||
         (bias && !expect_weight(c, op, "bias", bias, WEIGHT_VECTOR, x.d[2])))
         return;
     if (launch(c, &y)) c->be->ops->norm(c, y, x, gain, bias, kind, eps, gain_offset);
@@ -271,6 +271,12 @@ void op_copy(ctx *c, tensor y, tensor x) {
 void op_act(ctx *c, tensor y, act a) {
     const char *op = "act";
     if (EXPECT("y", y, DT_F32, -1, -1) && launch(c, &y)) c->be->ops->act(c, y, a);
+}
+
+void op_softcap(ctx *c, tensor y, float cap) {
+    const char *op = "softcap";
+    if (EXPECT("y", y, DT_F32, -1, -1) && expect_that(c, cap > 0, op, "a cap over 0") && launch(c, &y))
+        c->be->ops->softcap(c, y, cap);
 }
 
 void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
@@ -299,6 +305,25 @@ void op_gather(ctx *c, tensor y, tensor x, tensor idx) {
     if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("x", x, DT_F32, -1, y.d[1]) &&
         EXPECT("idx", idx, DT_I32, y.d[0]) && launch(c, &y))
         c->be->ops->gather(c, y, x, idx);
+}
+
+static bool mix_fits(ctx *c, const char *op, tensor y, tensor from, tensor by) {
+    return EXPECT("y", y, DT_F32, -1, -1) && EXPECT("from", from, DT_I32, y.d[0], -1) &&
+           (by.nd == 0 || EXPECT("by", by, DT_F32, y.d[0], from.d[1])) &&
+           expect_that(c, from.ld == from.d[1] && (by.nd == 0 || by.ld == by.d[1]), op, "packed taps");
+}
+
+void op_mix(ctx *c, tensor y, tensor x, tensor from, tensor by) {
+    const char *op = "mix";
+    if (mix_fits(c, op, y, from, by) && EXPECT("x", x, DT_F32, -1, y.d[1]) && launch(c, &y))
+        c->be->ops->mix(c, y, x, NULL, from, by);
+}
+
+void op_embed_mix(ctx *c, tensor y, const weight *table, tensor from, tensor by) {
+    const char *op = "embed_mix";
+    if (mix_fits(c, op, y, from, by) && expect_weight(c, op, "table", table, WEIGHT_TABLE, y.d[1]) &&
+        launch(c, &y))
+        c->be->ops->mix(c, y, (tensor){0}, table, from, by);
 }
 
 void op_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
@@ -350,6 +375,7 @@ void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a)
     if (!expect_that(c, a->n_seqs >= 0, op, "a number of sequences") ||
         !EXPECT("q_start", a->q_start, DT_I32, (int64_t)a->n_seqs + 1) ||
         !EXPECT("kv_len", a->kv_len, DT_I32, a->n_seqs) ||
+        (a->limit.nd && !EXPECT("limit", a->limit, DT_I32, q.d[0])) ||
         !expect_that(c, k.d[1] > 0 ? q.d[1] % k.d[1] == 0 : q.d[1] == 0, op,
                      "query heads a multiple of kv heads"))
         return;
@@ -360,8 +386,11 @@ void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
     const char *op = "patchify";
     if (!EXPECT("pixels", pixels, DT_U8, -1, -1, 3) || !expect_that(c, a->patch > 0, op, "a patch size"))
         return;
-    int64_t p = a->patch, n = (pixels.d[0] / p) * (pixels.d[1] / p);
-    if (EXPECT("x", x, DT_F32, n, 3 * p * p) && launch(c, &x)) c->be->ops->patchify(c, x, pixels, a);
+    int64_t p = a->patch, n = (pixels.d[0] / p) * (pixels.d[1] / p), frames = a->frames > 1 ? a->frames : 1;
+    if (a->order.nd && !EXPECT("order", a->order, DT_I32, x.d[0])) return;
+    if (EXPECT("x", x, DT_F32, a->order.nd ? -1 : n, 3 * frames * p * p) &&
+        expect_that(c, !a->channels_last || frames == 1, op, "one frame with channels last") && launch(c, &x))
+        c->be->ops->patchify(c, x, pixels, a);
 }
 
 void op_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out) {

@@ -90,13 +90,14 @@ void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act
 /* ---- rows ------------------------------------------------------------------------------------------------- */
 
 typedef enum norm_kind { NORM_LAYER, NORM_RMS } norm_kind;
-/* y[N,D] = norm(x[N,D]) * (gain_offset + gain[D]) + bias[D]; bias may be NULL; y may be x. Also per head: pass
- * [N*H, hd]. HF's *RMSNorm (f32 inside) and torch LayerNorm. 3-d x [N,H,hd] normalises each [hd]. */
+/* y[N,D] = norm(x[N,D]) * (gain_offset + gain[D]) + bias[D]; bias may be NULL, and gain: a norm without parameters,
+ * times gain_offset alone; y may be x. Also per head: pass [N*H, hd]. HF's *RMSNorm (f32 inside) and torch LayerNorm. 3-d x [N,H,hd] normalises each [hd]. */
 void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
              float gain_offset);
 void op_add(ctx *c, tensor y, tensor x);                      /* y[N,D] += x[N,D] */
 void op_copy(ctx *c, tensor y, tensor x);                     /* y[N,D] = x[N,D] */
 void op_act(ctx *c, tensor y, act a);                         /* y = a(y) */
+void op_softcap(ctx *c, tensor y, float cap);                 /* y = cap * tanh(y / cap), cap > 0 */
 void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a); /* y[N,F] = a(gate) * up; y may be gate */
 /* y[i,:] = scale * table[ids[i],:] for ids[i] >= 0; rows with a negative id are left alone. ids i32 [N]. */
 void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale);
@@ -104,6 +105,11 @@ void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale);
 void op_embed_add(ctx *c, tensor y, const weight *table, tensor ids);
 /* y[i,:] = x[idx[i],:]. idx i32 [M]. */
 void op_gather(ctx *c, tensor y, tensor x, tensor idx);
+/* y[i,:] = sum over k of by[i,k] * x[from[i,k],:], added up in the order of k in f32, product and sum rounded each; a
+ * negative from is left out. from i32 [M,K]; by f32 [M,K], or nd 0: all 1. */
+void op_mix(ctx *c, tensor y, tensor x, tensor from, tensor by);
+/* y[i,:] += the same of a table's rows: resampled positions. */
+void op_embed_mix(ctx *c, tensor y, const weight *table, tensor from, tensor by);
 
 /* ---- rotary positions (HF modeling_rope_utils) ------------------------------------------------------------ */
 
@@ -130,14 +136,19 @@ void op_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots)
 
 typedef struct attn_args {
     float scale;
-    bool causal; /* row at position p sees keys 0..p; otherwise all kv_len keys */
-    int window;  /* > 0: only keys with p - window < j; 0: no limit */
+    bool causal;       /* row at position p sees keys 0..p; otherwise all kv_len keys */
+    int window;        /* > 0: only keys with p - window < j; 0: no limit */
+    float softcap;     /* > 0: a score s becomes softcap * tanh(s / softcap) before it is masked */
+    bool limit_spares; /* rows with a limit see beyond the window */
     int n_seqs;
     /* Rows of sequence s are q_start[s] .. q_start[s+1]-1; its last row sits at position kv_len[s]-1. Host memory
      * would force a sync: device i32 tensors. */
     tensor q_start; /* i32 [n_seqs+1] */
-    tensor kv_len;  /* i32 [n_seqs], the rows' own keys included */
-    tensor pages;   /* i32 [n_seqs, max pages]: k, v are the page pools. data NULL and nd 0: k, v are dense
+    /* i32 [N], or nd 0: none. limit[i] > 0: row i sees keys before limit[i], whatever its position: rows that attend
+     * both ways. They may lie behind kv_len where they were written before. 0: as if there were no limits. */
+    tensor limit;
+    tensor kv_len; /* i32 [n_seqs], the rows' own keys included */
+    tensor pages;  /* i32 [n_seqs, max pages]: k, v are the page pools. data NULL and nd 0: k, v are dense
                        [M,K,hd] rows, M = N, and sequence s owns rows q_start[s] .. (self-attention without a
                        cache); of one sequence alone M may differ, and keys are rows 0 .. kv_len-1 (a block of
                        its rows over all its keys) */
@@ -151,9 +162,12 @@ void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a)
 typedef struct patchify_args {
     int patch;
     float rescale, mean[3], std[3]; /* (u8 * rescale - mean) / std */
+    int frames; /* each channel stands so many times in a row: a still among a conv's frames; 0 is 1 */
+    bool channels_last; /* a row is [patch, patch, 3] instead of [3, frames, patch, patch] */
+    tensor order;       /* i32 [N]: row i is this patch, counted row by row; nd 0: all of them in turn */
 } patchify_args;
-/* x[n_patches, 3*patch*patch] in the order of a conv weight [D,3,patch,patch], patches row by row, from
- * pixels u8 [h, w, 3]; h and w are floored to whole patches. */
+/* x[N, 3*frames*patch*patch] in the order of a conv weight [D,3,(frames,)patch,patch], from pixels u8 [h, w, 3]; h and w
+ * are floored to whole patches. */
 void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a);
 
 /* ---- choosing a token --------------------------------------------------------------------------------------------- */

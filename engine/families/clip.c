@@ -35,7 +35,6 @@ static bool read(config *c, model_spec *out) {
 }
 
 static const char *const NAMES_CLIP[DUAL_COUNT] = {
-    [DUAL_POS] = "text_model.embeddings.position_embedding.weight",
     [DUAL_TEXT_W] = "text_projection.weight",
     [DUAL_IMAGE_W] = "visual_projection.weight",
     [DUAL_SCALE] = "logit_scale",
@@ -44,8 +43,7 @@ static const name_sheet SHEET = {
     .tower_at = DUAL_TOWER_AT,
     .text_at = DUAL_TEXT_AT,
     .tower_layer = NAMES_TOWER_LAYER,
-    .text_layer = NAMES_TOWER_LAYER,
-    .names = NAMES_DUAL_STACKS,
+    .names = NAMES_DUAL_TOWER,
     .dual_at = DUAL_AT,
     .dual = NAMES_CLIP,
     .ignored = DUAL_IGNORED,

@@ -5,12 +5,33 @@
 #include <math.h>
 
 #include "engine/families/dual_config.h"
+#include "engine/model/model.h"
+
+const char *const NAMES_DUAL_TOWER[S_FIRST_TEXT] = {
+    [S_PATCH_W] = "embeddings.patch_embedding.weight",
+    [S_PATCH_B] = "embeddings.patch_embedding.bias",
+    [S_CLASS] = "embeddings.class_embedding",
+    [S_POS] = "embeddings.position_embedding.weight",
+    [S_PRE_G] = "pre_layrnorm.weight",
+    [S_PRE_B] = "pre_layrnorm.bias",
+    [S_POST_G] = "post_layernorm.weight",
+    [S_POST_B] = "post_layernorm.bias",
+};
+static const char *const TEXT[S_COUNT] = {
+    [S_EMBED] = "embeddings.token_embedding.weight",
+    [S_EMBED_POS] = "embeddings.position_embedding.weight",
+    [S_NORM_G] = "final_layer_norm.weight",
+    [S_NORM_B] = "final_layer_norm.bias",
+};
+static const text_names NAMES_DUAL_TEXT = {NAMES_TOWER_LAYER, TEXT};
 
 bool dual_config_text(config *c, const dual_text_defaults *d, model_spec *out) {
     text_spec *t = &out->text;
     stack_spec *s = &t->stack;
     t->vocab = (int)config_int(c, "vocab_size", d->vocab, 1, 1 << 24);
     t->max_pos = (int)config_int(c, "max_position_embeddings", d->max_pos, 2, 1 << 20);
+    t->learned_pos = t->max_pos;
+    t->names = &NAMES_DUAL_TEXT;
     t->tied = false;
     t->embed_scale = 1;
     t->bos = t->eos = -1;
@@ -42,44 +63,28 @@ bool dual_config_tower(config *c, const char *def, model_spec *out) {
     json_decref(empty);
     if (!ok) return false;
     t->run_layers = t->stack.n_layers;
+    t->n_features = 1;
+    t->features[0] = t->stack.n_layers;
     t->post_norm = true;
-    int side = t->image_size / t->patch;
-    t->rows = (t->max_patches ? t->max_patches : side * side) + (t->cls ? 1 : 0);
     return true;
 }
 
-/* Its rows of the tower: what a picture counts as. */
-static int image_rows(const model_spec *s, int w, int h, image_run *runs, int max) {
-    const tower_spec *t = &s->tower;
-    if (max < 1 || w % t->patch || h % t->patch) return 0;
-    int64_t n = (int64_t)(w / t->patch) * (h / t->patch);
-    if (t->max_patches ? n < 1 || n > t->max_patches : w != t->image_size || h != t->image_size) return 0;
-    runs[0] = (image_run){-1, (int)n + (t->cls ? 1 : 0)};
-    return 1;
+/* One, whatever the tower takes. */
+static int image_rows(const model_spec *s, const prep_plan *p) {
+    tile one = prep_plan_tile(p, 0);
+    return p->n_tiles == 1 && tower_takes(&s->tower, one.w, one.h);
 }
 
 void dual_config_done(config *c, model_spec *out) {
     out->dual.on = true;
     out->fuse = FUSE_NONE;
     out->image_token = -1;
-    out->image_runs = image_rows;
+    out->image_rows = image_rows;
+    out->join.out = out->dual.width;
     out->prompt_adds_special = true;
     config_warn_unknown(c);
 }
 
-const char *const NAMES_DUAL_STACKS[S_COUNT] = {
-    [S_PATCH_W] = "embeddings.patch_embedding.weight",
-    [S_PATCH_B] = "embeddings.patch_embedding.bias",
-    [S_CLASS] = "embeddings.class_embedding",
-    [S_POS] = "embeddings.position_embedding.weight",
-    [S_PRE_G] = "pre_layrnorm.weight",
-    [S_PRE_B] = "pre_layrnorm.bias",
-    [S_POST_G] = "post_layernorm.weight",
-    [S_POST_B] = "post_layernorm.bias",
-    [S_EMBED] = "embeddings.token_embedding.weight",
-    [S_NORM_G] = "final_layer_norm.weight",
-    [S_NORM_B] = "final_layer_norm.bias",
-};
 const char *const DUAL_AT[] = {"", "model.", NULL};
 const char *const DUAL_TEXT_AT[] = {"text_model.", "model.text_model.", NULL};
 const char *const DUAL_TOWER_AT[] = {"vision_model.", "model.vision_model.", NULL};

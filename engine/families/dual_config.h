@@ -19,7 +19,7 @@ bool dual_config_tower(config *c, const char *def, model_spec *out);
 /* The rest of out, and a warning for what nobody asked c for. */
 void dual_config_done(config *c, model_spec *out);
 
-extern const char *const NAMES_DUAL_STACKS[S_COUNT];
+extern const char *const NAMES_DUAL_TOWER[S_FIRST_TEXT];
 extern const char *const DUAL_AT[], *const DUAL_TEXT_AT[], *const DUAL_TOWER_AT[];
 extern const ignore_rule DUAL_IGNORED[];
 

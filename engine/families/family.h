@@ -21,7 +21,8 @@ const family *family_find(const char *model_type); /* NULL: unknown */
 /* The text half that c's model_type (or def) names; the error lists those that are known. */
 bool family_read_text(config *c, const char *def, text_spec *out);
 
-extern const family FAMILY_LLAVA, FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3;
+extern const family FAMILY_LLAVA, FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3, FAMILY_GEMMA,
+    FAMILY_GEMMA2, FAMILY_GEMMA3_TEXT, FAMILY_OPT;
 extern const family FAMILY_CLIP, FAMILY_SIGLIP, FAMILY_SIGLIP2;
 
 /* A text model on its own. */
@@ -34,19 +35,29 @@ typedef struct text_defaults {
         max_pos;
     double eps;
     int32_t bos, eos; /* -1: none */
+    bool tied;
+    bool own_rope; /* the family reads it */
 } text_defaults;
 /* Sizes, activation, rope and tied embeddings of a pre-norm RMS decoder with a gated feed-forward. */
 bool text_config_base(config *c, const text_defaults *d, text_spec *out);
+/* A rope's settings; theta and outer_original (0: none): what stands beside the object p. */
+void text_config_rope(config *p, const text_spec *t, double theta, double partial, int64_t outer_original,
+                      rope_spec *out);
 /* use_sliding_window, sliding_window, max_window_layers, layer_types. */
 bool text_config_windows(config *c, text_spec *out);
+/* sliding_window and layer_types; without the list every pattern-th layer has no window. */
+bool text_config_window_pattern(config *c, int def_window, int pattern, text_spec *out);
+/* The number under key; def when it is left out, 0 when null. */
+float text_config_softcap(config *c, const char *key, double def);
 
 /* A ViT's vision_config by its model_type (or def). */
 bool tower_config_read(config *c, const char *def, tower_spec *out);
 
 /* Tensor names of a decoder and of a ViT as the reference library writes them. */
-extern const char *const NAMES_TEXT_LAYER[L_COUNT];
+extern const text_names NAMES_TEXT;          /* two norms a layer */
+extern const text_names NAMES_TEXT_SANDWICH; /* four */
 extern const char *const NAMES_TOWER_LAYER[L_COUNT];
-extern const char *const NAMES[S_COUNT];
+extern const char *const NAMES[S_FIRST_TEXT];
 extern const name_sheet SHEET_TEXT_ONLY;
 
 #endif

@@ -7,13 +7,6 @@
 
 #include "engine/families/family.h"
 
-/* The processor puts one placeholder a row of the tower's result into the text. */
-static int image_runs(const model_spec *s, int w, int h, image_run *runs, int max) {
-    if (w != s->tower.image_size || h != s->tower.image_size || max < 1) return 0;
-    runs[0] = (image_run){s->image_token, s->tower.rows};
-    return 1;
-}
-
 static void read_features(config *c, tower_spec *t) {
     int32_t v[SPEC_MAX_FEATURES];
     t->n_features = config_ints(c, "vision_feature_layer", v, SPEC_MAX_FEATURES);
@@ -40,8 +33,7 @@ static void read_features(config *c, tower_spec *t) {
         config_fail(c, ST_UNSUPPORTED, "vision_feature_select_strategy",
                     "expected default or full, found %.60s", strategy);
     int side = t->image_size / t->patch;
-    t->rows = side * side + (t->cls ? 1 : 0) - (t->drop_first ? 1 : 0);
-    if (t->rows < 1)
+    if (tower_features_rows(t, side, side) < 1)
         config_fail(c, ST_INVALID, "vision_feature_select_strategy",
                     "default leaves no row of a single patch");
 }
@@ -71,7 +63,7 @@ static bool read(config *c, model_spec *out) {
     /* image_token_id is another name of the same attribute. */
     int64_t id = config_int(c, "image_token_id", 32000, 0, INT32_MAX);
     out->image_token = (int32_t)config_int(c, "image_token_index", id, 0, INT32_MAX);
-    out->image_runs = image_runs;
+    out->image_rows = spec_rows_of_square;
     out->prompt_adds_special = true;
     static const char *const unused[] = {"image_seq_length", "vision_tower_name", "mm_vision_select_layer",
                                          NULL};
@@ -110,7 +102,6 @@ static const name_sheet SHEET = {
     .text_at = TEXT_AT,
     .head_at = HEAD_AT,
     .tower_layer = NAMES_TOWER_LAYER,
-    .text_layer = NAMES_TEXT_LAYER,
     .names = NAMES,
     .ignored = IGNORED,
 };

@@ -9,8 +9,8 @@
 #include "engine/families/family.h"
 
 static const family *const FAMILIES[] = {
-    &FAMILY_LLAVA, &FAMILY_LLAMA, &FAMILY_MISTRAL, &FAMILY_QWEN2,
-    &FAMILY_QWEN3, &FAMILY_CLIP,  &FAMILY_SIGLIP,  &FAMILY_SIGLIP2,
+    &FAMILY_LLAVA,  &FAMILY_LLAMA,       &FAMILY_MISTRAL, &FAMILY_QWEN2, &FAMILY_QWEN3,  &FAMILY_GEMMA,
+    &FAMILY_GEMMA2, &FAMILY_GEMMA3_TEXT, &FAMILY_OPT,     &FAMILY_CLIP,  &FAMILY_SIGLIP, &FAMILY_SIGLIP2,
 };
 
 const char *family_name(int i) {
@@ -79,14 +79,14 @@ static bool read_prep(const char *dir, model_spec *out, status *st) {
     /* What every picture becomes must be what the tower was made for. */
     const prep_spec *p = &out->prep;
     if (p->size == PREP_SIZE_PATCHES) {
-        if (!out->tower.max_patches || p->size_h != out->tower.patch)
+        if (!out->tower.pos_side || p->size_h != out->tower.patch)
             return status_set(
                 st, ST_INVALID,
                 "%s/%s: pictures become grids of patches of %d pixels, which the tower does not take", dir,
                 name, p->size_h);
-        out->tower.max_patches = out->tower.rows = p->size_w;
+        out->tower.max_patches = p->size_w;
     }
-    if (out->tower.max_patches) return true; /* each picture's own size is looked at when it comes */
+    if (out->tower.pos_side) return true; /* each picture's own size is looked at when it comes */
     int w = p->crop ? p->crop_w : p->size == PREP_SIZE_EXACT ? p->size_w : 0;
     int h = p->crop ? p->crop_h : p->size == PREP_SIZE_EXACT ? p->size_h : 0;
     if (w && (w != out->tower.image_size || h != out->tower.image_size))

@@ -39,12 +39,15 @@ static bool read(config *c, model_spec *out) {
 
 #define HEAD "vision_model.head."
 static const char *const NAMES_SIGLIP[DUAL_COUNT] = {
-    [DUAL_POS] = "text_model.embeddings.position_embedding.weight",
     [DUAL_TEXT_W] = "text_model.head.weight",
     [DUAL_TEXT_B] = "text_model.head.bias",
     [DUAL_PROBE] = HEAD "probe",
-    [DUAL_QKV_W] = HEAD "attention.in_proj_weight",
-    [DUAL_QKV_B] = HEAD "attention.in_proj_bias",
+    [DUAL_Q_W] = HEAD "attention.in_proj_weight#0/3",
+    [DUAL_Q_B] = HEAD "attention.in_proj_bias#0/3",
+    [DUAL_K_W] = HEAD "attention.in_proj_weight#1/3",
+    [DUAL_K_B] = HEAD "attention.in_proj_bias#1/3",
+    [DUAL_V_W] = HEAD "attention.in_proj_weight#2/3",
+    [DUAL_V_B] = HEAD "attention.in_proj_bias#2/3",
     [DUAL_O_W] = HEAD "attention.out_proj.weight",
     [DUAL_O_B] = HEAD "attention.out_proj.bias",
     [DUAL_NORM_G] = HEAD "layernorm.weight",
@@ -60,8 +63,7 @@ const name_sheet SHEET_SIGLIP = {
     .tower_at = DUAL_TOWER_AT,
     .text_at = DUAL_TEXT_AT,
     .tower_layer = NAMES_TOWER_LAYER,
-    .text_layer = NAMES_TOWER_LAYER,
-    .names = NAMES_DUAL_STACKS,
+    .names = NAMES_DUAL_TOWER,
     .dual_at = DUAL_AT,
     .dual = NAMES_SIGLIP,
     .ignored = DUAL_IGNORED,

@@ -29,9 +29,8 @@ static void stretch_length(text_spec *t) {
     if (len > t->max_pos) t->max_pos = len < MAX_POSITIONS ? (int)len : MAX_POSITIONS;
 }
 
-/* The spellings of frequency scaling: rope_parameters (new), rope_scaling (old, wins when both are there), each with
- * rope_type or type; rope_theta inside or beside. */
-static void read_rope(config *c, text_spec *t) {
+void text_config_rope(config *p, const text_spec *t, double theta, double partial, int64_t outer_original,
+                      rope_spec *r) {
     static const struct {
         const char *name;
         rope_kind kind;
@@ -39,12 +38,6 @@ static void read_rope(config *c, text_spec *t) {
         {"default", ROPE_DEFAULT}, {"linear", ROPE_LINEAR}, {"dynamic", ROPE_DYNAMIC},
         {"llama3", ROPE_LLAMA3},   {"yarn", ROPE_YARN},
     };
-    rope_spec *r = &t->stack.rope;
-    double theta = config_num(c, "rope_theta", 10000, 1e-3, 1e15);
-    double partial = config_num(c, "partial_rotary_factor", 1, 0, 1);
-    int64_t outer_original = config_int(c, "original_max_position_embeddings", 0, 1, MAX_POSITIONS);
-    config new_form = config_sub(c, "rope_parameters"), old_form = config_sub(c, "rope_scaling");
-    config *p = old_form.j && json_object_size(old_form.j) > 0 ? &old_form : &new_form;
     const char *type = config_str(p, "rope_type", config_str(p, "type", "default"));
     r->kind = ROPE_NONE;
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
@@ -91,14 +84,27 @@ static void read_rope(config *c, text_spec *t) {
     config_warn_unknown(p);
 }
 
+/* The spellings of frequency scaling: rope_parameters (new), rope_scaling (old, wins when both are there), each with
+ * rope_type or type; rope_theta inside or beside. */
+static void read_rope(config *c, text_spec *t) {
+    double theta = config_num(c, "rope_theta", 10000, 1e-3, 1e15);
+    double partial = config_num(c, "partial_rotary_factor", 1, 0, 1);
+    int64_t outer_original = config_int(c, "original_max_position_embeddings", 0, 1, MAX_POSITIONS);
+    config new_form = config_sub(c, "rope_parameters"), old_form = config_sub(c, "rope_scaling");
+    config *p = old_form.j && json_object_size(old_form.j) > 0 ? &old_form : &new_form;
+    text_config_rope(p, t, theta, partial, outer_original, &t->stack.rope);
+    stretch_length(t);
+}
+
 bool text_config_base(config *c, const text_defaults *d, text_spec *t) {
     stack_spec *s = &t->stack;
     t->vocab = (int)config_int(c, "vocab_size", d->vocab, 1, MAX_VOCAB);
     t->max_pos = (int)config_int(c, "max_position_embeddings", d->max_pos, 1, MAX_POSITIONS);
     t->embed_scale = 1;
+    t->names = &NAMES_TEXT;
     t->bos = is_null(c, "bos_token_id") ? -1 : d->bos;
     t->eos = is_null(c, "eos_token_id") ? -1 : d->eos;
-    t->tied = config_bool(c, "tie_word_embeddings", false);
+    t->tied = config_bool(c, "tie_word_embeddings", d->tied);
     s->n_layers = (int)config_int(c, "num_hidden_layers", d->layers, 1, SPEC_MAX_LAYERS);
     s->width = (int)config_int(c, "hidden_size", d->width, 1, MAX_WIDTH);
     s->ffn = (int)config_int(c, "intermediate_size", d->ffn, 1, MAX_FFN);
@@ -125,24 +131,19 @@ bool text_config_base(config *c, const text_defaults *d, text_spec *t) {
     config_only_bool(c, "is_encoder_decoder", false);
     config_only_bool(c, "add_cross_attention", false);
     config_get(c, "is_decoder");
-    read_rope(c, t);
-    stretch_length(t);
+    if (!d->own_rope) read_rope(c, t);
     return c->st->code == ST_OK;
 }
 
-bool text_config_windows(config *c, text_spec *t) {
+/* otherwise: what a layer is where the config has no list. */
+static bool read_layer_types(config *c, int window, const bool *otherwise, text_spec *t) {
     stack_spec *s = &t->stack;
-    bool use = config_bool(c, "use_sliding_window", false);
-    int window =
-        is_null(c, "sliding_window") ? 0 : (int)config_int(c, "sliding_window", 4096, 1, MAX_POSITIONS);
-    int from = (int)config_int(c, "max_window_layers", 28, 0, 1 << 20);
-    if (!use) window = 0;
     const json_t *types = config_get(c, "layer_types");
     if (types && (!json_is_array(types) || json_array_size(types) != (size_t)s->n_layers))
         return config_fail(c, ST_INVALID, "layer_types", "expected a list of num_hidden_layers %d strings",
                            s->n_layers);
     for (int i = 0; i < s->n_layers; i++) {
-        bool sliding = window && i >= from;
+        bool sliding = otherwise[i];
         if (types) {
             const char *type = json_string_value(json_array_get(types, (size_t)i));
             sliding = type && strcmp(type, "sliding_attention") == 0;
@@ -151,39 +152,69 @@ bool text_config_windows(config *c, text_spec *t) {
                     c, ST_UNSUPPORTED, "layer_types",
                     "layer %d: only full_attention and sliding_attention are implemented, found %.40s", i,
                     type ? type : "no string");
-            if (sliding && !window)
-                return config_fail(
-                    c, ST_INVALID, "layer_types",
-                    "layer %d is sliding_attention, but use_sliding_window and sliding_window give no window",
-                    i);
         }
+        if (sliding && !window)
+            return config_fail(c, ST_INVALID, "layer_types",
+                               "layer %d is sliding_attention, but the config gives no window", i);
         s->window[i] = sliding ? window : 0;
     }
     return c->st->code == ST_OK;
 }
 
-const char *const NAMES_TEXT_LAYER[L_COUNT] = {
+bool text_config_window_pattern(config *c, int def_window, int pattern, text_spec *t) {
+    bool sliding[SPEC_MAX_LAYERS];
+    int window =
+        is_null(c, "sliding_window") ? 0 : (int)config_int(c, "sliding_window", def_window, 1, MAX_POSITIONS);
+    for (int i = 0; i < t->stack.n_layers; i++) sliding[i] = (i + 1) % pattern != 0;
+    return read_layer_types(c, window, sliding, t);
+}
+
+float text_config_softcap(config *c, const char *key, double def) {
+    return is_null(c, key) ? 0 : (float)config_num(c, key, def, 1e-6, 1e9);
+}
+
+bool text_config_windows(config *c, text_spec *t) {
+    bool sliding[SPEC_MAX_LAYERS], use = config_bool(c, "use_sliding_window", false);
+    int window =
+        is_null(c, "sliding_window") ? 0 : (int)config_int(c, "sliding_window", 4096, 1, MAX_POSITIONS);
+    int from = (int)config_int(c, "max_window_layers", 28, 0, 1 << 20);
+    if (!use) window = 0;
+    for (int i = 0; i < t->stack.n_layers; i++) sliding[i] = window && i >= from;
+    return read_layer_types(c, window, sliding, t);
+}
+
+#define ATTENTION_AND_MLP                                                                                    \
+    [L_Q_W] = "layers.%d.self_attn.q_proj.weight", [L_Q_B] = "layers.%d.self_attn.q_proj.bias",              \
+    [L_K_W] = "layers.%d.self_attn.k_proj.weight", [L_K_B] = "layers.%d.self_attn.k_proj.bias",              \
+    [L_V_W] = "layers.%d.self_attn.v_proj.weight", [L_V_B] = "layers.%d.self_attn.v_proj.bias",              \
+    [L_O_W] = "layers.%d.self_attn.o_proj.weight", [L_O_B] = "layers.%d.self_attn.o_proj.bias",              \
+    [L_QNORM_G] = "layers.%d.self_attn.q_norm.weight", [L_KNORM_G] = "layers.%d.self_attn.k_norm.weight",    \
+    [L_GATE_W] = "layers.%d.mlp.gate_proj.weight", [L_GATE_B] = "layers.%d.mlp.gate_proj.bias",              \
+    [L_UP_W] = "layers.%d.mlp.up_proj.weight", [L_UP_B] = "layers.%d.mlp.up_proj.bias",                      \
+    [L_DOWN_W] = "layers.%d.mlp.down_proj.weight", [L_DOWN_B] = "layers.%d.mlp.down_proj.bias"
+
+static const char *const TEXT_LAYER[L_COUNT] = {
     [L_NORM1_G] = "layers.%d.input_layernorm.weight",
-    [L_Q_W] = "layers.%d.self_attn.q_proj.weight",
-    [L_Q_B] = "layers.%d.self_attn.q_proj.bias",
-    [L_K_W] = "layers.%d.self_attn.k_proj.weight",
-    [L_K_B] = "layers.%d.self_attn.k_proj.bias",
-    [L_V_W] = "layers.%d.self_attn.v_proj.weight",
-    [L_V_B] = "layers.%d.self_attn.v_proj.bias",
-    [L_O_W] = "layers.%d.self_attn.o_proj.weight",
-    [L_O_B] = "layers.%d.self_attn.o_proj.bias",
-    [L_QNORM_G] = "layers.%d.self_attn.q_norm.weight",
-    [L_KNORM_G] = "layers.%d.self_attn.k_norm.weight",
+    ATTENTION_AND_MLP,
     [L_NORM2_G] = "layers.%d.post_attention_layernorm.weight",
-    [L_GATE_W] = "layers.%d.mlp.gate_proj.weight",
-    [L_GATE_B] = "layers.%d.mlp.gate_proj.bias",
-    [L_UP_W] = "layers.%d.mlp.up_proj.weight",
-    [L_UP_B] = "layers.%d.mlp.up_proj.bias",
-    [L_DOWN_W] = "layers.%d.mlp.down_proj.weight",
-    [L_DOWN_B] = "layers.%d.mlp.down_proj.bias",
 };
 
-const char *const NAMES[S_COUNT] = {
+static const char *const SANDWICH_LAYER[L_COUNT] = {
+    [L_NORM1_G] = "layers.%d.input_layernorm.weight",
+    ATTENTION_AND_MLP,
+    [L_POST1_G] = "layers.%d.post_attention_layernorm.weight",
+    [L_NORM2_G] = "layers.%d.pre_feedforward_layernorm.weight",
+    [L_POST2_G] = "layers.%d.post_feedforward_layernorm.weight",
+};
+static const char *const TEXT[S_COUNT] = {
+    [S_EMBED] = "embed_tokens.weight",
+    [S_NORM_G] = "norm.weight",
+    [S_HEAD] = "lm_head.weight",
+};
+const text_names NAMES_TEXT = {TEXT_LAYER, TEXT};
+const text_names NAMES_TEXT_SANDWICH = {SANDWICH_LAYER, TEXT};
+
+const char *const NAMES[S_FIRST_TEXT] = {
     [S_PATCH_W] = "embeddings.patch_embedding.weight",
     [S_PATCH_B] = "embeddings.patch_embedding.bias",
     [S_CLASS] = "embeddings.class_embedding",
@@ -196,9 +227,6 @@ const char *const NAMES[S_COUNT] = {
     [S_FC1_B] = "linear_1.bias",
     [S_FC2_W] = "linear_2.weight",
     [S_FC2_B] = "linear_2.bias",
-    [S_EMBED] = "embed_tokens.weight",
-    [S_NORM_G] = "norm.weight",
-    [S_HEAD] = "lm_head.weight",
 };
 
 static const char *const TEXT_AT[] = {"model.", "", NULL};
@@ -210,7 +238,6 @@ static const ignore_rule TEXT_IGNORED[] = {
 const name_sheet SHEET_TEXT_ONLY = {
     .text_at = TEXT_AT,
     .head_at = HEAD_AT,
-    .text_layer = NAMES_TEXT_LAYER,
     .names = NAMES,
     .ignored = TEXT_IGNORED,
 };

@@ -24,10 +24,10 @@ static const tower_kind KINDS[] = {
 /* A square table of positions. How many patches a picture may have is the processor's to say. */
 static void read_table(config *c, tower_spec *t) {
     t->max_patches = (int)config_int(c, "num_patches", 256, 1, 1 << 16);
-    while ((t->table_side + 1) * (t->table_side + 1) <= t->max_patches) t->table_side++;
-    if (t->table_side * t->table_side != t->max_patches)
+    while ((t->pos_side + 1) * (t->pos_side + 1) <= t->max_patches) t->pos_side++;
+    if (t->pos_side * t->pos_side != t->max_patches)
         config_fail(c, ST_INVALID, "num_patches", "expected a square number, found %d", t->max_patches);
-    t->image_size = t->table_side * t->patch;
+    t->image_size = t->pos_side * t->patch;
 }
 
 bool tower_config_read(config *c, const char *def, tower_spec *t) {

@@ -85,7 +85,7 @@ typedef enum prep_size {
     PREP_SIZE_WITHIN    /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
 } prep_size;
 
-/* How the picture becomes what a tower reads. Order: pad to square (LLaVA's do_pad), resize, centre crop,
+/* How a picture becomes the one tile that a tower reads (tiles.h makes it). Order: pad to square (LLaVA's do_pad), resize, centre crop,
  * rescale, normalise. The last two are not applied to pixels here: patchify does them from 8 bits. */
 typedef struct prep_spec {
     bool pad_square;
@@ -107,14 +107,5 @@ typedef struct prep_spec {
  * ST_INVALID for a value that makes no sense. Source: transformers 5.23, the Pillow classes. Tested by
  * tests/engine/image/test_prep.c. */
 bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st);
-
-/* The final size for a picture of w x h, from the header alone. ST_TOO_LARGE when what is kept (the crop's
- * box, or the whole resized picture) has more than lim->max_pixels; ST_INVALID when a side would be 0.
- * test_prep.c. */
-bool prep_plan(const prep_spec *p, int w, int h, const image_limits *lim, int *out_w, int *out_h, status *st);
-/* Upper bound of what prep_run allocates for a picture of w x h, in and out not counted. test_prep.c. */
-size_t prep_work_bytes(const prep_spec *p, int w, int h);
-/* 8-bit RGB of exactly the planned size. in is not changed. */
-bool prep_run(const prep_spec *p, const image *in, const image_limits *lim, image *out, status *st);
 
 #endif

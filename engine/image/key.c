@@ -16,16 +16,17 @@ static void put_float(struct sha256_ctx *c, float v) {
 }
 
 /* Field by field: padding between them is not part of the picture. */
+static void put_plan(struct sha256_ctx *c, const prep_plan *p) {
+    put(c, (uint32_t)p->n_steps);
+    for (const prep_step *s = p->steps; s < p->steps + p->n_steps; s++) {
+        const int v[] = {s->from, s->x,           s->y,          s->w,          s->h,         s->rw,
+                         s->rh,   (int)s->filter, s->cx,         s->cy,         s->cw,        s->ch,
+                         s->tw,   s->th,          s->pad_rgb[0], s->pad_rgb[1], s->pad_rgb[2]};
+        for (size_t i = 0; i < ARRAY_LEN(v); i++) put(c, (uint32_t)v[i]);
+    }
+}
+
 static void put_prep(struct sha256_ctx *c, const prep_spec *p) {
-    put(c, p->pad_square);
-    for (int i = 0; i < 3; i++) put(c, p->pad_rgb[i]);
-    put(c, (uint32_t)p->size);
-    put(c, (uint32_t)p->size_w);
-    put(c, (uint32_t)p->size_h);
-    put(c, (uint32_t)p->filter);
-    put(c, p->crop);
-    put(c, (uint32_t)p->crop_w);
-    put(c, (uint32_t)p->crop_h);
     put_float(c, p->rescale);
     for (int i = 0; i < 3; i++) put_float(c, p->mean[i]);
     for (int i = 0; i < 3; i++) put_float(c, p->std[i]);
@@ -35,24 +36,25 @@ static void put_text(struct sha256_ctx *c, const char *s) {
     sha256_update(c, strlen(s), (const uint8_t *)s);
 }
 
-void image_key(const image *im, int w, int h, const prep_spec *prep, uint8_t out[IMAGE_KEY_BYTES]) {
+void image_key(const tiles *t, int w, int h, const prep_spec *prep, uint8_t out[IMAGE_KEY_BYTES]) {
     struct sha256_ctx c;
     sha256_init(&c);
-    put_text(&c, "vlmd pixels 1");
+    put_text(&c, "vlmd pixels 2");
     put_text(&c, "RGB8");
     put(&c, (uint32_t)w);
     put(&c, (uint32_t)h);
+    put_plan(&c, &t->plan);
     put_prep(&c, prep);
-    put(&c, (uint32_t)im->w);
-    put(&c, (uint32_t)im->h);
-    sha256_update(&c, (size_t)im->w * (size_t)im->h * 3, im->rgb);
+    sha256_update(&c, t->plan.bytes, t->rgb);
     sha256_digest(&c, IMAGE_KEY_BYTES, out);
 }
 
-void image_source_key(const image_source *src, const prep_spec *prep, uint8_t out[IMAGE_KEY_BYTES]) {
+void image_source_key(const image_source *src, const prep_plan *plan, const prep_spec *prep,
+                      uint8_t out[IMAGE_KEY_BYTES]) {
     struct sha256_ctx c;
     sha256_init(&c);
-    put_text(&c, "vlmd base64 1");
+    put_text(&c, "vlmd base64 2");
+    put_plan(&c, plan);
     put_prep(&c, prep);
     sha256_update(&c, src->n, (const uint8_t *)src->b64);
     sha256_digest(&c, IMAGE_KEY_BYTES, out);

@@ -6,17 +6,18 @@
 #ifndef VLMD_ENGINE_IMAGE_KEY_H
 #define VLMD_ENGINE_IMAGE_KEY_H
 
-#include "engine/image/image.h"
+#include "engine/image/tiles.h"
 
 enum { IMAGE_KEY_BYTES = 32 };
 
-/* Content: equal for two pictures only when they were w x h before preparation, were prepared by the same parameters,
- * and became the same pixels. What is hashed, each number 32 bits with the low byte first, floats by their bits:
- * "vlmd pixels 1", the mode "RGB8", w, h, prep's fields in the order of image.h (flags as numbers), im->w, im->h, im's
- * pixels. */
-void image_key(const image *im, int w, int h, const prep_spec *prep, uint8_t out[IMAGE_KEY_BYTES]);
-/* Source: of the base64 as it lies in the body, and prep's fields; "vlmd base64 1" in front. Two spellings of one
+/* Content: equal for two pictures only when they were w x h before preparation, were prepared by one plan, and became the
+ * same pixels, which are read by the same rule. What is hashed, each number 32 bits with the low byte first, floats by
+ * their bits: "vlmd pixels 2", the mode "RGB8", w, h; the plan: n_steps, then each step's from, x, y, w, h, rw, rh, filter,
+ * cx, cy, cw, ch, tw, th and the three of pad_rgb; prep's rescale, mean and std; the pixels. */
+void image_key(const tiles *t, int w, int h, const prep_spec *prep, uint8_t out[IMAGE_KEY_BYTES]);
+/* Source: "vlmd base64 2", the plan and prep's numbers likewise, the base64 as it lies in the body. Two spellings of one
  * file have two of these and one content. */
-void image_source_key(const image_source *src, const prep_spec *prep, uint8_t out[IMAGE_KEY_BYTES]);
+void image_source_key(const image_source *src, const prep_plan *plan, const prep_spec *prep,
+                      uint8_t out[IMAGE_KEY_BYTES]);
 
 #endif

@@ -17,7 +17,7 @@ tensor dual_text(ctx *c, const model *m, const step *s) {
     size_t mark = arena_mark(c->scratch);
     tensor x = ctx_2d(c, DT_F32, s->n_rows, k->width);
     op_embed(c, x, m->w[S_EMBED], s->ids, 1);
-    op_embed_add(c, x, m->dual->w[DUAL_POS], s->pos);
+    op_embed_add(c, x, m->w[S_EMBED_POS], s->pos);
     layer_run run = {0};
     run.attn.n_seqs = s->n_seqs;
     run.attn.q_start = s->q_start;
@@ -33,8 +33,8 @@ tensor dual_text(ctx *c, const model *m, const step *s) {
 
 /* ---- a picture's head ---- */
 
-int dual_picture_slices(const model_spec *s, int rows, int block) {
-    return s->dual.head == DUAL_HEAD_PROBE ? (rows + block - 1) / block + 1 : 1;
+int dual_picture_slices(const model_spec *s, int rows) {
+    return s->dual.head == DUAL_HEAD_PROBE ? (rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS + 1 : 1;
 }
 
 static void first_row(ctx *c, const model *m, const dual_picture *p) {
@@ -53,8 +53,8 @@ static void probe_keys(ctx *c, const model *m, const dual_picture *p, int64_t fr
     size_t mark = arena_mark(c->scratch);
     tensor x = ctx_2d(c, DT_F32, n, k->width);
     op_norm(c, x, tensor_rows(p->x, from, n), m->w[S_POST_G], m->w[S_POST_B], k->norm, k->norm_eps, 0);
-    op_linear(c, tensor_rows(p->k, from, n), x, d->qkv_w[1], d->qkv_b[1], ACT_NONE, 0);
-    op_linear(c, tensor_rows(p->v, from, n), x, d->qkv_w[2], d->qkv_b[2], ACT_NONE, 0);
+    op_linear(c, tensor_rows(p->k, from, n), x, d->w[DUAL_K_W], d->w[DUAL_K_B], ACT_NONE, 0);
+    op_linear(c, tensor_rows(p->v, from, n), x, d->w[DUAL_V_W], d->w[DUAL_V_B], ACT_NONE, 0);
     arena_reset(c->scratch, mark);
 }
 
@@ -67,7 +67,7 @@ static void probe_looks(ctx *c, const model *m, const dual_picture *p) {
     tensor up = ctx_2d(c, DT_F32, 1, k->ffn), zero = p->one;
     zero.d[0] = 1;
     op_embed(c, probe, d->w[DUAL_PROBE], zero, 1);
-    op_linear(c, q, probe, d->qkv_w[0], d->qkv_b[0], ACT_NONE, 0);
+    op_linear(c, q, probe, d->w[DUAL_Q_W], d->w[DUAL_Q_B], ACT_NONE, 0);
     attn_args a = {.scale = k->attn_scale, .n_seqs = 1, .q_start = p->one, .kv_len = p->len};
     op_attn(c, tensor_heads(y, k->heads, k->head_dim), tensor_heads(q, k->heads, k->head_dim),
             tensor_heads(p->k, k->kv_heads, k->head_dim), tensor_heads(p->v, k->kv_heads, k->head_dim), &a);
@@ -79,7 +79,7 @@ static void probe_looks(ctx *c, const model *m, const dual_picture *p) {
 }
 
 void dual_picture_slice(ctx *c, const model *m, const dual_picture *p, int slice) {
-    int64_t rows = p->x.d[0], from = (int64_t)slice * p->block, n = p->block;
+    int64_t rows = p->x.d[0], from = (int64_t)slice * TOWER_BLOCK_ROWS, n = TOWER_BLOCK_ROWS;
     if (m->spec.dual.head == DUAL_HEAD_FIRST)
         first_row(c, m, p);
     else if (from < rows)

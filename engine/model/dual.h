@@ -16,8 +16,7 @@ typedef struct
 } dual_rule;
 
 typedef struct dual_part {
-    weight *w[DUAL_COUNT]; /* NULL: the mechanism is off, or it is one of the following */
-    weight *qkv_w[3], *qkv_b[3];
+    weight *w[DUAL_COUNT]; /* NULL: the mechanism is off, or it is in the rule */
     dual_rule rule;
 } dual_part;
 

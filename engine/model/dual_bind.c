@@ -1,8 +1,7 @@
 /* dual_bind.c - a dual encoder's own parameters: their shapes, where they stand in a checkpoint, and their weights.
  *
- * Thread: the loader's. The model owns what is made here; matrices that are laid out anew have bytes of their own. */
+ * Thread: the loader's. The model owns what is made here. */
 #include <math.h>
-#include <string.h>
 
 #include "engine/model/dual.h"
 #include "engine/model/impl.h"
@@ -15,17 +14,20 @@ static int slot_of(const model_spec *s, dual_slot which, int64_t d[3], unsigned 
     int nd = 2;
     *use = WEIGHT_LINEAR;
     switch (which) {
-    case DUAL_POS: d[0] = s->text.max_pos, d[1] = text, *use = WEIGHT_TABLE; break;
     case DUAL_TEXT_W: d[0] = width, d[1] = text; break;
     case DUAL_TEXT_B: d[0] = width, nd = 1, on = s->dual.text_bias; break;
     case DUAL_IMAGE_W: d[0] = width, d[1] = w, on = !probe; break;
     case DUAL_PROBE: d[0] = d[1] = 1, d[2] = w, nd = 3, on = probe, *use = WEIGHT_TABLE; break;
-    case DUAL_QKV_W: d[0] = 3 * w, d[1] = w, on = probe; break;
-    case DUAL_QKV_B: d[0] = 3 * w, nd = 1, on = probe; break;
+    case DUAL_Q_W:
+    case DUAL_K_W:
+    case DUAL_V_W:
     case DUAL_O_W: d[0] = d[1] = w, on = probe; break;
     case DUAL_UP_W: d[0] = t->ffn, d[1] = w, on = probe; break;
     case DUAL_UP_B: d[0] = t->ffn, nd = 1, on = probe; break;
     case DUAL_DOWN_W: d[0] = w, d[1] = t->ffn, on = probe; break;
+    case DUAL_Q_B:
+    case DUAL_K_B:
+    case DUAL_V_B:
     case DUAL_O_B:
     case DUAL_NORM_G:
     case DUAL_NORM_B:
@@ -50,26 +52,6 @@ bool dual_bind(plan *p, status *st) {
         p->weight_bytes += (size_t)tensor_count(&p->dual[i]) * dtype_size(p->dual[i].dt);
     }
     return true;
-}
-
-weight *dual_relaid(model *m, const tensor *t, int64_t rows, int64_t cols,
-                    int64_t (*from)(const model_spec *s, int64_t i, int64_t j), unsigned use, void **host,
-                    status *st) {
-    size_t each = dtype_size(t->dt);
-    CHECK(rows * cols == tensor_count(t));
-    uint8_t *to = mem_alloc((size_t)(rows * cols) * each);
-    if (!to) {
-        status_set(st, ST_NO_MEMORY, "no memory for a matrix of %lld x %lld", (long long)rows,
-                   (long long)cols);
-        return NULL;
-    }
-    *host = to;
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < cols; j++)
-            memcpy(to + (size_t)(i * cols + j) * each,
-                   (const uint8_t *)t->data + (size_t)from(&m->spec, i, j) * each, each);
-    tensor relaid = tensor_2d(to, t->dt, rows, cols);
-    return weight_new(m->be, &relaid, use, st);
 }
 
 /* A parameter of one number, of any type. */
@@ -102,11 +84,6 @@ static bool make_rule(model *m, const plan *p, dual_rule *r, status *st) {
                       (double)bias);
 }
 
-/* Part k of the three that stand in one tensor. */
-static tensor third(tensor t, int k) {
-    return tensor_rows(t, t.d[0] / 3 * k, t.d[0] / 3);
-}
-
 bool dual_make(model *m, const plan *p, status *st) {
     dual_part *part = m->dual = mem_calloc(1, sizeof *part);
     if (!part) return status_set(st, ST_NO_MEMORY, "no memory for a model");
@@ -117,12 +94,7 @@ bool dual_make(model *m, const plan *p, status *st) {
         tensor t = p->dual[i];
         slot_of(&m->spec, (dual_slot)i, d, &use);
         if (i == DUAL_PROBE) t = tensor_2d(t.data, t.dt, 1, t.d[2]);
-        bool fused = i == DUAL_QKV_W || i == DUAL_QKV_B;
-        for (int k = 0; k < (fused ? 3 : 1); k++) {
-            tensor one = fused ? third(t, k) : t;
-            weight **at = !fused ? &part->w[i] : i == DUAL_QKV_W ? &part->qkv_w[k] : &part->qkv_b[k];
-            if (!(*at = weight_new(m->be, &one, use, st))) return false;
-        }
+        if (!(part->w[i] = weight_new(m->be, &t, use, st))) return false;
     }
     return make_rule(m, p, &part->rule, st);
 }
@@ -130,9 +102,5 @@ bool dual_make(model *m, const plan *p, status *st) {
 void dual_free(model *m) {
     if (!m->dual) return;
     for (int i = 0; i < DUAL_COUNT; i++) weight_free(m->dual->w[i]);
-    for (int k = 0; k < 3; k++) {
-        weight_free(m->dual->qkv_w[k]);
-        weight_free(m->dual->qkv_b[k]);
-    }
     mem_free(m->dual);
 }

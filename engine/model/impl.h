@@ -30,62 +30,43 @@ typedef struct layer_weights {
     weight *w[L_COUNT]; /* NULL: the mechanism is off */
 } layer_weights;
 
+typedef struct model_rope {
+    weight *inv_freq; /* NULL: no rotary positions */
+    rope_args args;
+} model_rope;
+
 struct model {
     model_spec spec;
     ckpt *ckpt;
     backend *be;
     weight *w[S_COUNT];
     layer_weights *tower, *text;
-    weight *inv_freq;
-    float *inv_freq_host;
-    rope_args rope;
-    int32_t *tower_ids;          /* device: 0, 1, ... for the tower's positions */
-    struct dual_part *dual;      /* dual.c; NULL: there is a decoder */
-    void *patch_host, *pos_host; /* matrices that were laid out anew; the weights point into them */
+    model_rope rope, rope_local;
+    struct dual_part *dual; /* dual.h; NULL: there is a decoder */
     size_t weight_bytes;
     dtype weight_dtype;
 };
 
-/* Rows of the tower before any is dropped: the patches, and CLS. The most, where pictures differ. */
-static inline int tower_all_rows(const tower_spec *t) {
-    int side = t->image_size / t->patch;
-    return (t->max_patches ? t->max_patches : side * side) + (t->cls ? 1 : 0);
-}
-
-/* The tower's rows are computed in blocks of this many, all but the last about alike: what one slice of an encode works
- * on. A linear op packs its weights once for 128 rows; smaller blocks cost a tower 5 (96) and 10 (64) per cent. */
+/* The tower's rows are computed in blocks of at most this many: what one slice of an encode works on. A linear op packs its
+ * weights once for 128 rows; smaller blocks cost a tower 5 (96) and 10 (64) per cent. */
 enum { TOWER_BLOCK_ROWS = 128 };
-static inline int tower_block_rows(int rows) {
-    int n = (rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
-    return (rows + n - 1) / n;
-}
 
 /* inv_freq[dims/2] and the attention factor of a rope spec (rope.c). */
 void rope_frequencies(const rope_spec *r, float *inv_freq, float *attention_factor);
-
-/* Taps of a square table of side x side positions that is resampled to gw x gh places, places line by line:
- * [gw * gh, side * side]. False: no memory. Source: torch's upsample_bilinear2d with antialias (resample.c). */
-bool resample_taps(int side, int gw, int gh, float *taps);
 
 /* ---- dual encoders (dual_bind.c, dual.c) ---- */
 
 bool dual_bind(plan *p, status *st);                 /* fills p->dual */
 bool dual_make(model *m, const plan *p, status *st); /* m->dual */
 void dual_free(model *m);
-/* A tensor's elements in another order, as a weight: element (i, j) of the result [rows, cols] is at from(i, j) of t. The
- * bytes live in *host. */
-weight *dual_relaid(model *m, const tensor *t, int64_t rows, int64_t cols,
-                    int64_t (*from)(const model_spec *s, int64_t i, int64_t j), unsigned use, void **host,
-                    status *st);
 
-/* A picture's rows behind the last layer, and what its encode lends: k and v of all rows to be written, device i32
- * one {0, 1} and len {rows}. */
+/* A picture's rows behind the last layer, and what its encode lends: k and v of all rows to be written, device i32 {0, 1}
+ * and {rows}. */
 typedef struct dual_picture {
     tensor x, k, v, out; /* out [1, width] */
     tensor one, len;
-    int block; /* rows of a slice */
 } dual_picture;
-int dual_picture_slices(const model_spec *s, int rows, int block);
+int dual_picture_slices(const model_spec *s, int rows);
 void dual_picture_slice(ctx *c, const model *m, const dual_picture *p, int slice);
 
 /* What a layer needs besides its weights and its rows. */
@@ -97,10 +78,12 @@ typedef struct layer_run {
 } layer_run;
 /* x[N, D] goes through layer i of the stack, in place. Scratch is given back. */
 void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run);
-/* Its three parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x;
- * x += attention, where k and v may hold more rows than x and q (without pages: one sequence, all its keys); x += ffn. */
+/* Its parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x;
+ * k and v into the pages, where there are any; x += attention, where k and v may hold more rows than x and q (without
+ * pages: one sequence, all its keys; with pages they are not read); x += ffn. */
 void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q, tensor k,
                    tensor v, const layer_run *run);
+void stack_keep(ctx *c, const stack_spec *s, tensor k, tensor v, const layer_run *run);
 void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
                   tensor v, const layer_run *run);
 void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x);

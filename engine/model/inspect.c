@@ -27,9 +27,9 @@ static void put_bytes(buf *out, double n) {
     buf_printf(out, u ? "%.1f %s" : "%.0f %s", n, unit[u]);
 }
 
-static void put_rope(buf *out, const rope_spec *r) {
+static void put_rope(buf *out, const rope_spec *r, const char *of) {
     if (r->kind == ROPE_NONE) return;
-    buf_printf(out, "  positions    rotary, base %g", (double)r->theta);
+    buf_printf(out, "  positions    rotary%s, base %g", of, (double)r->theta);
     if (r->kind == ROPE_LINEAR) buf_printf(out, ", stretched by %g", (double)r->factor);
     if (r->kind == ROPE_DYNAMIC)
         buf_printf(out, ", base grows beyond %d tokens (factor %g)", r->max_pos, (double)r->factor);
@@ -52,6 +52,7 @@ static void put_stack(buf *out, const stack_spec *s) {
     buf_printf(out, "  attention    %d heads of %d", s->heads, s->head_dim);
     if (s->kv_heads != s->heads) buf_printf(out, ", %d key/value heads", s->kv_heads);
     if (s->qk_norm) buf_puts(out, ", RMS norm on queries and keys");
+    if (s->attn_softcap > 0) buf_printf(out, ", scores capped at %g", (double)s->attn_softcap);
     const char *bias = s->o_bias ? ", biases" : s->q_bias ? ", biases on q, k, v" : "";
     buf_printf(out, "%s%s\n", bias, s->causal ? ", causal" : ", both ways");
     int windowed = 0, window = 0;
@@ -62,9 +63,44 @@ static void put_stack(buf *out, const stack_spec *s) {
                    windowed == s->n_layers ? "all " : "", windowed, s->n_layers);
     buf_printf(out, "  feed-forward %s%s, %d wide%s\n", s->glu ? "gated " : "", act_name(s->activation),
                s->ffn, s->mlp_bias ? ", biases" : "");
-    buf_printf(out, "  norm         %s, eps %g\n", s->norm == NORM_RMS ? "RMS" : "layer",
-               (double)s->norm_eps);
-    put_rope(out, &s->rope);
+    buf_printf(out, "  norm         %s%s, eps %g", s->norm == NORM_RMS ? "RMS" : "layer",
+               s->norm_plain ? " without parameters" : "", (double)s->norm_eps);
+    if (s->norm_offset != 0) buf_printf(out, ", gains count from %g", (double)s->norm_offset);
+    buf_puts(out, s->norm_after   ? ", behind the residual"
+                  : s->post_norms ? ", before and behind each half"
+                                  : "");
+    buf_puts(out, "\n");
+}
+
+static void put_text(buf *out, const text_spec *t) {
+    bool local = t->rope_local.kind != ROPE_NONE;
+    put_rope(out, &t->stack.rope, local ? " without a window" : "");
+    put_rope(out, &t->rope_local, " with a window");
+    if (t->learned_pos) buf_printf(out, "  positions    a table of %d\n", t->learned_pos);
+    if (t->embed_scale != 1) buf_printf(out, "  embeddings   times %g\n", (double)t->embed_scale);
+    if (t->embed_width)
+        buf_printf(out, "  embeddings   %d wide, a matrix leads in and out\n", t->embed_width);
+    if (t->logit_softcap > 0) buf_printf(out, "  logits       capped at %g\n", (double)t->logit_softcap);
+}
+
+/* Rows by size, where they differ. */
+static void put_image_costs(buf *out, const model_spec *s) {
+    static const int sizes[][2] = {{336, 336}, {1024, 768}, {768, 1024}, {1920, 1080}, {200, 1600}};
+    int first = 0;
+    buf_puts(out, "fuse: a picture costs ");
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        prep_plan p;
+        image_ask ask = {sizes[i][0], sizes[i][1], 1};
+        int n = spec_plan_image(s, &ask, &IMAGE_LIMITS_DEFAULT, &p, NULL) ? s->image_rows(s, &p) : 0;
+        if (i == 0) {
+            first = n;
+            buf_printf(out, "%d tokens", n);
+        } else if (n != first) {
+            buf_printf(out, ", of %d x %d pixels %d in %d tile%s", ask.w, ask.h, n, p.n_tiles,
+                       p.n_tiles == 1 ? "" : "s");
+        }
+    }
+    buf_printf(out, " in place of the placeholder, id %d\n", (int)s->image_token);
 }
 
 static void put_pick(buf *out, const dual_spec *d) {
@@ -79,12 +115,12 @@ static void put_dual(buf *out, const model_spec *s) {
     int side = t->image_size / t->patch;
     buf_printf(out, "\nmakes vectors of %d numbers from texts and pictures, and no text: a dual encoder\n",
                d->width);
-    if (t->max_patches)
+    if (t->pos_side)
         buf_printf(out,
                    "\npictures: a ViT on up to %d patches of %d x %d pixels in the picture's own aspect "
                    "ratio, positions "
                    "resampled from a table of %d x %d\n",
-                   t->max_patches, t->patch, t->patch, t->table_side, t->table_side);
+                   t->max_patches, t->patch, t->patch, t->pos_side, t->pos_side);
     else
         buf_printf(out, "\npictures: a ViT on %d x %d pixels, %d x %d patches of %d%s\n", t->image_size,
                    t->image_size, side, side, t->patch, t->cls ? " and a CLS row" : "");
@@ -124,22 +160,19 @@ static void put_words(buf *out, const model_spec *s) {
         for (int i = 0; i < t->n_features; i++) buf_printf(out, "%s %d", i ? "," : "", t->features[i]);
         buf_printf(out, " of 0..%d%s%s, %d rows\n", t->stack.n_layers,
                    t->n_features > 1 ? " side by side" : "", t->drop_first ? ", first row dropped" : "",
-                   t->rows);
+                   tower_features_rows(t, side, side));
         const join_spec *j = &s->join;
         if (j->kind == JOIN_LINEAR)
             buf_printf(out, "\njoin: linear, %d to %d%s\n", j->in, j->out, j->bias ? ", bias" : "");
         else
             buf_printf(out, "\njoin: two-layer MLP, %d to %d to %d, %s%s\n", j->in, j->hidden, j->out,
                        act_name(j->activation), j->bias ? ", biases" : "");
-        image_run runs[8];
-        int n = s->image_runs(s, t->image_size, t->image_size, runs, 8), tokens = 0;
-        for (int i = 0; i < n; i++) tokens += runs[i].n;
-        buf_printf(out, "fuse: a picture costs %d tokens in place of the placeholder, id %d\n", tokens,
-                   (int)s->image_token);
+        put_image_costs(out, s);
     }
     buf_printf(out, "\ndecoder: vocabulary of %d, up to %d positions, %s\n", s->text.vocab, s->text.max_pos,
                s->text.tied ? "head tied to the embedding" : "its own head");
     put_stack(out, &s->text.stack);
+    put_text(out, &s->text);
     buf_puts(out, "  stops at    ");
     for (int i = 0; i < s->n_eos; i++) buf_printf(out, "%s id %d", i ? "," : "", (int)s->eos[i]);
     buf_puts(out, s->n_eos ? "\n" : " no id of its own\n");

@@ -49,13 +49,13 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
 /* ---- pictures: tower and join, resumable within a layer -------------------------------------------------------- */
 
 typedef struct encode encode;
-/* Whether prepared pictures of w x h are what the tower was made for. */
+/* Whether a tile of w x h pixels is what the tower was made for. */
 bool tower_takes(const tower_spec *t, int w, int h);
-/* Device bytes that one picture's encode holds between its slices, and its result's rows and bytes. */
-size_t encode_bytes(const model *m);
-/* Starts an encode of prepared pixels (8-bit RGB of the planned size, copied). Owns its buffers until encode_free.
- * pixels NULL: holds no buffers, for measuring encode_run's scratch under a dry ctx. */
-encode *encode_new(const model *m, backend *be, const image *pixels, status *st);
+/* Device bytes that the encode of a picture of this plan holds between its slices, its result included. */
+size_t encode_bytes(const model_spec *s, const prep_plan *plan);
+/* Starts an encode of prepared pixels, which are copied. Owns its buffers until encode_free. pixels->rgb NULL: holds no
+ * buffers, for measuring encode_run's scratch under a dry ctx. */
+encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st);
 /* Runs at most max_slices further slices; true when the rows are ready. A slice is a block of rows (about a hundred)
  * through the patch embedding, through half a layer, or through the join; stopping anywhere changes no bit. Errors: in
  * c. */

@@ -13,9 +13,13 @@ int layer_slot_shape(const stack_spec *s, layer_slot which, int64_t d[2], unsign
     bool on = true;
     switch (which) {
     case L_NORM1_G:
-    case L_NORM2_G: out = s->width; break;
+    case L_NORM2_G: out = s->width, on = !s->norm_plain; break;
     case L_NORM1_B:
-    case L_NORM2_B: out = s->width, on = s->norm == NORM_LAYER; break;
+    case L_NORM2_B: out = s->width, on = s->norm == NORM_LAYER && !s->norm_plain; break;
+    case L_POST1_G:
+    case L_POST2_G: out = s->width, on = s->post_norms && !s->norm_plain; break;
+    case L_POST1_B:
+    case L_POST2_B: out = s->width, on = s->post_norms && s->norm == NORM_LAYER && !s->norm_plain; break;
     case L_Q_W: out = q, in = s->width; break;
     case L_Q_B: out = q, on = s->q_bias; break;
     case L_K_W: out = k, in = s->width; break;
@@ -45,7 +49,10 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     const tower_spec *t = &s->tower;
     const join_spec *j = &s->join;
     bool tower = t->stack.n_layers > 0, mlp = j->kind == JOIN_MLP;
+    int64_t side = tower ? t->image_size / t->patch : 0;
     int64_t width = t->stack.width, hidden = mlp ? j->hidden : j->out;
+    const text_spec *text = &s->text;
+    bool norm = !text->no_final_norm && !text->stack.norm_plain;
     int nd = 1;
     bool on = true;
     *use = WEIGHT_VECTOR;
@@ -53,13 +60,13 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_PATCH_W:
         d[0] = width, d[1] = 3, d[2] = d[3] = t->patch;
         nd = 4, on = tower, *use = WEIGHT_LINEAR;
-        if (t->max_patches) nd = 2, d[1] *= d[2] * d[3];
+        if (t->pos_side) nd = 2, d[1] *= d[2] * d[3];
         break;
     case S_PATCH_B: d[0] = width, on = tower && t->patch_bias; break;
     case S_CLASS: d[0] = width, on = tower && t->cls, *use = WEIGHT_TABLE; break;
     case S_POS:
-        d[0] = tower ? tower_all_rows(t) : 0, d[1] = width, nd = 2, on = tower, *use = WEIGHT_TABLE;
-        if (t->max_patches) d[0] = (int64_t)t->table_side * t->table_side, *use = WEIGHT_LINEAR;
+        if (t->pos_side) side = t->pos_side;
+        d[0] = side * side + (t->cls ? 1 : 0), d[1] = width, nd = 2, on = tower, *use = WEIGHT_TABLE;
         break;
     case S_PRE_G:
     case S_PRE_B: d[0] = width, on = tower && t->pre_norm; break;
@@ -69,14 +76,27 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_FC1_B: d[0] = hidden, on = j->kind != JOIN_NONE && j->bias; break;
     case S_FC2_W: d[0] = j->out, d[1] = j->hidden, nd = 2, on = mlp, *use = WEIGHT_LINEAR; break;
     case S_FC2_B: d[0] = j->out, on = mlp && j->bias; break;
+    case S_NEWLINE: d[0] = j->out, on = s->newline, *use = WEIGHT_TABLE; break;
     case S_EMBED:
-        d[0] = s->text.vocab, d[1] = s->text.stack.width;
-        nd = 2, *use = WEIGHT_TABLE | (s->text.tied ? WEIGHT_LINEAR : 0);
+        d[0] = text->vocab, d[1] = text_embed_width(text);
+        nd = 2, *use = WEIGHT_TABLE | (text->tied ? WEIGHT_LINEAR : 0);
         break;
-    case S_NORM_G: d[0] = s->text.stack.width; break;
-    case S_NORM_B: d[0] = s->text.stack.width, on = s->text.stack.norm == NORM_LAYER; break;
+    case S_EMBED_IN:
+        d[0] = text->stack.width, d[1] = text->embed_width;
+        nd = 2, on = text->embed_width > 0, *use = WEIGHT_LINEAR;
+        break;
+    case S_EMBED_POS:
+        d[0] = text->learned_pos, d[1] = text->stack.width;
+        nd = 2, on = text->learned_pos > 0, *use = WEIGHT_TABLE;
+        break;
+    case S_NORM_G: d[0] = text->stack.width, on = norm; break;
+    case S_NORM_B: d[0] = text->stack.width, on = norm && text->stack.norm == NORM_LAYER; break;
+    case S_EMBED_OUT:
+        d[0] = text->embed_width, d[1] = text->stack.width;
+        nd = 2, on = text->embed_width > 0, *use = WEIGHT_LINEAR;
+        break;
     case S_HEAD:
-        d[0] = s->text.vocab, d[1] = s->text.stack.width, nd = 2, on = !s->text.tied && !s->dual.on,
+        d[0] = text->vocab, d[1] = text_embed_width(text), nd = 2, on = !text->tied && !s->dual.on,
         *use = WEIGHT_LINEAR;
         break;
     case S_COUNT: on = false; break;
@@ -117,8 +137,9 @@ static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *
 static bool settle_tie(plan *p, status *st) {
     const name_sheet *s = p->sheet;
     if (p->spec.dual.on) return true;
-    size_t head = bind_find(p->bind, s->head_at, s->names[S_HEAD], st);
-    size_t embed = bind_find(p->bind, s->text_at, s->names[S_EMBED], st);
+    const char *const *names = p->spec.text.names->names;
+    size_t head = bind_find(p->bind, s->head_at, names[S_HEAD], st);
+    size_t embed = bind_find(p->bind, s->text_at, names[S_EMBED], st);
     if (st->code != ST_OK) return false;
     if (!p->spec.text.tied || head == SIZE_MAX || embed == SIZE_MAX) return true;
     const st_tensor *a = ckpt_at(p->ckpt, head), *b = ckpt_at(p->ckpt, embed);
@@ -152,10 +173,11 @@ static void ignore_unused_layers(plan *p) {
 static bool bind_all(plan *p, status *st) {
     const model_spec *s = &p->spec;
     const name_sheet *n = p->sheet;
+    const text_names *text = s->text.names;
     if (!settle_tie(p, st)) return false;
     /* A tied model may hold its one table under the head's name. */
-    bool as_head = s->text.tied && bind_find(p->bind, n->text_at, n->names[S_EMBED], st) == SIZE_MAX &&
-                   bind_find(p->bind, n->head_at, n->names[S_HEAD], st) != SIZE_MAX;
+    bool as_head = s->text.tied && bind_find(p->bind, n->text_at, text->names[S_EMBED], st) == SIZE_MAX &&
+                   bind_find(p->bind, n->head_at, text->names[S_HEAD], st) != SIZE_MAX;
     for (int i = 0; i < S_COUNT; i++) {
         int64_t d[4];
         unsigned use;
@@ -167,14 +189,15 @@ static bool bind_all(plan *p, status *st) {
                                 : i >= S_FIRST_TEXT                      ? n->text_at
                                 : i >= S_FIRST_JOIN                      ? n->join_at
                                                                          : n->tower_at;
-        const char *name = n->names[i == S_EMBED && as_head ? S_HEAD : i];
+        const char *name =
+            i >= S_FIRST_TEXT ? text->names[i == S_EMBED && as_head ? S_HEAD : i] : n->names[i];
         if (linear) name = i == S_FC1_W ? "weight" : "bias";
         if (!take(p, at, name, nd, d, &p->slots[i], st)) return false;
     }
     if (s->tower.stack.n_layers &&
         !take_layers(p, &s->tower.stack, s->tower.run_layers, n->tower_at, n->tower_layer, &p->tower, st))
         return false;
-    if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at, n->text_layer, &p->text, st))
+    if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at, text->layer, &p->text, st))
         return false;
     if (s->dual.on && !dual_bind(p, st)) return false;
     if (s->tower.stack.n_layers) ignore_unused_layers(p);

@@ -20,6 +20,8 @@ typedef enum layer_slot {
     L_O_B, /* [D, H*hd] */
     L_QNORM_G,
     L_KNORM_G, /* [hd] */
+    L_POST1_G,
+    L_POST1_B, /* behind attention */
     L_NORM2_G,
     L_NORM2_B, /* before the feed-forward */
     L_GATE_W,
@@ -28,6 +30,8 @@ typedef enum layer_slot {
     L_UP_B, /* [F, D] */
     L_DOWN_W,
     L_DOWN_B, /* [D, F] */
+    L_POST2_G,
+    L_POST2_B, /* behind the feed-forward */
     L_COUNT
 } layer_slot;
 
@@ -44,26 +48,33 @@ typedef enum slot {
     S_FC1_W,
     S_FC1_B,
     S_FC2_W,
-    S_FC2_B, /* join */
+    S_FC2_B,
+    S_NEWLINE, /* join; [out], behind the rows of a line */
     S_EMBED,
+    S_EMBED_IN,  /* [D, embed_width] */
+    S_EMBED_POS, /* [learned_pos, D] */
     S_NORM_G,
     S_NORM_B,
-    S_HEAD, /* text */
+    S_EMBED_OUT, /* [embed_width, D] */
+    S_HEAD,      /* text */
     S_COUNT
 } slot;
 enum { S_FIRST_JOIN = S_FC1_W, S_FIRST_TEXT = S_EMBED };
 
 /* Parameters of a dual encoder beside its two stacks. */
 typedef enum dual_slot {
-    DUAL_POS, /* [max_pos, D] of texts */
     DUAL_TEXT_W,
     DUAL_TEXT_B,  /* [width, D] */
     DUAL_IMAGE_W, /* [width, D] */
     DUAL_PROBE,   /* [1, 1, D] */
-    DUAL_QKV_W,
-    DUAL_QKV_B, /* [3 D, D]: q, k and v of the probe's attention */
+    DUAL_Q_W,
+    DUAL_Q_B,
+    DUAL_K_W,
+    DUAL_K_B,
+    DUAL_V_W,
+    DUAL_V_B,
     DUAL_O_W,
-    DUAL_O_B, /* [D, D] */
+    DUAL_O_B, /* [D, D], of the probe's attention */
     DUAL_NORM_G,
     DUAL_NORM_B, /* before its feed-forward */
     DUAL_UP_W,
@@ -79,14 +90,20 @@ typedef struct ignore_rule {
     const char *glob, *why; /* whole tensor name, '*' any run of characters */
 } ignore_rule;
 
+/* A decoder's tensors behind the prefixes of a sheet: every family that has it calls them so. */
+typedef struct text_names {
+    const char *const *layer; /* [L_COUNT], "%d" for the layer */
+    const char *const *names; /* [S_COUNT], from S_FIRST_TEXT on */
+} text_names;
+
 typedef struct name_sheet {
     /* NULL-terminated lists of prefixes under which a section's names may stand in a checkpoint. */
     const char *const *tower_at, *const *join_at, *const *text_at, *const *head_at;
-    const char *const *linear_at; /* of a join of one matrix, whose tensors are "weight" and "bias" */
-    const char *const *tower_layer, *const *text_layer; /* [L_COUNT], "%d" for the layer */
-    const char *const *names;                           /* [S_COUNT] */
-    const char *const *dual_at, *const *dual;           /* dual: [DUAL_COUNT] */
-    const ignore_rule *ignored;                         /* ends with glob NULL */
+    const char *const *linear_at;   /* of a join of one matrix, whose tensors are "weight" and "bias" */
+    const char *const *tower_layer; /* [L_COUNT], "%d" for the layer */
+    const char *const *names;       /* [S_FIRST_TEXT] */
+    const char *const *dual_at, *const *dual; /* dual: [DUAL_COUNT] */
+    const ignore_rule *ignored;               /* ends with glob NULL */
 } name_sheet;
 
 #endif

@@ -3,7 +3,7 @@
 #ifndef VLMD_ENGINE_MODEL_SPEC_H
 #define VLMD_ENGINE_MODEL_SPEC_H
 
-#include "engine/image/image.h"
+#include "engine/image/tiles.h"
 #include "kernels/ops.h"
 
 enum { SPEC_MAX_LAYERS = 256, SPEC_MAX_FEATURES = 16, SPEC_MAX_EOS = 16 };
@@ -32,12 +32,17 @@ typedef struct stack_spec {
     int n_layers, width, heads, kv_heads, head_dim, ffn;
     norm_kind norm;
     float norm_eps;
+    float norm_offset; /* a gain g counts as norm_offset + g */
+    bool norm_plain;   /* layer norms without parameters */
+    bool norm_after; /* of the sum with the residual, instead of what goes into attention and feed-forward */
+    bool post_norms; /* also of what comes out of either, before it joins the residual */
     act activation;
     bool glu; /* act(gate) * up instead of act(up) */
     bool q_bias, k_bias, v_bias, o_bias, mlp_bias;
     bool qk_norm; /* RMS norm of each head of q and k before rope */
     bool causal;
     float attn_scale;            /* 1/sqrt(head_dim) unless the config says otherwise */
+    float attn_softcap;          /* of the scores; 0: none */
     int window[SPEC_MAX_LAYERS]; /* sliding window of a layer, 0: none */
     rope_spec rope;
 } stack_spec;
@@ -51,11 +56,14 @@ typedef struct tower_spec {
     int features[SPEC_MAX_FEATURES]; /* 0 = input of layer 0, n = output of layer n-1 */
     bool drop_first;                 /* select strategy "default": the first row goes */
     int run_layers;                  /* layers that the features need; those behind them are not loaded */
-    int rows;                        /* rows of the result for one picture */
-    /* 0: every picture is image_size square. Else any grid of at most so many patches, whose positions are resampled from
-     * a table of table_side x table_side; the patch matrix then reads pixels before channels. */
-    int max_patches, table_side;
+    /* 0: the table of positions is image_size's grid. Else a square table of pos_side, resampled to a tile's own grid of at
+     * most max_patches; the patch matrix then reads channels after pixels. */
+    int pos_side, max_patches;
 } tower_spec;
+/* Rows that a tile of gw x gh patches gives to the join. */
+static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
+    return gw * gh + (t->cls ? 1 : 0) - (t->drop_first ? 1 : 0);
+}
 
 typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP } join_kind;
 typedef struct join_spec {
@@ -69,14 +77,25 @@ typedef struct text_spec {
     stack_spec stack;
     int vocab, max_pos; /* positions that the model is made for, a stretched rope's included */
     bool tied;          /* lm_head is the embedding table */
-    float embed_scale;  /* 1 unless the model scales its embeddings */
-    int32_t bos, eos;   /* what the reference assumes where no file says; -1: none */
+    float embed_scale;  /* of looked-up rows, not of pictures'; 1 unless the model scales its embeddings */
+    int embed_width; /* of the table and the head; not stack.width: a matrix leads in, another out; 0: stack.width */
+    int learned_pos;      /* rows of a table that is added by position; 0: none */
+    int learned_pos_from; /* its row for position 0 */
+    bool no_final_norm;
+    float logit_softcap;            /* 0: none */
+    rope_spec rope_local;           /* of the windowed layers, where it is another; else ROPE_NONE */
+    int32_t bos, eos;               /* what the reference assumes where no file says; -1: none */
+    const struct text_names *names; /* its tensors (sheet.h) */
 } text_spec;
+
+static inline int text_embed_width(const text_spec *t) {
+    return t->embed_width ? t->embed_width : t->stack.width;
+}
 
 typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE } fuse_kind;
 
 /* Two towers that meet in one space, instead of a decoder: `text` is the stack that reads a text, and a text or a picture
- * becomes one vector. */
+ * becomes one vector of join.out numbers. */
 typedef enum dual_pick {                     /* the row that stands for a text */
                          DUAL_PICK_ID,       /* the first that is pick_id, where none is the first of all */
                          DUAL_PICK_GREATEST, /* the first of the greatest id */
@@ -99,12 +118,32 @@ typedef struct dual_spec {
     bool sigmoid; /* a pair is judged on its own, with a bias, instead of against the other labels */
 } dual_spec;
 
-/* One run of ids that stand for a picture in the prompt: n times id. Rows of the picture belong to the runs whose
- * id is image_token, in order. */
-typedef struct image_run {
-    int32_t id;
-    int n;
-} image_run;
+/* What a family knows of a picture when it says what becomes of it: its header, and how many the prompt has. */
+typedef struct image_ask {
+    int w, h, n_images;
+} image_ask;
+
+/* The text that stands for pictures in a prompt, while it is written. A run of rows is written as one placeholder of its
+ * length, so that a long one costs nothing before its length is checked. */
+typedef struct image_text {
+    buf *text;
+    const char *row_token; /* the spelling of image_token */
+    struct image_text_run {
+        int image, n;
+    } * runs; /* [n_runs], owned */
+    int n_runs, cap_runs, image;
+    bool failed; /* no memory */
+} image_text;
+void image_text_puts(image_text *t, const char *s);
+void image_text_rows(image_text *t,
+                     int n); /* n > 0 rows of the picture, after those that were written before */
+void image_text_fini(image_text *t);
+
+enum { SPEC_PACK_TAPS = 4 };
+typedef struct pack_row { /* a row of the result: the sum of weight[k] * joined row from[k]; from -1: none */
+    int32_t from[SPEC_PACK_TAPS];
+    float weight[SPEC_PACK_TAPS];
+} pack_row;
 
 typedef struct model_spec {
     const char *family; /* the registry's name, for people; code never compares it */
@@ -121,12 +160,30 @@ typedef struct model_spec {
      * text begins with BOS; a bare tokenizer adds none. */
     bool prompt_adds_special;
     prep_spec prep;
-    /* What a picture becomes in the prompt (after prep_plan: planned size w x h): fills runs, returns how many (<= max),
-     * 0 when the tower cannot take this size. Source: the reference's processor of this family. */
-    int (*image_runs)(const struct model_spec *s, int w, int h, image_run *runs, int max);
+    /* ---- pictures; source: the reference's processor of the family. All are pure. ---- */
+    const char *placeholder; /* what the chat template writes for a picture; NULL: image_token's spelling */
+    /* The tiles that a picture becomes; NULL: one, by prep. Ends with prep_plan_finish. */
+    bool (*plan_image)(const struct model_spec *s, const image_ask *a, const image_limits *lim,
+                       prep_plan *out, status *st);
+    /* Rows of the result for a planned picture; 0: a size that the tower does not take. */
+    int (*image_rows)(const struct model_spec *s, const prep_plan *p);
+    /* What replaces the placeholder; rows add up to image_rows. NULL: all of its rows in one run. */
+    void (*write_image)(const struct model_spec *s, const prep_plan *p, image_text *out);
+    /* How the rows of the result are made of those that the join gave, tile by tile (behind the last one stands
+     * S_NEWLINE's vector where there is one): fills rows[image_rows]. NULL: they are the same. */
+    void (*pack)(const struct model_spec *s, const prep_plan *p, pack_row *rows);
+    bool newline; /* the join brings a vector for ends of lines */
     /* generation_config.json's defaults for a request; NaN / -1 where it says nothing */
     float temperature, top_p, min_p, repetition_penalty;
     int top_k, max_new_tokens;
 } model_spec;
+
+/* plan_image, or its default. */
+bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits *lim, prep_plan *out,
+                     status *st);
+/* write_image, or its default. */
+void spec_write_image(const model_spec *s, const prep_plan *p, image_text *out);
+/* image_rows of a model that takes one tile of tower.image_size squared; pack NULL. */
+int spec_rows_of_square(const model_spec *s, const prep_plan *p);
 
 #endif

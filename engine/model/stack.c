@@ -3,19 +3,45 @@
  * Thread: the engine's. Activations live in the ctx's scratch and are given back before return. */
 #include "engine/model/impl.h"
 
+static void norm(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot gain, tensor y, tensor x) {
+    float offset = s->norm_plain ? 1 : s->norm_offset;
+    op_norm(c, y, x, w->w[gain], w->w[gain + 1], s->norm, s->norm_eps, offset);
+}
+
+/* What goes into attention or feed-forward. */
+static tensor normed(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot gain, tensor x) {
+    if (s->norm_after) return x;
+    tensor h = ctx_2d(c, DT_F32, x.d[0], s->width);
+    norm(c, s, w, gain, h, x);
+    return h;
+}
+
+/* x += y m + b, with the norms behind it. */
+static void join(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot before, layer_slot post,
+                 tensor x, tensor y, const weight *m, const weight *b) {
+    if (s->post_norms) {
+        tensor h = ctx_2d(c, DT_F32, x.d[0], s->width);
+        op_linear(c, h, y, m, b, ACT_NONE, 0);
+        norm(c, s, w, post, h, h);
+        op_add(c, x, h);
+    } else {
+        op_linear(c, x, y, m, b, ACT_NONE, LINEAR_ADD);
+    }
+    if (s->norm_after) norm(c, s, w, before, x, x);
+}
+
 /* Norm, projections and what the spec does to queries and keys before they meet: rows x to q, k, v. */
 void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q, tensor k,
                    tensor v, const layer_run *run) {
     size_t mark = arena_mark(c->scratch);
-    tensor h = ctx_2d(c, DT_F32, x.d[0], s->width);
-    op_norm(c, h, x, w->w[L_NORM1_G], w->w[L_NORM1_B], s->norm, s->norm_eps, 0);
+    tensor h = normed(c, s, w, L_NORM1_G, x);
     op_linear(c, q, h, w->w[L_Q_W], w->w[L_Q_B], ACT_NONE, 0);
     op_linear(c, k, h, w->w[L_K_W], w->w[L_K_B], ACT_NONE, 0);
     op_linear(c, v, h, w->w[L_V_W], w->w[L_V_B], ACT_NONE, 0);
     tensor qh = tensor_heads(q, s->heads, s->head_dim), kh = tensor_heads(k, s->kv_heads, s->head_dim);
     if (s->qk_norm) {
-        op_norm(c, qh, qh, w->w[L_QNORM_G], NULL, NORM_RMS, s->norm_eps, 0);
-        op_norm(c, kh, kh, w->w[L_KNORM_G], NULL, NORM_RMS, s->norm_eps, 0);
+        op_norm(c, qh, qh, w->w[L_QNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
+        op_norm(c, kh, kh, w->w[L_KNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
     }
     if (run->cs.nd) {
         op_rope(c, qh, run->cs);
@@ -29,36 +55,39 @@ void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, te
     size_t mark = arena_mark(c->scratch);
     tensor y = ctx_2d(c, DT_F32, x.d[0], (int64_t)s->heads * s->head_dim);
     tensor qh = tensor_heads(q, s->heads, s->head_dim), yh = tensor_heads(y, s->heads, s->head_dim);
-    tensor kh = tensor_heads(k, s->kv_heads, s->head_dim), vh = tensor_heads(v, s->kv_heads, s->head_dim);
     attn_args a = run->attn;
     a.scale = s->attn_scale;
+    a.softcap = s->attn_softcap;
     a.causal = s->causal;
     a.window = s->window[i];
-    if (run->kc.nd) {
-        op_kv_write(c, run->kc, run->vc, kh, vh, run->slots);
+    if (run->kc.nd)
         op_attn(c, yh, qh, run->kc, run->vc, &a);
-    } else {
-        op_attn(c, yh, qh, kh, vh, &a);
-    }
-    op_linear(c, x, y, w->w[L_O_W], w->w[L_O_B], ACT_NONE, LINEAR_ADD);
+    else
+        op_attn(c, yh, qh, tensor_heads(k, s->kv_heads, s->head_dim),
+                tensor_heads(v, s->kv_heads, s->head_dim), &a);
+    join(c, s, w, L_NORM1_G, L_POST1_G, x, y, w->w[L_O_W], w->w[L_O_B]);
     arena_reset(c->scratch, mark);
 }
 
 void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x) {
     size_t mark = arena_mark(c->scratch);
-    tensor h = ctx_2d(c, DT_F32, x.d[0], s->width), up = ctx_2d(c, DT_F32, x.d[0], s->ffn);
-    op_norm(c, h, x, w->w[L_NORM2_G], w->w[L_NORM2_B], s->norm, s->norm_eps, 0);
+    tensor h = normed(c, s, w, L_NORM2_G, x), up = ctx_2d(c, DT_F32, x.d[0], s->ffn), y = up;
     if (s->glu) {
-        tensor gate = ctx_2d(c, DT_F32, x.d[0], s->ffn);
-        op_linear(c, gate, h, w->w[L_GATE_W], w->w[L_GATE_B], ACT_NONE, 0);
+        y = ctx_2d(c, DT_F32, x.d[0], s->ffn);
+        op_linear(c, y, h, w->w[L_GATE_W], w->w[L_GATE_B], ACT_NONE, 0);
         op_linear(c, up, h, w->w[L_UP_W], w->w[L_UP_B], ACT_NONE, 0);
-        op_glu(c, gate, gate, up, s->activation);
-        op_linear(c, x, gate, w->w[L_DOWN_W], w->w[L_DOWN_B], ACT_NONE, LINEAR_ADD);
+        op_glu(c, y, y, up, s->activation);
     } else {
         op_linear(c, up, h, w->w[L_UP_W], w->w[L_UP_B], s->activation, 0);
-        op_linear(c, x, up, w->w[L_DOWN_W], w->w[L_DOWN_B], ACT_NONE, LINEAR_ADD);
     }
+    join(c, s, w, L_NORM2_G, L_POST2_G, x, y, w->w[L_DOWN_W], w->w[L_DOWN_B]);
     arena_reset(c->scratch, mark);
+}
+
+void stack_keep(ctx *c, const stack_spec *s, tensor k, tensor v, const layer_run *run) {
+    if (run->kc.nd)
+        op_kv_write(c, run->kc, run->vc, tensor_heads(k, s->kv_heads, s->head_dim),
+                    tensor_heads(v, s->kv_heads, s->head_dim), run->slots);
 }
 
 void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run) {
@@ -66,6 +95,7 @@ void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, ten
     size_t mark = arena_mark(c->scratch);
     tensor q = ctx_2d(c, DT_F32, n, qd), k = ctx_2d(c, DT_F32, n, kd), v = ctx_2d(c, DT_F32, n, kd);
     stack_project(c, s, w, x, q, k, v, run);
+    stack_keep(c, s, k, v, run);
     stack_attend(c, s, w, i, x, q, k, v, run);
     arena_reset(c->scratch, mark);
     stack_feed_forward(c, s, w, x);

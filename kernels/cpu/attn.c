@@ -50,7 +50,7 @@ typedef struct attn_job {
     const float *q, *k, *v;
     int64_t y_ld, q_ld, k_ld, v_ld;
     int64_t heads, kv_heads, hd, rows; /* rows: of a sequence, in one tile */
-    const int32_t *q_start, *kv_len, *pages;
+    const int32_t *q_start, *kv_len, *pages, *limit;
     int64_t pages_ld;
     const int64_t *tile_start; /* [n_seqs + 1] tiles before sequence s */
 } attn_job;
@@ -82,6 +82,9 @@ static void attn_one(void *arg, int64_t index, int thread) {
         .scale = j->a->scale,
         .causal = j->a->causal,
         .window = j->a->window,
+        .softcap = j->a->softcap,
+        .limit = j->limit ? j->limit + first : NULL,
+        .limit_spares = j->a->limit_spares,
         .scratch = cpu_work_thread(j->be, thread),
     };
     if (j->pages) {
@@ -114,6 +117,14 @@ static bool attn_check(ctx *c, const attn_job *j, int64_t n_rows, int64_t n_keys
             return status_set(&c->st, ST_INTERNAL,
                               "attn: sequence %d: expected at least %lld keys, found %lld", s,
                               (long long)(to - from), (long long)len);
+        bool limited = false;
+        for (int64_t i = from; i < to && j->limit; i++) {
+            if (j->limit[i] < 0)
+                return status_set(&c->st, ST_INTERNAL, "attn: row %lld: expected a limit from 0 on, found %d",
+                                  (long long)i, (int)j->limit[i]);
+            limited = limited || j->limit[i] > 0;
+            len = max_i64(len, j->limit[i]);
+        }
         if (!j->pages) {
             int64_t own = a->n_seqs == 1 ? n_keys : to - from;
             if (len > own)
@@ -127,8 +138,8 @@ static bool attn_check(ctx *c, const attn_job *j, int64_t n_rows, int64_t n_keys
             return status_set(&c->st, ST_INTERNAL,
                               "attn: sequence %d: expected at most %lld pages, found %lld keys", s,
                               (long long)j->pages_ld, (long long)len);
-        if (a->window > 0)
-            first = max_i64(0, len - (to - from) - a->window) / KV_PAGE_TOK; /* the rest may be gone */
+        if (a->window > 0 && !(limited && a->limit_spares)) /* the rest may be gone */
+            first = max_i64(0, j->kv_len[s] - (to - from) - a->window) / KV_PAGE_TOK;
         for (int64_t i = first; i < used && to > from; i++) {
             int32_t p = j->pages[s * j->pages_ld + i];
             if (p < 0 || p >= n_keys)
@@ -160,6 +171,7 @@ void cpu_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a
         .q_start = a->q_start.data,
         .kv_len = a->kv_len.data,
         .pages = paged ? a->pages.data : NULL,
+        .limit = a->limit.nd ? a->limit.data : NULL,
         .pages_ld = paged ? a->pages.ld : 0,
     };
     if (!attn_check(c, &j, q.d[0], k.d[0])) return;

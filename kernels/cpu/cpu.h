@@ -59,9 +59,11 @@ void cpu_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias
 void cpu_add(ctx *c, tensor y, tensor x);
 void cpu_copy(ctx *c, tensor y, tensor x);
 void cpu_act(ctx *c, tensor y, act a);
+void cpu_softcap(ctx *c, tensor y, float cap);
 void cpu_glu(ctx *c, tensor y, tensor gate, tensor up, act a);
 void cpu_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add);
 void cpu_gather(ctx *c, tensor y, tensor x, tensor idx);
+void cpu_mix(ctx *c, tensor y, tensor x, const weight *table, tensor from, tensor by);
 void cpu_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a);
 void cpu_rope(ctx *c, tensor x, tensor cs);
 void cpu_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a);

@@ -35,6 +35,9 @@ typedef struct rows_job {
     const int32_t *idx;
     float scale;
     bool add;
+    /* mix */
+    const float *by;
+    int64_t taps;
 } rows_job;
 
 static rows_job job_of(ctx *c, const tensor *y, const tensor *x) {
@@ -65,7 +68,7 @@ void cpu_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias
     rows_job j = job_of(c, &y, &x);
     j.heads = y.d[1];
     j.width = y.d[2];
-    j.gain = gain->vec;
+    j.gain = gain ? gain->vec : NULL;
     j.bias = bias ? bias->vec : NULL;
     j.kind = kind;
     j.eps = eps;
@@ -125,6 +128,18 @@ void cpu_act(ctx *c, tensor y, act a) {
     run_rows(c, &j, 2, act_range);
 }
 
+static void softcap_range(void *arg, int64_t from, int64_t to, int thread) {
+    (void)thread;
+    const rows_job *j = arg;
+    for (int64_t i = from; i < to; i++) j->s->softcap(j->y + i * j->y_ld, j->width, j->scale);
+}
+
+void cpu_softcap(ctx *c, tensor y, float cap) {
+    rows_job j = job_of(c, &y, NULL);
+    j.scale = cap;
+    run_rows(c, &j, 2, softcap_range);
+}
+
 static void glu_range(void *arg, int64_t from, int64_t to, int thread) {
     (void)thread;
     const rows_job *j = arg;
@@ -164,6 +179,38 @@ void cpu_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, b
             return;
         }
     run_rows(c, &j, 0.5, embed_range);
+}
+
+static void mix_range(void *arg, int64_t from, int64_t to, int thread) {
+    (void)thread;
+    const rows_job *j = arg;
+    for (int64_t i = from; i < to; i++) {
+        float *y = j->y + i * j->y_ld;
+        if (!j->add) memset(y, 0, (size_t)j->width * sizeof *y);
+        for (int64_t k = i * j->taps; k < (i + 1) * j->taps; k++)
+            if (j->idx[k] >= 0)
+                j->s->embed(y, j->table + j->idx[k] * j->table_ld_bytes, j->dt, j->width,
+                            j->by ? j->by[k] : 1.0f, true);
+    }
+}
+
+void cpu_mix(ctx *c, tensor y, tensor x, const weight *table, tensor from, tensor by) {
+    rows_job j = job_of(c, &y, NULL);
+    int64_t rows = table ? table->rows : x.d[0];
+    j.idx = from.data;
+    j.by = by.nd ? by.data : NULL;
+    j.taps = from.d[1];
+    j.add = table != NULL;
+    j.dt = table ? table->dt : DT_F32;
+    j.table = table ? table->data : x.data;
+    j.table_ld_bytes = (table ? table->ld : x.ld) * (int64_t)dtype_size(j.dt);
+    for (int64_t i = 0; i < j.n * j.taps; i++)
+        if (j.idx[i] >= rows) {
+            status_set(&c->st, ST_INTERNAL, "mix: expected row indices below %lld, found %d", (long long)rows,
+                       (int)j.idx[i]);
+            return;
+        }
+    run_rows(c, &j, 0.5 * (double)j.taps, mix_range);
 }
 
 /* ---- rotary positions ---- */
@@ -240,8 +287,10 @@ typedef struct patch_job {
     const uint8_t *pixels;
     int64_t pixels_ld; /* bytes from row to row */
     int64_t across;    /* patches in a row */
-    int patch;
-    float value[3][256]; /* every value a byte can become */
+    int patch, frames;
+    bool channels_last;
+    const int32_t *order; /* or NULL */
+    float value[3][256];  /* every value a byte can become */
 } patch_job;
 
 static void patch_range(void *arg, int64_t from, int64_t to, int thread) {
@@ -250,10 +299,18 @@ static void patch_range(void *arg, int64_t from, int64_t to, int thread) {
     const int p = j->patch;
     for (int64_t i = from; i < to; i++) {
         float *x = j->x + i * j->ld;
-        const uint8_t *src = j->pixels + i / j->across * p * j->pixels_ld + i % j->across * p * 3;
-        for (int ch = 0; ch < 3; ch++)
+        const int64_t at = j->order ? j->order[i] : i;
+        const uint8_t *src = j->pixels + at / j->across * p * j->pixels_ld + at % j->across * p * 3;
+        if (j->channels_last) {
+            for (int r = 0; r < p; r++)
+                for (int k = 0; k < 3 * p; k++) *x++ = j->value[k % 3][src[r * j->pixels_ld + k]];
+            continue;
+        }
+        for (int plane = 0; plane < 3 * j->frames; plane++) {
+            const int ch = plane / j->frames;
             for (int r = 0; r < p; r++)
                 for (int k = 0; k < p; k++) *x++ = j->value[ch][src[r * j->pixels_ld + k * 3 + ch]];
+        }
     }
 }
 
@@ -263,7 +320,17 @@ void cpu_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
                    .pixels = pixels.data,
                    .pixels_ld = pixels.ld,
                    .across = pixels.d[1] / a->patch,
-                   .patch = a->patch};
+                   .patch = a->patch,
+                   .frames = a->frames > 1 ? a->frames : 1,
+                   .channels_last = a->channels_last,
+                   .order = a->order.nd ? a->order.data : NULL};
+    int64_t patches = pixels.d[0] / a->patch * j.across;
+    for (int64_t i = 0; j.order && i < x.d[0]; i++)
+        if (j.order[i] < 0 || j.order[i] >= patches) {
+            status_set(&c->st, ST_INTERNAL, "patchify: expected row indices from 0 to %lld, found %d",
+                       (long long)patches - 1, (int)j.order[i]);
+            return;
+        }
     for (int ch = 0; ch < 3; ch++)
         for (int v = 0; v < 256; v++) j.value[ch][v] = ((float)v * a->rescale - a->mean[ch]) / a->std[ch];
     cpu_for(cpu_of(c), x.d[0], row_piece(x.d[1]), (double)tensor_count(&x), patch_range, &j);

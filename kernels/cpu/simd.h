@@ -34,6 +34,9 @@ typedef struct attn_tile {
     float scale;
     bool causal;
     int window;
+    float softcap;
+    const int32_t *limit; /* [row1 - row0], or NULL; as attn_args.limit */
+    bool limit_spares;
     float *scratch; /* attn_scratch floats */
 } attn_tile;
 /* Floats of scratch that a tile of `rows` rows needs. */
@@ -57,6 +60,7 @@ typedef struct simd {
     /* y = act(t + bias), or += with add; bias may be NULL; y may be t */
     void (*epilogue)(float *y, const float *t, const float *bias, int64_t n, act a, bool add);
     void (*glu)(float *y, const float *gate, const float *up, int64_t n, act a);
+    void (*softcap)(float *y, int64_t n, float cap); /* y = cap * tanh(y / cap) */
     void (*add)(float *y, const float *x, int64_t n);
     void (*exp)(float *y, const float *x, int64_t n); /* for tests */
     void (*norm)(float *y, const float *x, const float *gain, const float *bias, int64_t n, norm_kind kind,

@@ -26,6 +26,11 @@ static __device__ __forceinline__ float cu_erfc_half(float x) {
     return __fmul_rn(__fmul_rn(t, p), e);
 }
 
+/* cap * tanh(x / cap) */
+static __device__ __forceinline__ float cu_softcap(float x, float cap) {
+    return __fmul_rn(cap, tanhf(x / cap));
+}
+
 /* x * sigmoid(k) */
 static __device__ __forceinline__ float cu_gate(float x, float k) {
     return x / __fadd_rn(1.0f, expf(-k));

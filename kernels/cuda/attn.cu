@@ -80,7 +80,7 @@ static __device__ __forceinline__ void scores(float s[4][4], const attn &t, cons
 #pragma unroll
     for (int r = 0; r < 4; r++)
 #pragma unroll
-        for (int c = 0; c < 4; c++) s[r][c] = __fmul_rn(s[r][c], t.a.scale);
+        for (int c = 0; c < 4; c++) s[r][c] = score_of(t, s[r][c]);
 }
 
 /* One row's 64 scores become weights in p; m, l move on; returns c. lo, hi: relative to the block. */
@@ -170,18 +170,18 @@ static __device__ __forceinline__ float4 folded(float4 O, float4 o, float keep, 
                        fmaf(o.z, take, __fmul_rn(O.z, keep)), fmaf(o.w, take, __fmul_rn(O.w, keep)));
 }
 
-/* What a thread keeps of each of its four rows between blocks; M and L of the splits before lie in shared memory. */
+/* What a thread keeps of each of its four rows between blocks; M and L of the splits before, and the keys [lo, hi) that
+ * the row sees, lie in shared memory. */
 struct vec_state {
-    int pos; /* of the row, as if it were causal */
     float m, l;
 };
 
 /* A split, keys [begin, begin + SPLIT), ends for one row; ML: its M and L, shared by its 16 threads; last: its last
- * split. vec: of the sequence. */
+ * split. see: its lo and hi. vec: of the sequence. */
 template <int C4>
 static __device__ __forceinline__ void end_split(vec_state &u, float4 o[C4], const attn &t, float *ML,
-                                                 const tile_at &at, int vec, int begin, bool last) {
-    const int x = static_cast<int>(threadIdx.x) % 16, lo = lo_of(t, u.pos), hi = hi_of(t, u.pos, at.rows.len);
+                                                 const int *see, const tile_at &at, int vec, int begin, bool last) {
+    const int x = static_cast<int>(threadIdx.x) % 16, lo = see[0], hi = see[1];
     const bool had = lo < begin && lo < hi, seen = lo < begin + SPLIT && hi > begin && lo < hi;
     float M = u.m, L = u.l, keep = 1, take = 0;
     if (had) {
@@ -225,21 +225,30 @@ template <int C4> static __global__ void __launch_bounds__(256, C4 <= 2 ? 2 : 1)
               row = static_cast<int>(threadIdx.x) / 16 * 4;
     float *qs = room, *ks = qs + t.vecs * t.ld, *vs = t.one ? ks : ks + BLOCK * t.ld, *p = vs + BLOCK * t.ld;
     float *ps = p + row * P_LD, *ML = p + t.vecs * P_LD + row * 2;
+    int *see = reinterpret_cast<int *>(p + t.vecs * (P_LD + 2)) + row * 2;
     const int n = at.rows.n * t.group, last_vec = min(at.first + t.vecs, n) - 1;
     vec_state u[4];
     float4 o[4][C4];
     /* Those past the tile's last do what the last one does, and leave nothing. */
 #pragma unroll
     for (int r = 0; r < 4; r++) {
-        u[r] = {at.rows.len - at.rows.n + min(at.first + row + r, n - 1) / t.group, -INFINITY, 0};
+        u[r] = {-INFINITY, 0};
+        if (x == r) sees(t, at.rows, min(at.first + row + r, n - 1) / t.group, &see[2 * r], &see[2 * r + 1]);
 #pragma unroll
         for (int i = 0; i < C4; i++) o[r][i] = make_float4(0, 0, 0, 0);
     }
+    __syncwarp(); /* of what they see */
     /* What any row of the tile sees, and what all of them see. */
     keys_of k = keys_at(t, at.s, at.rows, kvh);
     int all_lo, all_hi;
     sees(t, at.rows, at.first / t.group, &k.from, &all_hi);
     sees(t, at.rows, last_vec / t.group, &all_lo, &k.to);
+    for (int i = at.first / t.group; t.a.limit && i <= last_vec / t.group; i++) {
+        int lo, hi;
+        sees(t, at.rows, i, &lo, &hi);
+        k.from = min(k.from, lo), all_lo = max(all_lo, lo);
+        k.to = max(k.to, hi), all_hi = min(all_hi, hi);
+    }
     const int begin = k.from / BLOCK * BLOCK, end = k.from < k.to ? k.to : begin;
 
     bring_queries(t, qs, at, kvh);
@@ -263,8 +272,8 @@ template <int C4> static __global__ void __launch_bounds__(256, C4 <= 2 ? 2 : 1)
         int lo[4], hi[4];
 #pragma unroll
         for (int r = 0; r < 4; r++) {
-            lo[r] = max(lo_of(t, u[r].pos) - base, 0);
-            hi[r] = min(hi_of(t, u[r].pos, at.rows.len) - base, static_cast<int>(BLOCK));
+            lo[r] = max(see[2 * r] - base, 0);
+            hi[r] = min(see[2 * r + 1] - base, static_cast<int>(BLOCK));
             c[r] = soften(s[r], ps + r * P_LD, x, lo[r], hi[r], u[r].m, u[r].l);
 #pragma unroll
             for (int i = 0; i < C4; i++) o[r][i] = scaled(o[r][i], c[r]);
@@ -286,11 +295,12 @@ template <int C4> static __global__ void __launch_bounds__(256, C4 <= 2 ? 2 : 1)
         if (more && (base + BLOCK) % SPLIT == 0)
 #pragma unroll
             for (int r = 0; r < 4; r++)
-                end_split<C4>(u[r], o[r], t, ML + 2 * r, at, at.first + row + r, base / SPLIT * SPLIT, false);
+                end_split<C4>(u[r], o[r], t, ML + 2 * r, see + 2 * r, at, at.first + row + r, base / SPLIT * SPLIT, false);
     }
     const int split = (end > begin ? (end - 1) / SPLIT : 0) * SPLIT;
 #pragma unroll
-    for (int r = 0; r < 4; r++) end_split<C4>(u[r], o[r], t, ML + 2 * r, at, at.first + row + r, split, true);
+    for (int r = 0; r < 4; r++)
+        end_split<C4>(u[r], o[r], t, ML + 2 * r, see + 2 * r, at, at.first + row + r, split, true);
 }
 
 /* ---- launching ---- */
@@ -307,7 +317,7 @@ size_t cuk_attn_scratch(const cuk_attn *a) {
 }
 
 static size_t tile_shared(const attn &t) {
-    return static_cast<size_t>((t.vecs + (t.one ? BLOCK : 2 * BLOCK)) * t.ld + t.vecs * (P_LD + 2)) *
+    return static_cast<size_t>((t.vecs + (t.one ? BLOCK : 2 * BLOCK)) * t.ld + t.vecs * (P_LD + 4)) *
            sizeof(float);
 }
 

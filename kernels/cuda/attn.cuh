@@ -5,7 +5,7 @@
  * in the call and however its sequence is cut into calls:
  *   The keys [lo, hi) that it sees, by position, in splits of 256, and within them blocks of 64.
  *   In a split, block by block:
- *     s_j = scale * (sum over d, rising, by fused multiply-add from 0)
+ *     s_j = scale * (sum over d, rising, by fused multiply-add from 0), capped where there is a cap
  *     m' = max(m, s); c = e(m - m'); p_j = e(s_j - m'), 0 for keys not seen
  *     l = l c + P, P the sum of 64 p folded in halves: j and j + 32, then 16, 8, 4, 2, 1
  *     o = o c, then o = fma(p_j, v_j, o) for j rising over the keys seen
@@ -18,6 +18,7 @@
 #ifndef VLMD_KERNELS_CUDA_ATTN_CUH
 #define VLMD_KERNELS_CUDA_ATTN_CUH
 
+#include "kernels/cuda/act.cuh"
 #include "kernels/cuda/vecs.cuh"
 
 enum { BLOCK = 64, SPLIT = 256, PAGE = 16, P_LD = BLOCK + 4, MAX_HD = 256 };
@@ -59,19 +60,26 @@ static __device__ bool read_rows(const attn &t, int s, rows_of *r) {
     return ok;
 }
 
-/* Keys [lo, hi) that a row at a position may see. */
-static __device__ __forceinline__ int lo_of(const attn &t, int pos) {
-    return t.a.window > 0 ? max(pos - t.a.window + 1, 0) : 0;
+/* How many keys there can be of a sequence whose rows begin at `from`. */
+static __device__ __forceinline__ int64_t room_of(const attn &t, int from) {
+    return t.a.pages ? static_cast<int64_t>(t.a.pages_ld) * PAGE : t.a.n_keys - from;
 }
 
-static __device__ __forceinline__ int hi_of(const attn &t, int pos, int len) {
-    return t.a.causal ? min(pos + 1, len) : len;
-}
-
-/* The same of the row at place i of its sequence. */
+/* Keys [lo, hi) that the row at place i of its sequence sees; none when its limit cannot be. */
 static __device__ __forceinline__ void sees(const attn &t, const rows_of &r, int i, int *lo, int *hi) {
-    *lo = lo_of(t, r.len - r.n + i);
-    *hi = hi_of(t, r.len - r.n + i, r.len);
+    const int pos = r.len - r.n + i, limit = t.a.limit ? t.a.limit[r.from + i] : 0;
+    *lo = t.a.window > 0 ? max(pos - t.a.window + 1, 0) : 0;
+    *hi = t.a.causal ? min(pos + 1, r.len) : r.len;
+    if (limit == 0) return;
+    const bool ok = limit > 0 && limit <= room_of(t, r.from);
+    if (!ok) cu_raise(t.a.fault, CUK_BAD_LENGTH);
+    *hi = ok ? limit : 0;
+    if (t.a.limit_spares) *lo = 0;
+}
+
+static __device__ __forceinline__ float score_of(const attn &t, float dot) {
+    const float s = __fmul_rn(dot, t.a.scale);
+    return t.a.softcap > 0 ? cu_softcap(s, t.a.softcap) : s;
 }
 
 /* Keys of one sequence and kv head. */

@@ -38,7 +38,7 @@ static __device__ __forceinline__ void split_scores(const attn &t, float *p, con
         for (int i = 0; i < MINE; i++) s[i] = dot4(load4(q + (half + 2 * i) * t.ld + d * 4), f, s[i]);
     }
 #pragma unroll
-    for (int i = 0; i < MINE; i++) p[(half + 2 * i) * P_LD + j] = __fmul_rn(s[i], t.a.scale);
+    for (int i = 0; i < MINE; i++) p[(half + 2 * i) * P_LD + j] = score_of(t, s[i]);
 }
 
 /* One vector's 64 scores become weights; a warp. */

@@ -152,7 +152,7 @@ static cuk_stream stream_of(const ctx *c) {
 
 static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
                       float eps, float gain_offset) {
-    cuk_norm(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2], gain->vec,
+    cuk_norm(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2], gain ? gain->vec : NULL,
              bias ? bias->vec : NULL, kind == NORM_RMS, eps, gain_offset);
     launched(c, "norm");
 }
@@ -172,6 +172,11 @@ static void cuda_act(ctx *c, tensor y, act a) {
     launched(c, "act");
 }
 
+static void cuda_softcap(ctx *c, tensor y, float cap) {
+    cuk_softcap(stream_of(c), y.data, y.ld, y.d[0], y.d[1], cap);
+    launched(c, "softcap");
+}
+
 static void cuda_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
     cuk_glu(stream_of(c), y.data, y.ld, gate.data, gate.ld, up.data, up.ld, y.d[0], y.d[1], (cuk_act)a);
     launched(c, "glu");
@@ -186,6 +191,13 @@ static void cuda_embed(ctx *c, tensor y, const weight *table, tensor ids, float 
 static void cuda_gather(ctx *c, tensor y, tensor x, tensor idx) {
     cuk_gather(stream_of(c), y.data, y.ld, x.data, x.ld, x.d[0], idx.data, y.d[0], y.d[1], cuda_of(c)->fault);
     launched(c, "gather");
+}
+
+static void cuda_mix(ctx *c, tensor y, tensor x, const weight *table, tensor from, tensor by) {
+    cuk_mix(stream_of(c), y.data, y.ld, table ? table->data : x.data, table ? cuda_type(table->dt) : CUK_F32,
+            table ? table->ld : x.ld, table ? table->rows : x.d[0], from.data, by.nd ? by.data : NULL,
+            from.d[1], y.d[0], y.d[1], table != NULL, cuda_of(c)->fault);
+    launched(c, "mix");
 }
 
 static void cuda_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
@@ -228,7 +240,10 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
                   .pages = paged ? a->pages.data : NULL,
                   .scale = a->scale,
                   .causal = a->causal,
+                  .limit_spares = a->limit_spares,
                   .window = a->window,
+                  .softcap = a->softcap,
+                  .limit = a->limit.nd ? a->limit.data : NULL,
                   .fault = cuda_of(c)->fault};
     if (t.hd > 256) {
         status_set(&c->st, ST_UNSUPPORTED, "attn: expected heads of at most 256 numbers, found %d", t.hd);
@@ -243,8 +258,23 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
 }
 
 static void cuda_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
-    cuk_patchify(stream_of(c), x.data, x.ld, pixels.data, pixels.ld, x.d[0], pixels.d[1] / a->patch, a->patch,
-                 a->rescale, a->mean, a->std);
+    const int64_t across = pixels.d[1] / a->patch;
+    cuk_patches p = {.x = x.data,
+                     .pixels = pixels.data,
+                     .order = a->order.nd ? a->order.data : NULL,
+                     .x_ld = x.ld,
+                     .pixels_ld = pixels.ld,
+                     .rows = x.d[0],
+                     .across = across,
+                     .patches = pixels.d[0] / a->patch * across,
+                     .patch = a->patch,
+                     .frames = a->frames > 1 ? a->frames : 1,
+                     .channels_last = a->channels_last,
+                     .rescale = a->rescale,
+                     .fault = cuda_of(c)->fault};
+    memcpy(p.mean, a->mean, sizeof p.mean);
+    memcpy(p.std, a->std, sizeof p.std);
+    cuk_patchify(stream_of(c), &p);
     launched(c, "patchify");
 }
 
@@ -276,9 +306,11 @@ static const backend_ops cuda_ops = {
     .add = cuda_add,
     .copy = cuda_copy,
     .act = cuda_act,
+    .softcap = cuda_softcap,
     .glu = cuda_glu,
     .embed = cuda_embed,
     .gather = cuda_gather,
+    .mix = cuda_mix,
     .rope_table = cuda_rope_table,
     .rope = cuda_rope,
     .kv_write = cuda_kv_write,

@@ -41,13 +41,15 @@ typedef enum cuk_fault {
 
 /* ---- rows.cu ---- */
 
-/* x, y f32 [rows, heads, d]; gain, bias f32 [d], bias may be NULL. One block a row and head; y may be x. */
+/* x, y f32 [rows, heads, d]; gain, bias f32 [d], either may be NULL. One block a row and head; y may be x. */
 void cuk_norm(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t heads,
               int64_t d, const float *gain, const float *bias, bool rms, float eps, float gain_offset);
 /* y += x, y = x, y = a(y), y = a(gate) * up; all f32 [rows, d] */
 void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d);
 void cuk_copy(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d);
 void cuk_act_rows(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, cuk_act a);
+/* y = cap * tanh(y / cap) */
+void cuk_softcap(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, float cap);
 void cuk_glu(cuk_stream s, float *y, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up,
              int64_t up_ld, int64_t rows, int64_t d, cuk_act a);
 /* y[i,:] (+)= scale * table[ids[i],:]; !add: rows with a negative id are left alone. ids >= n_table (or < 0 with add): CUK_BAD_ID */
@@ -57,6 +59,10 @@ void cuk_embed(cuk_stream s, float *y, int64_t y_ld, const void *table, cuk_type
 /* y[i,:] = x[idx[i],:]; CUK_BAD_INDEX */
 void cuk_gather(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t n_x,
                 const int32_t *idx, int64_t rows, int64_t d, int32_t *fault);
+/* y = (add: y +) sum over k of by[i,k] * x[from[i,k],:]; x of any type, by NULL: all 1; negative from left out; CUK_BAD_INDEX */
+void cuk_mix(cuk_stream s, float *y, int64_t y_ld, const void *x, cuk_type t, int64_t x_ld, int64_t n_x,
+             const int32_t *from, const float *by, int64_t taps, int64_t rows, int64_t d, bool add,
+             int32_t *fault);
 /* y 16-bit [rows, d] packed = x f32, rounded to nearest even. t: CUK_F16 or CUK_BF16 */
 void cuk_narrow(cuk_stream s, uint16_t *y, cuk_type t, const float *x, int64_t x_ld, int64_t rows, int64_t d);
 /* y[rows, d] (+)= act(x + bias): what a GEMM without epilogue leaves to do. x may be y without add */
@@ -72,10 +78,18 @@ void cuk_rope_table(cuk_stream s, float *cs, int64_t cs_ld, const int32_t *pos, 
                     int max_pos);
 void cuk_rope(cuk_stream s, float *x, int64_t x_ld, int64_t rows, int64_t heads, int64_t hd, const float *cs,
               int64_t cs_ld, int64_t half);
-/* pixels u8 [h, w, 3] with ld bytes a row */
-void cuk_patchify(cuk_stream s, float *x, int64_t x_ld, const uint8_t *pixels, int64_t pixels_ld,
-                  int64_t patches, int64_t across, int patch, float rescale, const float mean[3],
-                  const float std[3]);
+/* pixels u8 [h, w, 3] with ld bytes a row; as ops.h: patchify_args; order NULL: all in turn. CUK_BAD_INDEX */
+typedef struct cuk_patches {
+    float *x;
+    const uint8_t *pixels;
+    const int32_t *order;
+    int64_t x_ld, pixels_ld, rows, across, patches; /* patches: of the picture */
+    int patch, frames;
+    bool channels_last;
+    float rescale, mean[3], std[3];
+    int32_t *fault;
+} cuk_patches;
+void cuk_patchify(cuk_stream s, const cuk_patches *p);
 
 /* ---- attn.cu ---- */
 
@@ -89,9 +103,11 @@ typedef struct cuk_attn {
     const int32_t *q_start, *kv_len,
         *pages; /* pages NULL: dense, sequence s has key rows q_start[s] .. + kv_len[s] */
     float scale;
-    bool causal;
+    bool causal, limit_spares;
     int window;
-    int32_t *fault; /* CUK_BAD_PAGE, CUK_BAD_LENGTH */
+    float softcap;
+    const int32_t *limit; /* [n_rows] or NULL; as attn_args.limit */
+    int32_t *fault;       /* CUK_BAD_PAGE, CUK_BAD_LENGTH */
     /* Partial results of splits of keys, for rows alone in their sequence; fewer than cuk_attn_scratch bytes: slower there,
      * the same bits */
     void *scratch;

@@ -86,22 +86,23 @@ void cuk_kv_write(cuk_stream s, float *kc, float *vc, int64_t n_pages, const flo
 }
 
 struct patch_op {
-    float *x;
-    const uint8_t *pixels;
-    int64_t x_ld, pixels_ld, across;
-    int patch;
-    float rescale, mean[3], std[3];
+    cuk_patches a;
     template <int N> __device__ void at(int64_t i, int64_t e) const {
-        const int p = patch, in = static_cast<int>(e), ch = in / (p * p), r = in / p % p, k = in % p;
-        const uint8_t *src = pixels + (i / across * p + r) * pixels_ld + (i % across * p + k) * 3 + ch;
-        const float m = ch == 0 ? mean[0] : ch == 1 ? mean[1] : mean[2], d = ch == 0 ? std[0] : ch == 1 ? std[1] : std[2];
-        x[i * x_ld + e] = __fadd_rn(__fmul_rn(static_cast<float>(*src), rescale), -m) / d;
+        const int p = a.patch, in = static_cast<int>(e);
+        const int plane = a.channels_last ? in % 3 : in / (p * p), ch = plane / a.frames;
+        const int r = a.channels_last ? in / (3 * p) : in / p % p, k = a.channels_last ? in / 3 % p : in % p;
+        const int64_t patch = a.order ? a.order[i] : i;
+        if (patch < 0 || patch >= a.patches) {
+            if (e == 0) cu_raise(a.fault, CUK_BAD_INDEX);
+            return;
+        }
+        const uint8_t *src = a.pixels + (patch / a.across * p + r) * a.pixels_ld + (patch % a.across * p + k) * 3 + ch;
+        const float m = ch == 0 ? a.mean[0] : ch == 1 ? a.mean[1] : a.mean[2];
+        const float d = ch == 0 ? a.std[0] : ch == 1 ? a.std[1] : a.std[2];
+        a.x[i * a.x_ld + e] = __fadd_rn(__fmul_rn(static_cast<float>(*src), a.rescale), -m) / d;
     }
 };
 
-void cuk_patchify(cuk_stream s, float *x, int64_t x_ld, const uint8_t *pixels, int64_t pixels_ld, int64_t patches, int64_t across,
-                  int patch, float rescale, const float mean[3], const float std[3]) {
-    const patch_op op = {x,     pixels, x_ld, pixels_ld, across, patch, rescale, {mean[0], mean[1], mean[2]},
-                         {std[0], std[1], std[2]}};
-    cu_each_row(s, op, patches, 3LL * patch * patch, false);
+void cuk_patchify(cuk_stream s, const cuk_patches *p) {
+    cu_each_row(s, patch_op{*p}, p->rows, 3LL * p->frames * p->patch * p->patch, false);
 }

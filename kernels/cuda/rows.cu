@@ -115,6 +115,21 @@ void cuk_act_rows(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d,
     if (a != CUK_ACT_NONE) cuk_epilogue(s, y, y_ld, y, y_ld, NULL, rows, d, a, false);
 }
 
+struct softcap_op {
+    float *y;
+    int64_t y_ld;
+    float cap;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        cu_vec<N> v = cu_load<N>(y + i * y_ld + c);
+        for (int k = 0; k < N; k++) v.v[k] = cu_softcap(v.v[k], cap);
+        cu_store<N>(y + i * y_ld + c, v);
+    }
+};
+
+void cuk_softcap(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, float cap) {
+    cu_each_row(s, softcap_op{y, y_ld, cap}, rows, d, cu_wide(y, y_ld));
+}
+
 template <bool BF16> struct narrow_op {
     uint16_t *y;
     const float *x;
@@ -208,6 +223,52 @@ void cuk_gather(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_
     cu_each_row(s, gather_op{y, x, idx, fault, y_ld, x_ld, n_x}, rows, d, cu_wide(y, y_ld) && cu_wide(x, x_ld));
 }
 
+template <class T> struct mix_op {
+    float *y;
+    const typename T::bits *x;
+    const int32_t *from;
+    const float *by;
+    int32_t *fault;
+    int64_t y_ld, x_ld, n_x, taps;
+    bool add;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        cu_vec<N> sum;
+        if (add)
+            sum = cu_load<N>(y + i * y_ld + c);
+        else
+            for (int k = 0; k < N; k++) sum.v[k] = 0;
+        for (int64_t t = i * taps; t < (i + 1) * taps; t++) {
+            const int32_t row = from[t];
+            if (row >= n_x) {
+                if (c == 0) cu_raise(fault, CUK_BAD_INDEX);
+                return;
+            }
+            if (row < 0) continue;
+            const cu_vec<N> v = cu_load_as<T, N>(x + row * x_ld + c);
+            const float w = by ? by[t] : 1.0f;
+            for (int k = 0; k < N; k++) sum.v[k] = __fadd_rn(sum.v[k], __fmul_rn(v.v[k], w));
+        }
+        cu_store<N>(y + i * y_ld + c, sum);
+    }
+};
+
+template <class T>
+static void mix_as(cuk_stream s, float *y, int64_t y_ld, const void *x, int64_t x_ld, int64_t n_x, const int32_t *from,
+                   const float *by, int64_t taps, int64_t rows, int64_t d, bool add, int32_t *fault) {
+    const typename T::bits *t = static_cast<const typename T::bits *>(x);
+    cu_each_row(s, mix_op<T>{y, t, from, by, fault, y_ld, x_ld, n_x, taps, add}, rows, d,
+                cu_wide(y, y_ld) && cu_wide(t, x_ld, sizeof *t));
+}
+
+void cuk_mix(cuk_stream s, float *y, int64_t y_ld, const void *x, cuk_type t, int64_t x_ld, int64_t n_x, const int32_t *from,
+             const float *by, int64_t taps, int64_t rows, int64_t d, bool add, int32_t *fault) {
+    switch (t) {
+    case CUK_F32: return mix_as<cu_f32>(s, y, y_ld, x, x_ld, n_x, from, by, taps, rows, d, add, fault);
+    case CUK_F16: return mix_as<cu_f16>(s, y, y_ld, x, x_ld, n_x, from, by, taps, rows, d, add, fault);
+    case CUK_BF16: return mix_as<cu_bf16>(s, y, y_ld, x, x_ld, n_x, from, by, taps, rows, d, add, fault);
+    }
+}
+
 /* ---- norm ---- */
 
 struct norm_args {
@@ -271,7 +332,8 @@ template <int WARPS> static __global__ void __launch_bounds__(256) norm_kernel(n
         for (int k = 0; k < 4; k++) {
             const int c = g * 4 + k;
             if (c >= a.d) break;
-            const float n = __fmul_rn(__fadd_rn(v[k], -mean), inv), gain = __fadd_rn(a.gain_offset, a.gain[c]);
+            const float n = __fmul_rn(__fadd_rn(v[k], -mean), inv),
+                        gain = a.gain ? __fadd_rn(a.gain_offset, a.gain[c]) : a.gain_offset;
             v[k] = a.bias ? fmaf(n, gain, a.bias[c]) : __fmul_rn(n, gain);
         }
         if (a.wide && g * 4 + 4 <= a.d)

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/tools/one_tile.h"
 #include "tests/tools/random_weights.h"
 
 static const char VIT_CONFIG[] = "{\"model_type\":\"llava\",\"text_config\":{\"model_type\":\"llama\","
@@ -127,9 +128,9 @@ static void bench_tower(backend *be, arena *scratch) {
     model *m = model_load("build/bench/vit-l", be, &st);
     if (!m) die("load", &st);
     const tower_spec *t = &model_get_spec(m)->tower;
-    image im = {t->image_size, t->image_size, mem_alloc((size_t)t->image_size * (size_t)t->image_size * 3)};
+    tiles im = one_tile(t->image_size, t->image_size, NULL);
     if (!im.rgb) die("memory", NULL);
-    for (int i = 0; i < im.w * im.h * 3; i++) im.rgb[i] = (uint8_t)(i * 31);
+    for (size_t i = 0; i < im.plan.bytes; i++) im.rgb[i] = (uint8_t)(i * 31);
     double best = 1e9;
     for (int run = 0; run < 3 && (run == 0 || best < 4); run++) {
         ctx c = {.be = be, .scratch = scratch};
@@ -142,8 +143,9 @@ static void bench_tower(backend *be, arena *scratch) {
         if (took < best) best = took;
         encode_free(e);
     }
-    image_fini(&im);
-    double n = tower_all_rows(t), d = t->stack.width, f = t->stack.ffn, p = 3.0 * t->patch * t->patch;
+    tiles_fini(&im);
+    double side = t->image_size / t->patch, n = side * side + (t->cls ? 1 : 0), d = t->stack.width,
+           f = t->stack.ffn, p = 3.0 * t->patch * t->patch;
     double square = sgemm_rate((int)n, (int)d, (int)d), wide = sgemm_rate((int)n, (int)f, (int)d);
     double narrow = sgemm_rate((int)n, (int)d, (int)f);
     double bound =

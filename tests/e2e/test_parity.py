@@ -1,20 +1,22 @@
 """Every golden checkpoint through the running server: prompt ids, 24 greedy tokens and their log-probs are the
 reference library's (tests/golden/models/make_models.py says how the goldens were made)."""
 import base64
+import concurrent.futures
 import json
 
 import pytest
 
 from conftest import MODEL, ROOT, Server
 
-GOLDEN = ROOT / "tests" / "golden" / "models"
-NAMES = sorted(p.parent.name for p in GOLDEN.glob("*/golden.json"))
+GOLDEN = ROOT / "tests" / "golden"
+FOLDERS = {p.parent.name: p.parent for part in ("models", "families") for p in sorted((GOLDEN / part).glob("*/golden.json"))}
 TOLERANCE = 1e-3
 
 
 def data_url(name):
     kind = "png" if name.endswith("png") else "jpeg"
-    return f"data:image/{kind};base64," + base64.b64encode((GOLDEN / "pictures" / name).read_bytes()).decode()
+    path = next(p for p in (GOLDEN / part / "pictures" / name for part in ("models", "families")) if p.exists())
+    return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def for_api(messages):
@@ -61,14 +63,33 @@ def run(folder, golden):
             assert reply.status == 400 and "messages[0]" in (reply.error()["param"] or ""), reply.body
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FOLDERS)
 def test_golden(name):
-    run(GOLDEN / name, json.loads((GOLDEN / name / "golden.json").read_text()))
+    run(FOLDERS[name], json.loads((FOLDERS[name] / "golden.json").read_text()))
+
+
+def answers(server, cases, at_once):
+    """Ids and log-probs of every case, to the last bit."""
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        replies = list(pool.map(lambda case: ask(server, case), cases))
+    return [(r["choices"][0]["token_ids"], r["choices"][0]["logprobs"]) for r in replies]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_alone_is_batched_and_cold_is_warm(name):
+    """One after the other on a fresh server; all at once in small chunks with little room, twice, the second time from
+    the caches: no bit of a log-prob differs."""
+    cases = json.loads((FOLDERS[name] / "golden.json").read_text())["cases"]
+    with Server("--no-prefix-caching", "--image-cache-memory", "0", FOLDERS[name]) as server:
+        alone = answers(server, cases, 1)
+    with Server("--max-num-batched-tokens", "24", "--max-num-seqs", "6", FOLDERS[name]) as server:
+        assert answers(server, cases, len(cases)) == alone
+        assert answers(server, cases, len(cases)) == alone
 
 
 def test_bundled():
-    run(MODEL, json.loads((GOLDEN / "vlmd_tiny.json").read_text()))
+    run(MODEL, json.loads((GOLDEN / "models" / "vlmd_tiny.json").read_text()))
 
 
 def test_enough_goldens():
-    assert len(NAMES) >= 8
+    assert len(FOLDERS) >= 8

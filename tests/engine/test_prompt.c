@@ -13,11 +13,9 @@
 #include "engine/prompt.h"
 
 /* The rows of a ViT with a class row: what LlavaProcessor computes. */
-static int vit_runs(const model_spec *s, int w, int h, image_run *runs, int max) {
-    assert_true(max >= 1);
-    runs[0].id = s->image_token;
-    runs[0].n = (w / s->tower.patch) * (h / s->tower.patch) + (s->tower.drop_first ? 0 : 1);
-    return 1;
+static int vit_rows(const model_spec *s, const prep_plan *p) {
+    tile t = prep_plan_tile(p, 0);
+    return tower_features_rows(&s->tower, t.w / s->tower.patch, t.h / s->tower.patch);
 }
 
 static json_t *load(const char *path) {
@@ -37,7 +35,8 @@ static model_spec spec_of(const char *dir, bool pictures) {
     assert_true(prep_spec_from_json(json_object_get(j, "image_processor"), &s.prep, &st));
     s.fuse = FUSE_SPLICE;
     s.prompt_adds_special = true;
-    s.image_runs = vit_runs;
+    s.image_rows = vit_rows;
+    s.tower.cls = true;
     s.tower.patch = (int)json_integer_value(json_object_get(j, "patch_size"));
     s.tower.drop_first =
         strcmp(json_string_value(json_object_get(j, "vision_feature_select_strategy")), "default") == 0;
@@ -123,7 +122,6 @@ static void check_case(const promptkit *k, const json_t *c, const json_t *pictur
     for (int i = 0; i < p->n_images; i++) assert_true(prompt_decode_image(k, p, i, NULL, &st));
     for (int i = 0; i < p->n_images; i++) {
         assert_non_null(p->images[i].pixels.rgb);
-        assert_int_equal(p->images[i].pixels.w, p->images[i].w);
         assert_null(p->images[i].source.b64);
         uint8_t key[IMAGE_KEY_BYTES];
         image_key(&p->images[i].pixels, p->images[i].info.w, p->images[i].info.h, &k->spec->prep, key);

@@ -14,7 +14,10 @@ typedef struct world {
     int32_t rows[20]; /* how many of the last positions are queried */
     float *q[20], *k[20], *v[20];
     float *kc, *vc;
-    int32_t *pages; /* [n_seqs, max_pages] */
+    int32_t *pages;     /* [n_seqs, max_pages] */
+    int32_t *limit[20]; /* of each position of a sequence, or NULL; as attn_args has it */
+    bool limit_spares;
+    float softcap;
 } world;
 
 /* lens NULL: random up to max_len */
@@ -57,6 +60,7 @@ static void world_free(world *w) {
         op_free(w->q[s]);
         op_free(w->k[s]);
         op_free(w->v[s]);
+        free(w->limit[s]);
     }
     op_free(w->pages);
     op_free(w->kc);
@@ -98,10 +102,14 @@ static void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *f
                sizeof(int32_t) * (size_t)w->max_pages);
     }
     float *q = floats(total * ld), *o = floats(total * ld);
+    int32_t *limit = op_ints(total);
+    memset(limit, 0, sizeof *limit * (size_t)total);
     for (int i = 0; i < n; i++)
-        for (int64_t p = from[i]; p < to[i]; p++)
+        for (int64_t p = from[i]; p < to[i]; p++) {
             memcpy(q + (start[i] + p - from[i]) * ld, w->q[seq[i]] + p * width,
                    sizeof(float) * (size_t)width);
+            if (w->limit[seq[i]]) limit[start[i] + p - from[i]] = w->limit[seq[i]][p];
+        }
     tensor qt = tensor_3d(q, DT_F32, total, w->heads, w->hd),
            ot = tensor_3d(o, DT_F32, total, w->heads, w->hd);
     qt.ld = ot.ld = ld;
@@ -109,10 +117,13 @@ static void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *f
     attn_args a = {.scale = 1 / sqrtf((float)w->hd),
                    .causal = causal,
                    .window = window,
+                   .softcap = w->softcap,
+                   .limit_spares = w->limit_spares,
                    .n_seqs = n,
                    .q_start = tensor_1d(start, DT_I32, n + 1),
                    .kv_len = tensor_1d(len, DT_I32, n),
                    .pages = tensor_2d(pages, DT_I32, n, w->max_pages)};
+    if (w->limit[seq[0]]) a.limit = tensor_1d(limit, DT_I32, total);
     op_attn(&r->c, ot, qt, tensor_of(w->kc, DT_F32, 4, pd), tensor_of(w->vc, DT_F32, 4, pd), &a);
     rig_ok(r);
     for (int i = 0; i < n; i++)
@@ -120,6 +131,7 @@ static void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *f
             memcpy(y[seq[i]] + p * width, o + (start[i] + p - from[i]) * ld, sizeof(float) * (size_t)width);
     op_free(q);
     op_free(o);
+    op_free(limit);
     op_free(pages);
     op_free(start);
     op_free(len);
@@ -130,9 +142,13 @@ static void check_row(const world *w, int s, int64_t p, int64_t len, bool causal
     double want[512];
     int64_t g = w->heads / w->kv_heads, hi = causal ? p + 1 : len,
             lo = window > 0 && p - window + 1 > 0 ? p - window + 1 : 0;
+    if (w->limit[s] && w->limit[s][p] > 0) {
+        hi = w->limit[s][p];
+        if (w->limit_spares) lo = 0;
+    }
     for (int64_t h = 0; h < w->heads; h++) {
         ref_attn(want, w->q[s] + (p * w->heads + h) * w->hd, w->k[s] + h / g * w->hd, w->v[s] + h / g * w->hd,
-                 w->kv_heads * w->hd, lo, hi, w->hd, 1 / sqrt((double)w->hd));
+                 w->kv_heads * w->hd, lo, hi, w->hd, 1 / sqrt((double)w->hd), (double)w->softcap);
         for (int64_t d = 0; d < w->hd; d++) near("attn", y[h * w->hd + d], want[d], 4e-6);
     }
 }
@@ -231,6 +247,66 @@ static void test_chunks(void **state) {
     }
 }
 
+/* Spans of 1 to 150 positions that see each other, causal ones between them. */
+static void random_limits(uint64_t *seed, world *w) {
+    for (int s = 0; s < w->n_seqs; s++) {
+        w->limit[s] = calloc((size_t)w->len[s], sizeof(int32_t));
+        assert_non_null(w->limit[s]);
+        for (int64_t p = ref_int(seed, 0, 20); p < w->len[s]; p += ref_int(seed, 0, 30)) {
+            int64_t end = p + ref_int(seed, 1, 150);
+            if (end > w->len[s]) end = w->len[s];
+            for (; p < end; p++) w->limit[s][p] = (int32_t)end;
+        }
+    }
+}
+
+/* Rows that see beyond their own place, and capped scores: right, and the same whole, alone, and in blocks of rows while
+ * all keys are there already. */
+static void test_limits(void **state) {
+    (void)state;
+    uint64_t seed = 17;
+    for (int t = 0; t < 8; t++) {
+        const int64_t *g = groupings[t];
+        int64_t hd = head_sizes[ref_int(&seed, 1, ARRAY_LEN(head_sizes) - 1)], width = g[0] * hd;
+        int window = t % 2 ? (int)ref_int(&seed, 1, 80) : 0;
+        world w = world_new(&seed, 3, g[0], g[1], hd, t < 2 ? 600 : 200);
+        if (t % 3) random_limits(&seed, &w);
+        if (t != 1 && t != 5) w.softcap = 1.5f;
+        w.limit_spares = t % 4 == 1;
+        float *first[3] = {0};
+        rig r;
+        for (int threads = 1; threads <= 2; threads++) RIG_EACH(r, threads) {
+                for (int s = 0; s < 3; s++) world_write(&r, &w, s, 0, w.len[s]);
+                for (int mode = 0; mode < 3; mode++) { /* together, alone, in blocks */
+                    float *y[3];
+                    for (int s = 0; s < 3; s++) y[s] = floats(w.len[s] * width);
+                    const int all[] = {0, 1, 2};
+                    int64_t from[3] = {0}, to[3] = {w.len[0], w.len[1], w.len[2]};
+                    if (mode == 0) world_attn(&r, &w, all, 3, from, to, true, window, y);
+                    for (int s = 0; s < 3 && mode; s++)
+                        for (int64_t a = 0, b; a < w.len[s]; a = b) {
+                            b = mode == 2 ? a + ref_int(&seed, 1, 60) : w.len[s];
+                            if (b > w.len[s]) b = w.len[s];
+                            world_attn(&r, &w, &s, 1, &a, &b, true, window, y);
+                        }
+                    for (int s = 0; s < 3; s++) {
+                        if (!first[s]) {
+                            for (int64_t p = 0; p < w.len[s]; p += 5)
+                                check_row(&w, s, p, w.len[s], true, window, y[s] + p * width);
+                            first[s] = y[s];
+                            continue;
+                        }
+                        same_bits(r.isa, first[s], y[s], w.len[s] * width);
+                        op_free(y[s]);
+                    }
+                }
+                rig_fini(&r);
+            }
+        for (int s = 0; s < 3; s++) op_free(first[s]);
+        world_free(&w);
+    }
+}
+
 /* Without pages: a tower's rows, several pictures in one call, as column views of one fused projection. */
 static void test_dense(void **state) {
     (void)state;
@@ -279,7 +355,7 @@ static void test_dense(void **state) {
                                 const float *base = x + i / n * n * width;
                                 ref_attn(want, x + i * width + j * hd, base + (h + j / (h / kvh)) * hd,
                                          base + (h + kvh + j / (h / kvh)) * hd, width, 0,
-                                         causal ? i % n + 1 : n, hd, 0.17f);
+                                         causal ? i % n + 1 : n, hd, 0.17f, 0);
                                 for (int64_t d = 0; d < hd; d++)
                                     near("dense", y[(i * h + j) * hd + d], want[d], 6e-6);
                             }
@@ -452,7 +528,7 @@ static void test_empty(void **state) {
                 double want[HD] = {0};
                 if (i > 0)
                     ref_attn(want, q + i * HD, kc + (i <= n2 ? 2 : 4) * KV_PAGE_TOK * HD,
-                             vc + (i <= n2 ? 2 : 4) * KV_PAGE_TOK * HD, HD, 0, i <= n2 ? 20 : 1, HD, 0.5);
+                             vc + (i <= n2 ? 2 : 4) * KV_PAGE_TOK * HD, HD, 0, i <= n2 ? 20 : 1, HD, 0.5, 0);
                 for (int d = 0; d < HD; d++) near("empty", y[i * HD + d], want[d], 2e-6);
             }
             op_free(start);
@@ -519,7 +595,7 @@ static void test_device_only(void **state) {
                     double want[HD];
                     const int g = h / (H / K);
                     ref_attn(want, x + i * W + h * HD, base.k + start[s] * W + g * HD,
-                             base.v + start[s] * W + g * HD, W, 0, len[s], HD, 0.2f);
+                             base.v + start[s] * W + g * HD, W, 0, len[s], HD, 0.2f, 0);
                     for (int d = 0; d < HD; d++) near("probe", y[(i * H + h) * HD + d], want[d], 4e-6);
                 }
         if (t == 0) memcpy(y + 2 * OUT, y, H * HD * sizeof *y);
@@ -566,7 +642,7 @@ static void test_extremes(void **state) {
                 assert_true(isnan(y[i * HD]));
                 continue;
             }
-            ref_attn(want, q + i * HD, k, v, HD, 0, i + 1, HD, 1);
+            ref_attn(want, q + i * HD, k, v, HD, 0, i + 1, HD, 1, 0);
             near("extremes", y[i * HD], want[0], 1e-4);
         }
         op_free(q);
@@ -618,6 +694,22 @@ static void test_bad_data(void **state) {
         op_attn(&r.c, yt, qt, kt, vt, &a);
         rig_fails(&r, bad[i].why, bad[i].why_on_gpu);
     }
+    int32_t *limit = op_ints(4);
+    start[0] = 0, start[1] = *len = 4, *page = 1;
+    for (int k = 0; k < 2; k++) { /* behind the pages, below none */
+        memset(limit, 0, 4 * sizeof *limit);
+        limit[2] = k ? -1 : KV_PAGE_TOK + 1;
+        attn_args a = {.scale = 1,
+                       .causal = true,
+                       .n_seqs = 1,
+                       .q_start = tensor_1d(start, DT_I32, 2),
+                       .kv_len = tensor_1d(len, DT_I32, 1),
+                       .limit = tensor_1d(limit, DT_I32, 4),
+                       .pages = tensor_2d(page, DT_I32, 1, 1)};
+        op_attn(&r.c, yt, qt, kt, vt, &a);
+        rig_fails(&r, k ? "limit" : "pages", "length");
+    }
+    op_free(limit);
     op_free(kc);
     op_free(vc);
     op_free(q);
@@ -630,11 +722,10 @@ static void test_bad_data(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_paged),       cmocka_unit_test(test_chunks),
-        cmocka_unit_test(test_dense),       cmocka_unit_test(test_block_of_rows),
-        cmocka_unit_test(test_long),        cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_device_only), cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_bad_data)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_paged),    cmocka_unit_test(test_chunks),
+                                       cmocka_unit_test(test_dense),    cmocka_unit_test(test_block_of_rows),
+                                       cmocka_unit_test(test_limits),   cmocka_unit_test(test_long),
+                                       cmocka_unit_test(test_empty),    cmocka_unit_test(test_device_only),
+                                       cmocka_unit_test(test_extremes), cmocka_unit_test(test_bad_data)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

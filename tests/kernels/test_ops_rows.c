@@ -98,6 +98,38 @@ static void test_act(void **state) {
     }
 }
 
+static void test_softcap(void **state) {
+    (void)state;
+    enum { ROWS = 30, D = 1003 };
+    uint64_t seed = 16;
+    const float caps[] = {0.5f, 30, 50};
+    for (size_t k = 0; k < ARRAY_LEN(caps); k++) {
+        float *x = random_floats(&seed, ROWS * D, 20), *first = NULL;
+        for (int i = 0; i < D; i++) x[i] = (-4 + 8 * (float)i / D) * caps[k];
+        const float special[] = {NAN, INFINITY, -INFINITY, 0, 1e-20f, -1e30f};
+        memcpy(x, special, sizeof special);
+        rig r;
+        for (int threads = 1; threads <= 2; threads++) RIG_EACH(r, threads) {
+                float *y = floats(ROWS * D);
+                memcpy(y, x, sizeof(float) * ROWS * D);
+                op_softcap(&r.c, tensor_2d(y, DT_F32, ROWS, D), caps[k]);
+                rig_ok(&r);
+                for (int i = 0; i < ROWS * D && !first; i++) {
+                    double want = (double)caps[k] * tanh((double)x[i] / (double)caps[k]);
+                    near("softcap", y[i], want, fabs(want) * 1e-6);
+                }
+                if (first) same_bits(r.isa, first, y, ROWS * D);
+                if (first)
+                    op_free(y);
+                else
+                    first = y;
+                rig_fini(&r);
+            }
+        op_free(first);
+        op_free(x);
+    }
+}
+
 static void test_norm(void **state) {
     (void)state;
     uint64_t seed = 7;
@@ -105,7 +137,7 @@ static void test_norm(void **state) {
         int64_t d = widths[t % (int)ARRAY_LEN(widths)], n = ref_int(&seed, 1, 20),
                 heads = t % 3 ? 1 : ref_int(&seed, 1, 4);
         norm_kind kind = t % 2 ? NORM_RMS : NORM_LAYER;
-        bool with_bias = ref_int(&seed, 0, 1), in_place = ref_int(&seed, 0, 1);
+        bool with_gain = t % 7 != 0, with_bias = ref_int(&seed, 0, 1), in_place = ref_int(&seed, 0, 1);
         int64_t ld = d * heads + ref_int(&seed, 0, 3);
         float eps = 1e-5f, offset = (float)ref_int(&seed, 0, 1);
         float *x = random_floats(&seed, n * ld, 2), *gain = random_floats(&seed, d, 1),
@@ -128,7 +160,7 @@ static void test_norm(void **state) {
                     yt = tensor_2d(y, DT_F32, n, d);
                 }
                 xt.ld = yt.ld = ld;
-                op_norm(&r.c, yt, xt, gw, with_bias ? bw : NULL, kind, eps, offset);
+                op_norm(&r.c, yt, xt, with_gain ? gw : NULL, with_bias ? bw : NULL, kind, eps, offset);
                 rig_ok(&r);
                 weight_free(gw);
                 weight_free(bw);
@@ -140,8 +172,8 @@ static void test_norm(void **state) {
                     double *want = doubles(d);
                     for (int64_t i = 0; i < n; i++)
                         for (int64_t h = 0; h < heads; h++) {
-                            ref_norm(want, x + i * ld + h * d, d, gain, with_bias ? bias : NULL, kind, eps,
-                                     offset);
+                            ref_norm(want, x + i * ld + h * d, d, with_gain ? gain : NULL,
+                                     with_bias ? bias : NULL, kind, eps, offset);
                             /* a width of 1 or 2 cancels: the error then scales with x / deviation */
                             double tol = d <= 3 && kind == NORM_LAYER ? 1e-3 : 4e-6;
                             for (int64_t k = 0; k < d; k++)
@@ -351,6 +383,107 @@ static void test_patchify(void **state) {
     rig_fini(&r);
 }
 
+/* Rows in any order, frames and channels last: the same numbers as test_patchify's, elsewhere. */
+static void test_patchify_forms(void **state) {
+    (void)state;
+    uint64_t seed = 12;
+    rig r;
+    assert_true(rig_init(&r, NULL, 2));
+    for (int t = 0; t < 24; t++) {
+        int64_t p = ref_int(&seed, 1, 9), h = ref_int(&seed, 1, 4) * p, w = ref_int(&seed, 1, 5) * p,
+                across = w / p;
+        int64_t all = (h / p) * across, n = ref_int(&seed, 1, 30), frames = t % 3 ? ref_int(&seed, 1, 3) : 1;
+        int64_t d = 3 * frames * p * p;
+        uint8_t *px = op_alloc((size_t)(h * w * 3));
+        for (int64_t i = 0; i < h * w * 3; i++) px[i] = (uint8_t)ref_next(&seed);
+        float *x = floats(n * d);
+        int32_t *order = op_ints(n);
+        for (int64_t i = 0; i < n; i++) order[i] = (int32_t)ref_int(&seed, 0, all - 1);
+        patchify_args a = {.patch = (int)p,
+                           .rescale = 1 / 255.0f,
+                           .mean = {0.48f, 0.45f, 0.4f},
+                           .std = {0.26f, 0.27f, 0.28f},
+                           .frames = (int)frames,
+                           .channels_last = t % 3 == 0,
+                           .order = tensor_1d(order, DT_I32, n)};
+        op_patchify(&r.c, tensor_2d(x, DT_F32, n, d), tensor_3d(px, DT_U8, h, w, 3), &a);
+        rig_ok(&r);
+        for (int64_t i = 0; i < n * d; i++) {
+            int64_t e = i % d, c = a.channels_last ? e % 3 : e / (p * p) / frames;
+            int64_t py = a.channels_last ? e / 3 / p : e % (p * p) / p,
+                    qx = a.channels_last ? e / 3 % p : e % p;
+            int64_t y = order[i / d] / across * p + py, xx = order[i / d] % across * p + qx;
+            near("patchify", x[i], (px[(y * w + xx) * 3 + c] * (double)a.rescale - a.mean[c]) / a.std[c],
+                 1e-6);
+        }
+        order[n - 1] = t % 2 ? -1 : (int32_t)all;
+        op_patchify(&r.c, tensor_2d(x, DT_F32, n, d), tensor_3d(px, DT_U8, h, w, 3), &a);
+        rig_fails(&r, "patchify", "row ind");
+        op_free(px);
+        op_free(x);
+        op_free(order);
+    }
+    rig_fini(&r);
+}
+
+/* Sums of rows with weights, of activations and of a table in each dtype; a negative index is left out. */
+static void test_mix(void **state) {
+    (void)state;
+    uint64_t seed = 13;
+    rig r;
+    RIG_EACH(r, 2) {
+        for (int t = 0; t < 39; t++) {
+            int64_t d = widths[t % (int)ARRAY_LEN(widths)], n = ref_int(&seed, 1, 40),
+                    rows = ref_int(&seed, 1, 50), taps = ref_int(&seed, 1, 6);
+            dtype dt = t % 2 ? types[t / 2 % 3] : DT_F32;
+            float *src = random_floats(&seed, rows * d, 1), *y = random_floats(&seed, n * d, 1),
+                  *old = floats(n * d), *by = random_floats(&seed, n * taps, 1);
+            uint8_t *bytes = op_alloc((size_t)(rows * d) * 4);
+            ref_store(dt, bytes, src, rows * d);
+            memcpy(old, y, sizeof(float) * (size_t)(n * d));
+            int32_t *from = op_ints(n * taps);
+            for (int64_t i = 0; i < n * taps; i++) from[i] = (int32_t)ref_int(&seed, -1, rows - 1);
+            tensor yt = tensor_2d(y, DT_F32, n, d), host = tensor_2d(bytes, dt, rows, d);
+            tensor ft = tensor_2d(from, DT_I32, n, taps),
+                   bt = t % 5 ? tensor_2d(by, DT_F32, n, taps) : (tensor){0};
+            weight *w = NULL;
+            if (t % 2) {
+                assert_non_null(w = weight_new(r.be, &host, WEIGHT_TABLE, NULL));
+                op_embed_mix(&r.c, yt, w, ft, bt);
+            } else {
+                op_mix(&r.c, yt, host, ft, bt);
+            }
+            rig_ok(&r);
+            for (int64_t i = 0; i < n * d; i++) {
+                double want = t % 2 ? old[i] : 0, size = fabs(want);
+                for (int64_t k = 0; k < taps; k++) {
+                    int32_t row = from[i / d * taps + k];
+                    if (row < 0) continue;
+                    double v =
+                        ref_from(dt, bytes, row * d + i % d) * (bt.nd ? (double)by[i / d * taps + k] : 1);
+                    want += v;
+                    size += fabs(v);
+                }
+                near("mix", y[i], want, 1e-6 * (1 + size));
+            }
+            from[n * taps - 1] = (int32_t)rows;
+            if (t % 2)
+                op_embed_mix(&r.c, yt, w, ft, bt);
+            else
+                op_mix(&r.c, yt, host, ft, bt);
+            rig_fails(&r, "mix", "row ind");
+            weight_free(w);
+            op_free(src);
+            op_free(y);
+            op_free(old);
+            op_free(by);
+            op_free(bytes);
+            op_free(from);
+        }
+        rig_fini(&r);
+    }
+}
+
 static void test_context(void **state) {
     (void)state;
     rig r;
@@ -530,12 +663,19 @@ static void test_device_only(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exp),        cmocka_unit_test(test_act),
-        cmocka_unit_test(test_norm),       cmocka_unit_test(test_embed),
-        cmocka_unit_test(test_rope),       cmocka_unit_test(test_add_copy_gather),
-        cmocka_unit_test(test_context),    cmocka_unit_test(test_patchify),
-        cmocka_unit_test(test_weight),     cmocka_unit_test(test_alignment),
-        cmocka_unit_test(test_device_only)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_exp),
+                                       cmocka_unit_test(test_act),
+                                       cmocka_unit_test(test_softcap),
+                                       cmocka_unit_test(test_norm),
+                                       cmocka_unit_test(test_embed),
+                                       cmocka_unit_test(test_rope),
+                                       cmocka_unit_test(test_add_copy_gather),
+                                       cmocka_unit_test(test_context),
+                                       cmocka_unit_test(test_patchify),
+                                       cmocka_unit_test(test_patchify_forms),
+                                       cmocka_unit_test(test_mix),
+                                       cmocka_unit_test(test_weight),
+                                       cmocka_unit_test(test_alignment),
+                                       cmocka_unit_test(test_device_only)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -114,7 +114,7 @@ void ref_norm(double *y, const float *x, int64_t d, const float *gain, const flo
     for (int64_t i = 0; i < d && kind == NORM_LAYER; i++) mean += x[i] / (double)d;
     for (int64_t i = 0; i < d; i++) var += (x[i] - mean) * (x[i] - mean) / (double)d;
     for (int64_t i = 0; i < d; i++)
-        y[i] = (x[i] - mean) / sqrt(var + eps) * (gain_offset + gain[i]) + (bias ? bias[i] : 0);
+        y[i] = (x[i] - mean) / sqrt(var + eps) * (gain_offset + (gain ? gain[i] : 0)) + (bias ? bias[i] : 0);
 }
 
 void ref_rope(double *x, int64_t hd, const double *cs, int64_t half) {
@@ -127,7 +127,7 @@ void ref_rope(double *x, int64_t hd, const double *cs, int64_t half) {
 }
 
 void ref_attn(double *y, const float *q, const float *k, const float *v, int64_t ld, int64_t lo, int64_t hi,
-              int64_t hd, double scale) {
+              int64_t hd, double scale, double softcap) {
     double max = -INFINITY, sum = 0;
     for (int64_t d = 0; d < hd; d++) y[d] = 0;
     for (int pass = 0; pass < 2; pass++)
@@ -135,6 +135,7 @@ void ref_attn(double *y, const float *q, const float *k, const float *v, int64_t
             double s = 0;
             for (int64_t d = 0; d < hd; d++) s += (double)q[d] * k[j * ld + d];
             s *= scale;
+            if (softcap > 0) s = softcap * tanh(s / softcap);
             if (pass == 0) {
                 max = s > max ? s : max;
                 continue;

@@ -27,8 +27,8 @@ double ref_dot_size(const float *x, dtype dt, const void *w, int64_t k);
 void ref_norm(double *y, const float *x, int64_t d, const float *gain, const float *bias, norm_kind kind,
               double eps, double gain_offset);
 void ref_rope(double *x, int64_t hd, const double *cos_sin, int64_t half);
-/* One row and head: y[hd] over keys lo <= j < hi at k + j * ld. */
+/* One row and head: y[hd] over keys lo <= j < hi at k + j * ld. softcap 0: none. */
 void ref_attn(double *y, const float *q, const float *k, const float *v, int64_t ld, int64_t lo, int64_t hi,
-              int64_t hd, double scale);
+              int64_t hd, double scale, double softcap);
 
 #endif

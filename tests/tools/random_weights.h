@@ -76,13 +76,14 @@ static inline bool random_write_tensor(FILE *f, const random_tensor *t, dtype dt
 }
 
 /* How a parameter is drawn, by its part in the model: activations keep their size from layer to layer. */
-static inline void random_scale(random_tensor *t, bool gain, bool table) {
-    t->mean = gain ? 1.0f : 0.0f;
+static inline void random_scale(random_tensor *t, bool gain, float offset, bool table) {
+    t->mean = gain ? 1.0f - offset : 0.0f;
     t->std = gain || t->nd == 1 ? 0.05f : table ? 0.5f : 1.0f / sqrtf((float)(random_count(t) / t->d[0]));
 }
 
 static inline bool random_is_gain(int k) {
-    return k == L_NORM1_G || k == L_NORM2_G || k == L_QNORM_G || k == L_KNORM_G;
+    return k == L_NORM1_G || k == L_NORM2_G || k == L_QNORM_G || k == L_KNORM_G || k == L_POST1_G ||
+           k == L_POST2_G;
 }
 
 /* Reads dir/config.json and writes dir/model.safetensors. */
@@ -107,12 +108,15 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
             snprintf(t[n].name, sizeof t[n].name, "%s%s", sheet->linear_at[0],
                      i == S_FC1_W ? "weight" : "bias");
         else
-            snprintf(t[n].name, sizeof t[n].name, "%s%s", at[0], sheet->names[i]);
-        random_scale(&t[n++], i == S_NORM_G || i == S_PRE_G || i == S_POST_G, i == S_POS || i == S_EMBED);
+            snprintf(t[n].name, sizeof t[n].name, "%s%s", at[0],
+                     i >= S_FIRST_TEXT ? s.text.names->names[i] : sheet->names[i]);
+        random_scale(&t[n++], i == S_NORM_G || i == S_PRE_G || i == S_POST_G,
+                     i == S_NORM_G ? s.text.stack.norm_offset : 0,
+                     i == S_POS || i == S_EMBED_POS || i == S_EMBED);
     }
     for (int half = 0; half < 2; half++) {
         const stack_spec *k = half ? &s.text.stack : &s.tower.stack;
-        const char *const *names = half ? sheet->text_layer : sheet->tower_layer;
+        const char *const *names = half ? s.text.names->layer : sheet->tower_layer;
         for (int i = 0; i < k->n_layers; i++)
             for (int j = 0; j < L_COUNT; j++) {
                 char name[128];
@@ -121,7 +125,7 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
                 snprintf(name, sizeof name, names[j], i);
                 snprintf(t[n].name, sizeof t[n].name, "%s%s", (half ? sheet->text_at : sheet->tower_at)[0],
                          name);
-                random_scale(&t[n++], random_is_gain(j), false);
+                random_scale(&t[n++], random_is_gain(j), k->norm_offset, false);
             }
     }
     buf header = {0};

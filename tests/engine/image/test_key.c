@@ -2,10 +2,11 @@
  * changes a picture leaves its key as it was. The expected values come from:
  *
  *   import hashlib, struct
- *   prep = struct.pack("<11I", 1, 10, 20, 30, 3, 336, 337, 3, 1, 224, 225) + struct.pack("<7f", 0.5, .25, .5, .75, 1, 2, 4)
- *   content = b"vlmd pixels 1" + b"RGB8" + struct.pack("<2I", 70000, 5) + prep + struct.pack("<2I", 3, 2)
- *   print(hashlib.sha256(content + bytes(range(18))).hexdigest())
- *   print(hashlib.sha256(b"vlmd base64 1" + prep + b"iVBORw0KGgo=").hexdigest()) */
+ *   step = struct.pack("<17i", -1, -2, 1, 20, 30, 3, 2, 3, 0, 0, 3, 2, 3, 2, 10, 20, 30)
+ *   rule = struct.pack("<I", 1) + step + struct.pack("<7f", 0.5, .25, .5, .75, 1, 2, 4)
+ *   content = b"vlmd pixels 2" + b"RGB8" + struct.pack("<2I", 70000, 5) + rule + bytes(range(18))
+ *   print(hashlib.sha256(content).hexdigest())
+ *   print(hashlib.sha256(b"vlmd base64 2" + rule + b"iVBORw0KGgo=").hexdigest()) */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,18 +18,20 @@
 
 #include "engine/image/key.h"
 
-static const prep_spec PREP = {.pad_square = true,
-                               .pad_rgb = {10, 20, 30},
-                               .size = PREP_SIZE_EXACT,
-                               .size_w = 336,
-                               .size_h = 337,
+static const prep_spec PREP = {.rescale = 0.5f, .mean = {0.25f, 0.5f, 0.75f}, .std = {1, 2, 4}};
+static const prep_step STEP = {.from = -1,
+                               .x = -2,
+                               .y = 1,
+                               .w = 20,
+                               .h = 30,
+                               .rw = 3,
+                               .rh = 2,
                                .filter = RESAMPLE_BICUBIC,
-                               .crop = true,
-                               .crop_w = 224,
-                               .crop_h = 225,
-                               .rescale = 0.5f,
-                               .mean = {0.25f, 0.5f, 0.75f},
-                               .std = {1, 2, 4}};
+                               .cw = 3,
+                               .ch = 2,
+                               .tw = 3,
+                               .th = 2,
+                               .pad_rgb = {10, 20, 30}};
 
 static void assert_hex(const uint8_t key[IMAGE_KEY_BYTES], const char *expected) {
     char hex[2 * IMAGE_KEY_BYTES + 1];
@@ -40,12 +43,12 @@ static void as_hashlib(void **state) {
     (void)state;
     uint8_t rgb[18], key[IMAGE_KEY_BYTES];
     for (int i = 0; i < 18; i++) rgb[i] = (uint8_t)i;
-    image im = {3, 2, rgb};
-    image_key(&im, 70000, 5, &PREP, key);
-    assert_hex(key, "5bab3928d1435d8d6867892c5308e4235ccbbcf154d7d2d1363c16cb7a92b6a8");
+    tiles t = {.plan = {.n_steps = 1, .n_tiles = 1, .bytes = 18, .steps = {STEP}}, .rgb = rgb};
+    image_key(&t, 70000, 5, &PREP, key);
+    assert_hex(key, "f94eff4ad41371c801e67f9b3ed63ad349e6224af5e29793f13daa0d18b8f00f");
     image_source src = {"iVBORw0KGgo=", 12};
-    image_source_key(&src, &PREP, key);
-    assert_hex(key, "6ff36ef7bbbec816ef11a0260ad5ca4711f25eeed9bd8f93f10680c560137c52");
+    image_source_key(&src, &t.plan, &PREP, key);
+    assert_hex(key, "0b2b0b49f352d6a150e090d23c718793201a2b8d9505c9560fee93206da6909b");
 }
 
 enum { MAX_KEYS = 64 };
@@ -54,58 +57,73 @@ typedef struct keys {
     int n;
 } keys;
 
-/* The key of im was never seen before. */
-static void add_new(keys *k, const image *im, int w, int h, const prep_spec *p) {
-    image_key(im, w, h, p, k->v[k->n]);
+/* The key was never seen before. */
+static void add_new(keys *k, const tiles *t, int w, int h, const prep_spec *p) {
+    assert_true(k->n < MAX_KEYS);
+    image_key(t, w, h, p, k->v[k->n]);
     for (int i = 0; i < k->n; i++) assert_memory_not_equal(k->v[i], k->v[k->n], IMAGE_KEY_BYTES);
     k->n++;
 }
 
 static void every_change_counts(void **state) {
     (void)state;
-    static uint8_t rgb[30 * 150 * 3];
-    keys k = {.n = 0};
-    image flat = {30, 150, rgb};
-    add_new(&k, &flat, 30, 150, &PREP);
-    add_new(&k, &flat, 150, 30, &PREP); /* the same pixels out of another size */
-    flat = (image){150, 30, rgb};
-    add_new(&k, &flat, 150, 30, &PREP); /* the same bytes in another shape */
-    flat = (image){75, 60, rgb};
-    add_new(&k, &flat, 150, 30, &PREP);
-    image im = {3, 2, rgb};
+    static uint8_t rgb[36];
+    static keys k;
+    tiles t = {.plan = {.n_steps = 1, .n_tiles = 1, .bytes = 18, .steps = {STEP}}, .rgb = rgb};
+    add_new(&k, &t, 30, 150, &PREP);
+    add_new(&k, &t, 150, 30, &PREP); /* the same pixels out of another size */
     for (int i = 0; i < 18; i++) {
         rgb[i] = 1;
-        add_new(&k, &im, 3, 2, &PREP);
+        add_new(&k, &t, 30, 150, &PREP);
         rgb[i] = 0;
     }
-    const prep_spec changed[] = {
-#define WITH(...) ((prep_spec){__VA_ARGS__})
-        WITH(.rescale = 1),         WITH(.pad_square = true),   WITH(.pad_rgb = {1, 0, 0}),
-        WITH(.pad_rgb = {0, 1, 0}), WITH(.pad_rgb = {0, 0, 1}), WITH(.size = PREP_SIZE_LONGEST),
-        WITH(.size_w = 1),          WITH(.size_h = 1),          WITH(.filter = RESAMPLE_BOX),
-        WITH(.crop = true),         WITH(.crop_w = 1),          WITH(.crop_h = 1),
-        WITH(.mean = {1, 0, 0}),    WITH(.mean = {0, 1, 0}),    WITH(.mean = {0, 0, 1}),
-        WITH(.std = {1, 0, 0}),     WITH(.std = {0, 1, 0}),     WITH(.std = {0, 0, 1}),
-#undef WITH
-    };
-    for (size_t i = 0; i < ARRAY_LEN(changed); i++) add_new(&k, &im, 3, 2, &changed[i]);
-    uint8_t a[IMAGE_KEY_BYTES], b[IMAGE_KEY_BYTES];
-    image_key(&im, 3, 2, &PREP, a);
-    image_key(&im, 3, 2, &PREP, b);
-    assert_memory_equal(a, b, IMAGE_KEY_BYTES);
+    prep_step *s = &t.plan.steps[0];
+    int *const fields[] = {&s->from, &s->x,  &s->y,  &s->w,  &s->h,  &s->rw, &s->rh,
+                           &s->cx,   &s->cy, &s->cw, &s->ch, &s->tw, &s->th};
+    for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+        ++*fields[i];
+        add_new(&k, &t, 30, 150, &PREP);
+        --*fields[i];
+    }
+    for (int i = 0; i < 3; i++) {
+        s->pad_rgb[i]++;
+        add_new(&k, &t, 30, 150, &PREP);
+        s->pad_rgb[i]--;
+    }
+    s->filter = RESAMPLE_BOX;
+    add_new(&k, &t, 30, 150, &PREP);
+    s->filter = RESAMPLE_BICUBIC;
+    t.plan.n_steps = 2;
+    t.plan.steps[1] = STEP;
+    t.plan.bytes = 36;
+    add_new(&k, &t, 30, 150, &PREP);
+    t.plan.n_steps = 1;
+    t.plan.bytes = 18;
+    for (int i = 0; i < 7; i++) {
+        prep_spec p = PREP;
+        *(i == 0 ? &p.rescale : i < 4 ? &p.mean[i - 1] : &p.std[i - 4]) += 8;
+        add_new(&k, &t, 30, 150, &p);
+    }
+    uint8_t a[IMAGE_KEY_BYTES];
+    image_key(&t, 30, 150, &PREP, a);
+    assert_memory_equal(a, k.v[0], IMAGE_KEY_BYTES);
 }
 
 static void sources(void **state) {
     (void)state;
     uint8_t a[IMAGE_KEY_BYTES], b[IMAGE_KEY_BYTES];
+    prep_plan plan = {.n_steps = 1, .n_tiles = 1, .bytes = 18, .steps = {STEP}}, longer = plan;
+    longer.steps[0].w++;
     prep_spec other = PREP;
     other.std[2] = 5;
-    image_source_key(&(image_source){"AAAA", 4}, &PREP, a);
-    image_source_key(&(image_source){"AAAAAAAA", 4}, &PREP, b);
+    image_source_key(&(image_source){"AAAA", 4}, &plan, &PREP, a);
+    image_source_key(&(image_source){"AAAAAAAA", 4}, &plan, &PREP, b);
     assert_memory_equal(a, b, IMAGE_KEY_BYTES); /* the span alone */
-    image_source_key(&(image_source){"AAAA", 4}, &other, b);
+    image_source_key(&(image_source){"AAAA", 4}, &plan, &other, b);
     assert_memory_not_equal(a, b, IMAGE_KEY_BYTES);
-    image_source_key(&(image_source){"AAAA=", 5}, &PREP, b);
+    image_source_key(&(image_source){"AAAA", 4}, &longer, &PREP, b);
+    assert_memory_not_equal(a, b, IMAGE_KEY_BYTES);
+    image_source_key(&(image_source){"AAAA=", 5}, &plan, &PREP, b);
     assert_memory_not_equal(a, b, IMAGE_KEY_BYTES);
 }
 

@@ -121,7 +121,8 @@ static void test_config(void **state) {
                "LlavaLlamaForCausalLM");
     bad_config("clip_llama", "{\"quantization_config\":{\"bits\":4}}", "quantization_config",
                "not implemented");
-    bad_config("clip_llama", "{\"text_config\":{\"model_type\":\"opt\"}}", "text_config.model_type", "opt");
+    bad_config("clip_llama", "{\"text_config\":{\"model_type\":\"bloom\"}}", "text_config.model_type",
+               "bloom");
     bad_config("clip_llama", "{\"text_config\":{\"model_type\":\"llava\"}}", "text_config.model_type",
                "llava");
     bad_config("clip_llama", "{\"text_config\":[1]}", "text_config", "object");
@@ -381,7 +382,10 @@ static void test_defaults(void **state) {
     assert_int_equal(s.tower.stack.width, 1024);
     assert_int_equal(s.tower.stack.n_layers, 24);
     assert_int_equal(s.tower.run_layers, 23);
-    assert_int_equal(s.tower.rows, 576);
+    prep_plan square;
+    assert_true(prep_plan_one(&(prep_spec){.size = PREP_SIZE_EXACT, .size_w = 336, .size_h = 336}, 9, 9,
+                              &IMAGE_LIMITS_DEFAULT, &square, NULL));
+    assert_int_equal(s.image_rows(&s, &square), 576);
     assert_int_equal(s.text.stack.ffn, 11008);
     assert_int_equal(s.text.stack.kv_heads, 32);
     assert_int_equal(s.text.stack.head_dim, 128);

@@ -116,7 +116,7 @@ static void rig_step(rig *r, const part *parts, int n, float *out) {
             len[s.n_rows] = t + 1 > p->prompt_len ? t + 1 : p->prompt_len;
             slots[s.n_rows] = page_of(p->seq, t / KV_PAGE_TOK) * KV_PAGE_TOK + t % KV_PAGE_TOK;
             if (p->ids[t] >= 0) continue;
-            int rows = model_get_spec(r->m)->tower.rows;
+            int rows = (int)encode_rows(p->pics[0]).d[0]; /* all of one size */
             tensor one = tensor_rows(encode_rows(p->pics[pic_row / rows]), pic_row % rows, 1);
             struct step_splice *last = s.n_splices ? &splices[s.n_splices - 1] : NULL;
             if (last && pic_row % rows && last->row + last->rows.d[0] == s.n_rows)
@@ -168,12 +168,15 @@ static encode *encode_picture(rig *r, const char *name, int slices) {
     status st = {0};
     char path[512];
     buf file = {0};
-    image raw = {0}, ready = {0};
+    image raw = {0};
+    prep_plan plan;
+    tiles ready = {0};
     snprintf(path, sizeof path, GOLDEN "/pictures/%s", name);
     read_file(path, &file);
     const model_spec *s = model_get_spec(r->m);
     if (!image_decode_bytes(file.data, file.len, &IMAGE_LIMITS_DEFAULT, &raw, &st) ||
-        !prep_run(&s->prep, &raw, &IMAGE_LIMITS_DEFAULT, &ready, &st))
+        !spec_plan_image(s, &(image_ask){raw.w, raw.h, 1}, &IMAGE_LIMITS_DEFAULT, &plan, &st) ||
+        !tiles_make(&plan, &raw, &ready, &st))
         fail_msg("%s: %s", name, st.msg);
     encode *e = encode_new(r->m, r->be, &ready, &st);
     if (!e) fail_msg("%s", st.msg);
@@ -184,7 +187,7 @@ static encode *encode_picture(rig *r, const char *name, int slices) {
     }
     encode_shrink(e);
     image_fini(&raw);
-    image_fini(&ready);
+    tiles_fini(&ready);
     buf_fini(&file);
     return e;
 }
@@ -208,7 +211,8 @@ static void prepare(rig *r, const json_t *c, int slices, prompt_case *p) {
             if (path) p->pics[p->n_pics++] = encode_picture(r, path, slices);
         }
     }
-    assert_int_equal(rows, p->n_pics * (s->tower.stack.n_layers ? s->tower.rows : 0));
+    for (int pic = 0; pic < p->n_pics; pic++) rows -= (int)encode_rows(p->pics[pic]).d[0];
+    assert_int_equal(rows, 0);
 }
 
 static void prompt_done(prompt_case *p) {
@@ -364,6 +368,8 @@ static void test_invariance(void **state) {
     invariance("clip_mistral_window");
     invariance("dynamic_rope");
     invariance("text_qwen2");
+    invariance("text_gemma3");
+    invariance("text_opt_after");
 }
 
 static void test_dry_run_measures(void **state) {
@@ -384,7 +390,9 @@ static void test_dry_run_measures(void **state) {
     decoder_forward(&dry, r.m, &kv, &st);
     if (!ctx_ok(&dry)) fail_msg("%s", dry.st.msg);
     assert_true(none.peak_bytes > (size_t)N * (size_t)s->text.stack.width * sizeof(float));
-    encode *e = encode_new(r.m, r.be, NULL, NULL);
+    tiles unread = {0};
+    assert_true(spec_plan_image(s, &(image_ask){90, 70, 1}, &IMAGE_LIMITS_DEFAULT, &unread.plan, NULL));
+    encode *e = encode_new(r.m, r.be, &unread, NULL);
     assert_non_null(e);
     assert_true(encode_run(&dry, e, encode_slices(e)));
     encode_free(e);

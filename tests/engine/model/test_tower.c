@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "engine/model/encode.h"
+#include "tests/tools/one_tile.h"
 #include "tests/tools/random_weights.h"
 
 /* 17 x 17 patches and, in the first, CLS: three blocks, the last one shorter; patches in three slices. */
@@ -53,7 +55,7 @@ typedef struct rig {
     model *m;
     arena scratch;
     ctx c;
-    image pixels;
+    tiles pixels;
 } rig;
 
 static void rig_open(rig *r, const char *dir, int threads) {
@@ -66,13 +68,13 @@ static void rig_open(rig *r, const char *dir, int threads) {
     assert_true(arena_init(&r->scratch, 16 << 20, &st));
     r->c = (ctx){.be = r->be, .scratch = &r->scratch};
     int side = model_get_spec(r->m)->tower.image_size;
-    r->pixels = (image){side, side, mem_alloc((size_t)side * (size_t)side * 3)};
+    r->pixels = one_tile(side, side, NULL);
     assert_non_null(r->pixels.rgb);
     for (int i = 0; i < side * side * 3; i++) r->pixels.rgb[i] = (uint8_t)(i * 2654435761u >> 13);
 }
 
 static void rig_close(rig *r) {
-    image_fini(&r->pixels);
+    tiles_fini(&r->pixels);
     arena_fini(&r->scratch);
     model_free(r->m);
     backend_free(r->be);
@@ -101,12 +103,15 @@ static float *rows_whole(rig *r) {
     const model *m = r->m;
     const tower_spec *t = &m->spec.tower;
     ctx *c = &r->c;
-    int64_t all = tower_all_rows(t), cls = t->cls, d = t->stack.width;
+    int side = t->image_size / t->patch, all = tower_rows(t, (grid){side, side});
+    int64_t cls = t->cls, d = t->stack.width, out_rows = tower_features_rows(t, side, side);
+    int32_t iota[512];
+    assert_true(all <= 512);
+    for (int i = 0; i < all; i++) iota[i] = i;
     tensor x = ctx_2d(c, DT_F32, all, d),
            patches = ctx_2d(c, DT_F32, all - cls, (int64_t)3 * t->patch * t->patch);
     tensor pixels = ctx_tensor(c, DT_U8, 3, (int64_t[]){t->image_size, t->image_size, 3});
-    tensor features = ctx_2d(c, DT_F32, t->rows, d * t->n_features),
-           ids = tensor_1d(m->tower_ids, DT_I32, all);
+    tensor features = ctx_2d(c, DT_F32, out_rows, d * t->n_features), ids = tensor_1d(iota, DT_I32, all);
     ctx_upload(c, pixels, r->pixels.rgb);
     patchify_args a = {.patch = t->patch, .rescale = m->spec.prep.rescale};
     memcpy(a.mean, m->spec.prep.mean, sizeof a.mean);
@@ -116,17 +121,17 @@ static float *rows_whole(rig *r) {
     if (cls) op_embed(c, tensor_rows(x, 0, 1), m->w[S_CLASS], tensor_1d(ids.data, DT_I32, 1), 1);
     op_embed_add(c, x, m->w[S_POS], ids);
     if (t->pre_norm) op_norm(c, x, x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
-    int32_t start[] = {0, (int32_t)all}, len = (int32_t)all;
+    int32_t start[] = {0, all}, len = all;
     layer_run run = {
         .attn = {.n_seqs = 1, .q_start = tensor_1d(start, DT_I32, 2), .kv_len = tensor_1d(&len, DT_I32, 1)}};
     for (int i = 0; i <= t->run_layers; i++) {
         if (i) stack_layer(c, &t->stack, &m->tower[i - 1], i - 1, x, &run);
         for (int f = 0; f < t->n_features; f++)
             if (t->features[f] == i)
-                op_copy(c, tensor_cols(features, f * d, d), tensor_rows(x, all - t->rows, t->rows));
+                op_copy(c, tensor_cols(features, f * d, d), tensor_rows(x, all - out_rows, out_rows));
     }
-    tensor h = ctx_2d(c, DT_F32, t->rows, m->spec.join.hidden),
-           y = ctx_2d(c, DT_F32, t->rows, m->spec.join.out);
+    tensor h = ctx_2d(c, DT_F32, out_rows, m->spec.join.hidden),
+           y = ctx_2d(c, DT_F32, out_rows, m->spec.join.out);
     op_linear(c, h, features, m->w[S_FC1_W], m->w[S_FC1_B], m->spec.join.activation, 0);
     op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, 0);
     if (!ctx_ok(c)) fail_msg("%s", c->st.msg);
@@ -148,9 +153,9 @@ static void check(const char *config) {
         rig r;
         rig_open(&r, dir, threads);
         const model_spec *s = model_get_spec(r.m);
-        int all = tower_all_rows(&s->tower), block = tower_block_rows(all);
-        assert_int_equal((all + block - 1) / block, 3);
-        size_t n = (size_t)s->tower.rows * (size_t)s->join.out;
+        grid g = {s->tower.image_size / s->tower.patch, s->tower.image_size / s->tower.patch};
+        assert_int_equal(tower_slices(&s->tower, g), 3 + s->tower.run_layers * 2 * 3); /* blocks */
+        size_t n = (size_t)tower_features_rows(&s->tower, g.w, g.h) * (size_t)s->join.out;
         static const int stops[] = {1 << 20, 1, 4};
         for (size_t i = 0; i < ARRAY_LEN(stops); i++) {
             int calls;

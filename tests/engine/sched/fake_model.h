@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "engine/model/model.h"
+#include "tests/tools/one_tile.h"
 
 enum {
     FAKE_VOCAB = 2048,
@@ -31,10 +32,9 @@ struct model {
     backend *be;
 };
 
-static int fake_runs(const model_spec *s, int w, int h, image_run *runs, int max) {
-    (void)w, (void)h;
-    if (max > 0) runs[0] = (image_run){s->image_token, FAKE_IMAGE_ROWS};
-    return 1;
+static int fake_rows(const model_spec *s, const prep_plan *p) {
+    (void)s, (void)p;
+    return FAKE_IMAGE_ROWS;
 }
 
 model *model_load(const char *dir, backend *be, status *st) {
@@ -51,7 +51,6 @@ model *model_load(const char *dir, backend *be, status *st) {
     s->tower.stack = (stack_spec){.n_layers = 2, .width = FAKE_WIDTH, .heads = 1, .head_dim = 8};
     s->tower.image_size = 24;
     s->tower.patch = 8;
-    s->tower.rows = FAKE_IMAGE_ROWS;
     s->fuse = FUSE_SPLICE;
     s->join.kind = JOIN_LINEAR;
     s->image_token = FAKE_IMAGE_TOKEN;
@@ -64,7 +63,7 @@ model *model_load(const char *dir, backend *be, status *st) {
                           .filter = RESAMPLE_BILINEAR,
                           .rescale = 1,
                           .std = {1, 1, 1}};
-    s->image_runs = fake_runs;
+    s->image_rows = fake_rows;
     s->temperature = s->top_p = s->min_p = s->repetition_penalty = __builtin_nanf("");
     s->top_k = s->max_new_tokens = -1;
     return m;
@@ -186,17 +185,16 @@ struct encode {
     float rows[FAKE_IMAGE_ROWS * FAKE_WIDTH];
 };
 
-size_t encode_bytes(const model *m) {
-    (void)m;
+size_t encode_bytes(const model_spec *s, const prep_plan *plan) {
+    (void)s, (void)plan;
     return sizeof(encode);
 }
-encode *encode_new(const model *m, backend *be, const image *pixels, status *st) {
+encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st) {
     (void)m, (void)be, (void)st;
     encode *e = mem_calloc(1, sizeof *e);
-    if (!pixels) return e;
-    CHECK(pixels->rgb);
+    if (!pixels->rgb) return e;
     e->poisoned = pixels->rgb[0] == FAKE_POISON_PIXEL;
-    for (int i = 0; i < pixels->w * pixels->h * 3; i++) e->hash = fake_mix(e->hash, pixels->rgb[i]);
+    for (size_t i = 0; i < pixels->plan.bytes; i++) e->hash = fake_mix(e->hash, pixels->rgb[i]);
     return e;
 }
 bool encode_run(ctx *c, encode *e, int max_slices) {

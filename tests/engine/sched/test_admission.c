@@ -89,9 +89,9 @@ enum { ENCODE = 1000, PIXELS = 12 };
 
 static picture *add(piccache *c, uint32_t n) {
     uint8_t key[IMAGE_KEY_BYTES] = {(uint8_t)n, (uint8_t)(n >> 8), 7};
-    image im = {2, 2, mem_calloc(1, PIXELS)};
+    tiles im = one_tile(2, 2, NULL);
     status st = {0};
-    picture *p = piccache_add(c, key, key, &im, &st);
+    picture *p = piccache_add(c, key, key, &im, ENCODE, &st);
     assert_non_null(p);
     return p;
 }
@@ -117,8 +117,8 @@ static void claims(void **state) {
     const size_t need = sizeof(picture) + PIXELS + ENCODE,
                  rows = FAKE_IMAGE_ROWS * FAKE_WIDTH * sizeof(float);
     const size_t room = 3 * need + 5000;
-    piccache_set_room(c, room, ENCODE, 2);
-    assert_int_equal(piccache_need(c, PIXELS), need);
+    piccache_set_room(c, room, 2);
+    assert_int_equal(piccache_need(PIXELS, ENCODE), need);
     picture_claim a = {0}, b = {0}, d = {0}, e = {0};
     bool wait;
     /* never */
@@ -180,7 +180,7 @@ static void random_claims(void **state) {
         piccache *c = piccache_new(round % 2 ? 3000 : 0, &st);
         const size_t room = 20000;
         int decoders = 1 + (int)rnd(&r, 3);
-        piccache_set_room(c, room, ENCODE, decoders);
+        piccache_set_room(c, room, decoders);
         for (int turn = 0; turn < 1000; turn++) {
             uint32_t i = rnd(&r, N);
             bool wait = false;
@@ -193,7 +193,8 @@ static void random_claims(void **state) {
                 }
             } else if (!claim[i].cache) {
                 status no = {0};
-                if (!piccache_claim(c, &claim[i], piccache_need(c, PIXELS), 1 + rnd(&r, 6000), &wait, &no))
+                if (!piccache_claim(c, &claim[i], piccache_need(PIXELS, ENCODE), 1 + rnd(&r, 6000), &wait,
+                                    &no))
                     assert_int_equal(no.code, ST_BUSY);
             } else if (rnd(&r, 3)) {
                 held[i] = add(c, rnd(&r, 8));

@@ -27,7 +27,7 @@ static void set_up(seq *s, seq_image *im) {
 static void rows_of_two(void **state) {
     (void)state;
     model *m = model_load("", NULL, NULL);
-    image blank = {1, 1, (uint8_t[3]){0}};
+    tiles blank = one_tile(1, 1, (uint8_t[3]){0});
     picture pic = {.enc = encode_new(m, NULL, &blank, NULL), .ready = true};
     seq_image im = {&pic};
     seq a, b;

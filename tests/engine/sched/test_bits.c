@@ -11,6 +11,7 @@
 #include "engine/params.h"
 #include "engine/sched.h"
 #include "tests/engine/sched/harness.h"
+#include "tests/tools/one_tile.h"
 
 enum { JOBS = 16, MAX_LEN = 256 };
 static const char *const DIR = "models/vlmd-tiny";
@@ -72,14 +73,16 @@ static prompt *make_prompt(const model_spec *spec, int k) {
     int n = 1 + (int)rnd(&r, k % 2 ? 20 : 130), at = k % 3 == 0 ? (int)rnd(&r, (uint32_t)n) : -1;
     for (int i = 0; i < n; i++) {
         if (i == at) {
-            int edge = spec->tower.image_size, rows = spec->tower.rows;
+            int edge = spec->tower.image_size;
+            tiles pixels = one_tile(edge, edge, NULL);
+            int rows = spec->image_rows(spec, &pixels.plan);
             rng look = {(uint32_t)k % 2};
             p->images = mem_calloc(1, sizeof *p->images);
             p->rows = mem_calloc(1, sizeof *p->rows);
             p->n_images = p->n_rows = 1;
             p->rows[0] = (prompt_rows){(int)p->ids.n, rows, 0, 0};
             p->images[0].n_rows = rows;
-            p->images[0].pixels = (image){edge, edge, mem_alloc((size_t)(edge * edge) * 3)};
+            p->images[0].pixels = pixels;
             for (int b = 0; b < edge * edge * 3; b++) p->images[0].pixels.rgb[b] = (uint8_t)rnd(&look, 256);
             image_key(&p->images[0].pixels, edge, edge, &spec->prep, p->images[0].key);
             for (int row = 0; row < rows; row++) tok_ids_push(&p->ids, spec->image_token);

@@ -32,16 +32,16 @@ static const uint8_t *name(uint32_t kind, uint32_t n) {
     return k;
 }
 
-static image pixels_of(uint32_t n) {
-    image im = {2, 2, mem_alloc(12)};
+static tiles pixels_of(uint32_t n) {
+    tiles im = one_tile(2, 2, NULL);
     for (uint32_t i = 0; i < 12; i++) im.rgb[i] = (uint8_t)(fake_mix(n, i) % 250);
     return im;
 }
 
 static picture *add(piccache *c, int64_t source, uint32_t n) {
-    image im = pixels_of(n);
+    tiles im = pixels_of(n);
     status st = {0};
-    picture *p = piccache_add(c, source < 0 ? NULL : name(1, (uint32_t)source), name(2, n), &im, &st);
+    picture *p = piccache_add(c, source < 0 ? NULL : name(1, (uint32_t)source), name(2, n), &im, 0, &st);
     assert_non_null(p);
     assert_null(im.rgb);
     return p;

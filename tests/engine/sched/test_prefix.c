@@ -101,7 +101,7 @@ static prompt *prompt_of(const job *j) {
         prompt_image *im = &p->images[p->n_images++];
         im->param = mem_strdup("messages[0]");
         im->n_rows = FAKE_IMAGE_ROWS;
-        im->pixels = (image){2, 2, mem_calloc(1, 12)};
+        im->pixels = one_tile(2, 2, NULL);
         im->pixels.rgb[0] = j->pictures[i] == POISONED ? FAKE_POISON_PIXEL : (uint8_t)j->pictures[i];
         image_key(&im->pixels, 2, 2, &(prep_spec){0}, im->key);
     }

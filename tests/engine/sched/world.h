@@ -42,7 +42,7 @@ static inline prompt *make_prompt(const job_spec *spec, rng *r) {
         prompt_image *im = &p->images[p->n_images++];
         im->param = mem_strdup("messages[0]");
         im->n_rows = FAKE_IMAGE_ROWS;
-        im->pixels = (image){2, 2, mem_alloc(12)};
+        im->pixels = one_tile(2, 2, NULL);
         rng look = {rnd(r, 3) ? rnd(r, 5) * 7919 : rnd(r, 1u << 20)}; /* most are few */
         for (int k = 0; k < 12; k++) im->pixels.rgb[k] = (uint8_t)rnd(&look, 250);
         if (spec->poison_image && i == 1) im->pixels.rgb[0] = FAKE_POISON_PIXEL;

@@ -12,6 +12,7 @@ import json
 import math
 import pathlib
 import random
+import re
 import shutil
 import sys
 
@@ -94,16 +95,17 @@ def tokenizer(vocab, bos):
 # ---- weights ---------------------------------------------------------------------------------------------------------
 
 
-def fill(model, seed, dtype):
+def fill(model, seed, dtype, embed=3.5):
     g = torch.Generator().manual_seed(seed)
+    from_zero = {f"{n}.weight" for n, m in model.named_modules() if re.fullmatch("Gemma.*RMSNorm", type(m).__name__)}
     for name, p in model.named_parameters():
         x = torch.randn(p.shape, generator=g)
         if p.ndim == 1 and name.endswith("weight"):
-            x = 1 + 0.15 * x
+            x = (0 if name in from_zero else 1) + 0.15 * x
         elif p.ndim == 1:
             x = 0.1 * x
         elif "lm_head" in name or "embed_tokens" in name:
-            x = x * (3.5 / math.sqrt(p.shape[-1]))
+            x = x * (embed / math.sqrt(p.shape[-1]))
         elif "position_embedding" in name:
             x = 0.3 * x
         else:
@@ -232,12 +234,12 @@ def text(**over):
 
 
 def make(name, model, size, tok_bos, template, dtype, seed, tower="clip", tweak=None, shards=None,
-         select="default", extra_tokens=1, prep=None):
+         select="default", extra_tokens=1, prep=None, attn=None, embed=3.5):
     """Writes the checkpoint, reads it back in f32 and asks it. tweak(config, weights) rewrites what was saved."""
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    fill(model, seed, dtype)
+    fill(model, seed, dtype, embed)
     tok = tokenizer(VOCAB - 7, tok_bos)
     if size:
         if tower == "clip":
@@ -279,7 +281,7 @@ def make(name, model, size, tok_bos, template, dtype, seed, tower="clip", tweak=
         save_file({n: w.contiguous() for n, w in weights.items()}, folder / "model.safetensors",
                   metadata={"format": "pt"})
     if config.get("mm_projector_type") != "linear":  # else the reference has no class for it
-        model = type(model).from_pretrained(folder, dtype=torch.float32)
+        model = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation=attn)
     ask(name, folder, size, proc, model)
 
 
@@ -395,8 +397,8 @@ def linear_join():
               projector_hidden_act="linear")
     fill_was = globals()["fill"]
 
-    def fill_linear(model, seed, dtype):
-        fill_was(model, seed, dtype)
+    def fill_linear(model, seed, dtype, embed):
+        fill_was(model, seed, dtype, embed)
         model.model.multi_modal_projector.linear_2.weight.data = torch.eye(48)
         model.model.multi_modal_projector.linear_2.bias.data.zero_()
 

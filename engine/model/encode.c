@@ -1,0 +1,243 @@
+/* encode.c - a picture's encode: its memory, its slices in order, and the packing of its rows. See encode.h.
+ *
+ * Each tile goes through tower and join by itself, so tiles of one picture share all buffers but the joined rows.
+ * Thread: the engine's. Tested by tests/engine/model (goldens, test_tower.c). */
+#include <string.h>
+
+#include "engine/model/encode.h"
+
+/* Byte offsets into work; rows of the largest tile, and of all that are joined. */
+typedef struct layout {
+    size_t pixels, x, q, k, v, features, ids, joined, from, by, total, result;
+    int64_t rows, features_rows, n_ids, joined_rows, out_rows;
+} layout;
+
+static size_t take(size_t *at, size_t n) {
+    size_t from = *at;
+    *at += (n + 63) & ~(size_t)63;
+    return from;
+}
+
+static layout layout_of(const model_spec *s, const prep_plan *p) {
+    const tower_spec *t = &s->tower;
+    layout l = {.out_rows = s->image_rows(s, p)};
+    for (int i = 0; i < p->n_tiles; i++) {
+        tile at = prep_plan_tile(p, i);
+        grid g = tower_grid(t, &at);
+        int64_t rows = tower_rows(t, g), features = tower_features_rows(t, g.w, g.h),
+                ids = tower_ids_count(t, g);
+        if (rows > l.rows) l.rows = rows;
+        if (features > l.features_rows) l.features_rows = features;
+        if (ids > l.n_ids) l.n_ids = ids;
+        l.joined_rows += join_rows(s, g);
+    }
+    CHECK(s->pack || l.joined_rows == l.out_rows);
+    if (s->newline) l.joined_rows++;
+    size_t width = (size_t)t->stack.width * sizeof(float), out = (size_t)s->join.out * sizeof(float);
+    size_t head = (size_t)t->stack.head_dim * sizeof(float), kv = (size_t)t->stack.kv_heads * head;
+    size_t rows = (size_t)l.rows, taps = (size_t)l.out_rows * SPEC_PACK_TAPS * sizeof(float);
+    l.pixels = take(&l.total, p->bytes);
+    l.x = take(&l.total, rows * width);
+    l.q = take(&l.total, rows * (size_t)t->stack.heads * head);
+    l.k = take(&l.total, rows * kv);
+    l.v = take(&l.total, rows * kv);
+    l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
+    l.ids = take(&l.total, (size_t)l.n_ids * sizeof(int32_t));
+    if (s->pack) {
+        l.joined = take(&l.total, (size_t)l.joined_rows * out);
+        l.from = take(&l.total, taps);
+        l.by = take(&l.total, taps);
+    }
+    take(&l.result, (size_t)l.out_rows * out);
+    return l;
+}
+
+size_t encode_bytes(const model_spec *s, const prep_plan *p) {
+    if (s->tower.stack.n_layers == 0) return 0;
+    layout l = layout_of(s, p);
+    return l.total + l.result;
+}
+
+/* ---- life ---- */
+
+static void point(encode *e, const layout *l) {
+    const model_spec *s = &e->m->spec;
+    const stack_spec *k = &s->tower.stack;
+    uint8_t *at = e->work;
+    int64_t hd = k->head_dim;
+#define AT(field) (at ? at + l->field : NULL)
+    e->pixels = tensor_1d(AT(pixels), DT_U8, (int64_t)e->plan.bytes);
+    e->x = tensor_2d(AT(x), DT_F32, l->rows, k->width);
+    e->q = tensor_2d(AT(q), DT_F32, l->rows, k->heads * hd);
+    e->k = tensor_2d(AT(k), DT_F32, l->rows, k->kv_heads * hd);
+    e->v = tensor_2d(AT(v), DT_F32, l->rows, k->kv_heads * hd);
+    e->features = tensor_2d(AT(features), DT_F32, l->features_rows, (int64_t)k->width * s->tower.n_features);
+    e->ids = tensor_1d(AT(ids), DT_I32, l->n_ids);
+    e->rows = tensor_2d(e->result, DT_F32, l->out_rows, s->join.out);
+    e->joined = s->pack ? tensor_2d(AT(joined), DT_F32, l->joined_rows, s->join.out) : e->rows;
+    if (s->pack) {
+        e->from = tensor_2d(AT(from), DT_I32, l->out_rows, SPEC_PACK_TAPS);
+        e->by = tensor_2d(AT(by), DT_F32, l->out_rows, SPEC_PACK_TAPS);
+    }
+#undef AT
+}
+
+static void upload_pack(ctx *c, encode *e) {
+    const model_spec *s = &e->m->spec;
+    if (!s->pack) return;
+    int64_t n = e->rows.d[0];
+    pack_row *rows = mem_calloc((size_t)n, sizeof *rows);
+    int32_t *from = mem_alloc((size_t)n * sizeof rows->from);
+    float *by = mem_alloc((size_t)n * sizeof rows->weight);
+    if (rows && from && by) {
+        s->pack(s, &e->plan, rows);
+        for (int64_t i = 0; i < n; i++) {
+            memcpy(from + i * SPEC_PACK_TAPS, rows[i].from, sizeof rows[i].from);
+            memcpy(by + i * SPEC_PACK_TAPS, rows[i].weight, sizeof rows[i].weight);
+        }
+        ctx_upload(c, e->from, from);
+        ctx_upload(c, e->by, by);
+    } else {
+        status_set(&c->st, ST_NO_MEMORY, "no memory for a picture");
+    }
+    mem_free(rows);
+    mem_free(from);
+    mem_free(by);
+}
+
+encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st) {
+    const model_spec *s = &m->spec;
+    if (s->tower.stack.n_layers == 0) {
+        status_set(st, ST_UNSUPPORTED, "this model takes no pictures");
+        return NULL;
+    }
+    tile first = prep_plan_tile(&pixels->plan, 0);
+    if (s->image_rows(s, &pixels->plan) < 1) {
+        status_set(st, ST_INVALID,
+                   "a picture of %d tiles, the first of %d x %d pixels, does not fit this tower",
+                   pixels->plan.n_tiles, first.w, first.h);
+        return NULL;
+    }
+    encode *e = mem_calloc(1, sizeof *e);
+    if (!e) {
+        status_set(st, ST_NO_MEMORY, "no memory for a picture");
+        return NULL;
+    }
+    layout l = layout_of(s, &pixels->plan);
+    e->m = m;
+    e->be = be;
+    e->plan = pixels->plan;
+    if (pixels->rgb) {
+        e->work = backend_alloc(be, l.total, st);
+        e->result = e->work ? backend_alloc(be, l.result, st) : NULL;
+        if (!e->result) {
+            encode_free(e);
+            return NULL;
+        }
+    }
+    point(e, &l);
+    if (pixels->rgb) {
+        ctx c = {.be = be};
+        ctx_upload(&c, e->pixels, pixels->rgb);
+        upload_pack(&c, e);
+        if (!ctx_ok(&c)) {
+            status_set(st, c.st.code, "%s", c.st.msg);
+            encode_free(e);
+            return NULL;
+        }
+    }
+    return e;
+}
+
+/* ---- slices ---- */
+
+static int tile_slices(const model_spec *s, grid g) {
+    return tower_slices(&s->tower, g) + join_slices(s, g);
+}
+
+static int pack_slices(const encode *e) {
+    return e->from.nd ? (int)((e->rows.d[0] + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS) : 0;
+}
+
+int encode_slices(const encode *e) {
+    int n = pack_slices(e);
+    for (int i = 0; i < e->plan.n_tiles; i++) {
+        tile at = prep_plan_tile(&e->plan, i);
+        n += tile_slices(&e->m->spec, tower_grid(&e->m->spec.tower, &at));
+    }
+    return n;
+}
+
+static void pack_slice(ctx *c, encode *e, int i) {
+    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = e->rows.d[0] - from;
+    if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
+    if (i == 0 && e->m->spec.newline)
+        op_embed(c, tensor_rows(e->joined, e->joined.d[0] - 1, 1), e->m->w[S_NEWLINE],
+                 tensor_1d(e->ids.data, DT_I32, 1), 1); /* ids begins with 0 */
+    op_mix(c, tensor_rows(e->rows, from, n), e->joined, tensor_rows(e->from, from, n),
+           tensor_rows(e->by, from, n));
+}
+
+static void dual_slice(ctx *c, encode *e, grid g, int i) {
+    int64_t rows = tower_rows(&e->m->spec.tower, g),
+            one = rows > 1 ? 0 : rows; /* ids begin 0, 1 or 0, 0, 1 */
+    int32_t *ids = e->ids.data;
+    dual_picture p = {.x = tensor_rows(e->x, 0, rows),
+                      .k = tensor_rows(e->k, 0, rows),
+                      .v = tensor_rows(e->v, 0, rows),
+                      .out = e->rows,
+                      .one = tensor_1d(ids ? ids + one : NULL, DT_I32, 2),
+                      .len = tensor_1d(ids ? ids + rows + 4 : NULL, DT_I32, 1)};
+    dual_picture_slice(c, e->m, &p, i);
+}
+
+static void run_slice(ctx *c, encode *e, int i) {
+    const model_spec *s = &e->m->spec;
+    int64_t joined = 0;
+    for (int t = 0; t < e->plan.n_tiles; t++) {
+        tile at = prep_plan_tile(&e->plan, t);
+        grid g = tower_grid(&s->tower, &at);
+        int tower = tower_slices(&s->tower, g), all = tile_slices(s, g), rows = join_rows(s, g);
+        if (i < tower) {
+            tower_slice(c, e, &at, i);
+            return;
+        }
+        if (i < all && s->dual.on) {
+            dual_slice(c, e, g, i - tower);
+            return;
+        }
+        if (i < all) {
+            join_slice(c, e->m, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
+                       tensor_rows(e->joined, joined, rows), i - tower);
+            return;
+        }
+        i -= all;
+        joined += rows;
+    }
+    pack_slice(c, e, i);
+}
+
+bool encode_run(ctx *c, encode *e, int max_slices) {
+    int all = encode_slices(e);
+    for (; max_slices > 0 && e->next < all && ctx_ok(c); max_slices--) {
+        run_slice(c, e, e->next);
+        if (ctx_ok(c)) e->next++;
+    }
+    return ctx_ok(c) && e->next == all;
+}
+
+tensor encode_rows(const encode *e) {
+    return e->rows;
+}
+
+void encode_shrink(encode *e) {
+    if (e->work) backend_release(e->be, e->work);
+    e->work = NULL;
+}
+
+void encode_free(encode *e) {
+    if (!e) return;
+    encode_shrink(e);
+    if (e->result) backend_release(e->be, e->result);
+    mem_free(e);
+}

@@ -1,0 +1,47 @@
+/* spec.c - see spec.h: what every family's pictures have in common. Pure; threads: any. */
+#include "engine/model/spec.h"
+
+void image_text_puts(image_text *t, const char *s) {
+    if (!buf_puts(t->text, s)) t->failed = true;
+}
+
+void image_text_rows(image_text *t, int n) {
+    CHECK(n > 0);
+    if (t->n_runs == t->cap_runs) {
+        int cap = t->cap_runs ? t->cap_runs * 2 : 16;
+        struct image_text_run *runs = mem_realloc(t->runs, (size_t)cap * sizeof *runs);
+        if (!runs) {
+            t->failed = true;
+            return;
+        }
+        t->runs = runs;
+        t->cap_runs = cap;
+    }
+    t->runs[t->n_runs++] = (struct image_text_run){t->image, n};
+    image_text_puts(t, t->row_token);
+}
+
+void image_text_fini(image_text *t) {
+    mem_free(t->runs);
+    t->runs = NULL;
+}
+
+bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits *lim, prep_plan *out,
+                     status *st) {
+    return s->plan_image ? s->plan_image(s, a, lim, out, st)
+                         : prep_plan_one(&s->prep, a->w, a->h, lim, out, st);
+}
+
+void spec_write_image(const model_spec *s, const prep_plan *p, image_text *out) {
+    if (s->write_image)
+        s->write_image(s, p, out);
+    else
+        image_text_rows(out, s->image_rows(s, p));
+}
+
+int spec_rows_of_square(const model_spec *s, const prep_plan *p) {
+    const tower_spec *t = &s->tower;
+    tile one = prep_plan_tile(p, 0);
+    if (p->n_tiles != 1 || one.w != t->image_size || one.h != t->image_size) return 0;
+    return tower_features_rows(t, one.w / t->patch, one.h / t->patch);
+}
