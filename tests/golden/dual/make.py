@@ -288,7 +288,21 @@ def siglip2_large_grid():
     save("siglip2_large_grid", fill(m, 5, torch.float16, 1.2, 0.4), {"tok": tok, "image": ip}, torch.float16)
 
 
-ALL = [clip_base, clip_old, siglip_base, siglip2_naflex, siglip2_large_grid]
+def loss():
+    """CLIPModel's and SiglipModel's losses of random similarities (logits_per_text)."""
+    from transformers.models.clip.modeling_clip import image_text_contrastive_loss
+    g, cases = torch.Generator().manual_seed(9), []
+    for n, scale in ((1, 1.0), (2, 3.0), (5, 10.0), (12, 2.0), (7, 60.0)):
+        x = (torch.randn(n, n, generator=g) * scale).float()
+        z = 2 * torch.eye(n) - 1
+        cases.append({"n": n, "logits": rounded(x), "info_nce": None, "sigmoid": None})
+        x = torch.tensor(cases[-1]["logits"], dtype=torch.float64).view(n, n)
+        cases[-1]["info_nce"] = image_text_contrastive_loss(x).item()
+        cases[-1]["sigmoid"] = (-torch.nn.functional.logsigmoid(z.double() * x).sum(-1)).mean().item()
+    (HERE / "loss.json").write_text(json.dumps({"versions": PINNED, "cases": cases}) + "\n")
+
+
+ALL = [loss, clip_base, clip_old, siglip_base, siglip2_naflex, siglip2_large_grid]
 if __name__ == "__main__":
     make_pictures()
     for f in ALL:
