@@ -21,10 +21,11 @@ typedef enum key_kind {
 /* What stands on the way from the body to a picture's URL: the key of each object, A for a list. */
 static const char KEY_SIGNS[] = "?MCIUNG";
 static const char *const PICTURE_PATHS[] = {
-    "MACAI", "MACAIU",                                 /* messages[].content[].image_url(.url) */
-    "NI",    "NIU",    "NAI",   "NAIU",   "NG", "NAG", /* input(.|[].)image_url(.url), input(.|[].)image */
-    "NCAI",  "NCAIU",  "NACAI", "NACAIU",              /* input(.|[].)content[].image_url(.url) */
-    "G",     "GU",     "GI",    "GIU",                 /* image, image.url, image.image_url(.url) */
+    "MACAI", "MACAIU", /* messages[].content[].image_url(.url) */
+    "NI",    "NIU",    "NAI",   "NAIU",
+    "NG",    "NGU",    "NAG",   "NAGU",   /* input(.|[].)image_url(.url), input(.|[].)image */
+    "NCAI",  "NCAIU",  "NACAI", "NACAIU", /* input(.|[].)content[].image_url(.url) */
+    "G",     "GU",     "GI",    "GIU",    /* image, image.url, image.image_url(.url) */
 };
 enum { PICTURE_MAX_DEPTH = 6 };
 

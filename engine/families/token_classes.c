@@ -83,9 +83,35 @@ static bool apply_llama(json_t *tokenizer, const json_t *tc) {
     return ok;
 }
 
+/* Gemma's pipeline in lower case; AutoTokenizer takes this class for the model_type, whatever the files name. */
+static bool apply_siglip2(json_t *tokenizer, const json_t *tc) {
+    json_t *model = json_object_get(tokenizer, "model");
+    const json_t *unk = json_object_get(tc, "unk_token");
+    if (json_is_object(unk)) unk = json_object_get(unk, "content");
+    const char *unk_text = json_is_string(unk) ? json_string_value(unk) : "<unk>";
+    json_t *norm =
+        json_pack("{s:s, s:[{s:s}, {s:s, s:{s:s}, s:s}]}", "type", "Sequence", "normalizers", "type",
+                  "Lowercase", "type", "Replace", "pattern", "String", " ", "content", "\u2581");
+    json_t *pre = json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern", "String", " ", "behavior",
+                            "MergedWithPrevious", "invert", 0);
+    bool ok = norm && pre && json_object_set(tokenizer, "normalizer", norm) == 0 &&
+              json_object_set(tokenizer, "pre_tokenizer", pre) == 0 &&
+              json_object_set_new(model, "unk_token", json_string(unk_text)) == 0 &&
+              json_object_set_new(model, "fuse_unk", json_true()) == 0 &&
+              json_object_set_new(model, "byte_fallback", json_true()) == 0 &&
+              json_object_set_new(model, "ignore_merges", json_false()) == 0 &&
+              json_object_set_new(model, "continuing_subword_prefix", json_null()) == 0 &&
+              json_object_set_new(model, "end_of_word_suffix", json_null()) == 0;
+    json_decref(norm);
+    json_decref(pre);
+    return ok;
+}
+
 bool token_class_apply(json_t *tokenizer, const json_t *config, const json_t *tokenizer_config) {
     const char *class = json_string_value(json_object_get(tokenizer_config, "tokenizer_class"));
     const char *type = json_string_value(json_object_get(config, "model_type"));
+    if (type && strcmp(type, "siglip2") == 0 && json_is_object(json_object_get(tokenizer, "model")))
+        return apply_siglip2(tokenizer, tokenizer_config);
     bool llama = class && (strcmp(class, "LlamaTokenizer") == 0 || strcmp(class, "LlamaTokenizerFast") == 0);
     if (!llama || !type || strcmp(type, "llama") != 0) return true;
     const char *model = json_string_value(json_object_get(json_object_get(tokenizer, "model"), "type"));

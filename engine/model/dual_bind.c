@@ -6,8 +6,7 @@
 #include "engine/model/dual.h"
 #include "engine/model/impl.h"
 
-/* Dimensions into d, how it is used into use; 0 when the spec has no such one. */
-static int slot_of(const model_spec *s, dual_slot which, int64_t d[3], unsigned *use) {
+int dual_slot_shape(const model_spec *s, dual_slot which, int64_t d[4], unsigned *use) {
     const stack_spec *t = &s->tower.stack;
     int64_t text = s->text.stack.width, width = s->dual.width, w = t->width;
     bool probe = s->dual.head == DUAL_HEAD_PROBE, on = true;
@@ -43,9 +42,9 @@ static int slot_of(const model_spec *s, dual_slot which, int64_t d[3], unsigned 
 
 bool dual_bind(plan *p, status *st) {
     for (int i = 0; i < DUAL_COUNT; i++) {
-        int64_t d[3];
+        int64_t d[4];
         unsigned use;
-        int nd = slot_of(&p->spec, (dual_slot)i, d, &use);
+        int nd = dual_slot_shape(&p->spec, (dual_slot)i, d, &use);
         if (!nd) continue;
         CHECK(p->sheet->dual[i]);
         if (!bind_take(p->bind, p->sheet->dual_at, p->sheet->dual[i], nd, d, &p->dual[i], st)) return false;
@@ -88,11 +87,11 @@ bool dual_make(model *m, const plan *p, status *st) {
     dual_part *part = m->dual = mem_calloc(1, sizeof *part);
     if (!part) return status_set(st, ST_NO_MEMORY, "no memory for a model");
     for (int i = 0; i < DUAL_COUNT; i++) {
-        int64_t d[3];
+        int64_t d[4];
         unsigned use;
         if (p->dual[i].nd == 0 || i == DUAL_SCALE || i == DUAL_BIAS) continue;
         tensor t = p->dual[i];
-        slot_of(&m->spec, (dual_slot)i, d, &use);
+        dual_slot_shape(&m->spec, (dual_slot)i, d, &use);
         if (i == DUAL_PROBE) t = tensor_2d(t.data, t.dt, 1, t.d[2]);
         if (!(part->w[i] = weight_new(m->be, &t, use, st))) return false;
     }

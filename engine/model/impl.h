@@ -56,6 +56,7 @@ void rope_frequencies(const rope_spec *r, float *inv_freq, float *attention_fact
 
 /* ---- dual encoders (dual_bind.c, dual.c) ---- */
 
+int dual_slot_shape(const model_spec *s, dual_slot which, int64_t d[4], unsigned *use);
 bool dual_bind(plan *p, status *st);                 /* fills p->dual */
 bool dual_make(model *m, const plan *p, status *st); /* m->dual */
 void dual_free(model *m);

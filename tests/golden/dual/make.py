@@ -302,7 +302,20 @@ def loss():
     (HERE / "loss.json").write_text(json.dumps({"versions": PINNED, "cases": cases}) + "\n")
 
 
-ALL = [loss, clip_base, clip_old, siglip_base, siglip2_naflex, siglip2_large_grid]
+def grids():
+    """Sizes that the NaFlex processor gives a picture."""
+    from transformers.models.siglip2.image_processing_pil_siglip2 import get_image_size_for_max_num_patches
+    r, cases = random.Random(5), []
+    sizes = [(1, 1), (1, 5000), (5000, 1), (224, 224), (1024, 768), (768, 1024), (3000, 17), (16, 16), (257, 256)]
+    while len(cases) < 400:
+        w, h = sizes[len(cases)] if len(cases) < len(sizes) else (r.randint(1, 1500), r.choice([r.randint(1, 1500), r.randint(1, 20)]))
+        patch, most = r.choice([4, 6, 7, 14, 16]), r.choice([1, 2, 9, 37, 256, 729, 1024])
+        th, tw = get_image_size_for_max_num_patches(h, w, patch, most)
+        cases.append([w, h, patch, most, tw, th])
+    (HERE / "grids.json").write_text(json.dumps(cases, separators=(",", ":")) + "\n")
+
+
+ALL = [grids, loss, clip_base, clip_old, siglip_base, siglip2_naflex, siglip2_large_grid]
 if __name__ == "__main__":
     make_pictures()
     for f in ALL:
