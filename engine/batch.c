@@ -117,7 +117,12 @@ void batch_upload(batch *b, ctx *c, step *out) {
     if (b->n_out) ctx_upload(c, out->out_rows, b->out_rows);
 }
 
-void batch_describe_largest(const batch *b, step *out) {
+void batch_describe_largest(const batch *b, bool decodes, step *out) {
     int seqs = b->max_seqs < b->max_rows ? b->max_seqs : b->max_rows;
-    describe(b, false, b->max_rows, seqs, seqs, out);
+    describe(b, false, decodes ? seqs : b->max_rows, seqs, seqs, out);
+}
+
+size_t batch_bytes(const batch *b) {
+    size_t at[9];
+    return lay_out(b, at) * sizeof(int32_t);
 }

@@ -28,7 +28,8 @@ void batch_clear(batch *b);
 bool batch_add(batch *b, const seq *s, int n);
 /* Uploads what was added and describes it in out, which points into b. */
 void batch_upload(batch *b, ctx *c, step *out);
-/* The largest step, without data: what a dry run measures. */
-void batch_describe_largest(const batch *b, step *out);
+/* The largest step, or the largest of one row a sequence, without data: what a dry run measures. */
+void batch_describe_largest(const batch *b, bool decodes, step *out);
+size_t batch_bytes(const batch *b); /* of the device */
 
 #endif

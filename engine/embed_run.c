@@ -13,56 +13,51 @@ static bool take_error(ctx *c, status *st) {
     return ok;
 }
 
-/* Where the arrays begin within the block; the device rounds each to 64 bytes as the host does. */
-static size_t lay_out(const embed_run *r, size_t at[N_ARRAYS + 1]) {
-    size_t n = ((size_t)r->max_rows + 1 + 15) / 16 * 16;
-    for (int i = 0; i <= N_ARRAYS; i++) at[i] = (size_t)i * n;
-    return at[N_ARRAYS];
+static size_t array_len(int max_rows) { /* 64 bytes each, and one more than rows for q_start */
+    return ((size_t)max_rows + 1 + 15) / 16 * 16;
 }
 
 static bool init_arrays(embed_run *r, status *st) {
-    size_t at[N_ARRAYS + 1], count = lay_out(r, at);
-    r->host = mem_calloc(count, sizeof(int32_t));
+    size_t each = array_len(r->max_rows);
+    r->host = mem_calloc(N_ARRAYS * each, sizeof(int32_t));
     r->vectors = mem_calloc((size_t)r->max_rows * (size_t)r->width, sizeof(float));
     if (!r->host || !r->vectors)
         return status_set(st, ST_NO_MEMORY, "no memory for a step of %d rows", r->max_rows);
     int32_t **to[N_ARRAYS] = {&r->ids, &r->pos, &r->q_start, &r->kv_len, &r->out_rows};
-    for (int i = 0; i < N_ARRAYS; i++) *to[i] = r->host + at[i];
-    r->dev = backend_alloc(r->be, count * sizeof(int32_t), st);
+    for (size_t i = 0; i < N_ARRAYS; i++) *to[i] = r->host + i * each;
+    r->dev = backend_alloc(r->be, N_ARRAYS * each * sizeof(int32_t), st);
     return r->dev != NULL;
 }
 
-static tensor array(const embed_run *r, bool data, const int32_t *host, int64_t n) {
-    return tensor_1d(data ? r->dev + (host - r->host) : NULL, DT_I32, n);
-}
-
-static step describe(const embed_run *r, bool data, int rows, int texts) {
-    step s = {.n_rows = rows, .n_seqs = texts, .n_out = texts};
-    s.ids = array(r, data, r->ids, rows);
-    s.pos = array(r, data, r->pos, rows);
-    s.q_start = array(r, data, r->q_start, texts + 1);
-    s.kv_len = array(r, data, r->kv_len, texts);
-    s.out_rows = array(r, data, r->out_rows, texts);
-    return s;
+static tensor array(const embed_run *r, const int32_t *host, int64_t n) {
+    return tensor_1d(r->dev + (host - r->host), DT_I32, n);
 }
 
 /* ---- how much scratch: the same forward code, run dry ---- */
 
-static bool measure_texts(embed_run *r, ctx *dry, status *st) {
-    step s = describe(r, false, r->max_rows, r->max_rows);
-    dual_text(dry, r->model, &s);
-    return take_error(dry, st) || status_prefix(st, "a step of %d rows", r->max_rows);
+static bool measure_texts(const model *m, ctx *dry, int rows, status *st) {
+    tensor n = tensor_1d(NULL, DT_I32, rows), starts = tensor_1d(NULL, DT_I32, rows + 1);
+    step s = {.n_rows = rows,
+              .n_seqs = rows,
+              .n_out = rows,
+              .ids = n,
+              .pos = n,
+              .q_start = starts,
+              .kv_len = n,
+              .out_rows = n};
+    dual_text(dry, m, &s);
+    return take_error(dry, st) || status_prefix(st, "a step of %d rows", rows);
 }
 
 /* A picture that is a line of so many patches, or the tower's one size. */
-static bool measure_picture(embed_run *r, ctx *dry, int patches, status *st) {
-    const tower_spec *t = &model_get_spec(r->model)->tower;
+static bool measure_picture(const model *m, ctx *dry, int patches, status *st) {
+    const tower_spec *t = &model_get_spec(m)->tower;
     tiles none = {0};
     int w = t->pos_side ? patches * t->patch : t->image_size, h = t->pos_side ? t->patch : t->image_size;
     const image_limits any = {.max_pixels = INT64_MAX};
     prep_plan_add(&none.plan, -1, 0, 0, w, h, w, h, RESAMPLE_NEAREST);
     if (!prep_plan_finish(&none.plan, w, h, &any, st)) return false;
-    encode *e = encode_new(r->model, r->be, &none, st);
+    encode *e = encode_new(m, dry->be, &none, st);
     if (!e) return false;
     arena_reset(dry->scratch, 0);
     encode_run(dry, e, encode_slices(e));
@@ -71,16 +66,28 @@ static bool measure_picture(embed_run *r, ctx *dry, int patches, status *st) {
 }
 
 /* Blocks are as even as the rows allow, so the most patches are not what fills one. */
-static bool plan_scratch(embed_run *r, status *st) {
+static bool measure(backend *be, const model *m, int max_rows, size_t *scratch, status *st) {
     arena counting = {0};
-    ctx dry = {.be = r->be, .scratch = &counting, .dry = true};
-    int most = model_get_spec(r->model)->tower.max_patches;
-    if (!measure_texts(r, &dry, st)) return false;
+    ctx dry = {.be = be, .scratch = &counting, .dry = true};
+    int most = model_get_spec(m)->tower.max_patches;
+    if (!measure_texts(m, &dry, max_rows, st)) return false;
     for (int n = most < 128 ? most : 128;; n = most) {
-        if (!measure_picture(r, &dry, n, st)) return false;
+        if (!measure_picture(m, &dry, n, st)) return false;
         if (n == most) break;
     }
-    size_t bytes = counting.peak_bytes + 64;
+    *scratch = counting.peak_bytes + 64;
+    return true;
+}
+
+bool embed_run_measure(backend *be, const model *m, int max_rows, size_t *bytes, status *st) {
+    if (!measure(be, m, max_rows, bytes, st)) return false;
+    *bytes += N_ARRAYS * array_len(max_rows) * sizeof(int32_t);
+    return true;
+}
+
+static bool plan_scratch(embed_run *r, status *st) {
+    size_t bytes;
+    if (!measure(r->be, r->model, r->max_rows, &bytes, st)) return false;
     r->scratch = (arena){.base = backend_alloc(r->be, bytes, st), .cap_bytes = bytes};
     return r->scratch.base || status_prefix(st, "activations of %.1f MiB", (double)bytes / (1 << 20));
 }
@@ -117,7 +124,13 @@ bool embed_run_add(embed_run *r, const embed_item *it, const int32_t *ids) {
 }
 
 bool embed_run_step(embed_run *r, status *st) {
-    step s = describe(r, true, r->n_rows, r->n_texts);
+    int rows = r->n_rows, texts = r->n_texts;
+    step s = {.n_rows = rows, .n_seqs = texts, .n_out = texts};
+    s.ids = array(r, r->ids, rows);
+    s.pos = array(r, r->pos, rows);
+    s.q_start = array(r, r->q_start, texts + 1);
+    s.kv_len = array(r, r->kv_len, texts);
+    s.out_rows = array(r, r->out_rows, texts);
     arena_reset(&r->scratch, 0);
     ctx_upload(&r->c, s.ids, r->ids);
     ctx_upload(&r->c, s.pos, r->pos);

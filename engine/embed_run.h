@@ -21,6 +21,8 @@ typedef struct embed_run {
     ctx c;
 } embed_run;
 
+/* Device memory that embed_run_init will take, by dry runs. */
+bool embed_run_measure(backend *be, const model *m, int max_rows, size_t *bytes, status *st);
 /* max_rows: at least those of the longest text. Errors: ST_NO_MEMORY; what the dry run found. After a failure nothing is
  * owned. */
 bool embed_run_init(embed_run *r, backend *be, const model *m, int max_rows, status *st);

@@ -11,10 +11,12 @@ static bool take_error(ctx *c, status *st) {
 
 /* ---- how much scratch: the same forward code, run dry ---- */
 
-static bool measure_step(runner *r, ctx *dry, status *st) {
+static bool measure_step(runner *r, ctx *dry, bool decodes, status *st) {
     step s;
-    batch_describe_largest(&r->batch, &s);
-    decoder_forward(dry, r->model, &r->kv.pool, &s);
+    batch_describe_largest(&r->batch, decodes, &s);
+    arena_reset(dry->scratch, 0);
+    tensor logits = decoder_forward(dry, r->model, &r->kv.pool, &s);
+    op_sample(dry, logits, NULL, NULL);
     return take_error(dry, st) || status_prefix(st, "a step of %d rows", s.n_rows);
 }
 
@@ -31,11 +33,31 @@ static bool measure_encode(runner *r, ctx *dry, status *st) {
     return take_error(dry, st) || status_prefix(st, "a picture's encode");
 }
 
-static bool plan_scratch(runner *r, status *st) {
+/* Bytes of scratch; 0: it failed. */
+static size_t measure(runner *r, status *st) {
     arena counting = {0};
     ctx dry = {.be = r->be, .scratch = &counting, .dry = true};
-    if (!measure_step(r, &dry, st) || !measure_encode(r, &dry, st)) return false;
-    size_t bytes = counting.peak_bytes + 64;
+    if (!measure_step(r, &dry, false, st) || !measure_step(r, &dry, true, st) || !measure_encode(r, &dry, st))
+        return 0;
+    return counting.peak_bytes + 64;
+}
+
+bool runner_measure(backend *be, const model *m, const runner_options *o, runner_needs *out, status *st) {
+    runner r = {.be = be, .model = m, .kv = {.n_pages = o->n_pages}};
+    bool ok = batch_init(&r.batch, NULL, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), st) &&
+              kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st);
+    if (ok) {
+        out->step_bytes = batch_bytes(&r.batch);
+        out->activation_bytes = measure(&r, st);
+        ok = out->activation_bytes != 0;
+    }
+    runner_fini(&r);
+    return ok;
+}
+
+static bool plan_scratch(runner *r, status *st) {
+    size_t bytes = measure(r, st);
+    if (!bytes) return false;
     r->scratch = (arena){.base = backend_alloc(r->be, bytes, st), .cap_bytes = bytes};
     return r->scratch.base || status_prefix(st, "activations of %.1f MiB", (double)bytes / (1 << 20));
 }

@@ -53,34 +53,12 @@ bool dual_bind(plan *p, status *st) {
     return true;
 }
 
-/* A parameter of one number, of any type. */
-static bool read_number(model *m, const tensor *t, float *out, status *st) {
-    if (t->nd == 0) return true;
-    tensor table = tensor_2d(t->data, t->dt, 1, 1);
-    weight *w = weight_new(m->be, &table, WEIGHT_TABLE, st);
-    char *room = w ? backend_alloc(m->be, 128, st) : NULL;
-    ctx c = {.be = m->be};
-    if (room) {
-        const int32_t zero = 0;
-        tensor id = tensor_1d(room, DT_I32, 1), y = tensor_2d(room + 64, DT_F32, 1, 1);
-        ctx_upload(&c, id, &zero);
-        op_embed(&c, y, w, id, 1);
-        ctx_download(&c, out, y);
-        backend_release(m->be, room);
-    }
-    weight_free(w);
-    if (!room) return false;
-    return ctx_ok(&c) || status_set(st, c.st.code, "%s", c.st.msg);
-}
-
 static bool make_rule(model *m, const plan *p, dual_rule *r, status *st) {
-    float scale = 0, bias = 0;
-    if (!read_number(m, &p->dual[DUAL_SCALE], &scale, st) || !read_number(m, &p->dual[DUAL_BIAS], &bias, st))
-        return false;
-    *r = (dual_rule){.scale = exp((double)scale), .bias = bias, .sigmoid = m->spec.dual.sigmoid};
+    double scale = (double)tensor_host_number(&p->dual[DUAL_SCALE], 0);
+    double bias = p->dual[DUAL_BIAS].nd ? (double)tensor_host_number(&p->dual[DUAL_BIAS], 0) : 0;
+    *r = (dual_rule){.scale = exp(scale), .bias = bias, .sigmoid = m->spec.dual.sigmoid};
     if (isfinite(r->scale) && isfinite(r->bias)) return true;
-    return status_set(st, ST_INVALID, "the scale of the logits is exp(%g), their bias %g", (double)scale,
-                      (double)bias);
+    return status_set(st, ST_INVALID, "the scale of the logits is exp(%g), their bias %g", scale, bias);
 }
 
 bool dual_make(model *m, const plan *p, status *st) {
@@ -93,7 +71,7 @@ bool dual_make(model *m, const plan *p, status *st) {
         tensor t = p->dual[i];
         dual_slot_shape(&m->spec, (dual_slot)i, d, &use);
         if (i == DUAL_PROBE) t = tensor_2d(t.data, t.dt, 1, t.d[2]);
-        if (!(part->w[i] = weight_new(m->be, &t, use, st))) return false;
+        if (!model_declare(m, &t, use, &part->w[i], st)) return false;
     }
     return make_rule(m, p, &part->rule, st);
 }

@@ -23,7 +23,7 @@ bool plan_open(plan *p, const char *dir, status *st);
 void plan_close(plan *p);
 
 /* Shape of a parameter under a spec: dimensions into d, how it is used into use; 0 when the spec has no such one. */
-int layer_slot_shape(const stack_spec *s, layer_slot slot, int64_t d[2], unsigned *use);
+int layer_slot_shape(const stack_spec *s, int layer, layer_slot slot, int64_t d[2], unsigned *use);
 int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use);
 
 typedef struct layer_weights {
@@ -32,6 +32,7 @@ typedef struct layer_weights {
 
 typedef struct model_rope {
     weight *inv_freq; /* NULL: no rotary positions */
+    float *host;      /* its numbers, until the model is freed */
     rope_args args;
 } model_rope;
 
@@ -43,8 +44,14 @@ struct model {
     layer_weights *tower, *text;
     model_rope rope, rope_local;
     struct dual_part *dual; /* dual.h; NULL: there is a decoder */
-    size_t weight_bytes;
+    size_t weight_bytes, device_bytes;
     dtype weight_dtype;
+    weight **all; /* each of the above once */
+    int n_all;
+    struct model_kept { /* bytes of ours that weights were made of stand behind each */
+        struct model_kept *next;
+        size_t pad; /* to 16 bytes */
+    } * kept;
 };
 
 /* The tower's rows are computed in blocks of at most this many: what one slice of an encode works on. A linear op packs its
@@ -53,6 +60,9 @@ enum { TOWER_BLOCK_ROWS = 128 };
 
 /* inv_freq[dims/2] and the attention factor of a rope spec (rope.c). */
 void rope_frequencies(const rope_spec *r, float *inv_freq, float *attention_factor);
+
+/* Declares a weight of the model; model_upload brings its bytes to the device (load.c). */
+bool model_declare(model *m, const tensor *t, unsigned use, weight **out, status *st);
 
 /* ---- dual encoders (dual_bind.c, dual.c) ---- */
 
