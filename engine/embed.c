@@ -12,27 +12,12 @@ static bool no_memory(status *st) {
 
 /* ---- what the tokenizer's files say ---- */
 
-/* How many ids the tokenizer puts behind a text: found out with a text of one letter. */
-static bool count_tail(promptkit *k, status *st) {
-    tok_ids with = {0}, without = {0};
-    bool ok = tok_encode(k->tok, "a", 1, NULL, 0, true, &with, st) &&
-              tok_encode(k->tok, "a", 1, NULL, 0, false, &without, st);
-    for (size_t at = 0; ok && without.n > 0 && at + without.n <= with.n; at++)
-        if (memcmp(with.v + at, without.v, without.n * sizeof *with.v) == 0) {
-            k->embed.n_tail = (int)(with.n - without.n - at);
-            break;
-        }
-    tok_ids_fini(&with);
-    tok_ids_fini(&without);
-    return ok;
-}
-
 static bool read_padding(promptkit *k, const json_t *config, status *st) {
     const char *side = json_string_value(json_object_get(config, "padding_side"));
     const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
     const char *pad = json_string_value(json_object_get(k->template_vars, "pad_token"));
     k->embed.pad_left = side ? strcmp(side, "left") == 0 : class && token_class_pads_left(class);
-    k->embed.pad_id = pad ? tok_find(k->tok, pad) : -1;
+    k->embed.pad_id = pad ? tok_find(k->tok, pad) : tok_pad_id(k->tok);
     if (k->embed.pad_id < 0) k->embed.pad_id = k->spec->dual.pad_id;
     if (k->embed.pad_id >= k->spec->text.vocab)
         return status_set(st, ST_INVALID, "the padding token is id %d, the text tower knows ids below %d",
@@ -58,10 +43,10 @@ bool embed_rules_read(promptkit *k, const json_t *config, status *st) {
     k->embed.pad_to = s->dual.pads ? longest : 0;
     k->embed.max_tok = k->max_model_len < longest ? k->max_model_len : longest;
     if (s->dual.pads && !read_padding(k, config, st)) return false;
-    if (!count_tail(k, st)) return false;
-    if (k->embed.n_tail < k->embed.max_tok) return true;
-    return status_set(st, ST_INVALID, "texts of %d tokens leave no room beside the %d that end one",
-                      k->embed.max_tok, k->embed.n_tail);
+    tok_ids ids = {0};
+    bool ok = tok_encode_max(k->tok, "", 0, NULL, 0, true, (size_t)k->embed.max_tok, &ids, st);
+    tok_ids_fini(&ids);
+    return ok || status_prefix(st, "texts of at most %d tokens", k->embed.max_tok);
 }
 
 /* ---- texts ---- */
@@ -79,14 +64,10 @@ static bool too_long(const promptkit *k, size_t n, const char *param, status *st
 static bool encode_text(const promptkit *k, const engine_embed_input *in, bool truncate, tok_ids *ids,
                         status *st) {
     const tok_span all = {0, in->n_text};
-    size_t most = (size_t)k->embed.max_tok, tail = (size_t)k->embed.n_tail;
-    if (!tok_encode(k->tok, in->text, in->n_text, &all, in->n_text > 0, true, ids, st))
+    size_t most = truncate ? (size_t)k->embed.max_tok : SIZE_MAX;
+    if (!tok_encode_max(k->tok, in->text, in->n_text, &all, in->n_text > 0, true, most, ids, st))
         return status_param(st, "%s", in->param);
-    if (ids->n <= most) return true;
-    if (!truncate) return too_long(k, ids->n, in->param, st);
-    memmove(ids->v + most - tail, ids->v + ids->n - tail, tail * sizeof *ids->v);
-    ids->n = most;
-    return true;
+    return ids->n <= (size_t)k->embed.max_tok || too_long(k, ids->n, in->param, st);
 }
 
 static bool copy_ids(const promptkit *k, const engine_embed_input *in, bool truncate, tok_ids *ids,

@@ -29,7 +29,6 @@ typedef struct promptkit {
     image_limits limits;
     struct {                 /* of a dual encoder (embed.h) */
         int max_tok, pad_to; /* tokens of a text at most; to which it is padded, 0: it is not */
-        int n_tail;          /* ids that the tokenizer puts behind a text, kept when it is cut */
         int32_t pad_id;
         bool pad_left;
     } embed;
@@ -76,5 +75,9 @@ prompt *prompt_clone(const prompt *p, status *st);
 bool prompt_decode_image(const promptkit *k, prompt *p, int i, const atomic_bool *cancelled, status *st);
 /* Names picture i as the one that st is about. Returns false. */
 bool prompt_blame_image(const prompt *p, int i, status *st);
+
+/* The tokenizer of a folder alone, as its class has it (token_classes.h): tokenizer.json with, both optional, config.json
+ * and tokenizer_config.json. For tools and for a model's second tokenizer; the caller frees it. */
+tok *promptkit_tok(const char *dir, status *st);
 
 #endif
