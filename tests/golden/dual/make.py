@@ -90,15 +90,15 @@ def clip_tokenizer(max_len):
 
 
 def sentence_tokenizer(max_len, vocab):
-    """Words with a mark in front and one end token behind, lower case without punctuation, as SigLIP's."""
-    t = Tokenizer(models.BPE(unk_token="<unk>"))
+    """Unigram pieces with a mark in front and one end token behind, lower case without punctuation, as SigLIP's."""
+    t = Tokenizer(models.Unigram())
     t.normalizer = normalizers.Sequence([normalizers.Lowercase(),
                                          normalizers.Replace(tokenizers.Regex(r"[!-/:-@\[-`{-~]"), ""),
                                          normalizers.Replace(tokenizers.Regex(r"\s+"), " "), normalizers.Strip()])
     t.pre_tokenizer = pre_tokenizers.Metaspace()
     t.decoder = decoders.Metaspace()
-    t.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=vocab, special_tokens=["<unk>", "</s>"],
-                                                      show_progress=False))
+    t.train_from_iterator(CORPUS, trainers.UnigramTrainer(vocab_size=vocab, special_tokens=["<unk>", "</s>"],
+                                                          unk_token="<unk>", show_progress=False))
     t.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=t, eos_token="</s>", pad_token="</s>", unk_token="<unk>",
                                    model_max_length=max_len, model_input_names=["input_ids"])
@@ -256,8 +256,8 @@ def clip_old():
 
 
 def siglip_base():
-    tok = sentence_tokenizer(13, 300)
-    text = {**TEXT, "hidden_size": 33, "max_position_embeddings": 13, "vocab_size": 300, "projection_size": 39,
+    tok = sentence_tokenizer(13, 180)
+    text = {**TEXT, "hidden_size": 33, "max_position_embeddings": 13, "vocab_size": len(tok) + 3, "projection_size": 39,
             "eos_token_id": 1, "bos_token_id": 0}
     vision = {**VISION, "hidden_size": 39, "num_attention_heads": 3, "image_size": 42, "patch_size": 14}
     m = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
