@@ -86,6 +86,13 @@ seq *embed_job_new(embed *x, engine_sink sink, void *user, status *st) {
     return s;
 }
 
+static void publish(embed_sched *sc) {
+    sc->stats.running = sc->n_running;
+    pthread_mutex_lock(&sc->mu);
+    sc->published = sc->stats;
+    pthread_mutex_unlock(&sc->mu);
+}
+
 /* ---- the end of a job ---- */
 
 static void send_done(seq *s) {
@@ -101,7 +108,7 @@ static void send_done(seq *s) {
                                      .prefill_s = time_now_s() - run});
 }
 
-/* s stands in no list any more. */
+/* s stands in no list any more. Who hears of its end finds it counted. */
 static void end(embed_sched *sc, seq *s) {
     engine_stats *t = &sc->stats;
     *(s->st.code == ST_CANCELLED ? &t->finished_abort
@@ -113,10 +120,12 @@ static void end(embed_sched *sc, seq *s) {
     if (s->st.code == ST_OK) {
         t->prompt_tokens += (uint64_t)s->n_prompt;
         t->embeddings += (uint64_t)s->embed->n_items;
-        send_done(s);
-    } else {
-        s->sink(s->user, &(engine_event){.kind = ENGINE_ERROR, .n_choices = 1, .error = &s->st});
     }
+    publish(sc);
+    if (s->st.code == ST_OK)
+        send_done(s);
+    else
+        s->sink(s->user, &(engine_event){.kind = ENGINE_ERROR, .n_choices = 1, .error = &s->st});
     seq_free(s);
 }
 
@@ -337,13 +346,6 @@ static void run_texts(embed_sched *sc, int max_rows) {
 }
 
 /* ---- a turn ---- */
-
-static void publish(embed_sched *sc) {
-    sc->stats.running = sc->n_running;
-    pthread_mutex_lock(&sc->mu);
-    sc->published = sc->stats;
-    pthread_mutex_unlock(&sc->mu);
-}
 
 bool embed_sched_turn(embed_sched *sc) {
     drain(sc);

@@ -294,6 +294,7 @@ def test_wrong_kind_of_model(clip, server):
         assert r.status == 400 and "/v1/chat/completions" in r.error()["message"], r.body
 
 
+@pytest.mark.tsan
 def test_disconnect_cancels(clip):
     """A client that leaves takes its job along; others go on."""
     body = json.dumps({"input": ["the old town hall and the harbour"] * 2048}).encode()
@@ -308,6 +309,7 @@ def test_disconnect_cancels(clip):
     assert clip.metric("request_success_total", finished_reason="abort") > aborted
 
 
+@pytest.mark.tsan
 def test_short_is_not_starved(clip):
     """A request of one text does not wait for those of thousands that came before it."""
     import time
@@ -328,6 +330,7 @@ def test_short_is_not_starved(clip):
     assert sum(short < t for t in done.values()) >= 3, (short, done)
 
 
+@pytest.mark.tsan
 def test_queue_is_bounded():
     with Server(GOLDEN / "clip_base", "--max-queued-requests", 1, "--max-num-seqs", 1) as s:
         body = {"input": ["the old town hall and the harbour seen from below"] * 2048}
