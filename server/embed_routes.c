@@ -82,8 +82,9 @@ static void put_vectors(buf *b, const embed_work *w, const float *v, size_t n) {
 }
 
 static bool put_labels(buf *b, const embed_work *w, const float *v) {
-    double *logits = mem_calloc((size_t)w->n_labels * 2, sizeof *logits), *probs = logits + w->n_labels;
+    double *logits = mem_calloc((size_t)w->n_labels * 2, sizeof *logits);
     if (!logits) return false;
+    double *probs = logits + w->n_labels;
     engine_judge(&w->rule, w->width, v, w->n_labels, logits, probs);
     buf_printf(b, "{\"object\":\"zero_shot\",\"rule\":\"%s\",\"data\":[",
                w->rule.sigmoid ? "sigmoid" : "softmax");

@@ -82,7 +82,7 @@ typedef enum prep_size {
     PREP_SIZE_EXACT,    /* size_w x size_h */
     /* as many patches of size_h pixels as fit into size_w of them at about the same ratio, sides rounded up to whole ones */
     PREP_SIZE_PATCHES,
-    PREP_SIZE_WITHIN    /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
+    PREP_SIZE_WITHIN /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
 } prep_size;
 
 /* How a picture becomes the one tile that a tower reads (tiles.h makes it). Order: pad to square (LLaVA's do_pad), resize, centre crop,

@@ -64,7 +64,8 @@ static void upload_ids(ctx *c, encode *e, grid g) {
     host[all + 4] = all;
     if (t->pos_side) {
         int taps = g.w * g.h * resample_taps(t->pos_side, g);
-        resample_table(t->pos_side, g, host + all + 5, (float *)(host + all + 5 + taps));
+        void *by = host + all + 5 + taps;
+        resample_table(t->pos_side, g, host + all + 5, by);
     }
     ctx_upload(c, ids_at(e, 0, n), host);
     mem_free(host);
