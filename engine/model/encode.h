@@ -52,6 +52,10 @@ int tiled_ids_count(const tower_spec *t, grid g);
 int tiled_slices(const tower_spec *t, grid g, int n_tiles);
 void tiled_slice(ctx *c, encode *e, grid g, int i);
 
+/* ---- bucket.c: where patch i of n in a line stands in a table of `side` places ---- */
+
+int bucket_of(int i, int n, int side);
+
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 
 int join_rows(const model_spec *s, grid g);

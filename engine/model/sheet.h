@@ -53,6 +53,8 @@ typedef enum slot {
     S_PRE_TILE_GATE,
     S_POST_TILE,
     S_POST_TILE_GATE, /* [arrangements + 1, max_tiles * D] and [1]; tower of tiles together */
+    S_JOIN_G,
+    S_JOIN_B,
     S_FC1_W,
     S_FC1_B,
     S_FC2_W,
@@ -67,7 +69,7 @@ typedef enum slot {
     S_HEAD,      /* text */
     S_COUNT
 } slot;
-enum { S_FIRST_JOIN = S_FC1_W, S_FIRST_TEXT = S_EMBED };
+enum { S_FIRST_JOIN = S_JOIN_G, S_FIRST_TEXT = S_EMBED };
 
 typedef struct ignore_rule {
     const char *glob, *why; /* whole tensor name, '*' any run of characters */
