@@ -80,7 +80,7 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_PRE_G:
     case S_PRE_B: d[0] = width, on = tower && t->pre_norm; break;
     case S_POST_G:
-    case S_POST_B: d[0] = width, on = tower && t->post_norm; break;
+    case S_POST_B: d[0] = width, on = tower && (t->post_norm || tower_together(t)); break;
     case S_POS_GATE:
     case S_PRE_TILE_GATE:
     case S_POST_TILE_GATE: d[0] = 1, on = tower_together(t); break;

@@ -67,7 +67,7 @@ typedef struct tower_spec {
     bool drop_first;                 /* select strategy "default": the first row goes */
     int run_layers;                  /* layers that the features need; those behind them are not loaded */
     /* All tiles of a picture in one sequence, padded to max_tiles of them and each to a multiple of pad_rows (0: each tile is
-     * one of its own): positions by arrangement of tiles, gated; from layer tail_from on behind post_norm and another
+     * one of its own): positions by arrangement of tiles, gated; from layer tail_from on behind a norm (S_POST_G) and another
      * embedding of the tile. */
     int max_tiles, pad_rows, tail_from, arrangements;
 } tower_spec;
