@@ -49,11 +49,12 @@ static bool measure_texts(const model *m, ctx *dry, int rows, status *st) {
     return take_error(dry, st) || status_prefix(st, "a step of %d rows", rows);
 }
 
-/* A picture that is a line of so many patches, or the tower's one size. */
-static bool measure_picture(const model *m, ctx *dry, int patches, status *st) {
+/* A picture that is a line of as many patches as there may be, or the tower's one size. */
+static bool measure_picture(const model *m, ctx *dry, status *st) {
     const tower_spec *t = &model_get_spec(m)->tower;
     tiles none = {0};
-    int w = t->pos_side ? patches * t->patch : t->image_size, h = t->pos_side ? t->patch : t->image_size;
+    int w = t->pos_side ? t->max_patches * t->patch : t->image_size,
+        h = t->pos_side ? t->patch : t->image_size;
     const image_limits any = {.max_pixels = INT64_MAX};
     prep_plan_add(&none.plan, -1, 0, 0, w, h, w, h, RESAMPLE_NEAREST);
     if (!prep_plan_finish(&none.plan, w, h, &any, st)) return false;
@@ -65,16 +66,10 @@ static bool measure_picture(const model *m, ctx *dry, int patches, status *st) {
     return take_error(dry, st) || status_prefix(st, "a picture's encode");
 }
 
-/* Blocks are as even as the rows allow, so the most patches are not what fills one. */
 static bool measure(backend *be, const model *m, int max_rows, size_t *scratch, status *st) {
     arena counting = {0};
     ctx dry = {.be = be, .scratch = &counting, .dry = true};
-    int most = model_get_spec(m)->tower.max_patches;
-    if (!measure_texts(m, &dry, max_rows, st)) return false;
-    for (int n = most < 128 ? most : 128;; n = most) {
-        if (!measure_picture(m, &dry, n, st)) return false;
-        if (n == most) break;
-    }
+    if (!measure_texts(m, &dry, max_rows, st) || !measure_picture(m, &dry, st)) return false;
     *scratch = counting.peak_bytes + 64;
     return true;
 }

@@ -23,7 +23,7 @@ static const char *const TEXT[S_COUNT] = {
     [S_NORM_G] = "final_layer_norm.weight",
     [S_NORM_B] = "final_layer_norm.bias",
 };
-static const text_names NAMES_DUAL_TEXT = {NAMES_TOWER_LAYER, TEXT};
+static const text_names NAMES_DUAL_TEXT = {.layer = NAMES_TOWER_LAYER, .names = TEXT};
 
 bool dual_config_text(config *c, const dual_text_defaults *d, model_spec *out) {
     text_spec *t = &out->text;

@@ -37,25 +37,12 @@ int dual_picture_slices(const model_spec *s, int rows) {
     return s->dual.head == DUAL_HEAD_PROBE ? (rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS + 1 : 1;
 }
 
-static void first_row(ctx *c, const model *m, const dual_picture *p) {
-    const stack_spec *k = &m->spec.tower.stack;
-    size_t mark = arena_mark(c->scratch);
-    tensor x = ctx_2d(c, DT_F32, 1, k->width);
-    op_norm(c, x, tensor_rows(p->x, 0, 1), m->w[S_POST_G], m->w[S_POST_B], k->norm, k->norm_eps, 0);
-    op_linear(c, p->out, x, m->dual->w[DUAL_IMAGE_W], NULL, ACT_NONE, 0);
-    arena_reset(c->scratch, mark);
-}
-
 /* Keys and values of rows [from, from + n). */
 static void probe_keys(ctx *c, const model *m, const dual_picture *p, int64_t from, int64_t n) {
-    const stack_spec *k = &m->spec.tower.stack;
     const dual_part *d = m->dual;
-    size_t mark = arena_mark(c->scratch);
-    tensor x = ctx_2d(c, DT_F32, n, k->width);
-    op_norm(c, x, tensor_rows(p->x, from, n), m->w[S_POST_G], m->w[S_POST_B], k->norm, k->norm_eps, 0);
+    tensor x = tensor_rows(p->x, from, n);
     op_linear(c, tensor_rows(p->k, from, n), x, d->w[DUAL_K_W], d->w[DUAL_K_B], ACT_NONE, 0);
     op_linear(c, tensor_rows(p->v, from, n), x, d->w[DUAL_V_W], d->w[DUAL_V_B], ACT_NONE, 0);
-    arena_reset(c->scratch, mark);
 }
 
 static void probe_looks(ctx *c, const model *m, const dual_picture *p) {
@@ -81,7 +68,7 @@ static void probe_looks(ctx *c, const model *m, const dual_picture *p) {
 void dual_picture_slice(ctx *c, const model *m, const dual_picture *p, int slice) {
     int64_t rows = p->x.d[0], from = (int64_t)slice * TOWER_BLOCK_ROWS, n = TOWER_BLOCK_ROWS;
     if (m->spec.dual.head == DUAL_HEAD_FIRST)
-        first_row(c, m, p);
+        op_linear(c, p->out, tensor_rows(p->x, 0, 1), m->dual->w[DUAL_IMAGE_W], NULL, ACT_NONE, 0);
     else if (from < rows)
         probe_keys(c, m, p, from, n < rows - from ? n : rows - from);
     else

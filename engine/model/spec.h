@@ -42,19 +42,26 @@ typedef struct stack_spec {
     act activation;
     bool glu; /* act(gate) * up instead of act(up) */
     bool q_bias, k_bias, v_bias, o_bias, mlp_bias;
-    bool qk_norm; /* RMS norm of each head of q and k before rope */
+    bool qk_norm;      /* RMS norm of each head of q and k before rope */
+    bool qk_norm_full; /* likewise, of all heads as one row */
+    float qk_norm_eps; /* 0: norm_eps */
     bool causal;
     float attn_scale;            /* 1/sqrt(head_dim) unless the config says otherwise */
     float attn_softcap;          /* of the scores; 0: none */
     int window[SPEC_MAX_LAYERS]; /* sliding window of a layer, 0: none */
+    bool cross
+        [SPEC_MAX_LAYERS]; /* the layer attends to other rows instead of to its own; queries and keys are normed */
     rope_spec rope;
 } stack_spec;
 
 typedef struct tower_spec {
     stack_spec stack;
-    int image_size, patch;           /* pixels; a grid of (image_size/patch)^2 patches */
-    bool patch_bias, cls, pre_norm;  /* CLS row in front; norm before the first layer */
-    bool post_norm;                  /* the norm behind the last layer is part of the feature */
+    int image_size, patch;          /* pixels; a grid of (image_size/patch)^2 patches */
+    bool patch_bias, cls, pre_norm; /* CLS row in front; norm before the first layer */
+    bool post_norm;                 /* the layer norm behind the last layer is part of its feature */
+    bool
+        pos_buckets; /* a patch's place in the table goes by its fraction of the side (bucket.c), so that grids may
+                         differ from the table's */
     int n_features;                  /* hidden states that are joined along the width */
     int features[SPEC_MAX_FEATURES]; /* 0 = input of layer 0, n = output of layer n-1 */
     bool drop_first;                 /* select strategy "default": the first row goes */
@@ -62,22 +69,41 @@ typedef struct tower_spec {
     /* 0: the table of positions is image_size's grid. Else a square table of pos_side, resampled to a tile's own grid of at
      * most max_patches; the patch matrix then reads channels after pixels. */
     int pos_side, max_patches;
+    /* All tiles of a picture in one sequence, padded to max_tiles of them and each to a multiple of pad_rows (0: each tile is
+     * one of its own): positions by arrangement of tiles, gated; from layer tail_from on behind a norm (S_POST_G) and another
+     * embedding of the tile. */
+    int max_tiles, pad_rows, tail_from, arrangements;
 } tower_spec;
-/* Rows that a tile of gw x gh patches gives to the join. */
+static inline bool tower_together(const tower_spec *t) {
+    return t->max_tiles > 0;
+}
+/* Rows that a tile of gw x gh patches, or all tiles together, give to the join. */
 static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
+    if (tower_together(t)) return t->max_tiles * (gw * gh + 1);
     return gw * gh + (t->cls ? 1 : 0) - (t->drop_first ? 1 : 0);
 }
 
 typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP } join_kind;
+typedef enum join_norm {
+    JOIN_NORM_NONE,
+    JOIN_NORM_ROW,   /* of each feature row */
+    JOIN_NORM_MERGED /* of the rows that are merged, as one */
+} join_norm;
 typedef struct join_spec {
     join_kind kind;
+    int merge; /* k: blocks of k x k neighbours, side by side, are one row of k * k times the width; 0 or 1: none */
+    join_norm normed; /* before the first matrix */
+    norm_kind norm;
+    float norm_eps;
     act activation;
     bool bias;
-    int in, hidden, out;
+    int in, hidden, out; /* in: of a merged row */
+    int interleaved; /* that many features lie behind the first one, number by number in turn; 0: one after the other */
 } join_spec;
 
 typedef struct text_spec {
     stack_spec stack;
+    int embed_rows;     /* of the table; 0: vocab. Ids behind vocab can be read, but not chosen */
     int vocab, max_pos; /* positions that the model is made for, a stretched rope's included */
     bool tied;          /* lm_head is the embedding table */
     float embed_scale;  /* of looked-up rows, not of pictures'; 1 unless the model scales its embeddings */
@@ -91,11 +117,16 @@ typedef struct text_spec {
     const struct text_names *names; /* its tensors (sheet.h) */
 } text_spec;
 
+static inline int text_embed_rows(const text_spec *t) {
+    return t->embed_rows ? t->embed_rows : t->vocab;
+}
 static inline int text_embed_width(const text_spec *t) {
     return t->embed_width ? t->embed_width : t->stack.width;
 }
 
-typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE } fuse_kind;
+/* How pictures reach the decoder: as rows among the text's, or as keys and values that some layers (stack.cross) attend
+ * to, kept apart from the text's. */
+typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE, FUSE_CROSS } fuse_kind;
 
 /* Two towers that meet in one space, instead of a decoder: `text` is the stack that reads a text, and a text or a picture
  * becomes one vector of join.out numbers. */
@@ -131,6 +162,7 @@ typedef struct image_ask {
 typedef struct image_text {
     buf *text;
     const char *row_token; /* the spelling of image_token */
+    const json_t *names;   /* the tokenizer's named tokens, or NULL */
     struct image_text_run {
         int image, n;
     } * runs; /* [n_runs], owned */
@@ -138,6 +170,8 @@ typedef struct image_text {
     bool failed; /* no memory */
 } image_text;
 void image_text_puts(image_text *t, const char *s);
+/* The token that the tokenizer's config gives this name; otherwise: where it gives none. */
+void image_text_named(image_text *t, const char *name, const char *otherwise);
 void image_text_rows(image_text *t,
                      int n); /* n > 0 rows of the picture, after those that were written before */
 void image_text_fini(image_text *t);
@@ -165,21 +199,29 @@ typedef struct model_spec {
     prep_spec prep;
     /* ---- pictures; source: the reference's processor of the family. All are pure. ---- */
     const char *placeholder; /* what the chat template writes for a picture; NULL: image_token's spelling */
-    /* The tiles that a picture becomes; NULL: one, by prep. Ends with prep_plan_finish. */
+    /* The tiles that a picture becomes; NULL: by prep alone. Ends with prep_plan_finish. */
     bool (*plan_image)(const struct model_spec *s, const image_ask *a, const image_limits *lim,
                        prep_plan *out, status *st);
-    /* Rows of the result for a planned picture; 0: a size that the tower does not take. */
+    /* Rows of the result for a planned picture; 0: a size that the tower does not take. FUSE_CROSS: of keys and values. */
     int (*image_rows)(const struct model_spec *s, const prep_plan *p);
-    /* What replaces the placeholder; rows add up to image_rows. NULL: all of its rows in one run. */
+    /* What replaces the placeholder; rows add up to image_rows. NULL: all of its rows in one run; FUSE_CROSS: one. */
     void (*write_image)(const struct model_spec *s, const prep_plan *p, image_text *out);
     /* How the rows of the result are made of those that the join gave, tile by tile (behind the last one stands
      * S_NEWLINE's vector where there is one): fills rows[image_rows]. NULL: they are the same. */
     void (*pack)(const struct model_spec *s, const prep_plan *p, pack_row *rows);
-    bool newline; /* the join brings a vector for ends of lines */
+    int (*arrangement)(const struct model_spec *s,
+                       const prep_plan *p); /* tower_together: which of 1 .. arrangements */
+    bool newline;                           /* the join brings a vector for ends of lines */
+    int pack_limit; /* packing resamples a picture of more tiles' worth of rows than this; 0: never */
     /* generation_config.json's defaults for a request; NaN / -1 where it says nothing */
     float temperature, top_p, min_p, repetition_penalty;
     int top_k, max_new_tokens;
 } model_spec;
+
+/* FUSE_CROSS: keys and values of a picture's row, of all layers that attend to them. Else the decoder's width. */
+int spec_image_width(const model_spec *s);
+/* FUSE_CROSS: rows in front that hold the picture itself; those behind stand for tiles that it does not have. */
+int spec_image_seen(const model_spec *s, const prep_plan *p);
 
 /* plan_image, or its default. */
 bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits *lim, prep_plan *out,
@@ -188,5 +230,9 @@ bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits
 void spec_write_image(const model_spec *s, const prep_plan *p, image_text *out);
 /* image_rows of a model that takes one tile of tower.image_size squared; pack NULL. */
 int spec_rows_of_square(const model_spec *s, const prep_plan *p);
+/* Rows that the join gives for a tile; 0: a size that the tower does not take. */
+int spec_rows_of_tile(const model_spec *s, const tile *t);
+/* image_rows of a model whose rows are those of all tiles in turn. */
+int spec_rows_of_tiles(const model_spec *s, const prep_plan *p);
 
 #endif

@@ -16,6 +16,15 @@ static tensor normed(ctx *c, const stack_spec *s, const layer_weights *w, layer_
     return h;
 }
 
+/* Queries alone, normed, of rows that attend to others: x[N, D] to q[N, H*hd]. */
+void stack_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q) {
+    size_t mark = arena_mark(c->scratch);
+    tensor qh = tensor_heads(q, s->heads, s->head_dim);
+    op_linear(c, q, normed(c, s, w, L_NORM1_G, x), w->w[L_Q_W], w->w[L_Q_B], ACT_NONE, 0);
+    op_norm(c, qh, qh, w->w[L_QNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
+    arena_reset(c->scratch, mark);
+}
+
 /* x += y m + b, with the norms behind it. */
 static void join(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot before, layer_slot post,
                  layer_slot scale, tensor x, tensor y, const weight *m, const weight *b) {
@@ -42,9 +51,11 @@ void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x
     op_linear(c, k, h, w->w[L_K_W], w->w[L_K_B], ACT_NONE, 0);
     op_linear(c, v, h, w->w[L_V_W], w->w[L_V_B], ACT_NONE, 0);
     tensor qh = tensor_heads(q, s->heads, s->head_dim), kh = tensor_heads(k, s->kv_heads, s->head_dim);
-    if (s->qk_norm) {
-        op_norm(c, qh, qh, w->w[L_QNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
-        op_norm(c, kh, kh, w->w[L_KNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
+    if (s->qk_norm || s->qk_norm_full) {
+        float eps = s->qk_norm_eps > 0 ? s->qk_norm_eps : s->norm_eps;
+        tensor qn = s->qk_norm ? qh : q, kn = s->qk_norm ? kh : k;
+        op_norm(c, qn, qn, w->w[L_QNORM_G], NULL, NORM_RMS, eps, s->norm_offset);
+        op_norm(c, kn, kn, w->w[L_KNORM_G], NULL, NORM_RMS, eps, s->norm_offset);
     }
     if (run->cs.nd) {
         op_rope(c, qh, run->cs);
@@ -68,6 +79,12 @@ void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, te
     else
         op_attn(c, yh, qh, tensor_heads(k, s->kv_heads, s->head_dim),
                 tensor_heads(v, s->kv_heads, s->head_dim), &a);
+    join(c, s, w, L_NORM1_G, L_POST1_G, L_SCALE1, x, y, w->w[L_O_W], w->w[L_O_B]);
+    arena_reset(c->scratch, mark);
+}
+
+void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y) {
+    size_t mark = arena_mark(c->scratch);
     join(c, s, w, L_NORM1_G, L_POST1_G, L_SCALE1, x, y, w->w[L_O_W], w->w[L_O_B]);
     arena_reset(c->scratch, mark);
 }

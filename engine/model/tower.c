@@ -5,9 +5,11 @@
  * the keys and values of the first; all ops are row-exact. So a block at a time is the same as all at once, bit for bit.
  * A slice is one block in one pass.
  *
- * The tile's index arrays (encode.h: ids), each after the other: 0, 1, ... for order and positions; {0, rows of a block};
- * {0, rows of the last block}; {rows}; where positions are resampled, [patches, taps] places of the table and as many f32
- * weights (resample.c).
+ * Patches stand row by row, or, for a join that merges k x k of them, so that each such block is k * k rows in turn.
+ *
+ * The tile's index arrays (encode.h: ids), each after the other: which patch a row is (0 first); each row's place in the
+ * table of positions, CLS's included; {0, rows of a block}; {0, rows of the last block}; {rows}; where positions are
+ * resampled, [patches, taps] places of the table and as many f32 weights (resample.c).
  *
  * Thread: the engine's. */
 #include <string.h>
@@ -24,7 +26,7 @@ int tower_rows(const tower_spec *t, grid g) {
 
 int tower_ids_count(const tower_spec *t, grid g) {
     int taps = t->pos_side ? 2 * g.w * g.h * resample_taps(t->pos_side, g) : 0;
-    return tower_rows(t, g) + 5 + taps;
+    return g.w * g.h + tower_rows(t, g) + 5 + taps;
 }
 
 bool tower_takes(const tower_spec *t, int w, int h) {
@@ -33,12 +35,12 @@ bool tower_takes(const tower_spec *t, int w, int h) {
            (int64_t)(w / t->patch) * (h / t->patch) <= t->max_patches;
 }
 
-/* All blocks but the last are about alike. */
+/* All blocks but the last have TOWER_BLOCK_ROWS: so how much scratch a block takes does not depend on the picture. */
 static int n_blocks(int rows) {
     return (rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 static int block_rows(int rows) {
-    return (rows + n_blocks(rows) - 1) / n_blocks(rows);
+    return rows < TOWER_BLOCK_ROWS ? rows : TOWER_BLOCK_ROWS;
 }
 
 int tower_slices(const tower_spec *t, grid g) {
@@ -49,49 +51,81 @@ static tensor ids_at(const encode *e, int64_t from, int64_t n) {
     return tensor_1d(e->ids.data ? (int32_t *)e->ids.data + from : NULL, DT_I32, n);
 }
 
+/* Patches in the order of their rows, and their places. */
+static void fill_order(const model_spec *s, grid g, int32_t *order, int32_t *place) {
+    const tower_spec *t = &s->tower;
+    int k = s->join.merge > 1 ? s->join.merge : 1, side = t->image_size / t->patch, cls = t->cls ? 1 : 0;
+    for (int i = 0; i < g.w * g.h; i++) {
+        int block = i / (k * k), in = i % (k * k);
+        int x = block % (g.w / k) * k + in % k, y = block / (g.w / k) * k + in / k;
+        order[i] = y * g.w + x;
+        place[cls + i] =
+            cls + (t->pos_buckets ? bucket_of(y, g.h, side) * side + bucket_of(x, g.w, side) : order[i]);
+    }
+}
+
 static void upload_ids(ctx *c, encode *e, grid g) {
     const tower_spec *t = &e->m->spec.tower;
     if (e->ids_of.w == g.w && e->ids_of.h == g.h) return;
-    int all = tower_rows(t, g), n = tower_ids_count(t, g), block = block_rows(all);
+    int patches = g.w * g.h, all = tower_rows(t, g), n = tower_ids_count(t, g), block = block_rows(all);
     int32_t *host = mem_calloc((size_t)n, sizeof *host);
     if (!host) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
         return;
     }
-    for (int i = 0; i < all; i++) host[i] = i;
-    host[all + 1] = block;
-    host[all + 3] = all - (n_blocks(all) - 1) * block;
-    host[all + 4] = all;
+    fill_order(&e->m->spec, g, host, host + patches);
+    int32_t *ends = host + patches + all;
+    ends[1] = block;
+    ends[3] = all - (n_blocks(all) - 1) * block;
+    ends[4] = all;
     if (t->pos_side) {
-        int taps = g.w * g.h * resample_taps(t->pos_side, g);
-        void *by = host + all + 5 + taps;
-        resample_table(t->pos_side, g, host + all + 5, by);
+        void *by = ends + 5 + patches * resample_taps(t->pos_side, g);
+        resample_table(t->pos_side, g, ends + 5, by);
     }
     ctx_upload(c, ids_at(e, 0, n), host);
     mem_free(host);
     e->ids_of = g;
 }
 
-/* Rows [from, from + n) after layer `state` (0: before the first), where a feature is made of them. */
-static void keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n) {
+void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, int64_t rows) {
     const tower_spec *t = &e->m->spec.tower;
-    int64_t drop = t->drop_first ? 1 : 0, to = from + n - drop, width = t->stack.width;
+    int64_t drop = t->drop_first ? 1 : 0, width = t->stack.width;
+    if (n > rows - from) n = rows - from;
+    int64_t to = from + n - drop;
     from = from > drop ? from - drop : 0;
-    for (int i = 0; i < t->n_features && from < to; i++)
-        if (t->features[i] == state)
-            op_copy(c, tensor_cols(tensor_rows(e->features, from, to - from), i * width, width),
-                    tensor_rows(e->x, from + drop, to - from));
+    for (int i = 0; i < t->n_features && from < to; i++) {
+        if (t->features[i] != state) continue;
+        tensor x = tensor_rows(e->x, from + drop, to - from);
+        tensor y = tensor_cols(tensor_rows(e->features, from, to - from), i * width, width);
+        if (t->post_norm && state == t->stack.n_layers)
+            op_norm(c, y, x, e->m->w[S_POST_G], e->m->w[S_POST_B], NORM_LAYER, t->stack.norm_eps, 0);
+        else
+            op_copy(c, y, x);
+    }
+}
+
+void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tensor out) {
+    const prep_spec *p = &e->m->spec.prep;
+    patchify_args a = {.patch = e->m->spec.tower.patch,
+                       .rescale = p->rescale,
+                       .channels_last = e->m->spec.tower.pos_side > 0,
+                       .order = order};
+    memcpy(a.mean, p->mean, sizeof a.mean);
+    memcpy(a.std, p->std, sizeof a.std);
+    uint8_t *pixels = e->pixels.data ? (uint8_t *)e->pixels.data + at->at : NULL;
+    op_patchify(c, out, tensor_3d(pixels, DT_U8, at->h, at->w, 3), &a);
 }
 
 /* Positions of rows [row, row + n) of x. */
 static void add_positions(ctx *c, encode *e, grid g, tensor x, int64_t row, int64_t n) {
     const tower_spec *t = &e->m->spec.tower;
     const weight *table = e->m->w[S_POS];
+    int64_t all = (int64_t)g.w * g.h;
     if (!t->pos_side) {
-        op_embed_add(c, x, table, ids_at(e, row, n));
+        op_embed_add(c, x, table, ids_at(e, all + row, n));
         return;
     }
-    int64_t k = resample_taps(t->pos_side, g), all = (int64_t)g.w * g.h, from = tower_rows(t, g) + 5;
+    int64_t k = resample_taps(t->pos_side, g), from = all + tower_rows(t, g) + 5;
     tensor ids = ids_at(e, from + row * k, n * k), by = ids_at(e, from + (all + row) * k, n * k);
     op_embed_mix(c, x, table, tensor_2d(ids.data, DT_I32, n, k), tensor_2d(by.data, DT_F32, n, k));
 }
@@ -100,21 +134,13 @@ static void add_positions(ctx *c, encode *e, grid g, tensor x, int64_t row, int6
 static void embed_patches(ctx *c, encode *e, const tile *at, int block) {
     const model *m = e->m;
     const tower_spec *t = &m->spec.tower;
-    const prep_spec *p = &m->spec.prep;
     grid g = tower_grid(t, at);
     int64_t all = (int64_t)g.w * g.h, n = block_rows((int)all), from = block * n, cls = t->cls ? 1 : 0;
     if (n > all - from) n = all - from;
     int64_t row = cls + from;
     size_t mark = arena_mark(c->scratch);
     tensor patches = ctx_2d(c, DT_F32, n, (int64_t)3 * t->patch * t->patch);
-    patchify_args a = {.patch = t->patch,
-                       .rescale = p->rescale,
-                       .channels_last = t->pos_side > 0,
-                       .order = ids_at(e, from, n)};
-    memcpy(a.mean, p->mean, sizeof a.mean);
-    memcpy(a.std, p->std, sizeof a.std);
-    uint8_t *pixels = e->pixels.data ? (uint8_t *)e->pixels.data + at->at : NULL;
-    op_patchify(c, patches, tensor_3d(pixels, DT_U8, at->h, at->w, 3), &a);
+    tower_patchify(c, e, at, ids_at(e, from, n), patches);
     op_linear(c, tensor_rows(e->x, row, n), patches, m->w[S_PATCH_W], m->w[S_PATCH_B], ACT_NONE, 0);
     if (cls && block == 0) {
         op_embed(c, tensor_rows(e->x, 0, 1), m->w[S_CLASS], ids_at(e, 0, 1), 1);
@@ -123,7 +149,7 @@ static void embed_patches(ctx *c, encode *e, const tile *at, int block) {
     tensor x = tensor_rows(e->x, row, n);
     add_positions(c, e, g, x, row, n);
     if (t->pre_norm) op_norm(c, x, x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
-    keep_features(c, e, 0, row, n);
+    tower_keep_features(c, e, 0, row, n, all + cls);
     arena_reset(c->scratch, mark);
 }
 
@@ -136,8 +162,9 @@ static void run_layer(ctx *c, encode *e, grid g, int i, int pass, int block) {
     if (last) n = all - from;
     layer_run run = {0};
     run.attn.n_seqs = 1;
-    run.attn.q_start = ids_at(e, all + (last ? 2 : 0), 2);
-    run.attn.kv_len = ids_at(e, all + 4, 1);
+    int64_t ends = (int64_t)g.w * g.h + all;
+    run.attn.q_start = ids_at(e, ends + (last ? 2 : 0), 2);
+    run.attn.kv_len = ids_at(e, ends + 4, 1);
     tensor x = tensor_rows(e->x, from, n), q = tensor_rows(e->q, from, n);
     tensor k = tensor_rows(e->k, 0, all), v = tensor_rows(e->v, 0, all);
     if (pass == 0) {
@@ -146,7 +173,7 @@ static void run_layer(ctx *c, encode *e, grid g, int i, int pass, int block) {
     } else {
         stack_attend(c, &t->stack, &m->tower[i], i, x, q, k, v, &run);
         stack_feed_forward(c, &t->stack, &m->tower[i], x);
-        keep_features(c, e, i + 1, from, n);
+        tower_keep_features(c, e, i + 1, from, n, all);
     }
 }
 
