@@ -3,6 +3,10 @@
 
 #include <string.h>
 
+void share_root(seq *s) {
+    if (s->both_ways == BOTH_PROMPT) prefix_rows(&s->root, &s->root, s->prompt, 0, s->n_prompt);
+}
+
 void share_within_job(seq *s) {
     uint8_t name[1 + sizeof s->job] = {0}; /* no salt begins with a zero byte */
     memcpy(name + 1, &s->job, sizeof s->job);

@@ -128,6 +128,9 @@ static void put_words(buf *out, const model_spec *s) {
                s->text.tied ? "head tied to the embedding" : "its own head");
     put_stack(out, &s->text.stack);
     put_text(out, &s->text);
+    if (s->both_ways == BOTH_PICTURE) buf_puts(out, "  both ways    a picture's tokens see each other\n");
+    if (s->both_ways == BOTH_PROMPT)
+        buf_puts(out, "  both ways    a prompt's tokens see each other, an answer's do not\n");
     buf_puts(out, "  stops at    ");
     for (int i = 0; i < s->n_eos; i++) buf_printf(out, "%s id %d", i ? "," : "", (int)s->eos[i]);
     buf_puts(out, s->n_eos ? "\n" : " no id of its own\n");

@@ -112,6 +112,10 @@ void image_text_rows(image_text *t,
                      int n); /* n > 0 rows of the picture, after those that were written before */
 void image_text_fini(image_text *t);
 
+/* Spans of rows that see each other, what stands behind included: each run of a picture's rows; the whole prompt, then
+ * in windowed layers too. */
+typedef enum both_ways { BOTH_NONE, BOTH_PICTURE, BOTH_PROMPT } both_ways;
+
 enum { SPEC_PACK_TAPS = 4 };
 typedef struct pack_row { /* a row of the result: the sum of weight[k] * joined row from[k]; from -1: none */
     int32_t from[SPEC_PACK_TAPS];
@@ -145,6 +149,8 @@ typedef struct model_spec {
      * S_NEWLINE's vector where there is one): fills rows[image_rows]. NULL: they are the same. */
     void (*pack)(const struct model_spec *s, const prep_plan *p, pack_row *rows);
     bool newline; /* the join brings a vector for ends of lines */
+    both_ways both_ways;
+    int span_rows; /* of the longest such span; 0: as long as the context */
     /* generation_config.json's defaults for a request; NaN / -1 where it says nothing */
     float temperature, top_p, min_p, repetition_penalty;
     int top_k, max_new_tokens;
