@@ -13,12 +13,14 @@ PKGS := libmicrohttpd jansson libjpeg libpng libwebp openblas libpcre2-8 libutf8
 CFLAGS += $(CSTD) $(WARN) $(OPT) $(SAN) -I. -MMD -MP -pthread
 LDLIBS := $(SAN) -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lgif -lm
 
-# CUDA=1: with the CUDA backend, by nvcc; emu: that backend for the host, against tests/cuda_emu. After a change: make clean.
-NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
-CUDA ?= 0
-CUDA_ARCHS ?= 90
-CUDA_HOME = $(patsubst %/bin/nvcc,%,$(NVCC))
-NVFLAGS = -std=c++17 -O3 -lineinfo -I. -MMD -MP -Xcompiler -Wall,-Wextra -Werror all-warnings \
+# CUDA=1: with the CUDA backend, by nvcc, as where there is one; 0: without; emu: for the host, against tests/cuda_emu.
+NVCC := $(or $(NVCC),$(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc)))
+CUDA ?= $(if $(NVCC),1,0)
+# That of this machine's GPUs; the last is also there as PTX, for later ones. `make release` has all.
+CUDA_ARCHS ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -x '[0-9.]*' | tr -d . | sort -u),90)
+CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+# Neither the kernels nor the runtime need C++'s library.
+NVFLAGS = -std=c++17 -O3 -lineinfo -I. -MMD -MP -Xcompiler -Wall,-Wextra,-fno-exceptions,-fno-threadsafe-statics -Werror all-warnings \
     $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
 EMUFLAGS = -std=c++17 -Wall -Wextra -Wno-unknown-pragmas -Werror $(OPT) $(SAN) -I. -Itests/cuda_emu/include -MMD -MP
 ifneq ($(CUDA),0)
@@ -26,13 +28,15 @@ CFLAGS += -DVLMD_CUDA
 endif
 ifeq ($(CUDA),1)
 CFLAGS += -isystem $(CUDA_HOME)/include
-LDLIBS += -L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -ldl -lrt
+LDLIBS += -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt
 endif
 ifeq ($(CUDA),emu)
 CFLAGS += -Itests/cuda_emu/include
 LDLIBS += -lstdc++
 CUOBJ := $(BUILD)/tests/cuda_emu/emu.o $(BUILD)/tests/cuda_emu/blas_emu.o
 endif
+C_FLAGS := $(CC) $(CFLAGS)
+CU_FLAGS := $(NVCC) $(NVFLAGS) $(EMUFLAGS)
 
 SRC := $(shell find kernels engine server -name '*.c' $(if $(filter 0,$(CUDA)),-not -path 'kernels/cuda/*') | sort)
 OBJ := $(SRC:%.c=$(BUILD)/%.o)
@@ -47,8 +51,8 @@ TESTOBJ := $(patsubst tests/%.c,$(BUILD)/tests/%.o,$(shell find tests/ref -name 
 all: $(BUILD)/vlmd
 $(BUILD)/vlmd: $(BUILD)/server/main.o $(BUILD)/libvlmd.a
 	$(Q)$(CC) -o $@ $^ $(LDLIBS)
-$(BUILD)/libvlmd.a: $(LIBOBJ)
-	@rm -f $@; ar rcs $@ $^
+$(BUILD)/libvlmd.a: $(LIBOBJ) $(BUILD)/flags.C
+	@rm -f $@; ar rcs $@ $(filter %.o,$^)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/libvlmd.a
 	$(Q)$(CC) -o $@ $^ -lcmocka $(LDLIBS)
 $(BUILD)/tests/cuda_emu/test_emu: $(BUILD)/tests/cuda_emu/emu_kernels.cu.o
@@ -56,25 +60,30 @@ $(BUILD)/tests/cuda_emu/test_emu: $(BUILD)/tests/cuda_emu/emu_kernels.cu.o
 $(BUILD)/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 $(BUILD)/%_avx2.o: ISA := -mavx2 -mfma -mf16c
 $(BUILD)/kernels/cpu/%.o: OPT += -O3
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/flags.C
 	@mkdir -p $(@D)
 	@[ -n '$(V)' ] || echo "  CC $<"
 	$(Q)$(CC) $(CFLAGS) $(ISA) -c $< -o $@
 
 # x.cu becomes x.cu.o: an x.c may stand beside it.
-$(BUILD)/%.cu.o: %.cu
+$(BUILD)/%.cu.o: %.cu $(BUILD)/flags.CU
 	@mkdir -p $(@D)
 	@[ -n '$(V)' ] || echo "  CU $<"
 	$(Q)$(if $(filter emu,$(CUDA)),$(CXX) $(EMUFLAGS) -x c++,$(NVCC) $(NVFLAGS)) -c $< -o $@
-$(BUILD)/%.o: %.cpp
+$(BUILD)/%.o: %.cpp $(BUILD)/flags.CU
 	@mkdir -p $(@D)
 	@[ -n '$(V)' ] || echo "  CXX $<"
 	$(Q)$(CXX) $(EMUFLAGS) -c $< -o $@
+# What was built with other flags is built again.
+$(BUILD)/flags.%: FORCE
+	@mkdir -p $(@D); cmp -s $@ - <<<'$($*_FLAGS)' || echo '$($*_FLAGS)' >$@
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 deps: ## install the Debian packages that are missing
 	@tests/deps.sh
+release: deps ## build/release/vlmd for every GPU from A100 on
+	@$(MAKE) --no-print-directory -j$$(nproc) all BUILD=build/release CUDA=1 CUDA_ARCHS="80 86 89 90"
 run: deps ## build and serve the bundled model on 127.0.0.1:8000
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@exec $(BUILD)/vlmd serve
@@ -82,6 +91,7 @@ test: deps ## build and run every test that fits in a few minutes
 	@$(MAKE) --no-print-directory -j$$(nproc) check
 	@EMU_QUICK=1 tests/cuda_emu/run.sh
 check: all unit-bins
+	@$(if $(filter 0,$(CUDA)),echo "SKIPPED: what nvcc compiles (no nvcc; the emulator's suites run)")
 	@tests/run.sh $(UNIT)
 unit-bins: $(UNIT) $(BUILD)/tests/server/vlmd_fake $(BUILD)/tests/fault/vlmd_fault
 test-all: test ## also the long suites
@@ -122,6 +132,7 @@ format: ## rewrite the sources with clang-format
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 clean: ## remove what make wrote
 	rm -rf build
-.PHONY: all help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
+FORCE:
+.PHONY: FORCE all release help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -179,7 +179,13 @@ void batch_upload(batch *b, ctx *c, step *out) {
     if (b->n_out) ctx_upload(c, out->out_rows, b->out_rows);
 }
 
-void batch_describe_largest(const batch *b, bool in_blocks, step *out) {
-    int rows = in_blocks ? b->max_rows : b->block_rows, seqs = b->max_seqs < rows ? b->max_seqs : rows;
-    describe(b, false, rows, seqs, seqs, out);
+void batch_describe_largest(const batch *b, batch_kind kind, step *out) {
+    int rows = kind == BATCH_BLOCKS ? b->max_rows : b->block_rows,
+        seqs = b->max_seqs < rows ? b->max_seqs : rows;
+    describe(b, false, kind == BATCH_DECODES ? seqs : rows, seqs, seqs, out);
+}
+
+size_t batch_bytes(const batch *b) {
+    size_t at[ARRAYS + 1];
+    return lay_out(b, at) * sizeof(int32_t);
 }

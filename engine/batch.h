@@ -34,7 +34,9 @@ void batch_clear(batch *b);
 bool batch_add(batch *b, const seq *s, int n);
 /* Uploads what was added and describes it in out, which points into b. */
 void batch_upload(batch *b, ctx *c, step *out);
-/* The largest step of one pass, or (in_blocks) of all, without data: what a dry run measures. */
-void batch_describe_largest(const batch *b, bool in_blocks, step *out);
+/* The largest step of a kind, without data: what a dry run measures. One row a sequence; one pass; in blocks. */
+typedef enum batch_kind { BATCH_DECODES, BATCH_ONE_PASS, BATCH_BLOCKS } batch_kind;
+void batch_describe_largest(const batch *b, batch_kind kind, step *out);
+size_t batch_bytes(const batch *b); /* of the device */
 
 #endif

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "engine/claim.h"
+#include "engine/memplan.h"
 #include "engine/params.h"
 #include "engine/sched.h"
 
@@ -28,31 +29,23 @@ struct engine {
     bool has_kit, has_runner, has_inbox, has_queue, has_thread, by_priority;
     int max_model_len, max_seqs, max_rows, n_pages;
     size_t kv_bytes;
+    memplan_device device; /* total_bytes 0: none of its own */
     engine_info info;
     char summary[256];
 };
 
-/* ---- the plan: lengths and pages ---- */
-
-/* Physical memory, or the container's limit where that is lower. */
-static size_t machine_memory(void) {
-    size_t bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-    FILE *f = fopen("/sys/fs/cgroup/memory.max", "r");
-    unsigned long long limit;
-    if (f && fscanf(f, "%llu", &limit) == 1 && limit < bytes) bytes = (size_t)limit;
-    if (f) fclose(f);
-    return bytes;
-}
+/* ---- the plan ---- */
 
 static int positive(int set, int otherwise) {
     return set > 0 ? set : otherwise;
 }
 
-/* Pages for half of the sequences at full length, in a quarter of memory, but never less than one full
- * length: so that any request that the length allows can finish. A length that nobody asked for gives way to
- * memory. */
-static bool plan_kv(engine *e, const engine_options *o, status *st) {
-    const size_t page = kv_page_bytes(&e->spec->text.stack);
+/* All pictures, wherever they stand. */
+static size_t image_room(const engine_options *o) {
+    return o->image_bytes ? o->image_bytes : (size_t)1 << 30;
+}
+
+static bool plan_lengths(engine *e, const engine_options *o, status *st) {
     int longest = e->spec->text.max_pos;
     e->max_model_len = positive(o->max_model_len, longest);
     if (e->max_model_len < 2 || e->max_model_len > longest)
@@ -63,33 +56,38 @@ static bool plan_kv(engine *e, const engine_options *o, status *st) {
     if (e->max_seqs > 4096 || e->max_rows > 1 << 20)
         return status_set(st, ST_INVALID,
                           "max-num-seqs can be at most 4096 and max-num-batched-tokens at most %d", 1 << 20);
-    size_t most = o->kv_cache_bytes ? o->kv_cache_bytes : machine_memory() / 4;
-    size_t fit = most / page, full = (size_t)kv_pages_of(e->max_model_len);
-    if (fit > INT32_MAX / KV_PAGE_TOK) fit = INT32_MAX / KV_PAGE_TOK;
-    if (fit < full + 1 && o->max_model_len > 0 && o->kv_cache_bytes)
-        return status_set(
-            st, ST_INVALID, "a KV cache of %zu bytes holds %zu tokens; max-model-len %d needs %zu bytes",
-            o->kv_cache_bytes, (fit ? fit - 1 : 0) * KV_PAGE_TOK, e->max_model_len, (full + 1) * page);
-    if (fit < full + 1 && o->max_model_len <= 0) {
-        if (fit < 2)
-            return status_set(st, ST_INVALID, "a KV cache of %zu bytes is too small; two pages take %zu",
-                              most, 2 * page);
-        full = fit - 1;
-        e->max_model_len = (int)full * KV_PAGE_TOK;
-        log_warn("max-model-len is %d instead of the model's %d: so much fits into a KV cache of %.1f MB",
-                 e->max_model_len, longest, (double)most / 1e6);
-    }
-    size_t want = full * (size_t)(e->max_seqs / 2 > 1 ? e->max_seqs / 2 : 1) + 1;
-    if (o->kv_cache_bytes || want > fit) want = fit;
-    if (want < full + 1) want = full + 1;
-    e->n_pages = (int)want;
-    e->kv_bytes = want * page;
     return true;
 }
 
-/* All pictures, wherever they stand. */
-static size_t image_room(const engine_options *o) {
-    return o->image_bytes ? o->image_bytes : (size_t)1 << 30;
+/* On a device with memory of its own all parts are known before any is taken. */
+static bool plan_memory(engine *e, const engine_options *o, status *st) {
+    const backend_memory now = backend_get_memory(e->be);
+    memplan_kv kv = {.page_bytes = kv_page_bytes(&e->spec->text.stack),
+                     .max_seqs = e->max_seqs,
+                     .max_len = e->max_model_len,
+                     .len_is_asked = o->max_model_len > 0,
+                     .asked_bytes = o->kv_cache_bytes};
+    memplan plan;
+    if (now.total_bytes) {
+        runner_options ro = {e->max_rows, e->max_seqs, e->max_model_len, 2};
+        runner_needs needs;
+        if (!runner_measure(e->be, e->model, &ro, &needs, st)) return false;
+        const backend_memory work = backend_get_memory(e->be);
+        e->device = (memplan_device){.free_bytes = now.free_bytes,
+                                     .total_bytes = now.total_bytes,
+                                     .utilization = o->gpu_memory_utilization,
+                                     .weights = model_device_bytes(e->model),
+                                     .activations = needs.activation_bytes + needs.step_bytes,
+                                     .workspace = work.work_bytes,
+                                     .taken = work.taken_bytes,
+                                     .pictures = e->spec->fuse != FUSE_NONE ? image_room(o) : 0};
+    }
+    if (!(now.total_bytes ? memplan_on_device(&kv, &e->device, &plan, st) : memplan_on_host(&kv, &plan, st)))
+        return false;
+    e->max_model_len = plan.max_len;
+    e->n_pages = plan.n_pages;
+    e->kv_bytes = (size_t)plan.n_pages * kv.page_bytes;
+    return true;
 }
 
 static bool plan_waiting(engine *e, const engine_options *o, status *st) {
@@ -140,6 +138,9 @@ static void describe(engine *e, const engine_options *o) {
         .image_bytes = s->fuse != FUSE_NONE ? image_room(o) : 0,
         .image_cache_bytes = s->fuse != FUSE_NONE ? o->image_cache_bytes : 0,
         .image_tokens = picture_tokens(s, &e->kit.limits),
+        .device_bytes = e->device.total_bytes,
+        .device_planned_bytes = e->device.total_bytes ? memplan_budget(&e->device) : 0,
+        .workspace_bytes = e->device.workspace,
     };
 }
 
@@ -174,17 +175,22 @@ static bool start_threads(engine *e, const engine_options *o, status *st) {
 }
 
 static bool start(engine *e, const engine_options *o, status *st) {
-    backend_options bo = {.device = o->device ? o->device : "cpu", .threads = o->threads, .isa = o->isa};
+    backend_options bo = {.device = o->device ? o->device : "cpu",
+                          .threads = o->threads,
+                          .isa = o->isa,
+                          .deterministic = o->deterministic};
     if (!(e->be = backend_new(&bo, st))) return false;
-    if (!(e->model = model_load(o->model_dir, e->be, st))) return false;
+    if (!(e->model = model_open(o->model_dir, e->be, st))) return false;
     e->spec = model_get_spec(e->model);
-    if (!plan_kv(e, o, st) || !plan_waiting(e, o, st)) return false;
+    if (!plan_lengths(e, o, st) || !plan_memory(e, o, st) || !plan_waiting(e, o, st)) return false;
     image_limits lim = IMAGE_LIMITS_DEFAULT;
     if (o->max_image_pixels > 0) lim.max_pixels = o->max_image_pixels;
     if (!(e->has_kit = promptkit_load(&e->kit, o->model_dir, e->spec, e->max_model_len, &lim, st)))
         return false;
+    if (!model_upload(e->model, st)) return false;
     runner_options ro = {e->max_rows, e->max_seqs, e->max_model_len, e->n_pages};
     if (!(e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st))) return false;
+    if (!backend_seal(e->be, e->device.pictures, st)) return false;
     describe(e, o);
     if (!(e->pictures = piccache_new(o->image_cache_bytes, st))) return false;
     piccache_set_room(e->pictures, image_room(o), positive(o->image_workers, 2));

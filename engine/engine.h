@@ -22,11 +22,15 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     int max_model_len;          /* [the model's max_position_embeddings] prompt and answer, in tokens */
     int max_num_seqs;           /* [16] sequences in a step */
     int max_num_batched_tokens; /* [512] rows in a step */
-    size_t kv_cache_bytes;      /* [enough for max_num_seqs/2 full lengths, at most a quarter of memory] */
-    int64_t max_image_pixels;   /* [64 million] */
-    int image_workers;          /* [2] threads that decode and resize */
-    size_t image_cache_bytes;   /* [0: off] encoded pictures that are kept for whoever shows them again */
-    bool no_prefix_caching;     /* every job computes its whole prompt */
+    size_t
+        kv_cache_bytes; /* [enough for max_num_seqs/2 full lengths, at most a quarter of memory; a GPU: what
+                                   the plan leaves] */
+    double gpu_memory_utilization; /* [0.9] of a GPU's memory that the plan may use */
+    bool deterministic;       /* bits of a row do not depend on the batch on a GPU either; slower there */
+    int64_t max_image_pixels; /* [64 million] */
+    int image_workers;        /* [2] threads that decode and resize */
+    size_t image_cache_bytes; /* [0: off] encoded pictures that are kept for whoever shows them again */
+    bool no_prefix_caching;   /* every job computes its whole prompt */
     /* What may wait at a time; engine_submit refuses the rest with ST_BUSY. */
     int max_queued_requests; /* [256] jobs that no step has taken yet, those with pictures to decode included */
     int64_t max_queued_tokens; /* [a million] prompt tokens of all of them */
@@ -47,6 +51,8 @@ typedef struct engine_info {
     size_t weight_bytes, kv_bytes, kv_bytes_per_token, activation_bytes;
     size_t image_bytes, image_cache_bytes; /* the latter within the former */
     int image_tokens;                      /* of a typical picture, 0 without a tower */
+    /* A device with memory of its own, else 0: all it has, what is planned of that, and for the backend's own work. */
+    size_t device_bytes, device_planned_bytes, workspace_bytes;
 } engine_info;
 const engine_info *engine_get_info(const engine *e); /* lives as long as e */
 

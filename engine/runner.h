@@ -26,6 +26,13 @@ typedef struct runner {
     sample_result *results; /* [max_seqs] */
 } runner;
 
+/* Device bytes of a runner without its KV pages. */
+typedef struct runner_needs {
+    size_t activation_bytes, step_bytes;
+} runner_needs;
+/* By dry runs of a model that may have been opened only, with any n_pages; the backend hears what work memory ops want. */
+bool runner_measure(backend *be, const model *m, const runner_options *o, runner_needs *out, status *st);
+
 /* Measures a step of the largest shape and a picture's encode by dry runs, then takes all memory. Errors:
  * ST_NO_MEMORY (how much what wanted); what the dry run found. After a failure nothing is owned. */
 bool runner_init(runner *r, backend *be, const model *m, const runner_options *o, status *st);

@@ -14,9 +14,15 @@ typedef struct backend_ops {
     void (*release)(backend *be, void *p);
     bool (*weight_init)(weight *w, const tensor *host, status *st); /* shape and use are set already */
     void (*weight_fini)(weight *w);
+    /* These four: NULL where ops run in the machine's memory; else weight_init takes nothing of the device yet. */
+    size_t (*weights_bytes)(backend *be, weight *const *w, int n);
+    bool (*weights_load)(backend *be, weight *const *w, int n, status *st);
+    backend_memory (*get_memory)(backend *be);
+    bool (*seal)(backend *be, size_t pool_bytes, status *st);
     void (*upload)(ctx *c, tensor dst, const void *src);
     void (*download)(ctx *c, void *dst, tensor src);
     void (*sync)(ctx *c);
+    /* With get_memory, linear, attn and sample are called in dry mode too, to say what work memory they want. */
     void (*linear)(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
     /* y, x: [rows, H, D] */
     void (*norm)(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
@@ -54,6 +60,8 @@ struct weight {
     int64_t ld; /* elements from row to row */
     const uint8_t *data; /* matrices and tables: on the CPU the caller's bytes */
     float *vec;          /* vectors, when used as such: own f32 copy in device memory */
+    tensor host;         /* where weights_load finds the bytes */
+    void *memory;        /* the backend's, that they are in then */
 };
 
 backend *cpu_backend_new(const backend_options *o, status *st);

@@ -27,7 +27,8 @@ typedef enum status_code {
     ST_CANCELLED,   /* the client left, or the server is stopping     HTTP 503 */
     ST_NO_MEMORY,   /* the environment refused memory                 HTTP 503 */
     ST_IO,          /* a file or the system failed                    HTTP 500 */
-    ST_INTERNAL     /* the model or the device failed                 HTTP 500 */
+    ST_INTERNAL,    /* the model or the device failed                 HTTP 500 */
+    ST_LOST         /* the device failed for good: the process ends   HTTP 500 */
 } status_code;
 
 /* The first error sticks: status_set on a status that already holds one leaves it alone. Zero-initialise. */

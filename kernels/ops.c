@@ -32,6 +32,7 @@ backend *backend_new(const backend_options *o, status *st) {
         status_set(st, ST_UNSUPPORTED, "the device %s: this program was built without CUDA", name);
         return NULL;
     }
+    log_info("computing on the CPU: this program was built without CUDA");
 #endif
     return cpu_backend_new(o, st);
 }
@@ -52,11 +53,34 @@ void backend_release(backend *be, void *p) {
     if (p) be->ops->release(be, p);
 }
 
+backend_memory backend_get_memory(backend *be) {
+    return be->ops->get_memory ? be->ops->get_memory(be) : (backend_memory){0};
+}
+
+bool backend_seal(backend *be, size_t pool_bytes, status *st) {
+    return !be->ops->seal || be->ops->seal(be, pool_bytes, st);
+}
+
 static bool is_float(dtype t) {
     return t == DT_F32 || t == DT_F16 || t == DT_BF16;
 }
 
 weight *weight_new(backend *be, const tensor *host, unsigned use, status *st) {
+    weight *w = weight_declare(be, host, use, st);
+    if (!w || weights_load(be, &w, 1, st)) return w;
+    weight_free(w);
+    return NULL;
+}
+
+size_t weights_bytes(backend *be, weight *const *w, int n) {
+    return be->ops->weights_bytes ? be->ops->weights_bytes(be, w, n) : 0;
+}
+
+bool weights_load(backend *be, weight *const *w, int n, status *st) {
+    return !be->ops->weights_load || be->ops->weights_load(be, w, n, st);
+}
+
+weight *weight_declare(backend *be, const tensor *host, unsigned use, status *st) {
     const unsigned matrix = WEIGHT_TABLE | WEIGHT_LINEAR;
     if (use == 0 || (use & ~(WEIGHT_VECTOR | matrix))) {
         status_set(st, ST_INTERNAL, "weight: expected a known use, found %u", use);
@@ -79,6 +103,7 @@ weight *weight_new(backend *be, const tensor *host, unsigned use, status *st) {
         return NULL;
     }
     w->be = be;
+    w->host = *host;
     w->use = use;
     w->dt = host->dt;
     w->nd = host->nd;
@@ -208,6 +233,11 @@ static bool launch(const ctx *c, const tensor *t) {
     return ctx_ok(c) && !c->dry && tensor_count(t) > 0;
 }
 
+/* The same of an op that may want work memory. */
+static bool launch_or_ask(const ctx *c, const tensor *t) {
+    return ctx_ok(c) && (!c->dry || c->be->ops->get_memory) && tensor_count(t) > 0;
+}
+
 /* ---- transfers ---- */
 
 void ctx_upload(ctx *c, tensor dst, const void *src) {
@@ -236,7 +266,7 @@ void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act
         !EXPECT("y", y, DT_F32, x.d[0], w->rows) ||
         (b && !expect_weight(c, op, "bias", b, WEIGHT_VECTOR, w->rows)))
         return;
-    if (launch(c, &y)) c->be->ops->linear(c, y, x, w, b, a, flags);
+    if (launch_or_ask(c, &y)) c->be->ops->linear(c, y, x, w, b, a, flags);
 }
 
 void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
@@ -379,7 +409,7 @@ void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a)
         !expect_that(c, k.d[1] > 0 ? q.d[1] % k.d[1] == 0 : q.d[1] == 0, op,
                      "query heads a multiple of kv heads"))
         return;
-    if (launch(c, &y) && a->n_seqs > 0) c->be->ops->attn(c, y, q, k, v, a);
+    if (launch_or_ask(c, &y) && a->n_seqs > 0) c->be->ops->attn(c, y, q, k, v, a);
 }
 
 void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
@@ -398,5 +428,5 @@ void op_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out
     if (!EXPECT("logits", logits, DT_F32, -1, -1) ||
         !expect_that(c, logits.d[0] == 0 || logits.d[1] > 0, op, "a vocabulary"))
         return;
-    if (launch(c, &logits)) c->be->ops->sample(c, logits, rows, out);
+    if (launch_or_ask(c, &logits)) c->be->ops->sample(c, logits, rows, out);
 }

@@ -35,6 +35,17 @@ const char *backend_describe(const backend *be); /* "cpu avx512, 2 threads" */
 void *backend_alloc(backend *be, size_t bytes, status *st);
 void backend_release(backend *be, void *p);
 
+/* What a device with memory of its own has; all 0 where ops run in the machine's. */
+typedef struct backend_memory {
+    size_t free_bytes, total_bytes;
+    size_t work_bytes;  /* for the backend's own use, by what ops asked for in dry mode so far */
+    size_t taken_bytes; /* of it, taken already: not within free_bytes */
+} backend_memory;
+backend_memory backend_get_memory(backend *be);
+/* The plan is made: takes the backend's work memory, and pool_bytes that every later backend_alloc gets its part of. What
+ * does not fit there is taken from the device, with a warning. In the machine's memory nothing changes. */
+bool backend_seal(backend *be, size_t pool_bytes, status *st);
+
 typedef enum weight_use {
     WEIGHT_VECTOR = 1, /* bias, norm gain: any float dtype, kept as f32 (small) */
     WEIGHT_TABLE = 2,  /* rows picked by index: embedding tables */
@@ -43,7 +54,12 @@ typedef enum weight_use {
 /* A handle on a host tensor (f32, f16 or bf16; any alignment). On the CPU matrices and tables stay where they are:
  * the bytes must outlive the handle and are never copied to f32. use: WEIGHT_* or-ed (tied embeddings: both). */
 weight *weight_new(backend *be, const tensor *host, unsigned use, status *st);
-void weight_free(weight *w);                /* NULL is fine */
+void weight_free(weight *w); /* NULL is fine */
+/* weight_new in two steps: a declared weight has its shape, which does for dry mode; a device with memory of its own gets
+ * the bytes by weights_load, of any number of weights at once, in the order they lie in the host's memory. */
+weight *weight_declare(backend *be, const tensor *host, unsigned use, status *st);
+size_t weights_bytes(backend *be, weight *const *w, int n); /* of that memory */
+bool weights_load(backend *be, weight *const *w, int n, status *st);
 int64_t weight_dim(const weight *w, int i); /* d[i]; a vector has d[0] only */
 
 /* ---- context -------------------------------------------------------------------------------------------- */

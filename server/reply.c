@@ -92,7 +92,8 @@ int reply_http_status(const status *st) {
     case ST_CANCELLED:
     case ST_NO_MEMORY: return 503;
     case ST_IO:
-    case ST_INTERNAL: return 500;
+    case ST_INTERNAL:
+    case ST_LOST: return 500;
     }
     return 500;
 }

@@ -99,7 +99,22 @@ static const char sample_png[] =
     "mgE0A2gG0AygGUAzgGYAbfYBX1k0HO0j+VRdAAAAAElFTkSuQmCC";
 
 /* Each is taken at once or bounded, so that their sum is what the server plans to live in. */
+static void print_gpu_memory(const engine_info *i, size_t bodies) {
+    printf("  GPU memory: %.1f MB weights, %.1f MB KV cache, %.1f MB activations, %.1f MB workspace, ",
+           (double)i->weight_bytes / 1e6, (double)i->kv_bytes / 1e6, (double)i->activation_bytes / 1e6,
+           (double)i->workspace_bytes / 1e6);
+    if (i->takes_images)
+        printf("%.1f MB pictures (%.1f MB of them may be kept), ", (double)i->image_bytes / 1e6,
+               (double)i->image_cache_bytes / 1e6);
+    printf("within %.1f of %.1f MB; beside it request bodies up to %.1f MB\n",
+           (double)i->device_planned_bytes / 1e6, (double)i->device_bytes / 1e6, (double)bodies / 1e6);
+}
+
 static void print_memory(const engine_info *i, size_t bodies) {
+    if (i->device_bytes) {
+        print_gpu_memory(i, bodies);
+        return;
+    }
     printf("  memory: %.1f MB weights, %.1f MB KV cache, %.1f MB activations, ",
            (double)i->weight_bytes / 1e6, (double)i->kv_bytes / 1e6, (double)i->activation_bytes / 1e6);
     if (i->takes_images)
@@ -274,6 +289,8 @@ static serve_result serve_network(const serve_options *o, const char *dir, app *
                                       .max_num_seqs = o->max_num_seqs,
                                       .max_num_batched_tokens = o->max_num_batched_tokens,
                                       .kv_cache_bytes = o->kv_cache_memory,
+                                      .gpu_memory_utilization = o->gpu_memory_utilization,
+                                      .deterministic = o->deterministic,
                                       .max_image_pixels = o->max_image_pixels,
                                       .image_workers = o->image_workers,
                                       .image_bytes = o->image_memory,

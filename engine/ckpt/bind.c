@@ -8,6 +8,7 @@
 typedef struct mark {
     bind_state state;
     const char *why;
+    uint32_t parts, n_parts; /* of one that is taken in parts: those that are */
 } mark;
 
 struct bind {
@@ -63,10 +64,27 @@ static void shape_text(char *out, size_t n, int nd, const int64_t *d) {
     if (at < n) snprintf(out + at, n - at, "]");
 }
 
-bool bind_take(bind *b, const char *const *prefixes, const char *name, int nd, const int64_t *d, tensor *out,
-               status *st) {
+/* "name#k/n" to its parts; a name without is part 0 of 1. */
+static void split_part(const char *name, char *out, uint32_t *k, uint32_t *n) {
+    const char *hash = strchr(name, '#');
+    size_t len = hash ? (size_t)(hash - name) : strlen(name);
+    CHECK(len < MAX_NAME);
+    memcpy(out, name, len);
+    out[len] = 0;
+    *k = 0, *n = 1;
+    if (hash) CHECK(sscanf(hash, "#%" SCNu32 "/%" SCNu32, k, n) == 2 && *k < *n && *n <= 32);
+}
+
+bool bind_take(bind *b, const char *const *prefixes, const char *part_name, int nd, const int64_t *part_d,
+               tensor *out, status *st) {
+    char name[MAX_NAME];
+    uint32_t part, parts;
+    int64_t d[TENSOR_MAX_DIMS];
     CHECK(nd >= 1 && nd <= TENSOR_MAX_DIMS);
     if (st->code != ST_OK) return false;
+    split_part(part_name, name, &part, &parts);
+    memcpy(d, part_d, (size_t)nd * sizeof *d);
+    d[0] *= parts;
     char want[128], found[192];
     shape_text(want, sizeof want, nd, d);
     size_t i = bind_find(b, prefixes, name, st);
@@ -81,7 +99,8 @@ bool bind_take(bind *b, const char *const *prefixes, const char *name, int nd, c
         return false;
     }
     const st_tensor *t = ckpt_at(b->c, i);
-    if (b->marks[i].state == BIND_USED)
+    mark *m = &b->marks[i];
+    if (m->state == BIND_USED && (m->n_parts != parts || (m->parts >> part & 1)))
         return status_set(st, ST_INVALID, "tensor %s is asked for twice", t->name);
     bool same = t->nd == nd;
     for (int k = 0; same && k < nd; k++) same = t->d[k] == d[k];
@@ -91,14 +110,16 @@ bool bind_take(bind *b, const char *const *prefixes, const char *name, int nd, c
     if (!t->dt->computes)
         return status_set(st, ST_UNSUPPORTED, "%s: tensor %.160s: expected F32, F16 or BF16, found %s",
                           ckpt_file_of(b->c, i), t->name, st_describe(t, found, sizeof found));
-    b->marks[i].state = BIND_USED;
-    *out = tensor_of((void *)(uintptr_t)t->data, t->dt->as, nd, d);
+    m->state = BIND_USED;
+    m->n_parts = parts;
+    m->parts |= 1u << part;
+    *out = tensor_of((void *)(uintptr_t)(t->data + t->bytes / parts * part), t->dt->as, nd, part_d);
     return true;
 }
 
 void bind_ignore(bind *b, size_t i, const char *why) {
     CHECK(i < ckpt_count(b->c));
-    if (b->marks[i].state == BIND_FREE) b->marks[i] = (mark){BIND_IGNORED, why};
+    if (b->marks[i].state == BIND_FREE) b->marks[i] = (mark){.state = BIND_IGNORED, .why = why};
 }
 
 void bind_ignore_like(bind *b, const char *glob, const char *why) {
@@ -109,6 +130,9 @@ void bind_ignore_like(bind *b, const char *glob, const char *why) {
 
 bool bind_finish(const bind *b, status *st) {
     size_t left = 0, first = 0;
+    for (size_t i = 0; i < ckpt_count(b->c); i++)
+        CHECK(b->marks[i].state != BIND_USED ||
+              b->marks[i].parts == (uint32_t)((1ull << b->marks[i].n_parts) - 1));
     for (size_t i = 0; i < ckpt_count(b->c); i++)
         if (b->marks[i].state == BIND_FREE && left++ == 0) first = i;
     if (!left) return true;

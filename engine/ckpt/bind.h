@@ -21,6 +21,8 @@ size_t bind_find(const bind *b, const char *const *prefixes, const char *name, s
  * *out views its bytes; dimensions beyond 4 are never asked for. */
 bool bind_take(bind *b, const char *const *prefixes, const char *name, int nd, const int64_t *d, tensor *out,
                status *st);
+/* The same where name ends in "#k/n": part k of n equal parts of a tensor whose first dimension is n * d[0]; all parts
+ * have to be taken. */
 /* Lists tensor i as ignored. why must live as long as b. */
 void bind_ignore(bind *b, size_t i, const char *why);
 /* Lists every free tensor as ignored whose whole name matches glob ('*': any run of characters). */

@@ -234,6 +234,10 @@ size_t ckpt_find(const ckpt *c, const char *name) {
     return SIZE_MAX;
 }
 
+void ckpt_forget(const ckpt *c) {
+    for (int i = 0; i < c->n_shards; i++) st_forget(c->shards[i].file);
+}
+
 int ckpt_n_files(const ckpt *c) {
     return c->n_shards;
 }

@@ -22,6 +22,7 @@ const char *ckpt_file_of(const ckpt *c, size_t i); /* the file that holds tensor
 /* The place of a tensor in the sorted list, or SIZE_MAX. */
 size_t ckpt_find(const ckpt *c, const char *name);
 int ckpt_n_files(const ckpt *c);
+void ckpt_forget(const ckpt *c); /* see st_forget */
 
 /* Reads dir/name as JSON. A file that is not there: NULL and st stays clean when optional, else ST_NOT_FOUND. Errors
  * name file, line and column. The caller decrefs. */

@@ -412,6 +412,10 @@ void st_close(st_file *f) {
     mem_free(f);
 }
 
+void st_forget(const st_file *f) {
+    if (f->mapped) madvise((void *)(uintptr_t)f->map, f->map_bytes, MADV_DONTNEED);
+}
+
 size_t st_count(const st_file *f) {
     return f->n;
 }

@@ -34,6 +34,8 @@ st_file *st_open(const char *path, status *st);
 /* The same over bytes that the caller keeps alive (tests, fuzzing). */
 st_file *st_open_bytes(const void *data, size_t n, status *st);
 void st_close(st_file *f); /* NULL is fine */
+/* The bytes are not needed for now: a mapped file's leave this process (they can still be read). */
+void st_forget(const st_file *f);
 
 size_t st_count(const st_file *f);
 const st_tensor *st_at(const st_file *f, size_t i); /* sorted by name */

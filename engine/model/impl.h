@@ -31,6 +31,7 @@ typedef struct layer_weights {
 
 typedef struct model_rope {
     weight *inv_freq; /* NULL: no rotary positions */
+    float *host;      /* its numbers, until the model is freed */
     rope_args args;
 } model_rope;
 
@@ -41,8 +42,10 @@ struct model {
     weight *w[S_COUNT];
     layer_weights *tower, *text;
     model_rope rope, rope_local;
-    size_t weight_bytes;
+    size_t weight_bytes, device_bytes;
     dtype weight_dtype;
+    weight **all; /* each of the above once */
+    int n_all;
 };
 
 /* The tower's rows are computed in blocks of at most this many: what one slice of an encode works on. A linear op packs its

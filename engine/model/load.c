@@ -5,12 +5,23 @@
 
 #include "engine/model/impl.h"
 
+/* Declares a weight; model_upload brings its bytes to the device. */
+static bool declare(model *m, const tensor *t, unsigned use, weight **out, status *st) {
+    if ((m->n_all & (m->n_all - 1)) == 0) { /* room doubles */
+        weight **all = mem_realloc(m->all, (m->n_all ? 2 * (size_t)m->n_all : 1) * sizeof(weight *));
+        if (!all) return status_set(st, ST_NO_MEMORY, "no memory for %d weights", m->n_all + 1);
+        m->all = all;
+    }
+    *out = weight_declare(m->be, t, use, st);
+    if (*out) m->all[m->n_all++] = *out;
+    return *out != NULL;
+}
+
 static bool make_weight(model *m, tensor t, unsigned use, weight **out, status *st) {
     /* A convolution whose windows do not overlap is a matrix over patches; a lone row is a table of one. */
     if (t.nd == 4) t = tensor_2d(t.data, t.dt, t.d[0], t.d[1] * t.d[2] * t.d[3]);
     if (t.nd == 1 && use == WEIGHT_TABLE) t = tensor_2d(t.data, t.dt, 1, t.d[0]);
-    *out = weight_new(m->be, &t, use, st);
-    return *out != NULL;
+    return declare(m, &t, use, out, st);
 }
 
 static bool make_layers(model *m, const stack_spec *s, int n, tensor (*from)[L_COUNT], layer_weights **out,
@@ -30,17 +41,16 @@ static bool make_layers(model *m, const stack_spec *s, int n, tensor (*from)[L_C
 
 static bool make_rope(model *m, const rope_spec *r, model_rope *out, status *st) {
     if (r->kind == ROPE_NONE) return true;
-    float *host = mem_calloc((size_t)r->dims / 2, sizeof(float));
-    if (!host) return status_set(st, ST_NO_MEMORY, "no memory for rope frequencies");
-    rope_frequencies(r, host, &out->args.factor);
-    tensor t = tensor_1d(host, DT_F32, r->dims / 2);
-    out->inv_freq = weight_new(m->be, &t, WEIGHT_VECTOR, st); /* a vector is copied */
-    mem_free(host);
+    out->host = mem_calloc((size_t)r->dims / 2, sizeof(float));
+    if (!out->host) return status_set(st, ST_NO_MEMORY, "no memory for rope frequencies");
+    rope_frequencies(r, out->host, &out->args.factor);
+    tensor t = tensor_1d(out->host, DT_F32, r->dims / 2);
+    bool ok = declare(m, &t, WEIGHT_VECTOR, &out->inv_freq, st);
     out->args.inv_freq = out->inv_freq;
     out->args.theta = r->theta;
     out->args.max_pos = r->max_pos;
     out->args.dyn_factor = r->kind == ROPE_DYNAMIC ? r->factor : 0;
-    return out->inv_freq != NULL;
+    return ok;
 }
 
 static bool make_all(model *m, const plan *p, status *st) {
@@ -61,7 +71,7 @@ static bool make_all(model *m, const plan *p, status *st) {
            make_rope(m, &m->spec.text.rope_local, &m->rope_local, st);
 }
 
-model *model_load(const char *dir, backend *be, status *st) {
+model *model_open(const char *dir, backend *be, status *st) {
     status local = {0};
     if (!st) st = &local;
     plan p;
@@ -76,6 +86,7 @@ model *model_load(const char *dir, backend *be, status *st) {
         m->weight_bytes = p.weight_bytes;
         m->weight_dtype = p.text[0][L_Q_W].dt;
         ok = make_all(m, &p, st);
+        if (ok) m->device_bytes = weights_bytes(be, m->all, m->n_all);
         if (!ok) {
             status_prefix(st, "%s", dir);
             model_free(m);
@@ -83,6 +94,19 @@ model *model_load(const char *dir, backend *be, status *st) {
     }
     plan_close(&p);
     return ok ? m : NULL;
+}
+
+bool model_upload(model *m, status *st) {
+    if (!weights_load(m->be, m->all, m->n_all, st)) return status_prefix(st, "weights");
+    if (m->device_bytes) ckpt_forget(m->ckpt);
+    return true;
+}
+
+model *model_load(const char *dir, backend *be, status *st) {
+    model *m = model_open(dir, be, st);
+    if (!m || model_upload(m, st)) return m;
+    model_free(m);
+    return NULL;
 }
 
 static void free_layers(layer_weights *l, int n) {
@@ -98,6 +122,9 @@ void model_free(model *m) {
     free_layers(m->text, m->spec.text.stack.n_layers);
     weight_free(m->rope.inv_freq);
     weight_free(m->rope_local.inv_freq);
+    mem_free(m->rope.host);
+    mem_free(m->rope_local.host);
+    mem_free(m->all);
     ckpt_close(m->ckpt);
     mem_free(m);
 }
@@ -107,6 +134,9 @@ const model_spec *model_get_spec(const model *m) {
 }
 size_t model_weight_bytes(const model *m) {
     return m->weight_bytes;
+}
+size_t model_device_bytes(const model *m) {
+    return m->device_bytes;
 }
 dtype model_weight_dtype(const model *m) {
     return m->weight_dtype;

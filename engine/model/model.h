@@ -10,6 +10,11 @@ typedef struct model model;
 
 /* dir: a Hugging Face folder. Weights stay mmapped. Errors say which file, which tensor, expected and found. */
 model *model_load(const char *dir, backend *be, status *st);
+/* model_load in two steps: a model that was only opened does for dry runs; a device with memory of its own has none of its
+ * bytes before model_upload, and how many that will be model_device_bytes says (0: the mapped ones do). */
+model *model_open(const char *dir, backend *be, status *st);
+bool model_upload(model *m, status *st);
+size_t model_device_bytes(const model *m);
 void model_free(model *m); /* before its backend */
 const model_spec *model_get_spec(const model *m);
 size_t model_weight_bytes(const model *m);

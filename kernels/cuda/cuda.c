@@ -9,93 +9,75 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Kernels come to the device at start and not with their first launch. Read when the runtime starts. */
+__attribute__((constructor)) static void load_kernels_early(void) {
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+}
+
+/* Errors that leave the device as it was; after any other every call fails until the process ends. */
+static bool passes(cudaError_t e) {
+    switch (e) {
+    case cudaErrorInvalidValue:
+    case cudaErrorMemoryAllocation:
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidDevice:
+    case cudaErrorInvalidResourceHandle:
+    case cudaErrorNotReady:
+    case cudaErrorLaunchOutOfResources:
+    case cudaErrorNotSupported: return true;
+    default: return e >= cudaErrorStreamCaptureUnsupported && e <= cudaErrorGraphExecUpdateFailure;
+    }
+}
+
 bool cuda_ok(status *st, cudaError_t e, const char *what) {
     if (e == cudaSuccess) return true;
-    return status_set(st, e == cudaErrorMemoryAllocation ? ST_NO_MEMORY : ST_INTERNAL, "%s: CUDA: %s", what,
-                      cudaGetErrorString(e));
+    const status_code code = e == cudaErrorMemoryAllocation ? ST_NO_MEMORY
+                             : passes(e)                    ? ST_INTERNAL
+                                                            : ST_LOST;
+    return status_set(st, code, "%s: CUDA: %s", what, cudaGetErrorString(e));
 }
 
 /* ---- memory ---- */
 
-static void *cuda_alloc(backend *b, size_t bytes, status *st) {
-    cuda_backend *be = (cuda_backend *)b;
+void *cuda_take(cuda_backend *be, size_t bytes, status *st) {
     void *p = NULL;
+    if (be->sealed) log_warn("%.1f MiB of the GPU's memory more than was planned", (double)bytes / (1 << 20));
     cudaError_t e = cudaMalloc(&p, bytes ? bytes : 1);
-    if (e == cudaSuccess) e = cudaMemsetAsync(p, 0, bytes ? bytes : 1, be->stream);
     if (e == cudaSuccess) return p;
+    if (e != cudaErrorMemoryAllocation) {
+        cuda_ok(st, e, "memory");
+        return NULL;
+    }
     size_t have = 0, all = 0;
     cudaMemGetInfo(&have, &all);
-    cudaFree(p);
     cudaGetLastError();
     status_set(st, ST_NO_MEMORY, "the GPU has no memory for %.1f MiB: %.1f of %.1f MiB are free",
                (double)bytes / (1 << 20), (double)have / (1 << 20), (double)all / (1 << 20));
     return NULL;
 }
 
-static void cuda_release(backend *be, void *p) {
-    (void)be;
-    cudaFree(p);
+static void *cuda_alloc(backend *b, size_t bytes, status *st) {
+    cuda_backend *be = (cuda_backend *)b;
+    void *p = cuda_pool_take(&be->pool, bytes);
+    if (!p) p = cuda_take(be, bytes, st);
+    if (!p || cuda_ok(st, cudaMemsetAsync(p, 0, bytes ? bytes : 1, be->stream), "memory")) return p;
+    if (!cuda_pool_give(&be->pool, p)) cudaFree(p);
+    return NULL;
 }
 
-/* Bytes from anywhere in the host's memory to the device, in rows. */
-static bool copy_rows(cuda_backend *be, void *to, const uint8_t *from, size_t ld, size_t row, size_t rows,
-                      status *st) {
-    if (ld == row || rows == 1)
-        return cuda_ok(st, cudaMemcpyAsync(to, from, row * rows, cudaMemcpyHostToDevice, be->stream),
-                       "upload of a weight");
-    for (size_t i = 0; i < rows; i++)
-        if (!cuda_ok(st,
-                     cudaMemcpyAsync((uint8_t *)to + i * row, from + i * ld, row, cudaMemcpyHostToDevice,
-                                     be->stream),
-                     "upload of a weight"))
-            return false;
-    return true;
-}
-
-static bool upload_vector(cuda_backend *be, weight *w, const tensor *host, status *st) {
-    const size_t n = (size_t)(w->rows * w->cols), size = dtype_size(w->dt);
-    float *wide = mem_alloc(n * sizeof *wide);
-    if (!wide) return status_set(st, ST_NO_MEMORY, "no memory for a parameter of %zu numbers", n);
-    for (int64_t r = 0; r < w->rows; r++)
-        simd_portable.widen(wide + r * w->cols, (const uint8_t *)host->data + (size_t)(r * w->ld) * size,
-                            w->dt, w->cols);
-    w->vec = cuda_alloc(&be->base, n * sizeof *wide, st);
-    bool ok = w->vec &&
-              cuda_ok(st, cudaMemcpyAsync(w->vec, wide, n * sizeof *wide, cudaMemcpyHostToDevice, be->stream),
-                      "upload of a weight");
-    ok = ok && cuda_ok(st, cudaStreamSynchronize(be->stream), "upload of a weight");
-    mem_free(wide);
-    return ok;
-}
-
-static void cuda_weight_fini(weight *w) {
-    cudaFree((void *)(uintptr_t)w->data);
-    cudaFree(w->vec);
-}
-
-/* A matrix lies packed on the device, as stored. */
-static bool cuda_weight_init(weight *w, const tensor *host, status *st) {
-    cuda_backend *be = (cuda_backend *)w->be;
-    bool ok = true;
-    w->data = NULL;
-    if (w->use & (WEIGHT_TABLE | WEIGHT_LINEAR)) {
-        const size_t size = dtype_size(w->dt), row = (size_t)w->cols * size;
-        void *p = cuda_alloc(&be->base, row * (size_t)w->rows, st);
-        w->data = p;
-        ok = p && copy_rows(be, p, host->data, (size_t)w->ld * size, row, (size_t)w->rows, st);
-    }
-    if (ok && (w->use & WEIGHT_VECTOR)) ok = upload_vector(be, w, host, st);
-    if (!ok) cuda_weight_fini(w);
-    w->ld = w->cols;
-    return ok;
+static void cuda_release(backend *b, void *p) {
+    cuda_backend *be = (cuda_backend *)b;
+    if (!cuda_pool_give(&be->pool, p)) cudaFree(p);
 }
 
 bool cuda_work(ctx *c, size_t bytes) {
     cuda_backend *be = cuda_of(c);
+    if (c->dry && bytes > be->work_want) be->work_want = bytes;
+    if (c->dry) return false;
     if (bytes <= be->work_bytes) return true;
     cudaFree(be->work); /* waits for what uses it */
     be->work_bytes = 0;
-    be->work = cuda_alloc(&be->base, bytes, &c->st);
+    be->work = cuda_take(be, bytes, &c->st);
     if (be->work) be->work_bytes = bytes;
     return be->work != NULL;
 }
@@ -250,7 +232,7 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
         return;
     }
     const size_t scratch = cuk_attn_scratch(&t);
-    if (!cuda_work(c, scratch)) return;
+    if (!cuda_work(c, scratch)) return; /* in dry mode, too */
     t.scratch = cuda_of(c)->work;
     t.scratch_bytes = cuda_of(c)->work_bytes;
     cuk_attention(stream_of(c), &t);
@@ -286,6 +268,7 @@ static void cuda_free(backend *b) {
     cudaFree(be->fault);
     cudaFreeHost(be->fault_host);
     cudaFree(be->work);
+    cuda_pool_fini(&be->pool);
     cuda_sample_fini(be);
     cuda_blas_free(be->blas);
     if (be->stream) cudaStreamDestroy(be->stream);
@@ -298,6 +281,10 @@ static const backend_ops cuda_ops = {
     .release = cuda_release,
     .weight_init = cuda_weight_init,
     .weight_fini = cuda_weight_fini,
+    .weights_bytes = cuda_weights_bytes,
+    .weights_load = cuda_weights_load,
+    .get_memory = cuda_get_memory,
+    .seal = cuda_seal,
     .upload = cuda_upload,
     .download = cuda_download,
     .sync = cuda_sync,
@@ -374,7 +361,11 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
         cuda_ok(st, cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking), "stream") &&
         cuda_ok(st, cudaMallocHost((void **)&be->fault_host, sizeof *be->fault_host), "pinned memory") &&
         (be->fault = cuda_alloc(&be->base, sizeof *be->fault, st))) {
+        size_t before = 0, after = 0, all;
+        cudaMemGetInfo(&before, &all);
         if (!o->deterministic) be->blas = cuda_blas_new();
+        cudaMemGetInfo(&after, &all);
+        be->taken_bytes = before > after ? before - after : 0;
         return &be->base;
     }
     cuda_free(&be->base);

@@ -60,6 +60,10 @@ void cuda_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, a
                     .out = w->rows,
                     .act = (cuk_act)a,
                     .add = flags & LINEAR_ADD};
+    if (c->dry) {
+        if (be->blas && l.rows > FEW) by_gemm(c, &l); /* asks for its work memory */
+        return;
+    }
     if (l.rows <= FEW)
         cuk_linear_few(be->stream, &l);
     else if (!be->blas || !by_gemm(c, &l))

@@ -79,6 +79,10 @@ static void pack(uint8_t *to, const packed *p, const sample_row *rows, int64_t n
 void cuda_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out) {
     cuda_backend *be = cuda_of(c);
     const int64_t n = logits.d[0], vocab = logits.d[1];
+    if (c->dry) {
+        cuda_work(c, (size_t)(n * vocab) * sizeof(float));
+        return;
+    }
     const packed p = lay_out(rows, n);
     bool adjusts = false;
     for (int64_t i = 0; i < n; i++) adjusts |= choose_adjusts(&rows[i]);

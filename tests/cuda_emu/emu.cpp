@@ -6,6 +6,8 @@
  * Streams: work is kept until somebody waits for it (EMU_STREAMS = lazy, the default) or done at once (eager). Device
  * memory is poisoned for the host but while device work runs, as is pinned memory that a copy is on its way to: with
  * AddressSanitizer a read too early, or of a device pointer, is caught.
+ * The device: EMU_MEMORY = its bytes (4 GiB); EMU_FAIL_LAUNCH = n: the n-th grid that runs breaks it for good, as an
+ * illegal address does.
  * Threads: one host thread. Owner: everything lives until the matching destroy call. x86-64. */
 #include <algorithm>
 #include <cstdio>
@@ -271,8 +273,15 @@ static void run_block(int n) {
     }
 }
 
+/* Set once a grid has broken the device: from then on nothing runs, and every call says so. */
+static cudaError_t broken;
+
 static void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body) {
     static const int fill = std::stoi(setting("EMU_SHARED", "255"), nullptr, 0); /* 0xffffffff is a NaN */
+    static const long fail_at = std::stol(setting("EMU_FAIL_LAUNCH", "0"));
+    static long n_run;
+    if (!broken && ++n_run == fail_at) broken = cudaErrorLaunchFailure;
+    if (broken) return;
     const int n = (int)(block.x * block.y * block.z);
     std::unique_ptr<uint8_t, decltype(&free)> room(static_cast<uint8_t *>(aligned_alloc(1024, (shared + 1024) / 1024 * 1024)), free);
 #if ASAN
@@ -303,7 +312,7 @@ static void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<v
 
 static std::map<char *, size_t> device_memory, pinned_memory, managed_memory;
 static size_t device_bytes;
-static const size_t DEVICE_BYTES = (size_t)4 << 30;
+static const size_t DEVICE_BYTES = std::stoull(setting("EMU_MEMORY", "4294967296"));
 static int device_work; /* nested */
 
 static void guard(char *p, size_t n, bool closed) {
@@ -366,6 +375,7 @@ static std::vector<cudaStream_t> streams;
 static cudaError_t last_error;
 
 static cudaError_t note(cudaError_t e) {
+    if (broken) e = broken;
     if (e != cudaSuccess) last_error = e;
     return e;
 }
@@ -394,7 +404,7 @@ static cudaError_t add(cudaStream_t s, std::function<void()> op) {
     s->ops.push_back(std::move(op));
     s->n_added++;
     if (eager) drain(s, s->n_added);
-    return cudaSuccess;
+    return broken;
 }
 
 
@@ -423,13 +433,14 @@ const char *cudaGetErrorString(cudaError_t e) {
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorLaunchFailure: return "unspecified launch failure";
     default: return "unknown error";
     }
 }
 const char *cudaGetErrorName(cudaError_t e) { return cudaGetErrorString(e); }
 cudaError_t cudaGetLastError(void) {
     cudaError_t e = last_error;
-    last_error = cudaSuccess;
+    last_error = broken;
     return e;
 }
 cudaError_t cudaPeekAtLastError(void) { return last_error; }
@@ -457,10 +468,11 @@ cudaError_t cudaDriverGetVersion(int *v) {
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
     *free_bytes = DEVICE_BYTES - device_bytes;
     *total = DEVICE_BYTES;
-    return cudaSuccess;
+    return note(cudaSuccess);
 }
 
 cudaError_t cudaMalloc(void **p, size_t n) {
+    if (broken) return note(broken);
     if (capturing()) return note(cudaErrorStreamCaptureUnsupported);
     if (n > DEVICE_BYTES - device_bytes) return note(cudaErrorMemoryAllocation);
     char *c = static_cast<char *>(aligned_alloc(256, (n + 511) / 256 * 256));
@@ -515,6 +527,7 @@ cudaError_t cudaFreeHost(void *p) {
 static cudaError_t copy(void *dst, const void *src, size_t n, enum cudaMemcpyKind kind, cudaStream_t s) {
     const bool to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     const bool from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (broken) return note(broken);
     if (n == 0) return cudaSuccess;
     if (lies_in(device_memory, dst, n) != to || lies_in(device_memory, src, n) != from) return note(cudaErrorInvalidValue);
     char *d = static_cast<char *>(dst);
@@ -535,7 +548,7 @@ static cudaError_t copy(void *dst, const void *src, size_t n, enum cudaMemcpyKin
             memcpy(d, src, n);
         });
         if (!pinned && !s->capture) drain(s, s->n_added);
-        return e;
+        return broken ? note(broken) : e;
     }
     return add(s, [=] { memcpy(d, src, n); });
 }
@@ -579,9 +592,12 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
     if (s->capture) return note(cudaErrorStreamCaptureUnsupported);
     drain(s, s->n_added);
-    return cudaSuccess;
+    return note(cudaSuccess);
 }
-cudaError_t cudaStreamQuery(cudaStream_t s) { return s->n_done == s->n_added ? cudaSuccess : cudaErrorNotReady; }
+cudaError_t cudaStreamQuery(cudaStream_t s) {
+    if (broken) return note(broken);
+    return s->n_done == s->n_added ? cudaSuccess : cudaErrorNotReady;
+}
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
     if (!s) return cudaSuccess;
     drain(s, s->n_added);
@@ -592,7 +608,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 cudaError_t cudaDeviceSynchronize(void) {
     if (capturing()) return note(cudaErrorStreamCaptureUnsupported);
     for (size_t i = 0; i < streams.size(); i++) drain(streams[i], streams[i]->n_added);
-    return cudaSuccess;
+    return note(cudaSuccess);
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
@@ -616,7 +632,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
     if (e->stream) drain(e->stream, e->upto);
-    return cudaSuccess;
+    return note(cudaSuccess);
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) { return !e->stream || e->stream->n_done >= e->upto ? cudaSuccess : cudaErrorNotReady; }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) {

@@ -6,7 +6,8 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 B=build/emu
 more=()
-tests=(tests/cuda_emu/test_emu tests/kernels/test_ops_rows tests/kernels/test_ops_attn tests/kernels/test_ops_linear tests/kernels/test_sample)
+tests=(tests/cuda_emu/test_emu tests/kernels/test_ops_rows tests/kernels/test_ops_attn tests/kernels/test_ops_linear tests/kernels/test_sample
+    tests/kernels/test_device_memory)
 [ -n "${EMU_QUICK:-}" ] || more=(tests/engine/model/test_model)
 make --no-print-directory -j"$(nproc)" BUILD=$B CUDA=emu SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" \
     "${tests[@]/#/$B/}" ${more[@]/#/$B/} || exit 1

@@ -18,7 +18,7 @@ def test_packages():
     paths = dict(re.findall(r"(\S+) => (/\S+)", subprocess.run(["ldd", VLMD], capture_output=True, text=True, check=True).stdout))
     packages = set()
     for lib in needed:
-        if re.match(r"lib(c|m|asan|ubsan|tsan|gcc_s|pthread)\.so", lib):
+        if re.match(r"(lib(c|m|asan|ubsan|tsan|gcc_s|pthread)|ld-linux-x86-64)\.so", lib):
             continue
         path = str((ROOT / paths[lib]).resolve())
         r = subprocess.run(["dpkg-query", "-S", path], capture_output=True, text=True)

@@ -19,9 +19,20 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include "kernels/backend.h"
 #include "tests/fault/wrap.h"
 
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
+
+#ifdef VLMD_CUDA
+/* Stands before the backend's, so that neither that nor CUDA's runtime is linked: the runtime allocates before main does,
+ * and does not live when it is refused. */
+backend *cuda_backend_new(const backend_options *o, status *st) {
+    (void)o;
+    status_set(st, ST_UNSUPPORTED, "this program has no CUDA");
+    return NULL;
+}
+#endif
 
 /* ---- who calls ---- */
 

@@ -73,6 +73,17 @@ model *model_load(const char *dir, backend *be, status *st) {
     s->top_k = s->max_new_tokens = -1;
     return m;
 }
+model *model_open(const char *dir, backend *be, status *st) {
+    return model_load(dir, be, st);
+}
+bool model_upload(model *m, status *st) {
+    (void)m, (void)st;
+    return true;
+}
+size_t model_device_bytes(const model *m) {
+    (void)m;
+    return 0;
+}
 void model_free(model *m) {
     mem_free(m);
 }

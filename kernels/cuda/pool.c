@@ -1,0 +1,87 @@
+/* pool.c - the planned memory: from cuda_seal on, what comes and goes on the device (pictures) are pieces of one allocation.
+ *
+ * The smallest gap that fits is taken; with the few sizes that a model's pictures have, gaps are used again. What finds none
+ * comes from the device after all, and the log says so. Pieces are given back as cudaFree does it: once nothing that was
+ * launched can still use them.
+ * Thread: the ctx owner's. Owner: the backend, until cuda_pool_fini. Tested by tests/cuda_emu/test_memory.c. */
+#include "kernels/cuda/cuda.h"
+
+#include <string.h>
+
+enum { ALIGN = 256 };
+
+static size_t whole(size_t bytes) {
+    return (bytes + !bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+static bool grow(cuda_pool *p) {
+    if (p->n_pieces < p->max_pieces) return true;
+    const int max = p->max_pieces ? 2 * p->max_pieces : 64;
+    cuda_piece *pieces = mem_realloc(p->pieces, (size_t)max * sizeof *pieces);
+    if (!pieces) return false;
+    p->pieces = pieces;
+    p->max_pieces = max;
+    return true;
+}
+
+void *cuda_pool_take(cuda_pool *p, size_t bytes) {
+    size_t best = SIZE_MAX, begin = 0;
+    int at = 0;
+    if (!p->base || !grow(p)) return NULL;
+    bytes = whole(bytes);
+    for (int i = 0; i <= p->n_pieces; i++) {
+        const size_t end = i < p->n_pieces ? p->pieces[i].begin : p->bytes;
+        const size_t from = i ? p->pieces[i - 1].begin + p->pieces[i - 1].bytes : 0;
+        if (end - from < bytes || end - from >= best) continue;
+        best = end - from;
+        begin = from;
+        at = i;
+    }
+    if (best == SIZE_MAX) return NULL;
+    memmove(p->pieces + at + 1, p->pieces + at, (size_t)(p->n_pieces - at) * sizeof *p->pieces);
+    p->pieces[at] = (cuda_piece){begin, bytes};
+    p->n_pieces++;
+    return p->base + begin;
+}
+
+bool cuda_pool_give(cuda_pool *p, const void *piece) {
+    const uintptr_t base = (uintptr_t)p->base, at = (uintptr_t)piece;
+    if (!p->base || at < base || at - base >= p->bytes) return false;
+    int i = 0;
+    while (i < p->n_pieces && p->pieces[i].begin != at - base) i++;
+    CHECK(i < p->n_pieces);
+    cudaDeviceSynchronize();
+    p->n_pieces--;
+    memmove(p->pieces + i, p->pieces + i + 1, (size_t)(p->n_pieces - i) * sizeof *p->pieces);
+    return true;
+}
+
+void cuda_pool_fini(cuda_pool *p) {
+    cudaFree(p->base);
+    mem_free(p->pieces);
+    *p = (cuda_pool){0};
+}
+
+/* ---- the plan ---- */
+
+backend_memory cuda_get_memory(backend *b) {
+    cuda_backend *be = (cuda_backend *)b;
+    backend_memory m = {.taken_bytes = be->taken_bytes};
+    cudaMemGetInfo(&m.free_bytes, &m.total_bytes);
+    m.work_bytes = be->taken_bytes + be->work_want;
+    return m;
+}
+
+bool cuda_seal(backend *b, size_t pool_bytes, status *st) {
+    cuda_backend *be = (cuda_backend *)b;
+    ctx c = {.be = b};
+    if (!cuda_work(&c, be->work_want)) return status_set(st, c.st.code, "%s", c.st.msg);
+    if (pool_bytes) {
+        pool_bytes = whole(pool_bytes);
+        if (!cuda_ok(st, cudaMalloc((void **)&be->pool.base, pool_bytes), "the pictures' memory"))
+            return false;
+        be->pool.bytes = pool_bytes;
+    }
+    be->sealed = true;
+    return true;
+}
