@@ -22,7 +22,7 @@ const family *family_find(const char *model_type); /* NULL: unknown */
 bool family_read_text(config *c, const char *def, text_spec *out);
 
 extern const family FAMILY_LLAVA, FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3, FAMILY_GEMMA,
-    FAMILY_GEMMA2, FAMILY_GEMMA3_TEXT, FAMILY_OPT;
+    FAMILY_GEMMA2, FAMILY_GEMMA3_TEXT, FAMILY_GEMMA3, FAMILY_PALIGEMMA, FAMILY_OPT;
 
 /* A text model on its own. */
 bool family_read_text_only(config *c, model_spec *out);
@@ -58,5 +58,8 @@ extern const text_names NAMES_TEXT_SANDWICH; /* four */
 extern const char *const NAMES_TOWER_LAYER[L_COUNT];
 extern const char *const NAMES[S_FIRST_TEXT];
 extern const name_sheet SHEET_TEXT_ONLY;
+/* A vision_tower, a multi_modal_projector and a language_model, under the old prefixes and the new. */
+extern const char *const TOWER_AT[], *const JOIN_AT[], *const TEXT_OF_PAIR_AT[], *const HEAD_OF_PAIR_AT[];
+extern const ignore_rule IGNORED_OF_PAIR[];
 
 #endif

@@ -72,10 +72,6 @@ static bool read(config *c, model_spec *out) {
     return c->st->code == ST_OK;
 }
 
-static const char *const TOWER_AT[] = {"model.vision_tower.", "vision_tower.",
-                                       "model.vision_tower.vision_model.", "vision_tower.vision_model.",
-                                       NULL};
-static const char *const JOIN_AT[] = {"model.multi_modal_projector.", "multi_modal_projector.", NULL};
 static const char *const LINEAR_AT[] = {"multi_modal_projector.linear_1.",
                                         "model.multi_modal_projector.linear_1.",
                                         "multi_modal_projector.linear.",
@@ -85,25 +81,15 @@ static const char *const LINEAR_AT[] = {"multi_modal_projector.linear_1.",
                                         "mm_projector.",
                                         "model.mm_projector.",
                                         NULL};
-static const char *const TEXT_AT[] = {"model.language_model.", "language_model.model.", "language_model.",
-                                      "model.language_model.model.", NULL};
-static const char *const HEAD_AT[] = {"", "language_model.", "model.language_model.", NULL};
-static const ignore_rule IGNORED[] = {
-    {"*.rotary_emb.inv_freq", "computed from the config"},
-    {"*vision_tower.*embeddings.position_ids", "a plain count"},
-    {"*vision_tower.*post_layernorm.*", "behind the features"},
-    {"*vision_tower.*head.*", "pools what is not pooled here"},
-    {NULL, NULL},
-};
 static const name_sheet SHEET = {
     .tower_at = TOWER_AT,
     .join_at = JOIN_AT,
     .linear_at = LINEAR_AT,
-    .text_at = TEXT_AT,
-    .head_at = HEAD_AT,
+    .text_at = TEXT_OF_PAIR_AT,
+    .head_at = HEAD_OF_PAIR_AT,
     .tower_layer = NAMES_TOWER_LAYER,
     .names = NAMES,
-    .ignored = IGNORED,
+    .ignored = IGNORED_OF_PAIR,
 };
 
 const family FAMILY_LLAVA = {

@@ -9,8 +9,8 @@
 #include "engine/families/family.h"
 
 static const family *const FAMILIES[] = {
-    &FAMILY_LLAVA, &FAMILY_LLAMA,  &FAMILY_MISTRAL,     &FAMILY_QWEN2, &FAMILY_QWEN3,
-    &FAMILY_GEMMA, &FAMILY_GEMMA2, &FAMILY_GEMMA3_TEXT, &FAMILY_OPT,
+    &FAMILY_LLAVA,  &FAMILY_LLAMA,       &FAMILY_MISTRAL, &FAMILY_QWEN2,     &FAMILY_QWEN3, &FAMILY_GEMMA,
+    &FAMILY_GEMMA2, &FAMILY_GEMMA3_TEXT, &FAMILY_GEMMA3,  &FAMILY_PALIGEMMA, &FAMILY_OPT,
 };
 
 const char *family_name(int i) {
@@ -24,7 +24,7 @@ const family *family_find(const char *model_type) {
 }
 
 static bool unknown(config *c, const char *what, const char *type, bool text) {
-    char list[160];
+    char list[256];
     size_t at = 0;
     for (size_t i = 0; i < ARRAY_LEN(FAMILIES) && at < sizeof list; i++)
         if (!text || FAMILIES[i]->read_text)

@@ -15,6 +15,7 @@ typedef struct plan {
     ckpt *ckpt;
     bind *bind;
     tensor slots[S_COUNT];                      /* nd 0: empty */
+    bool transposed[S_COUNT];                   /* it stands there as [in, out] */
     tensor (*tower)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
     size_t weight_bytes;
 } plan;
@@ -42,6 +43,7 @@ struct model {
     weight *w[S_COUNT];
     layer_weights *tower, *text;
     model_rope rope, rope_local;
+    void *turned[S_COUNT]; /* copies of matrices that the checkpoint has the other way round */
     size_t weight_bytes, device_bytes;
     dtype weight_dtype;
     weight **all; /* each of the above once */

@@ -119,6 +119,9 @@ static void put_words(buf *out, const model_spec *s) {
         const join_spec *j = &s->join;
         if (j->kind == JOIN_LINEAR)
             buf_printf(out, "\njoin: linear, %d to %d%s\n", j->in, j->out, j->bias ? ", bias" : "");
+        else if (j->kind == JOIN_POOL)
+            buf_printf(out, "\njoin: mean of %d x %d patches, RMS norm, linear, %d to %d\n", j->pool, j->pool,
+                       j->in, j->out);
         else
             buf_printf(out, "\njoin: two-layer MLP, %d to %d to %d, %s%s\n", j->in, j->hidden, j->out,
                        act_name(j->activation), j->bias ? ", biases" : "");

@@ -4,24 +4,42 @@
 #include "engine/model/encode.h"
 
 int join_rows(const model_spec *s, grid g) {
-    return tower_features_rows(&s->tower, g.w, g.h);
+    const join_spec *j = &s->join;
+    return j->kind == JOIN_POOL ? (g.w / j->pool) * (g.h / j->pool)
+                                : tower_features_rows(&s->tower, g.w, g.h);
 }
 
 int join_slices(const model_spec *s, grid g) {
     return (join_rows(s, g) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 
-void join_slice(ctx *c, const model *m, grid g, tensor features, tensor out, int i) {
+void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by) {
+    int k = j->pool, across = g.w / k, down = g.h / k;
+    for (int y = 0; y < down; y++)
+        for (int x = 0; x < across; x++)
+            for (int i = 0; i < k * k; i++) {
+                *from++ = (y * k + i / k) * g.w + x * k + i % k;
+                *by++ = 1.0f / (float)(k * k);
+            }
+}
+
+void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i) {
+    const model *m = e->m;
     const join_spec *j = &m->spec.join;
     int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g) - from;
     if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
-    tensor x = tensor_rows(features, from, n), y = tensor_rows(out, from, n);
+    tensor y = tensor_rows(out, from, n);
     size_t mark = arena_mark(c->scratch);
-    if (j->kind == JOIN_LINEAR) {
-        op_linear(c, y, x, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, 0);
+    if (j->kind == JOIN_POOL) {
+        tensor h = ctx_2d(c, DT_F32, n, j->in);
+        op_mix(c, h, features, tensor_rows(e->pool_from, from, n), tensor_rows(e->pool_by, from, n));
+        op_norm(c, h, h, m->w[S_JOIN_NORM_G], NULL, NORM_RMS, j->norm_eps, j->norm_offset);
+        op_linear(c, y, h, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, 0);
+    } else if (j->kind == JOIN_LINEAR) {
+        op_linear(c, y, tensor_rows(features, from, n), m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, 0);
     } else {
         tensor h = ctx_2d(c, DT_F32, n, j->hidden);
-        op_linear(c, h, x, m->w[S_FC1_W], m->w[S_FC1_B], j->activation, 0);
+        op_linear(c, h, tensor_rows(features, from, n), m->w[S_FC1_W], m->w[S_FC1_B], j->activation, 0);
         op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, 0);
     }
     arena_reset(c->scratch, mark);

@@ -74,6 +74,7 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_FC1_B: d[0] = hidden, on = j->kind != JOIN_NONE && j->bias; break;
     case S_FC2_W: d[0] = j->out, d[1] = j->hidden, nd = 2, on = mlp, *use = WEIGHT_LINEAR; break;
     case S_FC2_B: d[0] = j->out, on = mlp && j->bias; break;
+    case S_JOIN_NORM_G: d[0] = j->in, on = j->kind == JOIN_POOL; break;
     case S_NEWLINE: d[0] = j->out, on = s->newline, *use = WEIGHT_TABLE; break;
     case S_EMBED:
         d[0] = text->vocab, d[1] = text_embed_width(text);
@@ -107,6 +108,19 @@ static bool take(plan *p, const char *const *at, const char *name, int nd, const
     if (!bind_take(p->bind, at, name, nd, d, out, st)) return false;
     p->weight_bytes += (size_t)tensor_count(out) * dtype_size(out->dt);
     return true;
+}
+
+/* The same of a slot, whose name may end in "^T". */
+static bool take_slot(plan *p, const char *const *at, const char *name, int nd, int64_t d[4], slot i,
+                      status *st) {
+    size_t n = strlen(name);
+    char stem[128];
+    p->transposed[i] = n > 2 && strcmp(name + n - 2, "^T") == 0;
+    if (!p->transposed[i]) return take(p, at, name, nd, d, &p->slots[i], st);
+    CHECK(nd == 2 && n < sizeof stem);
+    snprintf(stem, sizeof stem, "%.*s", (int)n - 2, name);
+    int64_t there[2] = {d[1], d[0]};
+    return take(p, at, stem, nd, there, &p->slots[i], st);
 }
 
 static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *at, const char *const *names,
@@ -188,7 +202,7 @@ static bool bind_all(plan *p, status *st) {
         const char *name =
             i >= S_FIRST_TEXT ? text->names[i == S_EMBED && as_head ? S_HEAD : i] : n->names[i];
         if (linear) name = i == S_FC1_W ? "weight" : "bias";
-        if (!take(p, at, name, nd, d, &p->slots[i], st)) return false;
+        if (!take_slot(p, at, name, nd, d, (slot)i, st)) return false;
     }
     if (s->tower.stack.n_layers &&
         !take_layers(p, &s->tower.stack, s->tower.run_layers, n->tower_at, n->tower_layer, &p->tower, st))

@@ -49,7 +49,8 @@ typedef enum slot {
     S_FC1_B,
     S_FC2_W,
     S_FC2_B,
-    S_NEWLINE, /* join; [out], behind the rows of a line */
+    S_JOIN_NORM_G, /* [in], before the matrix of a pool */
+    S_NEWLINE,     /* join; [out], behind the rows of a line */
     S_EMBED,
     S_EMBED_IN,  /* [D, embed_width] */
     S_EMBED_POS, /* [learned_pos, D] */
@@ -76,7 +77,7 @@ typedef struct name_sheet {
     const char *const *tower_at, *const *join_at, *const *text_at, *const *head_at;
     const char *const *linear_at;   /* of a join of one matrix, whose tensors are "weight" and "bias" */
     const char *const *tower_layer; /* [L_COUNT], "%d" for the layer */
-    const char *const *names;       /* [S_FIRST_TEXT] */
+    const char *const *names;       /* [S_FIRST_TEXT]; "name^T": the matrix stands there as [in, out] */
     const ignore_rule *ignored;     /* ends with glob NULL */
 } name_sheet;
 

@@ -5,6 +5,11 @@ void image_text_puts(image_text *t, const char *s) {
     if (!buf_puts(t->text, s)) t->failed = true;
 }
 
+void image_text_id(image_text *t, int32_t id) {
+    const char *s = t->spell(t->of, id);
+    if (s) image_text_puts(t, s);
+}
+
 void image_text_rows(image_text *t, int n) {
     CHECK(n > 0);
     if (t->n_runs == t->cap_runs) {

@@ -62,12 +62,15 @@ static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
     return gw * gh + (t->cls ? 1 : 0) - (t->drop_first ? 1 : 0);
 }
 
-typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP } join_kind;
+/* POOL: the mean of pool x pool patches, an RMS norm, then linear */
+typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP, JOIN_POOL } join_kind;
 typedef struct join_spec {
     join_kind kind;
     act activation;
     bool bias;
     int in, hidden, out;
+    int pool;
+    float norm_eps, norm_offset;
 } join_spec;
 
 typedef struct text_spec {
@@ -81,6 +84,7 @@ typedef struct text_spec {
     bool no_final_norm;
     float logit_softcap;            /* 0: none */
     rope_spec rope_local;           /* of the windowed layers, where it is another; else ROPE_NONE */
+    bool both_ways;                 /* the config wants it: who reads it says for which rows */
     int32_t bos, eos;               /* what the reference assumes where no file says; -1: none */
     const struct text_names *names; /* its tensors (sheet.h) */
 } text_spec;
@@ -100,7 +104,9 @@ typedef struct image_ask {
  * length, so that a long one costs nothing before its length is checked. */
 typedef struct image_text {
     buf *text;
-    const char *row_token; /* the spelling of image_token */
+    const char *row_token;                            /* the spelling of image_token */
+    const char *(*spell)(const void *of, int32_t id); /* an added token's spelling, or NULL */
+    const void *of;
     struct image_text_run {
         int image, n;
     } * runs; /* [n_runs], owned */
@@ -108,6 +114,7 @@ typedef struct image_text {
     bool failed; /* no memory */
 } image_text;
 void image_text_puts(image_text *t, const char *s);
+void image_text_id(image_text *t, int32_t id); /* a token by its id */
 void image_text_rows(image_text *t,
                      int n); /* n > 0 rows of the picture, after those that were written before */
 void image_text_fini(image_text *t);
@@ -137,7 +144,13 @@ typedef struct model_spec {
     bool prompt_adds_special;
     prep_spec prep;
     /* ---- pictures; source: the reference's processor of the family. All are pure. ---- */
-    const char *placeholder; /* what the chat template writes for a picture; NULL: image_token's spelling */
+    const char *placeholder;   /* what the chat template writes for a picture; NULL: image_token's spelling */
+    int32_t placeholder_id;    /* or the token that it writes; 0: none */
+    int32_t open_id, close_id; /* tokens around a picture's rows, for write_image */
+    bool needs_picture;        /* the reference takes no prompt without */
+    bool bos_behind_pictures;  /* the processor puts BOS behind the last picture */
+    const char *prompt_end;    /* and this behind the prompt; NULL: nothing */
+    const char *chat_template; /* where a checkpoint brings none; NULL: none */
     /* The tiles that a picture becomes; NULL: one, by prep. Ends with prep_plan_finish. */
     bool (*plan_image)(const struct model_spec *s, const image_ask *a, const image_limits *lim,
                        prep_plan *out, status *st);

@@ -64,10 +64,15 @@ static void keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n)
     const tower_spec *t = &e->m->spec.tower;
     int64_t drop = t->drop_first ? 1 : 0, to = from + n - drop, width = t->stack.width;
     from = from > drop ? from - drop : 0;
-    for (int i = 0; i < t->n_features && from < to; i++)
-        if (t->features[i] == state)
-            op_copy(c, tensor_cols(tensor_rows(e->features, from, to - from), i * width, width),
-                    tensor_rows(e->x, from + drop, to - from));
+    for (int i = 0; i < t->n_features && from < to; i++) {
+        if (t->features[i] != state) continue;
+        tensor y = tensor_cols(tensor_rows(e->features, from, to - from), i * width, width);
+        tensor x = tensor_rows(e->x, from + drop, to - from);
+        if (t->post_norm && state == t->stack.n_layers)
+            op_norm(c, y, x, e->m->w[S_POST_G], e->m->w[S_POST_B], t->stack.norm, t->stack.norm_eps, 0);
+        else
+            op_copy(c, y, x);
+    }
 }
 
 /* A block of patches; CLS goes with the first. */
