@@ -18,7 +18,7 @@ static void read_tower(config *c, model_spec *out) {
     config vision = config_sub(c, "vision_config");
     tower_spec *t = &out->tower;
     if (!config_has(c, "vision_config")) config_fail(c, ST_INVALID, "vision_config", "missing");
-    static const char *const unused[] = {"num_image_tokens", "projector_hidden_act", NULL};
+    static const char *const unused[] = {"num_image_tokens", "num_positions", "projector_hidden_act", NULL};
     config_skip(&vision, unused);
     if (!tower_config_read(&vision, "siglip_vision_model", t)) return;
     t->post_norm = true;
@@ -47,7 +47,8 @@ static bool read(config *c, model_spec *out) {
     out->bos_behind_pictures = true;
     out->prompt_end = "\n";
     out->chat_template = TEMPLATE;
-    config_get(c, "hidden_size");
+    static const char *const unused[] = {"hidden_size", "_vocab_size", "num_hidden_layers", NULL};
+    config_skip(c, unused);
     config_warn_unknown(c);
     return c->st->code == ST_OK;
 }
