@@ -27,7 +27,7 @@ typedef struct backend_ops {
     /* y, x: [rows, H, D] */
     void (*norm)(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
                  float eps, float gain_offset);
-    void (*add)(ctx *c, tensor y, tensor x);
+    void (*add)(ctx *c, tensor y, tensor x, const weight *gain); /* gain may be NULL */
     void (*copy)(ctx *c, tensor y, tensor x);
     void (*act)(ctx *c, tensor y, act a);
     void (*softcap)(ctx *c, tensor y, float cap);

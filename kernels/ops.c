@@ -289,7 +289,14 @@ void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias,
 void op_add(ctx *c, tensor y, tensor x) {
     const char *op = "add";
     if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("x", x, DT_F32, y.d[0], y.d[1]) && launch(c, &y))
-        c->be->ops->add(c, y, x);
+        c->be->ops->add(c, y, x, NULL);
+}
+
+void op_add_scaled(ctx *c, tensor y, tensor x, const weight *gain) {
+    const char *op = "add_scaled";
+    if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("x", x, DT_F32, y.d[0], y.d[1]) &&
+        expect_weight(c, op, "gain", gain, WEIGHT_VECTOR, y.d[1]) && launch(c, &y))
+        c->be->ops->add(c, y, x, gain);
 }
 
 void op_copy(ctx *c, tensor y, tensor x) {

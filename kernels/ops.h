@@ -110,7 +110,9 @@ typedef enum norm_kind { NORM_LAYER, NORM_RMS } norm_kind;
  * times gain_offset alone; y may be x. Also per head: pass [N*H, hd]. HF's *RMSNorm (f32 inside) and torch LayerNorm. 3-d x [N,H,hd] normalises each [hd]. */
 void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
              float gain_offset);
-void op_add(ctx *c, tensor y, tensor x);                      /* y[N,D] += x[N,D] */
+void op_add(ctx *c, tensor y, tensor x); /* y[N,D] += x[N,D] */
+/* y[N,D] += gain[D] * x[N,D], product and sum rounded each: layer scale, gates */
+void op_add_scaled(ctx *c, tensor y, tensor x, const weight *gain);
 void op_copy(ctx *c, tensor y, tensor x);                     /* y[N,D] = x[N,D] */
 void op_act(ctx *c, tensor y, act a);                         /* y = a(y) */
 void op_softcap(ctx *c, tensor y, float cap);                 /* y = cap * tanh(y / cap), cap > 0 */

@@ -1,6 +1,9 @@
 /* tensor.c - see tensor.h. Pure functions. */
 #include "kernels/tensor.h"
 
+#include <math.h>
+#include <string.h>
+
 size_t dtype_size(dtype t) {
     static const size_t size[] = {4, 2, 2, 4, 1};
     return size[t];
@@ -25,6 +28,28 @@ int64_t tensor_count(const tensor *t) {
     int64_t n = 1;
     for (int i = 0; i < t->nd; i++) n *= t->d[i];
     return n;
+}
+
+float tensor_host_number(const tensor *t, int64_t i) {
+    const uint8_t *p = (const uint8_t *)t->data + (size_t)i * dtype_size(t->dt);
+    uint16_t half;
+    uint32_t bits;
+    float x;
+    memcpy(&half, p, sizeof half);
+    if (t->dt == DT_F16) {
+        int exponent = half >> 10 & 31, fraction = half & 1023;
+        x = exponent == 31 ? (fraction ? NAN : INFINITY)
+            : exponent     ? ldexpf((float)(fraction + 1024), exponent - 25)
+                           : ldexpf((float)fraction, -24);
+        return half >> 15 ? -x : x;
+    }
+    CHECK(t->dt == DT_F32 || t->dt == DT_BF16);
+    if (t->dt == DT_F32)
+        memcpy(&bits, p, sizeof bits);
+    else
+        bits = (uint32_t)half << 16;
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
 static void *offset(const tensor *t, int64_t elements) {

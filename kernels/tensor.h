@@ -31,6 +31,8 @@ static inline tensor tensor_3d(void *p, dtype t, int64_t a, int64_t b, int64_t c
     return tensor_of(p, t, 3, (int64_t[]){a, b, c});
 }
 int64_t tensor_count(const tensor *t);
+float tensor_host_number(const tensor *t,
+                         int64_t i); /* number i of packed f32, f16 or bf16 bytes of the host */
 tensor tensor_rows(tensor t, int64_t from, int64_t n); /* [from, from+n) of d[0] */
 tensor tensor_cols(tensor t, int64_t from, int64_t n); /* [from, from+n) of d[1], a 2-d view with t's ld */
 tensor tensor_heads(tensor t, int64_t h, int64_t hd);  /* [N, h*hd] seen as [N, h, hd], ld kept */

@@ -23,7 +23,7 @@ bool plan_open(plan *p, const char *dir, status *st);
 void plan_close(plan *p);
 
 /* Shape of a parameter under a spec: dimensions into d, how it is used into use; 0 when the spec has no such one. */
-int layer_slot_shape(const stack_spec *s, layer_slot slot, int64_t d[2], unsigned *use);
+int layer_slot_shape(const stack_spec *s, int layer, layer_slot slot, int64_t d[2], unsigned *use);
 int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use);
 
 typedef struct layer_weights {
@@ -48,6 +48,10 @@ struct model {
     dtype weight_dtype;
     weight **all; /* each of the above once */
     int n_all;
+    struct model_kept { /* bytes of ours that weights were made of stand behind each */
+        struct model_kept *next;
+        size_t pad; /* to 16 bytes */
+    } * kept;
 };
 
 /* The tower's rows are computed in blocks of at most this many: what one slice of an encode works on. A linear op packs its

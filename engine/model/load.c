@@ -1,6 +1,7 @@
 /* load.c - makes a model's weights from a bound checkpoint.
  *
  * Thread: the loader's, then the model is read-only. The model owns its checkpoint: the weights point into it. */
+#include <math.h>
 #include <string.h>
 
 #include "engine/model/impl.h"
@@ -24,6 +25,25 @@ static bool make_weight(model *m, tensor t, unsigned use, weight **out, status *
     return declare(m, &t, use, out, st);
 }
 
+/* Memory of the host that weights view, until the model is freed; NULL without memory. */
+static void *keep(model *m, size_t bytes) {
+    struct model_kept *k = mem_alloc(sizeof *k + bytes);
+    if (!k) return NULL;
+    k->next = m->kept;
+    m->kept = k;
+    return k + 1;
+}
+
+/* A lone number g as a vector of tanh(g). */
+static bool make_gate(model *m, tensor t, int width, weight **out, status *st) {
+    float *v = keep(m, (size_t)width * sizeof *v);
+    if (!v) return status_set(st, ST_NO_MEMORY, "no memory for a gate");
+    float g = tanhf(tensor_host_number(&t, 0));
+    for (int i = 0; i < width; i++) v[i] = g;
+    tensor all = tensor_1d(v, DT_F32, width);
+    return declare(m, &all, WEIGHT_VECTOR, out, st);
+}
+
 static bool make_layers(model *m, const stack_spec *s, int n, tensor (*from)[L_COUNT], layer_weights **out,
                         status *st) {
     *out = mem_calloc((size_t)n + 1, sizeof **out);
@@ -33,8 +53,11 @@ static bool make_layers(model *m, const stack_spec *s, int n, tensor (*from)[L_C
             int64_t d[2];
             unsigned use;
             if (from[i][k].nd == 0) continue;
-            layer_slot_shape(s, (layer_slot)k, d, &use);
-            if (!make_weight(m, from[i][k], use, &(*out)[i].w[k], st)) return false;
+            layer_slot_shape(s, i, (layer_slot)k, d, &use);
+            bool gate = s->gated[i] && (k == L_SCALE1 || k == L_SCALE2);
+            if (gate ? !make_gate(m, from[i][k], s->width, &(*out)[i].w[k], st)
+                     : !make_weight(m, from[i][k], use, &(*out)[i].w[k], st))
+                return false;
         }
     return true;
 }
@@ -139,6 +162,11 @@ void model_free(model *m) {
     mem_free(m->rope.host);
     mem_free(m->rope_local.host);
     mem_free(m->all);
+    while (m->kept) {
+        struct model_kept *k = m->kept;
+        m->kept = k->next;
+        mem_free(k);
+    }
     ckpt_close(m->ckpt);
     mem_free(m);
 }

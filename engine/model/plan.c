@@ -7,7 +7,7 @@
 #include "engine/families/registry.h"
 #include "engine/model/impl.h"
 
-int layer_slot_shape(const stack_spec *s, layer_slot which, int64_t d[2], unsigned *use) {
+int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d[2], unsigned *use) {
     int64_t q = (int64_t)s->heads * s->head_dim, k = (int64_t)s->kv_heads * s->head_dim;
     int64_t out = 0, in = 0; /* in 0: a vector */
     bool on = true;
@@ -36,6 +36,8 @@ int layer_slot_shape(const stack_spec *s, layer_slot which, int64_t d[2], unsign
     case L_UP_B: out = s->ffn, on = s->mlp_bias; break;
     case L_DOWN_W: out = s->width, in = s->ffn; break;
     case L_DOWN_B: out = s->width, on = s->mlp_bias; break;
+    case L_SCALE1:
+    case L_SCALE2: out = s->gated[layer] ? 1 : s->width, on = s->layer_scale || s->gated[layer]; break;
     case L_COUNT: on = false; break;
     }
     if (!on) return 0;
@@ -132,7 +134,7 @@ static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *
             int64_t d[2];
             unsigned use;
             char name[128];
-            int nd = layer_slot_shape(s, (layer_slot)k, d, &use);
+            int nd = layer_slot_shape(s, i, (layer_slot)k, d, &use);
             if (!nd) continue;
             CHECK(names[k]);
 #pragma GCC diagnostic push

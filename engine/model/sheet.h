@@ -32,6 +32,8 @@ typedef enum layer_slot {
     L_DOWN_B, /* [D, F] */
     L_POST2_G,
     L_POST2_B, /* behind the feed-forward */
+    L_SCALE1,
+    L_SCALE2, /* [D], or [1] of a gate: what attention and feed-forward give is multiplied by it */
     L_COUNT
 } layer_slot;
 

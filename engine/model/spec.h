@@ -35,7 +35,10 @@ typedef struct stack_spec {
     float norm_offset; /* a gain g counts as norm_offset + g */
     bool norm_plain;   /* layer norms without parameters */
     bool norm_after; /* of the sum with the residual, instead of what goes into attention and feed-forward */
-    bool post_norms; /* also of what comes out of either, before it joins the residual */
+    bool
+        layer_scale; /* what comes out of either is multiplied by a vector, the last thing before the residual */
+    bool gated[SPEC_MAX_LAYERS]; /* likewise, by tanh of a single number */
+    bool post_norms;             /* also of what comes out of either, before it joins the residual */
     act activation;
     bool glu; /* act(gate) * up instead of act(up) */
     bool q_bias, k_bias, v_bias, o_bias, mlp_bias;

@@ -18,12 +18,15 @@ static tensor normed(ctx *c, const stack_spec *s, const layer_weights *w, layer_
 
 /* x += y m + b, with the norms behind it. */
 static void join(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot before, layer_slot post,
-                 tensor x, tensor y, const weight *m, const weight *b) {
-    if (s->post_norms) {
+                 layer_slot scale, tensor x, tensor y, const weight *m, const weight *b) {
+    if (s->post_norms || w->w[scale]) {
         tensor h = ctx_2d(c, DT_F32, x.d[0], s->width);
         op_linear(c, h, y, m, b, ACT_NONE, 0);
-        norm(c, s, w, post, h, h);
-        op_add(c, x, h);
+        if (s->post_norms) norm(c, s, w, post, h, h);
+        if (w->w[scale])
+            op_add_scaled(c, x, h, w->w[scale]);
+        else
+            op_add(c, x, h);
     } else {
         op_linear(c, x, y, m, b, ACT_NONE, LINEAR_ADD);
     }
@@ -65,7 +68,7 @@ void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, te
     else
         op_attn(c, yh, qh, tensor_heads(k, s->kv_heads, s->head_dim),
                 tensor_heads(v, s->kv_heads, s->head_dim), &a);
-    join(c, s, w, L_NORM1_G, L_POST1_G, x, y, w->w[L_O_W], w->w[L_O_B]);
+    join(c, s, w, L_NORM1_G, L_POST1_G, L_SCALE1, x, y, w->w[L_O_W], w->w[L_O_B]);
     arena_reset(c->scratch, mark);
 }
 
@@ -80,7 +83,7 @@ void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, ten
     } else {
         op_linear(c, up, h, w->w[L_UP_W], w->w[L_UP_B], s->activation, 0);
     }
-    join(c, s, w, L_NORM2_G, L_POST2_G, x, y, w->w[L_DOWN_W], w->w[L_DOWN_B]);
+    join(c, s, w, L_NORM2_G, L_POST2_G, L_SCALE2, x, y, w->w[L_DOWN_W], w->w[L_DOWN_B]);
     arena_reset(c->scratch, mark);
 }
 

@@ -56,7 +56,7 @@ void cpu_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a
 /* rows.c */
 void cpu_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
               float gain_offset);
-void cpu_add(ctx *c, tensor y, tensor x);
+void cpu_add(ctx *c, tensor y, tensor x, const weight *gain);
 void cpu_copy(ctx *c, tensor y, tensor x);
 void cpu_act(ctx *c, tensor y, act a);
 void cpu_softcap(ctx *c, tensor y, float cap);

@@ -83,9 +83,20 @@ static void add_range(void *arg, int64_t from, int64_t to, int thread) {
     for (int64_t i = from; i < to; i++) j->s->add(j->y + i * j->y_ld, j->x + i * j->x_ld, j->width);
 }
 
-void cpu_add(ctx *c, tensor y, tensor x) {
+static void add_scaled_range(void *arg, int64_t from, int64_t to, int thread) {
+    (void)thread;
+    const rows_job *j = arg;
+    for (int64_t i = from; i < to; i++) {
+        float *y = j->y + i * j->y_ld;
+        const float *x = j->x + i * j->x_ld;
+        for (int64_t k = 0; k < j->width; k++) y[k] += j->gain[k] * x[k];
+    }
+}
+
+void cpu_add(ctx *c, tensor y, tensor x, const weight *gain) {
     rows_job j = job_of(c, &y, &x);
-    run_rows(c, &j, 0.5, add_range);
+    j.gain = gain ? gain->vec : NULL;
+    run_rows(c, &j, 0.5, gain ? add_scaled_range : add_range);
 }
 
 static void copy_range(void *arg, int64_t from, int64_t to, int thread) {

@@ -139,8 +139,8 @@ static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weig
     launched(c, "norm");
 }
 
-static void cuda_add(ctx *c, tensor y, tensor x) {
-    cuk_add(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1]);
+static void cuda_add(ctx *c, tensor y, tensor x, const weight *gain) {
+    cuk_add(stream_of(c), y.data, y.ld, x.data, x.ld, gain ? gain->vec : NULL, y.d[0], y.d[1]);
     launched(c, "add");
 }
 

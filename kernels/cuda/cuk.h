@@ -45,7 +45,8 @@ typedef enum cuk_fault {
 void cuk_norm(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t heads,
               int64_t d, const float *gain, const float *bias, bool rms, float eps, float gain_offset);
 /* y += x, y = x, y = a(y), y = a(gate) * up; all f32 [rows, d] */
-void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d);
+void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *gain,
+             int64_t rows, int64_t d); /* x times gain, where it is not NULL */
 void cuk_copy(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d);
 void cuk_act_rows(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, cuk_act a);
 /* y = cap * tanh(y / cap) */

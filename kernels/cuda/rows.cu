@@ -12,18 +12,21 @@
 
 struct add_op {
     float *y;
-    const float *x;
+    const float *x, *gain; /* gain NULL: 1 */
     int64_t y_ld, x_ld;
     template <int N> __device__ void at(int64_t i, int64_t c) const {
-        cu_vec<N> a = cu_load<N>(y + i * y_ld + c);
-        const cu_vec<N> b = cu_load<N>(x + i * x_ld + c);
+        cu_vec<N> a = cu_load<N>(y + i * y_ld + c), b = cu_load<N>(x + i * x_ld + c);
+        if (gain) {
+            const cu_vec<N> g = cu_load<N>(gain + c);
+            for (int k = 0; k < N; k++) b.v[k] = __fmul_rn(g.v[k], b.v[k]);
+        }
         for (int k = 0; k < N; k++) a.v[k] = __fadd_rn(a.v[k], b.v[k]);
         cu_store<N>(y + i * y_ld + c, a);
     }
 };
 
-void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d) {
-    cu_each_row(s, add_op{y, x, y_ld, x_ld}, rows, d, cu_wide(y, y_ld) && cu_wide(x, x_ld));
+void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *gain, int64_t rows, int64_t d) {
+    cu_each_row(s, add_op{y, x, gain, y_ld, x_ld}, rows, d, cu_wide(y, y_ld) && cu_wide(x, x_ld) && cu_wide(gain, 0));
 }
 
 struct copy_op {

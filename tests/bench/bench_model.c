@@ -229,7 +229,7 @@ static void bench_decoder(backend *be, arena *scratch) {
     for (int i = 0; i < L_COUNT; i++) {
         int64_t s[2];
         unsigned use;
-        if (layer_slot_shape(k, (layer_slot)i, s, &use) == 2)
+        if (layer_slot_shape(k, 0, (layer_slot)i, s, &use) == 2)
             linear += (double)s[0] * (double)s[1] * k->n_layers;
     }
     double head = (double)t->vocab * k->width,

@@ -40,7 +40,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     for (int i = 0; i < S_COUNT; i++)
         for (int k = slot_shape(&s, (slot)i, d, &use) - 1; k >= 0; k--) CHECK(d[k] > 0);
     for (int i = 0; i < L_COUNT; i++)
-        for (int k = layer_slot_shape(&s.text.stack, (layer_slot)i, d, &use) - 1; k >= 0; k--)
+        for (int k = layer_slot_shape(&s.text.stack, 0, (layer_slot)i, d, &use) - 1; k >= 0; k--)
             CHECK(d[k] > 0);
     float *f = malloc((size_t)s.text.stack.rope.dims * sizeof *f), factor;
     CHECK(f);

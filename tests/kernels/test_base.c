@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 
 #include "kernels/base.h"
 #include "kernels/json.h"
+#include "tests/ref/ref.h"
 
 static char path[] = "/tmp/vlmd-test-base-XXXXXX";
 
@@ -87,11 +89,29 @@ static void test_json(void **state) {
     buf_fini(&b);
 }
 
+/* Every number of 16 bits, as the references read it. */
+static void test_host_number(void **state) {
+    (void)state;
+    static const dtype types[] = {DT_F16, DT_BF16};
+    for (size_t t = 0; t < ARRAY_LEN(types); t++)
+        for (uint32_t v = 0; v < 65536; v++) {
+            uint16_t bits[2] = {7, (uint16_t)v};
+            tensor x = tensor_1d(bits, types[t], 2);
+            double want = ref_from(types[t], bits, 1);
+            float got = tensor_host_number(&x, 1);
+            assert_true(isnan(want) ? isnan(got) : got == (float)want);
+        }
+    float f = -0.1f;
+    tensor x = tensor_1d(&f, DT_F32, 1);
+    assert_true(tensor_host_number(&x, 0) == f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read_file),
         cmocka_unit_test(test_no_file),
         cmocka_unit_test(test_json),
+        cmocka_unit_test(test_host_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -208,6 +208,16 @@ static void test_add_copy_gather(void **state) {
             op_add(&r.c, yt, xt);
             rig_ok(&r);
             for (int64_t i = 0; i < n * ld; i++) assert_true(y[i] == (i % ld < d ? old[i] + x[i] : old[i]));
+            memcpy(old, y, sizeof(float) * (size_t)(n * ld));
+            float *g = random_floats(&seed, d, 1);
+            tensor host = tensor_1d(g, DT_F32, d);
+            weight *gain = weight_new(r.be, &host, WEIGHT_VECTOR, NULL);
+            op_add_scaled(&r.c, yt, xt, gain);
+            rig_ok(&r);
+            for (int64_t i = 0; i < n * ld; i++)
+                assert_true(y[i] == (i % ld < d ? old[i] + g[i % ld] * x[i] : old[i]));
+            weight_free(gain);
+            op_free(g);
             op_copy(&r.c, yt, xt);
             rig_ok(&r);
             for (int64_t i = 0; i < n * ld; i++) assert_true(y[i] == (i % ld < d ? x[i] : old[i]));

@@ -127,7 +127,7 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
         for (int i = 0; i < k->n_layers; i++)
             for (int j = 0; j < L_COUNT; j++) {
                 char name[128];
-                t[n].nd = layer_slot_shape(k, (layer_slot)j, t[n].d, &use);
+                t[n].nd = layer_slot_shape(k, i, (layer_slot)j, t[n].d, &use);
                 if (!t[n].nd) continue;
                 snprintf(name, sizeof name, names[j], i);
                 snprintf(t[n].name, sizeof t[n].name, "%s%s", (half ? sheet->text_at : sheet->tower_at)[0],
