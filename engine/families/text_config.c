@@ -244,8 +244,6 @@ const name_sheet SHEET_TEXT_ONLY = {
 
 bool family_read_text_only(config *c, model_spec *out) {
     if (!family_read_text(c, NULL, &out->text)) return false;
-    if (out->text.both_ways)
-        return config_fail(c, ST_UNSUPPORTED, "use_bidirectional_attention", "only false is implemented");
     out->fuse = FUSE_NONE;
     out->image_token = -1;
     out->prompt_adds_special = false;

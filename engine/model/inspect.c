@@ -114,7 +114,10 @@ static void put_words(buf *out, const model_spec *s) {
         buf_printf(out, "  features     hidden state%s", t->n_features > 1 ? "s" : "");
         for (int i = 0; i < t->n_features; i++) buf_printf(out, "%s %d", i ? "," : "", t->features[i]);
         buf_printf(out, " of 0..%d%s%s, %d rows\n", t->stack.n_layers,
-                   t->n_features > 1 ? " side by side" : "", t->drop_first ? ", first row dropped" : "",
+                   t->n_features > 1 ? " side by side" : "",
+                   t->post_norm    ? ", behind the last norm"
+                   : t->drop_first ? ", first row dropped"
+                                   : "",
                    tower_features_rows(t, side, side));
         const join_spec *j = &s->join;
         if (j->kind == JOIN_LINEAR)

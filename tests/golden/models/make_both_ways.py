@@ -34,6 +34,15 @@ GEMMA3 = ("{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}{%- if messa
           "{{ '</s>\n' }}{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|turn|>model\n' }}{%- endif -%}")
 
 
+NEW_NAMES = [("vision_tower.vision_model.", "model.vision_tower."), ("vision_tower.", "model.vision_tower."),
+             ("multi_modal_projector.", "model.multi_modal_projector."), ("language_model.model.", "model.language_model."),
+             ("language_model.lm_head", "lm_head")]
+
+
+def new_names(c, w, folder):
+    return c, rename(w, NEW_NAMES)
+
+
 def extra_pictures():
     made = {"tiny.png": scene(3, 2, 7), "long.png": scene(300, 30, 8), "exact36.png": scene(36, 36, 36)}
     for name, im in made.items():
@@ -96,7 +105,7 @@ def both_ways_paligemma2():
     """A window shorter than the prompt, which sees itself whole all the same."""
     paligemma("both_ways_paligemma2", Gemma2Config(**text(
         head_dim=14, sliding_window=6, attn_logit_softcapping=4.0, final_logit_softcapping=12.0, query_pre_attn_scalar=20)),
-        torch.float32, 112, vision={"image_size": 28, "patch_size": 7, "hidden_act": "gelu"}, attn="eager")
+        torch.float32, 112, tweak=new_names, vision={"image_size": 28, "patch_size": 7, "hidden_act": "gelu"}, attn="eager")
 
 
 def gemma3(name, dtype, seed, pan, vision, tokens, tweak=None, **over):
@@ -136,7 +145,7 @@ def both_ways_gemma3():
 def both_ways_gemma3_crops():
     """Pan and scan; 9 x 9 patches, of which a pool of 2 leaves the last row out."""
     gemma3("both_ways_gemma3_crops", torch.float16, 114, True, {"image_size": 36, "patch_size": 4}, 16,
-           sliding_window=30)
+           tweak=new_names, sliding_window=30)
 
 
 ALL = [both_ways_paligemma, both_ways_paligemma2, both_ways_gemma3, both_ways_gemma3_crops]
