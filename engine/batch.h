@@ -5,7 +5,7 @@
 #ifndef VLMD_ENGINE_BATCH_H
 #define VLMD_ENGINE_BATCH_H
 
-#include "engine/seq.h"
+#include "engine/seen.h"
 
 typedef struct batch {
     int max_rows, max_seqs, max_pages; /* max_pages: of one sequence */
@@ -17,6 +17,7 @@ typedef struct batch {
     struct step_splice *splices; /* [max_rows] */
     struct step_block *blocks;   /* [max_blocks] */
     bool spans;                  /* rows have limits */
+    seen_runs cross;             /* of sequences whose pictures stand apart */
     backend *be;
     int32_t *dev; /* the same layout on the device; NULL for be NULL */
 } batch;
@@ -25,6 +26,8 @@ typedef struct batch {
  * be NULL: host side only. Errors: ST_NO_MEMORY. After a failure nothing is owned. */
 bool batch_init(batch *b, backend *be, int block_rows, int span_rows, int max_seqs, int max_pages,
                 status *st);
+/* Makes room for sequences whose pictures stand apart. */
+bool batch_init_cross(batch *b, int width, status *st); /* width: of their rows, spec_image_width */
 void batch_fini(batch *b);
 
 void batch_clear(batch *b);
@@ -36,7 +39,7 @@ bool batch_add(batch *b, const seq *s, int n);
 void batch_upload(batch *b, ctx *c, step *out);
 /* The largest step of a kind, without data: what a dry run measures. One row a sequence; one pass; in blocks. */
 typedef enum batch_kind { BATCH_DECODES, BATCH_ONE_PASS, BATCH_BLOCKS } batch_kind;
-void batch_describe_largest(const batch *b, batch_kind kind, step *out);
+void batch_describe_largest(batch *b, batch_kind kind, step *out);
 size_t batch_bytes(const batch *b); /* of the device */
 
 #endif

@@ -3,16 +3,26 @@
 
 #include <string.h>
 
-void share_root(seq *s) {
-    if (s->both_ways == BOTH_PROMPT) prefix_rows(&s->root, &s->root, s->prompt, 0, s->n_prompt);
-}
-
 void share_within_job(seq *s) {
     uint8_t name[1 + sizeof s->job] = {0}; /* no salt begins with a zero byte */
     memcpy(name + 1, &s->job, sizeof s->job);
     prefix_root(&s->root, name, sizeof name);
     s->share_max = INT_MAX;
     s->job_only = true;
+}
+
+void share_root(seq *s) {
+    if (s->both_ways == BOTH_PROMPT) prefix_rows(&s->root, &s->root, s->prompt, 0, s->n_prompt);
+    if (!s->apart) return;
+    buf all = {0};
+    bool ok = buf_append(&all, s->root.h, sizeof s->root.h);
+    for (int i = 0; i < s->prompt->n_images; i++)
+        ok = ok && buf_append(&all, s->prompt->images[i].key, IMAGE_KEY_BYTES);
+    if (ok)
+        prefix_root(&s->root, all.data, all.len);
+    else
+        s->share_max = 0;
+    buf_fini(&all);
 }
 
 /* Key of page i, or NULL: it is not to be shared (or no memory is left to know it by). */

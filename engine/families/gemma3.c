@@ -126,13 +126,13 @@ static const char *const NAMES_POOL[S_FIRST_TEXT] = {
     [S_JOIN_NORM_G] = "mm_soft_emb_norm.weight",
 };
 static const name_sheet SHEET = {
-    .tower_at = TOWER_AT,
-    .join_at = JOIN_AT,
-    .text_at = TEXT_OF_PAIR_AT,
-    .head_at = HEAD_OF_PAIR_AT,
+    .tower_at = PAIR_TOWER_AT,
+    .join_at = PAIR_JOIN_AT,
+    .text_at = PAIR_TEXT_AT,
+    .head_at = PAIR_HEAD_AT,
     .tower_layer = NAMES_TOWER_LAYER,
     .names = NAMES_POOL,
-    .ignored = IGNORED_OF_PAIR,
+    .ignored = PAIR_IGNORED,
 };
 
 const family FAMILY_GEMMA3 = {

@@ -27,6 +27,7 @@ static const prep_class classes[] = {
     {"DeiTImageProcessor",           RESAMPLE_BICUBIC,  HALF,      HALF,     1 / 255.0,    0, 256, 256,  224,  true,  true,  false},
     {"Gemma3ImageProcessor",         RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, true,  false},
     {"LlavaImageProcessor",          RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,  224,   0,   0,  224,  true,  false, true},
+    {"MllamaImageProcessor",         RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, true,  false},
     {"MobileNetV1ImageProcessor",    RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,  256,   0,   0,  224,  true,  false, false},
     {"OwlViTImageProcessor",         RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0, 768, 768,  768,  false, true,  false},
     {"PvtImageProcessor",            RESAMPLE_BICUBIC,  {0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}, 1 / 255.0, 0, 224, 224, 0, false, true, false},

@@ -56,14 +56,14 @@ static bool read(config *c, model_spec *out) {
 static const char *const LINEAR_AT[] = {"multi_modal_projector.linear.",
                                         "model.multi_modal_projector.linear.", NULL};
 static const name_sheet SHEET = {
-    .tower_at = TOWER_AT,
-    .join_at = JOIN_AT,
+    .tower_at = PAIR_TOWER_AT,
+    .join_at = PAIR_JOIN_AT,
     .linear_at = LINEAR_AT,
-    .text_at = TEXT_OF_PAIR_AT,
-    .head_at = HEAD_OF_PAIR_AT,
+    .text_at = PAIR_TEXT_AT,
+    .head_at = PAIR_HEAD_AT,
     .tower_layer = NAMES_TOWER_LAYER,
     .names = NAMES,
-    .ignored = IGNORED_OF_PAIR,
+    .ignored = PAIR_IGNORED,
 };
 
 const family FAMILY_PALIGEMMA = {

@@ -78,13 +78,13 @@ const char *const NAMES_TOWER_LAYER[L_COUNT] = {
     [L_DOWN_B] = "encoder.layers.%d.mlp.fc2.bias",
 };
 
-const char *const TOWER_AT[] = {"model.vision_tower.", "vision_tower.", "model.vision_tower.vision_model.",
-                                "vision_tower.vision_model.", NULL};
-const char *const JOIN_AT[] = {"model.multi_modal_projector.", "multi_modal_projector.", NULL};
-const char *const TEXT_OF_PAIR_AT[] = {"model.language_model.", "language_model.model.", "language_model.",
-                                       "model.language_model.model.", NULL};
-const char *const HEAD_OF_PAIR_AT[] = {"", "language_model.", "model.language_model.", NULL};
-const ignore_rule IGNORED_OF_PAIR[] = {
+const char *const PAIR_TOWER_AT[] = {"model.vision_tower.", "vision_tower.",
+                                     "model.vision_tower.vision_model.", "vision_tower.vision_model.", NULL};
+const char *const PAIR_JOIN_AT[] = {"model.multi_modal_projector.", "multi_modal_projector.", NULL};
+const char *const PAIR_TEXT_AT[] = {"model.language_model.", "language_model.model.", "language_model.",
+                                    "model.language_model.model.", NULL};
+const char *const PAIR_HEAD_AT[] = {"", "language_model.", "model.language_model.", NULL};
+const ignore_rule PAIR_IGNORED[] = {
     {"*.rotary_emb.inv_freq", "computed from the config"},
     {"*vision_tower.*embeddings.position_ids", "a plain count"},
     {"*vision_tower.*post_layernorm.*", "behind the features"},

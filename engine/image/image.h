@@ -93,6 +93,7 @@ typedef struct prep_spec {
     resample filter;
     bool crop;
     int crop_w, crop_h;
+    int max_tiles;               /* max_image_tiles, for who cuts pictures into tiles of size_w x size_h */
     int pan_crops, pan_min_side; /* pan and scan: at most so many crops of at least so many pixels; 0: none */
     double pan_min_ratio;        /* of a picture's sides, from which on */
     float rescale;               /* 1 when do_rescale is false */

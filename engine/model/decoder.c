@@ -98,6 +98,10 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
     tensor q = {0};
     if (s->n_blocks) q = ctx_2d(c, DT_F32, s->n_rows, (int64_t)k->heads * k->head_dim);
     for (int i = 0; i < k->n_layers && ctx_ok(c); i++) {
+        if (k->cross[i]) {
+            cross_layer(c, m, i, x, s);
+            continue;
+        }
         run.kc = kv->k[i];
         run.vc = kv->v[i];
         run.cs = k->window[i] && local.nd ? local : cs;

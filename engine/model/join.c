@@ -28,8 +28,9 @@ void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, in
     const join_spec *j = &m->spec.join;
     int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g) - from;
     if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
-    tensor y = tensor_rows(out, from, n);
+    tensor rows = tensor_rows(out, from, n), y = rows;
     size_t mark = arena_mark(c->scratch);
+    if (m->spec.fuse == FUSE_CROSS) y = ctx_2d(c, DT_F32, n, j->out);
     if (j->kind == JOIN_POOL) {
         tensor h = ctx_2d(c, DT_F32, n, j->in);
         op_mix(c, h, features, tensor_rows(e->pool_from, from, n), tensor_rows(e->pool_by, from, n));
@@ -42,5 +43,6 @@ void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, in
         op_linear(c, h, tensor_rows(features, from, n), m->w[S_FC1_W], m->w[S_FC1_B], j->activation, 0);
         op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, 0);
     }
+    if (m->spec.fuse == FUSE_CROSS) cross_keep(c, m, y, rows);
     arena_reset(c->scratch, mark);
 }
