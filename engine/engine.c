@@ -160,7 +160,9 @@ static bool start_threads(engine *e, const engine_options *o, status *st) {
                         .max_rows = e->max_rows,
                         .pictures = e->pictures,
                         .queue = &e->queue,
-                        .no_prefix_caching = o->no_prefix_caching};
+                        .no_prefix_caching = o->no_prefix_caching,
+                        .lost = o->lost,
+                        .user = o->lost_user};
     if (!(e->has_inbox = inbox_init(&e->inbox, st))) return false;
     /* Signals are the server's: no thread of ours may take one. */
     sigset_t all, old;
