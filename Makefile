@@ -82,8 +82,9 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 deps: ## install the Debian packages that are missing
 	@tests/deps.sh
+RELEASE := BUILD=build/release CUDA=1 CUDA_ARCHS="80 86 89 90"
 release: deps ## build/release/vlmd for every GPU from A100 on
-	@$(MAKE) --no-print-directory -j$$(nproc) all BUILD=build/release CUDA=1 CUDA_ARCHS="80 86 89 90"
+	@$(MAKE) --no-print-directory -j$$(nproc) all $(RELEASE)
 run: deps ## build and serve the bundled model on 127.0.0.1:8000
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@exec $(BUILD)/vlmd serve
@@ -112,6 +113,19 @@ test-tsan: deps ## server and scheduler tests under ThreadSanitizer
 	@VLMD_SUITE=tsan $(MAKE) --no-print-directory -j$$(nproc) check BUILD=build/tsan SAN="-fsanitize=thread"
 test-cuda-emu: deps ## the CUDA backend on this machine's CPU, emulated, under AddressSanitizer, in three orders
 	@tests/cuda_emu/run.sh
+# What a GPU is to show: from here, or unpacked elsewhere.
+GPUBIN := $(BUILD)/vlmd $(BUILD)/tests/tools/random_checkpoint $(BUILD)/tests/engine/model/test_model $(filter $(BUILD)/tests/kernels/%,$(UNIT))
+gpu-bins: $(GPUBIN)
+gpu-check: deps ## every op, goldens, load on this machine's GPU (GPU_ARGS="--smoke --device cpu": the scripts alone)
+	@$(MAKE) --no-print-directory -j$$(nproc) gpu-bins
+	@BUILD=$(BUILD) tests/gpu/check.sh $(GPU_ARGS)
+gpu-bench: deps ## its figures beside the GPU's bounds, transformers and vLLM: build/gpu-bench.md, .json
+	@$(MAKE) --no-print-directory -j$$(nproc) gpu-bins
+	@BUILD=$(BUILD) python3 tests/gpu/bench.py $(GPU_ARGS)
+bundle: deps ## build/vlmd-bundle.tar.gz: gpu-check and gpu-bench for a machine without compiler and packages
+	@$(MAKE) --no-print-directory -j$$(nproc) bundle-pack $(RELEASE)
+bundle-pack: gpu-bins
+	@tests/gpu/bundle.sh $(BUILD) $(GPUBIN)
 lint: ## formatting, static checks, the direction of includes
 	@tests/lint.sh
 bench: ## figures of speed, as ratios measured in the same run
@@ -133,6 +147,6 @@ format: ## rewrite the sources with clang-format
 clean: ## remove what make wrote
 	rm -rf build
 FORCE:
-.PHONY: FORCE all release help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
+.PHONY: FORCE all release gpu-bins gpu-check gpu-bench bundle bundle-pack help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
