@@ -20,8 +20,8 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     const char *isa;            /* [best]; see backend_options */
     int threads;                /* [one per online core] */
     int max_model_len;          /* [the model's max_position_embeddings] prompt and answer, in tokens */
-    int max_num_seqs;           /* [16] sequences in a step */
-    int max_num_batched_tokens; /* [512] rows in a step */
+    int max_num_seqs;           /* [16; 128 on a GPU] sequences in a step */
+    int max_num_batched_tokens; /* [512; 2048 on a GPU] rows in a step */
     size_t
         kv_cache_bytes; /* [enough for max_num_seqs/2 full lengths, at most a quarter of memory; a GPU: what
                                    the plan leaves] */
