@@ -82,9 +82,8 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 deps: ## install the Debian packages that are missing
 	@tests/deps.sh
-RELEASE := BUILD=build/release CUDA=1 CUDA_ARCHS="80 86 89 90"
 release: deps ## build/release/vlmd for every GPU from A100 on
-	@$(MAKE) --no-print-directory -j$$(nproc) all $(RELEASE)
+	@$(MAKE) --no-print-directory -j$$(nproc) all BUILD=build/release CUDA=1 CUDA_ARCHS="80 86 89 90"
 run: deps ## build and serve the bundled model on 127.0.0.1:8000
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@exec $(BUILD)/vlmd serve
@@ -114,7 +113,7 @@ test-tsan: deps ## server and scheduler tests under ThreadSanitizer
 test-cuda-emu: deps ## the CUDA backend on this machine's CPU, emulated, under AddressSanitizer, in three orders
 	@tests/cuda_emu/run.sh
 # What a GPU is to show: from here, or unpacked elsewhere.
-GPUBIN := $(BUILD)/vlmd $(BUILD)/tests/tools/random_checkpoint $(BUILD)/tests/engine/model/test_model $(filter $(BUILD)/tests/kernels/%,$(UNIT))
+GPUBIN := $(BUILD)/vlmd $(BUILD)/tests/tools/random_checkpoint $(BUILD)/tests/engine/model/test_model $(filter $(BUILD)/tests/kernels/test_ops% $(BUILD)/tests/kernels/test_sample $(BUILD)/tests/kernels/test_device% $(BUILD)/tests/engine/sched/test_device,$(UNIT))
 gpu-bins: $(GPUBIN)
 gpu-check: deps ## every op, goldens, load on this machine's GPU (GPU_ARGS="--smoke --device cpu": the scripts alone)
 	@$(MAKE) --no-print-directory -j$$(nproc) gpu-bins
@@ -123,7 +122,7 @@ gpu-bench: deps ## its figures beside the GPU's bounds, transformers and vLLM: b
 	@$(MAKE) --no-print-directory -j$$(nproc) gpu-bins
 	@BUILD=$(BUILD) python3 tests/gpu/bench.py $(GPU_ARGS)
 bundle: deps ## build/vlmd-bundle.tar.gz: gpu-check and gpu-bench for a machine without compiler and packages
-	@$(MAKE) --no-print-directory -j$$(nproc) bundle-pack $(RELEASE)
+	@$(MAKE) --no-print-directory -j$$(nproc) bundle-pack BUILD=build/bundle-bin CUDA=1 CUDA_ARCHS="80 90"
 bundle-pack: gpu-bins
 	@tests/gpu/bundle.sh $(BUILD) $(GPUBIN)
 lint: ## formatting, static checks, the direction of includes

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Packs build/vlmd-bundle.tar.gz: the program and the tests' binaries for every GPU, the libraries they are linked with but the
-# C library's and the driver's, golden checkpoints, the bundled model, scripts and generators. Unpacked on a machine with a
-# driver and Python it needs nothing else: make gpu-check, make gpu-bench.
+# Packs build/vlmd-bundle.tar.gz: the program and the tests' binaries for every GPU (code for 8.0 runs on 8.x),
+# the libraries they are linked with but the C library's and the driver's, golden checkpoints, the bundled model, scripts and
+# generators. Unpacked on a machine with a driver and Python it needs nothing else: make gpu-check, make gpu-bench.
 # usage: bundle.sh BUILD PROGRAM...   (paths of binaries, all below BUILD)
 set -euo pipefail
 cd "$(dirname "$0")/../.."

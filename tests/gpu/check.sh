@@ -50,9 +50,8 @@ fi
 ops=(test_ops_rows test_ops_attn test_ops_linear test_sample test_device_memory)
 for t in "${ops[@]}"; do part "$t" "$B/tests/kernels/$t"; done
 part test_model ${smoke:+env VLMD_SHORT=1} "$B/tests/engine/model/test_model"
-for t in "$B"/tests/cuda_emu/test_engine; do # steps ahead, graphs: where they are built for this device
-    [ -x "$t" ] && part "$(basename "$t")" "$t"
-done
+t=$B/tests/engine/sched/test_device # the scheduler on a device: steps ahead, captured and not
+[ -x "$t" ] && part test_device "$t"
 
 # ---- the server: goldens; captured = eager; alone = together ----
 part parity python3 tests/gpu/parity.py --device "$device" ${smoke:+--smoke}
