@@ -300,9 +300,10 @@ static void test_empty_and_dry(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_truth),    cmocka_unit_test(test_bits),
-                                       cmocka_unit_test(test_gpu_bits),
-        cmocka_unit_test(test_every_row_count), cmocka_unit_test(test_bulk_bits),
-                                       cmocka_unit_test(test_special),  cmocka_unit_test(test_empty_and_dry)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_truth),        cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_gpu_bits),     cmocka_unit_test(test_every_row_count),
+        cmocka_unit_test(test_bulk_bits),    cmocka_unit_test(test_special),
+        cmocka_unit_test(test_empty_and_dry)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
