@@ -17,7 +17,7 @@ LDLIBS := $(SAN) -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lgif -
 NVCC := $(or $(NVCC),$(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc)))
 CUDA ?= $(if $(NVCC),1,0)
 # That of this machine's GPUs; the last is also there as PTX, for later ones. `make release` has all.
-CUDA_ARCHS ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -x '[0-9.]*' | tr -d . | sort -u),90)
+CUDA_ARCHS := $(or $(CUDA_ARCHS),$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -x '[0-9.]*' | tr -d . | sort -u),90)
 CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 # Neither the kernels nor the runtime need C++'s library.
 NVFLAGS = -std=c++17 -O3 -lineinfo -I. -MMD -MP -Xcompiler -Wall,-Wextra,-fno-exceptions,-fno-threadsafe-statics -Werror all-warnings \

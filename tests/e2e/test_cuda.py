@@ -71,9 +71,9 @@ def test_lost_device(make_fake):
     """Who runs is told, who comes gets 503, /health says why, and the process ends by itself."""
     s = make_fake()
     threads, replies = ask_all(s, ["tokens=100000 delay_ms=10", "tokens=100000 delay_ms=10", "tokens=9 queue_ms=60000"], [True, False, False])
-    held = Stream(s, {"messages": [{"role": "user", "content": "tokens=2000 big=20000"}], "stream": True})  # keeps the process until it is read
-    while s.metric("num_requests_running") < 2:
+    while s.metric("num_requests_running") < 2 or s.metric("num_requests_waiting") < 1:
         time.sleep(0.02)
+    held = Stream(s, {"messages": [{"role": "user", "content": "tokens=2000 big=20000"}], "stream": True})  # keeps the process until it is read
     assert s.get("/health").json() == {"status": "ok"}
     assert is_failure(s.chat("tokens=5 lost_after=3"), 'illegal')
     r = s.get("/health")
