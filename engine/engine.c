@@ -58,8 +58,9 @@ static bool plan_lengths(engine *e, const engine_options *o, status *st) {
     if (e->max_model_len < 2 || e->max_model_len > longest)
         return status_set(st, ST_INVALID, "max-model-len is %d; this model takes 2 to %d", e->max_model_len,
                           longest);
-    e->max_seqs = positive(o->max_num_seqs, 16);
-    e->max_rows = positive(o->max_num_batched_tokens, 512);
+    const bool own = backend_get_memory(e->be).total_bytes > 0; /* a GPU wants many rows */
+    e->max_seqs = positive(o->max_num_seqs, own ? 128 : 16);
+    e->max_rows = positive(o->max_num_batched_tokens, own ? 2048 : 512);
     if (e->max_seqs > 4096 || e->max_rows > 1 << 20)
         return status_set(st, ST_INVALID,
                           "max-num-seqs can be at most 4096 and max-num-batched-tokens at most %d", 1 << 20);
@@ -136,7 +137,7 @@ static int picture_tokens(const model_spec *spec, const image_limits *lim) {
 static void describe(engine *e, const engine_options *o) {
     const model_spec *s = e->spec;
     const stack_spec *d = &s->text.stack, *t = &s->tower.stack;
-    static const char *const joins[] = {"none", "linear", "MLP"};
+    static const char *const joins[] = {"none", "linear", "MLP", "pool"};
     char tower[96] = "";
     if (t->n_layers)
         snprintf(tower, sizeof tower, "tower %dx%d at %d px, join %s, ", t->n_layers, t->width,
@@ -192,8 +193,10 @@ static bool new_sched(engine *e, const engine_options *o, status *st) {
                         .max_rows = e->max_rows,
                         .pictures = e->pictures,
                         .queue = &e->queue,
-                        .no_prefix_caching = o->no_prefix_caching};
-    embed_sched_options eo = {e->max_seqs, e->max_rows, e->pictures, &e->queue};
+                        .no_prefix_caching = o->no_prefix_caching,
+                        .lost = o->lost,
+                        .user = o->lost_user};
+    embed_sched_options eo = {e->max_seqs, e->max_rows, e->pictures, &e->queue, o->lost, o->lost_user};
     if (e->spec->dual.on)
         e->embeds = embed_sched_new(&eo, &e->embed_run, &e->inbox, e->workers, st);
     else

@@ -19,6 +19,7 @@ struct sched {
     pace pace;
     int next; /* whose turn it is where prefill rows do not reach for all */
     uint64_t n_arrived;
+    status lost; /* the device failed for good */
     engine_stats stats;
     pthread_mutex_t mu; /* of published */
     engine_stats published;
@@ -99,6 +100,28 @@ static void remove_failed(sched *sc) {
     sc->n_running = n;
 }
 
+/* ---- a device that is lost ---- */
+
+static bool note_loss(sched *sc, const status *why) {
+    if (why->code != ST_LOST) return false;
+    if (sc->lost.code == ST_OK) {
+        status_set(&sc->lost, ST_LOST, "the device failed: %.300s", why->msg);
+        log_error("%s; nothing can run any more", sc->lost.msg);
+        if (sc->o.lost) sc->o.lost(sc->o.user, &sc->lost);
+    }
+    return true;
+}
+
+static void end_lost(sched *sc, seq *s) {
+    s->st = sc->lost;
+    end(sc, s, FINISH_STOP);
+}
+
+static void end_all_lost(sched *sc) {
+    while (sc->n_running) end_lost(sc, sc->running[--sc->n_running]);
+    for (seq *s; (s = seq_list_pop(&sc->waiting));) end_lost(sc, s);
+}
+
 /* ---- arrivals and cancels ---- */
 
 static void sweep_cancelled(sched *sc) {
@@ -151,6 +174,8 @@ static void drain(sched *sc) {
     for (seq *s; (s = seq_list_pop(&arrived));) {
         if (atomic_load(&s->cancelled)) {
             end_cancelled(sc, s);
+        } else if (sc->lost.code != ST_OK) {
+            end_lost(sc, s);
         } else if (s->awaits_room) {
             s->awaits_room = false;
             workers_add(sc->w, s);
@@ -221,7 +246,10 @@ static void look_around(sched *sc) {
 /* One slice of picture i of s, for all that show it. What goes wrong is this job's alone: others try again. */
 static void encode_slice(sched *sc, seq *s, int i) {
     picture *pic = s->images[i].pic;
-    if (!pic->enc && !(pic->enc = encode_new(sc->r->model, sc->r->be, &pic->pixels, &s->st))) return;
+    if (!pic->enc && !(pic->enc = encode_new(sc->r->model, sc->r->be, &pic->pixels, &s->st))) {
+        note_loss(sc, &s->st);
+        return;
+    }
     if (runner_encode(sc->r, pic->enc, &s->st)) {
         int64_t rows = encode_rows(pic->enc).d[0];
         if (rows == s->prompt->images[i].n_rows) {
@@ -232,6 +260,7 @@ static void encode_slice(sched *sc, seq *s, int i) {
         status_set(&s->st, ST_INTERNAL, "picture %d became %d rows instead of %d", i, (int)rows,
                    s->prompt->images[i].n_rows);
     }
+    note_loss(sc, &s->st);
     if (s->st.code != ST_OK) picture_reset(pic);
 }
 
@@ -272,7 +301,7 @@ static void prepare_seen(sched *sc) {
 static bool encode_some(sched *sc) {
     double begin = time_now_s(), now = begin;
     int at = -1, i = find_picture(sc, 0, &at);
-    while (i < sc->n_running && pace_may_encode(&sc->pace)) {
+    while (i < sc->n_running && sc->lost.code == ST_OK && pace_may_encode(&sc->pace)) {
         double before = now;
         encode_slice(sc, sc->running[i], at);
         now = time_now_s();
@@ -288,10 +317,16 @@ static bool encode_some(sched *sc) {
 
 /* ---- one step ---- */
 
-/* Rows that s could run now in one step; none while another is under suspicion. */
+/* Rows that s could run now in one step; none while another is under suspicion. A span is no chunk too long. */
 static int rows_wanted(const sched *sc, const seq *s, const seq *only) {
     int n = only && s != only ? 0 : seq_rows_ready(s);
-    return n < sc->o.max_chunk ? n : sc->o.max_chunk;
+    if (n <= sc->o.max_chunk) return n;
+    int cut = seq_cut(s, sc->o.max_chunk);
+    return cut > 0 ? cut : seq_unit(s);
+}
+
+static bool wants_prefill(const sched *sc, int i, const seq *only) {
+    return !seq_decodes(sc->running[i]) && rows_wanted(sc, sc->running[i], only) > sc->rows[i];
 }
 
 /* One round: at most `each` rows more for everybody who prefills, beginning with running[from]. What is left. */
@@ -302,25 +337,62 @@ static int prefill_round(sched *sc, int from, int each, int left, const seq *onl
         int n = rows_wanted(sc, sc->running[i], only) - sc->rows[i];
         if (n > each) n = each;
         if (n > left) n = left;
+        n = seq_cut(sc->running[i], sc->rows[i] + n) - sc->rows[i];
+        if (n <= 0) continue;
         sc->rows[i] += n;
         left -= n;
-        if (n > 0) sc->next = i + 1;
+        sc->next = i + 1;
     }
+    return left;
+}
+
+static int give_span(sched *sc, int i, int left) {
+    sc->rows[i] = seq_unit(sc->running[i]);
+    sc->running[i]->saved = 0;
+    return left - sc->rows[i];
+}
+
+/* A span cannot be shared out. The oldest gets its span at once, who else stands before one that is longer than its
+ * share once its shares together pay for it (deficit round robin: Shreedhar and Varghese, SIGCOMM 1995). May leave less
+ * than nothing: later turns make up for it. */
+static int give_spans(sched *sc, int left, int each, const seq *only) {
+    bool oldest = true;
+    for (int i = 0; i < sc->n_running && left > 0; i++) {
+        if (!wants_prefill(sc, i, only)) continue;
+        seq *s = sc->running[i];
+        int unit = seq_unit(s);
+        if (unit > each) {
+            s->saved += each;
+            if (oldest || s->saved >= unit) left = give_span(sc, i, left);
+        }
+        oldest = false;
+    }
+    return left;
+}
+
+/* The first whose span fits into what nobody else can use. */
+static int give_fitting_span(sched *sc, int left, const seq *only) {
+    for (int i = 0; i < sc->n_running; i++)
+        if (wants_prefill(sc, i, only) && sc->rows[i] == 0 && seq_unit(sc->running[i]) <= left)
+            return give_span(sc, i, left);
     return left;
 }
 
 /* Prefill rows in equal shares; what one cannot use is shared among the others, and what does not divide goes to the
  * oldest. So a long prompt delays a short one no more than that delays it. Where there is not even a row for each, a
- * turn goes on where the last one ended. */
-static void share_prefill(sched *sc, int left, const seq *only) {
+ * turn goes on where the last one ended. Returns what is left, less than nothing where a span took more. */
+static int share_prefill(sched *sc, int left, const seq *only) {
     for (bool first = true; left > 0; first = false) {
         int hungry = 0;
-        for (int i = 0; i < sc->n_running; i++)
-            hungry += !seq_decodes(sc->running[i]) && rows_wanted(sc, sc->running[i], only) > sc->rows[i];
-        if (hungry == 0) return;
-        int each = left / hungry, from = first && each == 0 ? sc->next % sc->n_running : 0;
-        left = prefill_round(sc, from, each ? each : 1, left, only);
+        for (int i = 0; i < sc->n_running; i++) hungry += wants_prefill(sc, i, only);
+        if (hungry == 0) break;
+        int each = left / hungry, from = first && each == 0 ? sc->next % sc->n_running : 0, before = left;
+        if (first) left = give_spans(sc, left, each ? each : 1, only);
+        if (left > 0) left = prefill_round(sc, from, each ? each : 1, left, only);
+        if (left == before) left = give_fitting_span(sc, left, only);
+        if (left == before) break;
     }
+    return left;
 }
 
 /* Rows of each for this step: one for everybody who decodes, then prefill with what is left and what the turn's time
@@ -335,7 +407,8 @@ static void share_rows(sched *sc, bool encode_waits) {
         sc->rows[i] = n < left ? n : left;
         left -= sc->rows[i];
     }
-    share_prefill(sc, pace_prefill_rows(&sc->pace, left, encode_waits), only);
+    left = share_prefill(sc, pace_prefill_rows(&sc->pace, left, encode_waits), only);
+    if (left < 0) pace_overdrawn(&sc->pace, -left);
 }
 
 /* Pages for those rows, the oldest first; who finds none takes the youngest's, be it its own. */
@@ -359,6 +432,7 @@ static int pack(sched *sc) {
 }
 
 static void step_failed(sched *sc, const status *why) {
+    if (note_loss(sc, why)) return;
     bool alone = sc->r->batch.n_seqs == 1;
     log_error("a step of %d rows of %d sequences failed: %s", sc->r->batch.n_rows, sc->r->batch.n_seqs,
               why->msg);
@@ -429,6 +503,18 @@ static void publish(sched *sc) {
     pthread_mutex_unlock(&sc->mu);
 }
 
+static void run_step(sched *sc, int rows) {
+    status st = {0};
+    double begin = time_now_s();
+    bool ok = runner_step(sc->r, &st);
+    pace_step_took(&sc->pace, rows, time_now_s() - begin);
+    count_step(sc, rows);
+    if (ok)
+        collect(sc);
+    else
+        step_failed(sc, &st);
+}
+
 bool sched_turn(sched *sc) {
     drain(sc);
     admit(sc);
@@ -437,17 +523,8 @@ bool sched_turn(sched *sc) {
     share_rows(sc, encode_some(sc));
     share_pages(sc);
     int rows = pack(sc);
-    if (rows > 0) {
-        status st = {0};
-        double begin = time_now_s();
-        bool ok = runner_step(sc->r, &st);
-        pace_step_took(&sc->pace, rows, time_now_s() - begin);
-        count_step(sc, rows);
-        if (ok)
-            collect(sc);
-        else
-            step_failed(sc, &st);
-    }
+    if (rows > 0 && sc->lost.code == ST_OK) run_step(sc, rows);
+    if (sc->lost.code != ST_OK) end_all_lost(sc);
     publish(sc);
     return sc->n_running > 0 || sc->waiting.head;
 }

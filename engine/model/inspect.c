@@ -177,11 +177,17 @@ static void put_words(buf *out, const model_spec *s) {
         buf_printf(out, "  features     hidden state%s", t->n_features > 1 ? "s" : "");
         for (int i = 0; i < t->n_features; i++) buf_printf(out, "%s %d", i ? "," : "", t->features[i]);
         buf_printf(out, " of 0..%d%s%s, %d rows\n", t->stack.n_layers,
-                   t->n_features > 1 ? " side by side" : "", t->drop_first ? ", first row dropped" : "",
+                   t->n_features > 1 ? " side by side" : "",
+                   t->post_norm    ? ", behind the last norm"
+                   : t->drop_first ? ", first row dropped"
+                                   : "",
                    tower_features_rows(t, side, side));
         const join_spec *j = &s->join;
         if (j->kind == JOIN_LINEAR)
             buf_printf(out, "\njoin: linear, %d to %d%s\n", j->in, j->out, j->bias ? ", bias" : "");
+        else if (j->kind == JOIN_POOL)
+            buf_printf(out, "\njoin: mean of %d x %d patches, RMS norm, linear, %d to %d\n", j->pool, j->pool,
+                       j->in, j->out);
         else
             buf_printf(out, "\njoin: two-layer MLP, %d to %d to %d, %s%s\n", j->in, j->hidden, j->out,
                        act_name(j->activation), j->bias ? ", biases" : "");
@@ -191,6 +197,9 @@ static void put_words(buf *out, const model_spec *s) {
                s->text.tied ? "head tied to the embedding" : "its own head");
     put_stack(out, &s->text.stack);
     put_text(out, &s->text);
+    if (s->both_ways == BOTH_PICTURE) buf_puts(out, "  both ways    a picture's tokens see each other\n");
+    if (s->both_ways == BOTH_PROMPT)
+        buf_puts(out, "  both ways    a prompt's tokens see each other, an answer's do not\n");
     buf_puts(out, "  stops at    ");
     for (int i = 0; i < s->n_eos; i++) buf_printf(out, "%s id %d", i ? "," : "", (int)s->eos[i]);
     buf_puts(out, s->n_eos ? "\n" : " no id of its own\n");

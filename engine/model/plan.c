@@ -139,6 +139,19 @@ static bool take(plan *p, const char *const *at, const char *name, int nd, const
     return true;
 }
 
+/* The same of a slot, whose name may end in "^T". */
+static bool take_slot(plan *p, const char *const *at, const char *name, int nd, int64_t d[4], slot i,
+                      status *st) {
+    size_t n = strlen(name);
+    char stem[128];
+    p->transposed[i] = n > 2 && strcmp(name + n - 2, "^T") == 0;
+    if (!p->transposed[i]) return take(p, at, name, nd, d, &p->slots[i], st);
+    CHECK(nd == 2 && n < sizeof stem);
+    snprintf(stem, sizeof stem, "%.*s", (int)n - 2, name);
+    int64_t there[2] = {d[1], d[0]};
+    return take(p, at, stem, nd, there, &p->slots[i], st);
+}
+
 /* Where the names of a stack's layers are written, by what kind of layer it is. */
 typedef struct layer_names {
     const char *const *all, *const *cross, *const *tail;
@@ -231,7 +244,7 @@ static bool bind_all(plan *p, status *st) {
         const char *name =
             i >= S_FIRST_TEXT ? text->names[i == S_EMBED && as_head ? S_HEAD : i] : n->names[i];
         if (linear) name = i == S_FC1_W ? "weight" : "bias";
-        if (!take(p, at, name, nd, d, &p->slots[i], st)) return false;
+        if (!take_slot(p, at, name, nd, d, (slot)i, st)) return false;
     }
     if (s->tower.stack.n_layers &&
         !take_layers(
