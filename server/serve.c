@@ -138,14 +138,20 @@ static void print_memory(const engine_info *i, size_t bodies) {
 static void print_loaded(const loader *l, const char *name, const char *curl, bool keyed) {
     const engine_info *i = engine_get_info(l->e);
     printf("serving %s: %s\n", name, i->summary ? i->summary : i->family);
-    printf("  %d tokens at most, %zu bytes of KV cache each; loaded in %.1f s\n", i->max_model_len,
-           i->kv_bytes_per_token, l->seconds);
+    if (i->embed_width)
+        printf("  a text has %d tokens at most; loaded in %.1f s\n", i->max_model_len, l->seconds);
+    else
+        printf("  %d tokens at most, %zu bytes of KV cache each; loaded in %.1f s\n", i->max_model_len,
+               i->kv_bytes_per_token, l->seconds);
     print_memory(i, l->app->bodies.max);
-    printf(
-        "try:\n  curl %s/v1/chat/completions -H 'Content-Type: application/json'%s -d '{\"max_tokens\": 32, "
-        "\"messages\": [{\"role\": \"user\", \"content\": ",
-        curl, keyed ? " -H \"Authorization: Bearer $VLMD_API_KEY\"" : "");
-    if (i->takes_images)
+    printf("try:\n  curl %s%s -H 'Content-Type: application/json'%s -d ", curl,
+           i->embed_width ? "/v1/zero-shot" : "/v1/chat/completions",
+           keyed ? " -H \"Authorization: Bearer $VLMD_API_KEY\"" : "");
+    if (!i->embed_width) printf("'{\"max_tokens\": 32, \"messages\": [{\"role\": \"user\", \"content\": ");
+    if (i->embed_width)
+        printf("'{\"labels\": [\"black rectangle\", \"cat\"], \"image\": \"data:image/png;base64,%s\"}'\n",
+               sample_png);
+    else if (i->takes_images)
         printf("[{\"type\": \"image_url\", \"image_url\": {\"url\": \"data:image/png;base64,%s\"}}, "
                "{\"type\": \"text\", \"text\": \"What is in the image?\"}]}]}'\n",
                sample_png);

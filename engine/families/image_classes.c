@@ -35,6 +35,7 @@ static const prep_class classes[] = {
     {"MobileNetV1ImageProcessor",    RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,  256,   0,   0,  224,  true,  false, false},
     {"OwlViTImageProcessor",         RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0, 768, 768,  768,  false, true,  false},
     {"PvtImageProcessor",            RESAMPLE_BICUBIC,  {0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}, 1 / 255.0, 0, 224, 224, 0, false, true, false},
+    {"Siglip2ImageProcessor",     RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"SiglipImageProcessor",         RESAMPLE_BICUBIC,  HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, false, false},
     {"SmolVLMImageProcessor",        RESAMPLE_LANCZOS,  HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"ViTImageProcessor",            RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, true,  false},
@@ -73,4 +74,11 @@ const prep_class *prep_class_find(const char *name, size_t n) {
     for (size_t i = 0; i < ARRAY_LEN(classes); i++)
         if (strlen(classes[i].name) == n && memcmp(classes[i].name, name, n) == 0) return &classes[i];
     return NULL;
+}
+
+bool prep_class_grid(const prep_class *c, int *max_patches, int *patch) {
+    if (strcmp(c->name, "Siglip2ImageProcessor") != 0) return false;
+    *max_patches = 256;
+    *patch = 16;
+    return true;
 }

@@ -80,7 +80,9 @@ typedef enum prep_size {
     PREP_SIZE_SHORTEST, /* the short side becomes size_w; the long one at most size_h when that is not 0 */
     PREP_SIZE_LONGEST,  /* the long side becomes size_w */
     PREP_SIZE_EXACT,    /* size_w x size_h */
-    PREP_SIZE_WITHIN    /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
+    /* as many patches of size_h pixels as fit into size_w of them at about the same ratio, sides rounded up to whole ones */
+    PREP_SIZE_PATCHES,
+    PREP_SIZE_WITHIN /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
 } prep_size;
 
 /* How a picture becomes several tiles of one side (cut.c). */

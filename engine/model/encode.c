@@ -223,6 +223,19 @@ static void pack_slice(ctx *c, encode *e, int i) {
            tensor_rows(e->by, from, n));
 }
 
+static void dual_slice(ctx *c, encode *e, grid g, int i) {
+    int64_t patches = (int64_t)g.w * g.h, rows = tower_rows(&e->m->spec.tower, g), ends = patches + rows;
+    int64_t one = patches > 1 ? 0 : ends; /* ids begin 0, 1; of a single patch a block is {0, 1} */
+    int32_t *ids = e->ids.data;
+    dual_picture p = {.x = tensor_rows(e->features, 0, rows),
+                      .k = tensor_rows(e->k, 0, rows),
+                      .v = tensor_rows(e->v, 0, rows),
+                      .out = e->rows,
+                      .one = tensor_1d(ids ? ids + one : NULL, DT_I32, 2),
+                      .len = tensor_1d(ids ? ids + ends + 4 : NULL, DT_I32, 1)};
+    dual_picture_slice(c, e->m, &p, i);
+}
+
 static void run_slice(ctx *c, encode *e, int i) {
     const model_spec *s = &e->m->spec;
     int64_t joined = 0;
@@ -235,6 +248,10 @@ static void run_slice(ctx *c, encode *e, int i) {
                 tiled_slice(c, e, g, i);
             else
                 tower_slice(c, e, &at, i);
+            return;
+        }
+        if (i < all && s->dual.on) {
+            dual_slice(c, e, g, i - tower);
             return;
         }
         if (i < all) {

@@ -57,6 +57,14 @@ void tiled_slice(ctx *c, encode *e, grid g, int i);
 
 int bucket_of(int i, int n, int side);
 
+/* ---- resample.c: a square table of positions for another grid ---- */
+
+/* Places of a table of side x side that a place of the grid is a mixture of, at most. */
+int resample_taps(int side, grid g);
+/* Which they are and how much of each, for places line by line: [g.w * g.h, taps]. Source: torch's upsample_bilinear2d
+ * with antialias. */
+void resample_table(int side, grid g, int32_t *from, float *by);
+
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 
 int join_rows(const model_spec *s, grid g);

@@ -71,10 +71,12 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_PATCH_W:
         d[0] = width, d[1] = 3, d[2] = d[3] = t->patch;
         nd = 4, on = tower, *use = WEIGHT_LINEAR;
+        if (t->pos_side) nd = 2, d[1] *= d[2] * d[3];
         break;
     case S_PATCH_B: d[0] = width, on = tower && t->patch_bias; break;
     case S_CLASS: d[0] = width, on = tower && t->cls, *use = WEIGHT_TABLE; break;
     case S_POS:
+        if (t->pos_side) side = t->pos_side;
         d[0] = side * side + (t->cls ? 1 : 0), d[1] = width, nd = 2, on = tower, *use = WEIGHT_TABLE;
         break;
     case S_PRE_G:
@@ -121,7 +123,8 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
         nd = 2, on = text->embed_width > 0, *use = WEIGHT_LINEAR;
         break;
     case S_HEAD:
-        d[0] = text->vocab, d[1] = text_embed_width(text), nd = 2, on = !text->tied, *use = WEIGHT_LINEAR;
+        d[0] = text->vocab, d[1] = text_embed_width(text), nd = 2, on = !text->tied && !s->dual.on,
+        *use = WEIGHT_LINEAR;
         break;
     case S_COUNT: on = false; break;
     }
@@ -185,6 +188,7 @@ static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *
 /* The reference ties the head only where the checkpoint has one of the two, or both alike. */
 static bool settle_tie(plan *p, status *st) {
     const name_sheet *s = p->sheet;
+    if (p->spec.dual.on) return true;
     const char *const *names = p->spec.text.names->names;
     size_t head = bind_find(p->bind, s->head_at, names[S_HEAD], st);
     size_t embed = bind_find(p->bind, s->text_at, names[S_EMBED], st);
@@ -251,6 +255,7 @@ static bool bind_all(plan *p, status *st) {
     if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at,
                      (layer_names){.all = text->layer, .cross = text->cross}, &p->text, st))
         return false;
+    if (s->dual.on && !dual_bind(p, st)) return false;
     if (s->tower.stack.n_layers) ignore_unused_layers(p);
     for (const ignore_rule *r = n->ignored; r->glob; r++) bind_ignore_like(p->bind, r->glob, r->why);
     return bind_finish(p->bind, st);

@@ -8,7 +8,8 @@
  * Patches stand row by row, or, for a join that merges k x k of them, so that each such block is k * k rows in turn.
  *
  * The tile's index arrays (encode.h: ids), each after the other: which patch a row is (0 first); each row's place in the
- * table of positions, CLS's included; {0, rows of a block}; {0, rows of the last block}; {rows}.
+ * table of positions, CLS's included; {0, rows of a block}; {0, rows of the last block}; {rows}; where positions are
+ * resampled, [patches, taps] places of the table and as many f32 weights (resample.c).
  *
  * Thread: the engine's. */
 #include <string.h>
@@ -24,7 +25,14 @@ int tower_rows(const tower_spec *t, grid g) {
 }
 
 int tower_ids_count(const tower_spec *t, grid g) {
-    return g.w * g.h + tower_rows(t, g) + 5;
+    int taps = t->pos_side ? 2 * g.w * g.h * resample_taps(t->pos_side, g) : 0;
+    return g.w * g.h + tower_rows(t, g) + 5 + taps;
+}
+
+bool tower_takes(const tower_spec *t, int w, int h) {
+    if (!t->pos_side) return w == t->image_size && h == t->image_size;
+    return w >= t->patch && h >= t->patch && w % t->patch == 0 && h % t->patch == 0 &&
+           (int64_t)(w / t->patch) * (h / t->patch) <= t->max_patches;
 }
 
 /* All blocks but the last have TOWER_BLOCK_ROWS: so how much scratch a block takes does not depend on the picture. */
@@ -70,6 +78,10 @@ static void upload_ids(ctx *c, encode *e, grid g) {
     ends[1] = block;
     ends[3] = all - (n_blocks(all) - 1) * block;
     ends[4] = all;
+    if (t->pos_side) {
+        void *by = ends + 5 + patches * resample_taps(t->pos_side, g);
+        resample_table(t->pos_side, g, ends + 5, by);
+    }
     ctx_upload(c, ids_at(e, 0, n), host);
     mem_free(host);
     e->ids_of = g;
@@ -94,11 +106,28 @@ void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, 
 
 void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tensor out) {
     const prep_spec *p = &e->m->spec.prep;
-    patchify_args a = {.patch = e->m->spec.tower.patch, .rescale = p->rescale, .order = order};
+    patchify_args a = {.patch = e->m->spec.tower.patch,
+                       .rescale = p->rescale,
+                       .channels_last = e->m->spec.tower.pos_side > 0,
+                       .order = order};
     memcpy(a.mean, p->mean, sizeof a.mean);
     memcpy(a.std, p->std, sizeof a.std);
     uint8_t *pixels = e->pixels.data ? (uint8_t *)e->pixels.data + at->at : NULL;
     op_patchify(c, out, tensor_3d(pixels, DT_U8, at->h, at->w, 3), &a);
+}
+
+/* Positions of rows [row, row + n) of x. */
+static void add_positions(ctx *c, encode *e, grid g, tensor x, int64_t row, int64_t n) {
+    const tower_spec *t = &e->m->spec.tower;
+    const weight *table = e->m->w[S_POS];
+    int64_t all = (int64_t)g.w * g.h;
+    if (!t->pos_side) {
+        op_embed_add(c, x, table, ids_at(e, all + row, n));
+        return;
+    }
+    int64_t k = resample_taps(t->pos_side, g), from = all + tower_rows(t, g) + 5;
+    tensor ids = ids_at(e, from + row * k, n * k), by = ids_at(e, from + (all + row) * k, n * k);
+    op_embed_mix(c, x, table, tensor_2d(ids.data, DT_I32, n, k), tensor_2d(by.data, DT_F32, n, k));
 }
 
 /* A block of patches; CLS goes with the first. */
@@ -118,7 +147,7 @@ static void embed_patches(ctx *c, encode *e, const tile *at, int block) {
         row = 0, n++;
     }
     tensor x = tensor_rows(e->x, row, n);
-    op_embed_add(c, x, m->w[S_POS], ids_at(e, all + row, n));
+    add_positions(c, e, g, x, row, n);
     if (t->pre_norm) op_norm(c, x, x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
     tower_keep_features(c, e, 0, row, n, all + cls);
     arena_reset(c->scratch, mark);

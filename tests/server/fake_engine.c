@@ -384,6 +384,35 @@ void engine_cancel(engine *e, uint64_t number_) {
     pthread_mutex_unlock(&e->lock);
 }
 
+/* ---- vectors: it makes none ---- */
+
+embed *engine_embed_new(engine *e, const engine_embed_input *in, int n, const engine_embed_options *o,
+                        status *st) {
+    (void)e, (void)in, (void)n, (void)o;
+    status_set(st, ST_UNSUPPORTED, "this model generates text and makes no embeddings");
+    return NULL;
+}
+
+void embed_free(embed *x) {
+    CHECK(!x);
+}
+
+int embed_tokens(const embed *x) {
+    (void)x;
+    return 0;
+}
+
+uint64_t engine_embed_submit(engine *e, embed *x, engine_sink sink, void *user, status *st) {
+    (void)e, (void)x, (void)sink, (void)user;
+    status_set(st, ST_INTERNAL, "no vectors");
+    return 0;
+}
+
+void engine_judge(const engine_rule *r, int width, const float *vectors, int n_labels, double *logits,
+                  double *probabilities) {
+    (void)r, (void)width, (void)vectors, (void)n_labels, (void)logits, (void)probabilities;
+}
+
 /* ---- the rest ---- */
 
 bool engine_tokenize(engine *e, const char *text, size_t n, bool add_special, int32_t **ids, size_t *n_ids,

@@ -35,6 +35,19 @@ static const struct preset {
      LLAVA "\"model_type\":\"llama\",\"vocab_size\":32064,"
            "\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-5}}\n",
      CLIP_L_PREP},
+    {"clip-b32", "{\"model_type\":\"clip\",\"text_config\":{},\"vision_config\":{}}\n",
+     "{\"image_processor_type\":\"CLIPImageProcessor\"}\n"},
+    {"clip-l14-336",
+     "{\"model_type\":\"clip\",\"projection_dim\":768,\"text_config\":{\"hidden_size\":768,\"intermediate_"
+     "size\":3072,"
+     "\"num_attention_heads\":12},\"vision_config\":{\"hidden_size\":1024,\"intermediate_size\":4096,"
+     "\"num_hidden_layers\":24,\"num_attention_heads\":16,\"image_size\":336,\"patch_size\":14}}\n",
+     CLIP_L_PREP},
+    {"siglip-b16", "{\"model_type\":\"siglip\",\"text_config\":{},\"vision_config\":{}}\n",
+     "{\"image_processor_type\":\"SiglipImageProcessor\"}\n"},
+    {"siglip2-b16-naflex",
+     "{\"model_type\":\"siglip2\",\"text_config\":{\"vocab_size\":256000},\"vision_config\":{}}\n",
+     "{\"image_processor_type\":\"Siglip2ImageProcessor\"}\n"},
 };
 
 static bool write_text(const char *dir, const char *name, const char *text, size_t n) {
