@@ -312,16 +312,6 @@ static void warn_unknown(const json_t *config) {
     }
 }
 
-static bool get_filter(const json_t *config, prep_spec *out, status *st) {
-    const json_t *filter = get(config, "resample");
-    if (!filter) return true;
-    if (!json_is_integer(filter) || json_integer_value(filter) < 0 || json_integer_value(filter) > 5)
-        return status_set(st, ST_INVALID, "resample: expected 0 to 5 (Pillow's filters), found %s",
-                          json_is_integer(filter) ? "another number" : kind_of(filter));
-    out->filter = (resample)json_integer_value(filter);
-    return true;
-}
-
 /* A number from lo to hi under key. */
 static bool get_num(const json_t *config, const char *key, double def, double lo, double hi, double *out,
                     status *st) {
@@ -345,6 +335,16 @@ static bool read_pan(const json_t *config, prep_spec *out, status *st) {
     if (out->size == PREP_SIZE_EXACT) return true;
     return status_set(st, ST_UNSUPPORTED,
                       "do_pan_and_scan without a size of height and width is not supported");
+}
+
+static bool get_filter(const json_t *config, prep_spec *out, status *st) {
+    const json_t *filter = get(config, "resample");
+    if (!filter) return true;
+    if (!json_is_integer(filter) || json_integer_value(filter) < 0 || json_integer_value(filter) > 5)
+        return status_set(st, ST_INVALID, "resample: expected 0 to 5 (Pillow's filters), found %s",
+                          json_is_integer(filter) ? "another number" : kind_of(filter));
+    out->filter = (resample)json_integer_value(filter);
+    return true;
 }
 
 bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
