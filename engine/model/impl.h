@@ -14,9 +14,9 @@ typedef struct plan {
     const name_sheet *sheet;
     ckpt *ckpt;
     bind *bind;
-    tensor slots[S_COUNT];                      /* nd 0: empty */
-    bool transposed[S_COUNT];                   /* it stands there as [in, out] */
-    tensor (*tower)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
+    tensor slots[S_COUNT];                                        /* nd 0: empty */
+    bool transposed[S_COUNT];                                     /* it stands there as [in, out] */
+    tensor (*tower)[L_COUNT], (*join)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
     tensor dual[DUAL_COUNT];
     size_t weight_bytes;
 } plan;
@@ -42,7 +42,7 @@ struct model {
     ckpt *ckpt;
     backend *be;
     weight *w[S_COUNT];
-    layer_weights *tower, *text;
+    layer_weights *tower, *join, *text;
     model_rope rope, rope_local;
     struct dual_part *dual; /* dual.h; NULL: there is a decoder */
     void *turned[S_COUNT];  /* copies of matrices that the checkpoint has the other way round */

@@ -185,7 +185,14 @@ static void put_words(buf *out, const model_spec *s) {
         const join_spec *j = &s->join;
         if (j->kind == JOIN_LINEAR)
             buf_printf(out, "\njoin: linear, %d to %d%s\n", j->in, j->out, j->bias ? ", bias" : "");
-        else if (j->kind == JOIN_POOL)
+        else if (j->kind == JOIN_PERCEIVER) {
+            buf_printf(out,
+                       "\njoin: a perceiver: a gated feed-forward, %d to %d, then %d learned latents attend "
+                       "to each tile "
+                       "and to themselves\n",
+                       j->in, j->out, j->latents);
+            put_stack(out, &j->stack);
+        } else if (j->kind == JOIN_POOL)
             buf_printf(out, "\njoin: mean of %d x %d patches, RMS norm, linear, %d to %d\n", j->pool, j->pool,
                        j->in, j->out);
         else

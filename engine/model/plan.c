@@ -40,6 +40,7 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     case L_UP_B: out = s->ffn, on = s->mlp_bias; break;
     case L_DOWN_W: out = s->width, in = s->ffn; break;
     case L_DOWN_B: out = s->width, on = s->mlp_bias; break;
+    case L_CONTEXT_G: out = s->width, on = s->context_norm; break;
     case L_SCALE1:
     case L_SCALE2: out = s->gated[layer] ? 1 : s->width, on = s->layer_scale || s->gated[layer]; break;
     case L_COUNT: on = false; break;
@@ -59,7 +60,7 @@ static int64_t join_norm_width(const model_spec *s) {
 int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     const tower_spec *t = &s->tower;
     const join_spec *j = &s->join;
-    bool tower = t->stack.n_layers > 0, mlp = j->kind == JOIN_MLP;
+    bool tower = t->stack.n_layers > 0, gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
     int64_t side = tower ? t->image_size / t->patch : 0;
     int64_t width = t->stack.width, hidden = mlp ? j->hidden : j->out;
     const text_spec *text = &s->text;
@@ -95,10 +96,14 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
         d[0] = t->arrangements + 1, d[1] = t->max_tiles * width;
         nd = 2, on = tower_together(t), *use = WEIGHT_TABLE;
         break;
-    case S_JOIN_G: d[0] = join_norm_width(s), on = j->normed != JOIN_NORM_NONE; break;
+    case S_JOIN_G:
+        d[0] = gated ? j->out : join_norm_width(s), on = gated || j->normed != JOIN_NORM_NONE;
+        break;
     case S_JOIN_B:
         d[0] = join_norm_width(s), on = j->normed != JOIN_NORM_NONE && j->norm == NORM_LAYER;
         break;
+    case S_LATENTS: d[0] = j->latents, d[1] = j->out, nd = 2, on = gated, *use = WEIGHT_TABLE; break;
+    case S_FC_GATE_W: d[0] = hidden, d[1] = j->in, nd = 2, on = gated, *use = WEIGHT_LINEAR; break;
     case S_FC1_W: d[0] = hidden, d[1] = j->in, nd = 2, on = j->kind != JOIN_NONE, *use = WEIGHT_LINEAR; break;
     case S_FC1_B: d[0] = hidden, on = j->kind != JOIN_NONE && j->bias; break;
     case S_FC2_W: d[0] = j->out, d[1] = j->hidden, nd = 2, on = mlp, *use = WEIGHT_LINEAR; break;
@@ -252,6 +257,9 @@ static bool bind_all(plan *p, status *st) {
             (layer_names){.all = n->tower_layer, .tail = n->tower_tail, .tail_from = s->tower.tail_from},
             &p->tower, st))
         return false;
+    if (s->join.stack.n_layers && !take_layers(p, &s->join.stack, s->join.stack.n_layers, n->join_at,
+                                               (layer_names){.all = n->join_layer}, &p->join, st))
+        return false;
     if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at,
                      (layer_names){.all = text->layer, .cross = text->cross}, &p->text, st))
         return false;
@@ -272,6 +280,7 @@ bool plan_open(plan *p, const char *dir, status *st) {
 void plan_close(plan *p) {
     bind_free(p->bind);
     mem_free(p->tower);
+    mem_free(p->join);
     mem_free(p->text);
     ckpt_close(p->ckpt);
     memset(p, 0, sizeof *p);
