@@ -34,7 +34,12 @@ bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages
     return true;
 }
 
+bool batch_init_cross(batch *b, int width, status *st) {
+    return seen_runs_init(&b->cross, b->be, b->max_rows, width, st);
+}
+
 void batch_fini(batch *b) {
+    seen_runs_fini(&b->cross);
     if (b->dev) backend_release(b->be, b->dev);
     mem_free(b->host);
     mem_free(b->splices);
@@ -44,6 +49,7 @@ void batch_fini(batch *b) {
 void batch_clear(batch *b) {
     b->n_rows = b->n_seqs = b->n_out = b->n_splices = 0;
     b->q_start[0] = 0;
+    b->cross.n = 0;
 }
 
 /* Rows [from, to) of the sequence that stand for a picture come from its encode instead of the embedding
@@ -76,7 +82,10 @@ bool batch_add(batch *b, const seq *s, int n) {
         b->rope_len[row] = p + 1 > s->n_prompt ? p + 1 : s->n_prompt;
         b->slots[row] = s->pages[p / KV_PAGE_TOK] * KV_PAGE_TOK + p % KV_PAGE_TOK;
     }
-    splice(b, s, from, to, row0);
+    if (s->apart)
+        seen_runs_add(&b->cross, s, from, to, row0);
+    else
+        splice(b, s, from, to, row0);
     int32_t *table = b->pages + (size_t)b->n_seqs * (size_t)b->max_pages;
     memcpy(table, s->pages, (size_t)s->n_pages * sizeof *table);
     memset(table + s->n_pages, 0, (size_t)(b->max_pages - s->n_pages) * sizeof *table);
@@ -107,6 +116,9 @@ void batch_upload(batch *b, ctx *c, step *out) {
     describe(b, true, b->n_rows, b->n_seqs, b->n_out, out);
     out->n_splices = b->n_splices;
     out->splices = b->splices;
+    out->n_cross = b->cross.n;
+    out->cross = b->cross.v;
+    seen_runs_upload(&b->cross, c);
     ctx_upload(c, out->ids, b->ids);
     ctx_upload(c, out->pos, b->pos);
     ctx_upload(c, out->rope_len, b->rope_len);
@@ -117,9 +129,13 @@ void batch_upload(batch *b, ctx *c, step *out) {
     if (b->n_out) ctx_upload(c, out->out_rows, b->out_rows);
 }
 
-void batch_describe_largest(const batch *b, bool decodes, step *out) {
-    int seqs = b->max_seqs < b->max_rows ? b->max_seqs : b->max_rows;
-    describe(b, false, decodes ? seqs : b->max_rows, seqs, seqs, out);
+void batch_describe_largest(batch *b, bool decodes, step *out) {
+    int seqs = b->max_seqs < b->max_rows ? b->max_seqs : b->max_rows, rows = decodes ? seqs : b->max_rows;
+    describe(b, false, rows, seqs, seqs, out);
+    if (!b->cross.width) return;
+    seen_runs_describe(&b->cross, rows);
+    out->n_cross = b->cross.n;
+    out->cross = b->cross.v;
 }
 
 size_t batch_bytes(const batch *b) {

@@ -5,7 +5,7 @@
 #ifndef VLMD_ENGINE_BATCH_H
 #define VLMD_ENGINE_BATCH_H
 
-#include "engine/seq.h"
+#include "engine/seen.h"
 
 typedef struct batch {
     int max_rows, max_seqs, max_pages; /* max_pages: of one sequence */
@@ -13,12 +13,15 @@ typedef struct batch {
     /* host, as struct step names them; all in `host` */
     int32_t *host, *ids, *pos, *rope_len, *slots, *q_start, *kv_len, *pages, *out_rows;
     struct step_splice *splices; /* [max_rows] */
+    seen_runs cross;             /* of sequences whose pictures stand apart */
     backend *be;
     int32_t *dev; /* the same layout on the device; NULL for be NULL */
 } batch;
 
 /* be NULL: host side only. Errors: ST_NO_MEMORY. After a failure nothing is owned. */
 bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, status *st);
+/* Makes room for sequences whose pictures stand apart. */
+bool batch_init_cross(batch *b, int width, status *st); /* width: of their rows, spec_image_width */
 void batch_fini(batch *b);
 
 void batch_clear(batch *b);
@@ -29,7 +32,7 @@ bool batch_add(batch *b, const seq *s, int n);
 /* Uploads what was added and describes it in out, which points into b. */
 void batch_upload(batch *b, ctx *c, step *out);
 /* The largest step, or the largest of one row a sequence, without data: what a dry run measures. */
-void batch_describe_largest(const batch *b, bool decodes, step *out);
+void batch_describe_largest(batch *b, bool decodes, step *out);
 size_t batch_bytes(const batch *b); /* of the device */
 
 #endif

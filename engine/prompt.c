@@ -27,6 +27,7 @@ static bool plan_image(const promptkit *k, prompt_image *im, int n_images, statu
     im->n_rows = k->spec->image_rows(k->spec, plan);
     if (im->n_rows > 0) {
         im->encode_bytes = encode_bytes(k->spec, plan);
+        im->row_bytes = (size_t)im->n_rows * (size_t)spec_image_width(k->spec) * sizeof(float);
         return true;
     }
     tile first = prep_plan_tile(plan, 0);

@@ -42,6 +42,7 @@ typedef struct prompt_image {
     int n_rows;                   /* rows of the decoder's context that it fills */
     size_t decode_need;           /* bytes, while it is decoded; claim.c's */
     size_t encode_bytes;          /* what its encode will hold on the device */
+    size_t row_bytes;    /* of its result alone */
     uint8_t key[IMAGE_KEY_BYTES]; /* of the content */
 } prompt_image;
 
@@ -68,5 +69,9 @@ prompt *prompt_clone(const prompt *p, status *st);
 bool prompt_decode_image(const promptkit *k, prompt *p, int i, const atomic_bool *cancelled, status *st);
 /* Names picture i as the one that st is about. Returns false. */
 bool prompt_blame_image(const prompt *p, int i, status *st);
+
+/* The tokenizer of a folder alone, as its class has it (token_classes.h): tokenizer.json with, both optional, config.json
+ * and tokenizer_config.json. For tools and for a model's second tokenizer; the caller frees it. */
+tok *promptkit_tok(const char *dir, status *st);
 
 #endif

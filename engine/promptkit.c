@@ -152,3 +152,11 @@ void promptkit_fini(promptkit *k) {
     mem_free(k->row_token);
     *k = (promptkit){0};
 }
+
+tok *promptkit_tok(const char *dir, status *st) {
+    promptkit k = {0};
+    json_t *config = NULL;
+    if (load_object(dir, "tokenizer_config.json", ANY_SIZE, &config, st)) load_tokenizer(&k, dir, config, st);
+    json_decref(config);
+    return k.tok;
+}

@@ -2,6 +2,7 @@
 #include "engine/sched.h"
 
 #include "engine/pace.h"
+#include "engine/seen.h"
 #include "engine/share.h"
 
 #include <string.h>
@@ -71,6 +72,7 @@ static void end(sched *sc, seq *s, engine_finish finish) {
     else
         t->finished_length += n;
     seq_drop_pages(s, &sc->r->kv);
+    seen_drop(s, sc->r->be);
     if (s->queued) admission_left(sc->o.queue, s->n_prompt);
     s->queued = false;
     inbox_leave(sc->in, s);
@@ -136,6 +138,7 @@ static bool take_pictures(sched *sc, seq *s) {
 
 /* What may not be shared with others is still shared by the choices of one job: their prompts have one length. */
 static void set_sharing(const sched *sc, seq *s) {
+    share_root(s);
     if (sc->o.no_prefix_caching) s->share_max = 0;
     if (s->n_choices > 1 && s->share_max == 0) share_within_job(s);
 }
@@ -255,6 +258,15 @@ static void begin_turn(sched *sc) {
     pace_begin(&sc->pace, n_decode, prefill);
 }
 
+/* Sequences whose pictures stand apart and are all there. */
+static void prepare_seen(sched *sc) {
+    for (int i = 0; i < sc->n_running; i++) {
+        seq *s = sc->running[i];
+        if (s->apart && !s->seen_ready && s->st.code == ST_OK && seq_images_ready(s))
+            runner_prepare_seen(sc->r, s, &s->st);
+    }
+}
+
 /* Pictures of those who run, the oldest's first, slice by slice until the turn's time for it is spent. True: some are
  * left. */
 static bool encode_some(sched *sc) {
@@ -268,6 +280,7 @@ static bool encode_some(sched *sc) {
         i = find_picture(sc, i, &at);
     }
     bool left = i < sc->n_running;
+    prepare_seen(sc);
     sc->stats.image_encode_seconds += now - begin;
     remove_failed(sc);
     return left;

@@ -26,6 +26,8 @@ typedef struct seq_list { /* first in, first out, linked by next */
 
 typedef struct seq_image {
     picture *pic; /* a reference; NULL: not decoded */
+    /* engine/seen.h, once it is encoded: rows of keys and values, and how many of these hold something of it */
+    int all, hold;
 } seq_image;
 
 typedef struct seq {
@@ -59,6 +61,10 @@ typedef struct seq {
     int n_done;     /* tokens whose keys and values are in the cache */
     int32_t *pages; /* [kv_pages_of(max_len)], n_pages are held */
     int n_pages;
+    bool apart; /* its pictures are seen by layers that attend to them; their rows are none of the prompt's */
+    bool seen_ready;
+    void *seen_rows; /* engine/seen.h: the copy of several pictures' keys and values, on the device; NULL: none */
+    picture_claim seen_claim; /* the room for it */
     bool suspect; /* was in a step that failed: runs alone until it is cleared */
 
     /* pages that others may have; engine/share.h */

@@ -11,6 +11,18 @@ void share_within_job(seq *s) {
     s->job_only = true;
 }
 
+void share_root(seq *s) {
+    buf all = {0};
+    bool ok = buf_append(&all, s->root.h, sizeof s->root.h);
+    for (int i = 0; s->apart && i < s->prompt->n_images; i++)
+        ok = ok && buf_append(&all, s->prompt->images[i].key, IMAGE_KEY_BYTES);
+    if (!ok)
+        s->share_max = 0;
+    else if (s->apart)
+        prefix_root(&s->root, all.data, all.len);
+    buf_fini(&all);
+}
+
 /* Key of page i, or NULL: it is not to be shared (or no memory is left to know it by). */
 static const page_key *key_of(seq *s, int i) {
     if (i >= s->share_max / KV_PAGE_TOK) return NULL;

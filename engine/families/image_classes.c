@@ -28,6 +28,7 @@ static const prep_class classes[] = {
     {"GotOcr2ImageProcessor",        RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0, 384, 384,    0,  false, true,  false},
     {"Idefics3ImageProcessor",       RESAMPLE_LANCZOS,  HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"LlavaImageProcessor",          RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,  224,   0,   0,  224,  true,  false, true},
+    {"MllamaImageProcessor",         RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, true,  false},
     {"LlavaNextImageProcessor",      RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,  224,   0,   0,  224,  true,  false, false},
     {"LlavaOnevisionImageProcessor", RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0, 384, 384,    0,  false, false, false},
     {"MobileNetV1ImageProcessor",    RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,  256,   0,   0,  224,  true,  false, false},

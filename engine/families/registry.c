@@ -9,9 +9,24 @@
 #include "engine/families/family.h"
 
 static const family *const FAMILIES[] = {
-    &FAMILY_LLAVA,           &FAMILY_LLAMA,    &FAMILY_MISTRAL,     &FAMILY_QWEN2,   &FAMILY_QWEN3,
-    &FAMILY_GEMMA,           &FAMILY_GEMMA2,   &FAMILY_GEMMA3_TEXT, &FAMILY_OPT,     &FAMILY_LLAVA_NEXT,
-    &FAMILY_LLAVA_ONEVISION, &FAMILY_INTERNVL, &FAMILY_IDEFICS3,    &FAMILY_SMOLVLM,
+    /* clang-format off */
+    &FAMILY_LLAVA,
+    &FAMILY_LLAVA_NEXT,
+    &FAMILY_LLAVA_ONEVISION,
+    &FAMILY_INTERNVL,
+    &FAMILY_IDEFICS3,
+    &FAMILY_SMOLVLM,
+    &FAMILY_MLLAMA,
+    &FAMILY_MLLAMA_TEXT,
+    &FAMILY_LLAMA,
+    &FAMILY_MISTRAL,
+    &FAMILY_QWEN2,
+    &FAMILY_QWEN3,
+    &FAMILY_GEMMA,
+    &FAMILY_GEMMA2,
+    &FAMILY_GEMMA3_TEXT,
+    &FAMILY_OPT,
+    /* clang-format on */
 };
 
 const char *family_name(int i) {

@@ -113,6 +113,7 @@ typedef struct prep_spec {
     resample filter;
     bool crop;
     int crop_w, crop_h;
+    int max_tiles;         /* max_image_tiles, for who cuts pictures into tiles of size_w x size_h */
     prep_cut cut;          /* kind other than none: pad_square and crop do not count */
     float rescale;         /* 1 when do_rescale is false */
     float mean[3], std[3]; /* 0 and 1 when do_normalize is false */

@@ -279,6 +279,7 @@ static void warn_unknown(const json_t *config) {
                                         "image_seq_length",
                                         "image_std",
                                         "input_data_format",
+                                        "max_image_tiles",
                                         "pad_size",
                                         "processor_class",
                                         "resample",
@@ -360,6 +361,11 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
             out->filter = (resample)json_integer_value(filter);
         }
     }
+    const json_t *max_tiles = get(config, "max_image_tiles");
+    if (max_tiles && !(json_is_integer(max_tiles) && json_integer_value(max_tiles) >= 1 &&
+                       json_integer_value(max_tiles) <= 64))
+        return status_set(st, ST_INVALID, "max_image_tiles: expected 1 to 64, found %s", kind_of(max_tiles));
+    out->max_tiles = max_tiles ? (int)json_integer_value(max_tiles) : 4;
     if (do_crop) {
         if (!not_null(config, "crop_size", "do_center_crop", st)) return false;
         const json_t *v = get(config, "crop_size");

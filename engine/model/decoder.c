@@ -59,6 +59,10 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
     run.attn.kv_len = s->kv_len;
     run.attn.pages = s->pages;
     for (int i = 0; i < k->n_layers && ctx_ok(c); i++) {
+        if (k->cross[i]) {
+            cross_layer(c, m, i, x, s);
+            continue;
+        }
         run.kc = kv->k[i];
         run.vc = kv->v[i];
         run.cs = k->window[i] && local.nd ? local : cs;

@@ -18,14 +18,32 @@ static size_t take(size_t *at, size_t n) {
     return from;
 }
 
+/* ---- passes: what goes through tower and join at a time: a tile, or all tiles together ---- */
+
+static int n_passes(const model_spec *s, const prep_plan *p) {
+    return tower_together(&s->tower) ? 1 : p->n_tiles;
+}
+
+static int pass_rows(const tower_spec *t, grid g) {
+    return tower_together(t) ? tiled_rows(t, g) : tower_rows(t, g);
+}
+
+static int pass_ids(const tower_spec *t, grid g) {
+    return tower_together(t) ? tiled_ids_count(t, g) : tower_ids_count(t, g);
+}
+
+static int pass_slices(const model_spec *s, const prep_plan *p, grid g) {
+    const tower_spec *t = &s->tower;
+    return tower_together(t) ? tiled_slices(t, g, p->n_tiles) : tower_slices(t, g);
+}
+
 static layout layout_of(const model_spec *s, const prep_plan *p) {
     const tower_spec *t = &s->tower;
     layout l = {.out_rows = s->image_rows(s, p)};
-    for (int i = 0; i < p->n_tiles; i++) {
+    for (int i = 0; i < n_passes(s, p); i++) {
         tile at = prep_plan_tile(p, i);
         grid g = tower_grid(t, &at);
-        int64_t rows = tower_rows(t, g), features = tower_features_rows(t, g.w, g.h),
-                ids = tower_ids_count(t, g);
+        int64_t rows = pass_rows(t, g), features = tower_features_rows(t, g.w, g.h), ids = pass_ids(t, g);
         if (rows > l.rows) l.rows = rows;
         if (features > l.features_rows) l.features_rows = features;
         if (ids > l.n_ids) l.n_ids = ids;
@@ -33,7 +51,7 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     }
     CHECK(s->pack || l.joined_rows == l.out_rows);
     if (s->newline) l.joined_rows++;
-    size_t width = (size_t)t->stack.width * sizeof(float), out = (size_t)s->join.out * sizeof(float);
+    size_t width = (size_t)t->stack.width * sizeof(float), out = (size_t)spec_image_width(s) * sizeof(float);
     size_t head = (size_t)t->stack.head_dim * sizeof(float), kv = (size_t)t->stack.kv_heads * head;
     size_t rows = (size_t)l.rows, taps = (size_t)l.out_rows * SPEC_PACK_TAPS * sizeof(float);
     l.pixels = take(&l.total, p->bytes);
@@ -73,8 +91,8 @@ static void point(encode *e, const layout *l) {
     e->v = tensor_2d(AT(v), DT_F32, l->rows, k->kv_heads * hd);
     e->features = tensor_2d(AT(features), DT_F32, l->features_rows, (int64_t)k->width * s->tower.n_features);
     e->ids = tensor_1d(AT(ids), DT_I32, l->n_ids);
-    e->rows = tensor_2d(e->result, DT_F32, l->out_rows, s->join.out);
-    e->joined = s->pack ? tensor_2d(AT(joined), DT_F32, l->joined_rows, s->join.out) : e->rows;
+    e->rows = tensor_2d(e->result, DT_F32, l->out_rows, spec_image_width(s));
+    e->joined = s->pack ? tensor_2d(AT(joined), DT_F32, l->joined_rows, spec_image_width(s)) : e->rows;
     if (s->pack) {
         e->from = tensor_2d(AT(from), DT_I32, l->out_rows, SPEC_PACK_TAPS);
         e->by = tensor_2d(AT(by), DT_F32, l->out_rows, SPEC_PACK_TAPS);
@@ -151,19 +169,17 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
 
 /* ---- slices ---- */
 
-static int tile_slices(const model_spec *s, grid g) {
-    return tower_slices(&s->tower, g) + join_slices(s, g);
-}
-
 static int pack_slices(const encode *e) {
     return e->from.nd ? (int)((e->rows.d[0] + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS) : 0;
 }
 
 int encode_slices(const encode *e) {
     int n = pack_slices(e);
-    for (int i = 0; i < e->plan.n_tiles; i++) {
+    const model_spec *s = &e->m->spec;
+    for (int i = 0; i < n_passes(s, &e->plan); i++) {
         tile at = prep_plan_tile(&e->plan, i);
-        n += tile_slices(&e->m->spec, tower_grid(&e->m->spec.tower, &at));
+        grid g = tower_grid(&s->tower, &at);
+        n += pass_slices(s, &e->plan, g) + join_slices(s, g);
     }
     return n;
 }
@@ -181,12 +197,15 @@ static void pack_slice(ctx *c, encode *e, int i) {
 static void run_slice(ctx *c, encode *e, int i) {
     const model_spec *s = &e->m->spec;
     int64_t joined = 0;
-    for (int t = 0; t < e->plan.n_tiles; t++) {
+    for (int t = 0; t < n_passes(s, &e->plan); t++) {
         tile at = prep_plan_tile(&e->plan, t);
         grid g = tower_grid(&s->tower, &at);
-        int tower = tower_slices(&s->tower, g), all = tile_slices(s, g), rows = join_rows(s, g);
+        int tower = pass_slices(s, &e->plan, g), all = tower + join_slices(s, g), rows = join_rows(s, g);
         if (i < tower) {
-            tower_slice(c, e, &at, i);
+            if (tower_together(&s->tower))
+                tiled_slice(c, e, g, i);
+            else
+                tower_slice(c, e, &at, i);
             return;
         }
         if (i < all) {
@@ -207,6 +226,10 @@ bool encode_run(ctx *c, encode *e, int max_slices) {
         if (ctx_ok(c)) e->next++;
     }
     return ctx_ok(c) && e->next == all;
+}
+
+const prep_plan *encode_plan(const encode *e) {
+    return &e->plan;
 }
 
 tensor encode_rows(const encode *e) {

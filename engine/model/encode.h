@@ -38,6 +38,19 @@ int tower_ids_count(const tower_spec *t, grid g); /* of i32 in `ids` */
 int tower_slices(const tower_spec *t, grid g);
 /* Slice i of tile `at`, whose features are complete after the last. */
 void tower_slice(ctx *c, encode *e, const tile *at, int i);
+/* Patches of a tile in the given order, normalised, to out[n, 3 * patch * patch]. */
+void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tensor out);
+/* Rows [from, from + n) after layer `state` (0: before the first), where a feature is made of them; of `rows` rows that are
+ * kept. */
+void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, int64_t rows);
+
+/* ---- tower_tiled.c: all tiles of a picture together ---- */
+
+#define TILED_NORM_EPS 1e-5f /* torch's own, whatever the config says of the layers' */
+int tiled_rows(const tower_spec *t, grid g);
+int tiled_ids_count(const tower_spec *t, grid g);
+int tiled_slices(const tower_spec *t, grid g, int n_tiles);
+void tiled_slice(ctx *c, encode *e, grid g, int i);
 
 /* ---- bucket.c: where patch i of n in a line stands in a table of `side` places ---- */
 

@@ -55,6 +55,12 @@ static void put_stack(buf *out, const stack_spec *s) {
     if (s->attn_softcap > 0) buf_printf(out, ", scores capped at %g", (double)s->attn_softcap);
     const char *bias = s->o_bias ? ", biases" : s->q_bias ? ", biases on q, k, v" : "";
     buf_printf(out, "%s%s\n", bias, s->causal ? ", causal" : ", both ways");
+    int cross = 0;
+    for (int i = 0; i < s->n_layers; i++) cross += s->cross[i];
+    if (cross)
+        buf_printf(
+            out, "  pictures     %d of %d layers attend to them instead of to the text, through tanh gates\n",
+            cross, s->n_layers);
     int windowed = 0, window = 0;
     for (int i = 0; i < s->n_layers; i++)
         if (s->window[i]) windowed++, window = s->window[i];
@@ -100,7 +106,13 @@ static void put_image_costs(buf *out, const model_spec *s) {
                        p.n_tiles == 1 ? "" : "s");
         }
     }
-    buf_printf(out, " in place of the placeholder, id %d\n", (int)s->image_token);
+    if (s->fuse == FUSE_CROSS)
+        buf_printf(
+            out,
+            " of keys and values apart from the text's, %zu bytes each, and one token in the prompt, id %d\n",
+            (size_t)spec_image_width(s) * sizeof(float), (int)s->image_token);
+    else
+        buf_printf(out, " in place of the placeholder, id %d\n", (int)s->image_token);
 }
 
 static void put_words(buf *out, const model_spec *s) {
@@ -111,6 +123,12 @@ static void put_words(buf *out, const model_spec *s) {
         buf_printf(out, "\ntower: a ViT on %d x %d pixels, %d x %d patches of %d%s\n", t->image_size,
                    t->image_size, side, side, t->patch, t->cls ? " and a CLS row" : "");
         put_stack(out, &t->stack);
+        if (tower_together(t))
+            buf_printf(out,
+                       "  tiles        up to %d attend to each other, in %d arrangements with positions of "
+                       "their own; "
+                       "%d gated layers behind a norm\n",
+                       t->max_tiles, t->arrangements, t->stack.n_layers - t->tail_from);
         buf_printf(out, "  features     hidden state%s", t->n_features > 1 ? "s" : "");
         for (int i = 0; i < t->n_features; i++) buf_printf(out, "%s %d", i ? "," : "", t->features[i]);
         buf_printf(out, " of 0..%d%s%s, %d rows\n", t->stack.n_layers,
@@ -195,7 +213,9 @@ bool model_inspect(const char *dir, buf *out, status *st) {
     if (!plan_open(&p, dir, st)) return false;
     const stack_spec *k = &p.spec.text.stack;
     put_words(out, &p.spec);
-    double per_tok = 2.0 * k->n_layers * k->kv_heads * k->head_dim * (double)sizeof(float);
+    int kept = 0;
+    for (int i = 0; i < k->n_layers; i++) kept += !k->cross[i];
+    double per_tok = 2.0 * kept * k->kv_heads * k->head_dim * (double)sizeof(float);
     buf_puts(out, "\nmemory: weights ");
     put_bytes(out, (double)p.weight_bytes);
     buf_printf(out, " in %d file%s, KV cache ", ckpt_n_files(p.ckpt), ckpt_n_files(p.ckpt) > 1 ? "s" : "");

@@ -35,8 +35,9 @@ void join_slice(ctx *c, const model *m, grid g, tensor features, tensor out, int
     const join_spec *j = &m->spec.join;
     int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g) - from, k = merged(j);
     if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
-    tensor x = tensor_rows(features, from * k, n * k), y = tensor_rows(out, from, n);
+    tensor x = tensor_rows(features, from * k, n * k), rows = tensor_rows(out, from, n), y = rows;
     size_t mark = arena_mark(c->scratch);
+    if (m->spec.fuse == FUSE_CROSS) y = ctx_2d(c, DT_F32, n, j->out);
     if (j->normed == JOIN_NORM_ROW) x = norm_rows(c, m, x);
     if (k > 1) x = side_by_side(x, (int)k);
     if (j->normed == JOIN_NORM_MERGED) x = norm_rows(c, m, x);
@@ -47,5 +48,6 @@ void join_slice(ctx *c, const model *m, grid g, tensor features, tensor out, int
         op_linear(c, h, x, m->w[S_FC1_W], m->w[S_FC1_B], j->activation, 0);
         op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, 0);
     }
+    if (m->spec.fuse == FUSE_CROSS) cross_keep(c, m, y, rows);
     arena_reset(c->scratch, mark);
 }

@@ -28,8 +28,12 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     case L_V_B: out = k, on = s->v_bias; break;
     case L_O_W: out = s->width, in = q; break;
     case L_O_B: out = s->width, on = s->o_bias; break;
-    case L_QNORM_G: out = s->qk_norm ? s->head_dim : q, on = s->qk_norm || s->qk_norm_full; break;
-    case L_KNORM_G: out = s->qk_norm ? s->head_dim : k, on = s->qk_norm || s->qk_norm_full; break;
+    case L_QNORM_G:
+        out = s->qk_norm_full ? q : s->head_dim, on = s->qk_norm || s->qk_norm_full || s->cross[layer];
+        break;
+    case L_KNORM_G:
+        out = s->qk_norm_full ? k : s->head_dim, on = s->qk_norm || s->qk_norm_full || s->cross[layer];
+        break;
     case L_GATE_W: out = s->ffn, in = s->width, on = s->glu; break;
     case L_GATE_B: out = s->ffn, on = s->glu && s->mlp_bias; break;
     case L_UP_W: out = s->ffn, in = s->width; break;
@@ -77,6 +81,18 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_PRE_B: d[0] = width, on = tower && t->pre_norm; break;
     case S_POST_G:
     case S_POST_B: d[0] = width, on = tower && t->post_norm; break;
+    case S_POS_GATE:
+    case S_PRE_TILE_GATE:
+    case S_POST_TILE_GATE: d[0] = 1, on = tower_together(t); break;
+    case S_TILE_POS:
+        d[0] = t->arrangements + 1, d[1] = t->max_tiles * (side * side + 1) * width;
+        nd = 2, on = tower_together(t), *use = WEIGHT_TABLE;
+        break;
+    case S_PRE_TILE:
+    case S_POST_TILE:
+        d[0] = t->arrangements + 1, d[1] = t->max_tiles * width;
+        nd = 2, on = tower_together(t), *use = WEIGHT_TABLE;
+        break;
     case S_JOIN_G: d[0] = join_norm_width(s), on = j->normed != JOIN_NORM_NONE; break;
     case S_JOIN_B:
         d[0] = join_norm_width(s), on = j->normed != JOIN_NORM_NONE && j->norm == NORM_LAYER;
@@ -87,7 +103,7 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_FC2_B: d[0] = j->out, on = mlp && j->bias; break;
     case S_NEWLINE: d[0] = j->out, on = s->newline, *use = WEIGHT_TABLE; break;
     case S_EMBED:
-        d[0] = text->vocab, d[1] = text_embed_width(text);
+        d[0] = text_embed_rows(text), d[1] = text_embed_width(text);
         nd = 2, *use = WEIGHT_TABLE | (text->tied ? WEIGHT_LINEAR : 0);
         break;
     case S_EMBED_IN:
@@ -120,7 +136,23 @@ static bool take(plan *p, const char *const *at, const char *name, int nd, const
     return true;
 }
 
-static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *at, const char *const *names,
+/* Where the names of a stack's layers are written, by what kind of layer it is. */
+typedef struct layer_names {
+    const char *const *all, *const *cross, *const *tail;
+    int tail_from;
+} layer_names;
+
+static void layer_name(const layer_names *n, bool cross, int layer, int which, char *out, size_t size) {
+    bool tail = n->tail && layer >= n->tail_from;
+    const char *form = (tail ? n->tail : cross && n->cross ? n->cross : n->all)[which];
+    CHECK(form);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(out, size, form, tail ? layer - n->tail_from : layer);
+#pragma GCC diagnostic pop
+}
+
+static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *at, layer_names names,
                         tensor (**out)[L_COUNT], status *st) {
     *out = mem_calloc((size_t)n + 1, sizeof **out);
     if (!*out) return status_set(st, ST_NO_MEMORY, "no memory for %d layers", n);
@@ -131,11 +163,7 @@ static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *
             char name[128];
             int nd = layer_slot_shape(s, i, (layer_slot)k, d, &use);
             if (!nd) continue;
-            CHECK(names[k]);
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-            snprintf(name, sizeof name, names[k], i);
-#pragma GCC diagnostic pop
+            layer_name(&names, s->cross[i], i, k, name, sizeof name);
             if (!take(p, at, name, nd, d, &(*out)[i][k], st)) return false;
         }
     return true;
@@ -202,9 +230,13 @@ static bool bind_all(plan *p, status *st) {
         if (!take(p, at, name, nd, d, &p->slots[i], st)) return false;
     }
     if (s->tower.stack.n_layers &&
-        !take_layers(p, &s->tower.stack, s->tower.run_layers, n->tower_at, n->tower_layer, &p->tower, st))
+        !take_layers(
+            p, &s->tower.stack, s->tower.run_layers, n->tower_at,
+            (layer_names){.all = n->tower_layer, .tail = n->tower_tail, .tail_from = s->tower.tail_from},
+            &p->tower, st))
         return false;
-    if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at, text->layer, &p->text, st))
+    if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at,
+                     (layer_names){.all = text->layer, .cross = text->cross}, &p->text, st))
         return false;
     if (s->tower.stack.n_layers) ignore_unused_layers(p);
     for (const ignore_rule *r = n->ignored; r->glob; r++) bind_ignore_like(p->bind, r->glob, r->why);

@@ -49,6 +49,8 @@ typedef struct stack_spec {
     float attn_scale;            /* 1/sqrt(head_dim) unless the config says otherwise */
     float attn_softcap;          /* of the scores; 0: none */
     int window[SPEC_MAX_LAYERS]; /* sliding window of a layer, 0: none */
+    bool cross
+        [SPEC_MAX_LAYERS]; /* the layer attends to other rows instead of to its own; queries and keys are normed */
     rope_spec rope;
 } stack_spec;
 
@@ -64,9 +66,17 @@ typedef struct tower_spec {
     int features[SPEC_MAX_FEATURES]; /* 0 = input of layer 0, n = output of layer n-1 */
     bool drop_first;                 /* select strategy "default": the first row goes */
     int run_layers;                  /* layers that the features need; those behind them are not loaded */
+    /* All tiles of a picture in one sequence, padded to max_tiles of them and each to a multiple of pad_rows (0: each tile is
+     * one of its own): positions by arrangement of tiles, gated; from layer tail_from on behind post_norm and another
+     * embedding of the tile. */
+    int max_tiles, pad_rows, tail_from, arrangements;
 } tower_spec;
-/* Rows that a tile of gw x gh patches gives to the join. */
+static inline bool tower_together(const tower_spec *t) {
+    return t->max_tiles > 0;
+}
+/* Rows that a tile of gw x gh patches, or all tiles together, give to the join. */
 static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
+    if (tower_together(t)) return t->max_tiles * (gw * gh + 1);
     return gw * gh + (t->cls ? 1 : 0) - (t->drop_first ? 1 : 0);
 }
 
@@ -85,10 +95,12 @@ typedef struct join_spec {
     act activation;
     bool bias;
     int in, hidden, out; /* in: of a merged row */
+    int interleaved; /* that many features lie behind the first one, number by number in turn; 0: one after the other */
 } join_spec;
 
 typedef struct text_spec {
     stack_spec stack;
+    int embed_rows;     /* of the table; 0: vocab. Ids behind vocab can be read, but not chosen */
     int vocab, max_pos; /* positions that the model is made for, a stretched rope's included */
     bool tied;          /* lm_head is the embedding table */
     float embed_scale;  /* of looked-up rows, not of pictures'; 1 unless the model scales its embeddings */
@@ -102,11 +114,16 @@ typedef struct text_spec {
     const struct text_names *names; /* its tensors (sheet.h) */
 } text_spec;
 
+static inline int text_embed_rows(const text_spec *t) {
+    return t->embed_rows ? t->embed_rows : t->vocab;
+}
 static inline int text_embed_width(const text_spec *t) {
     return t->embed_width ? t->embed_width : t->stack.width;
 }
 
-typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE } fuse_kind;
+/* How pictures reach the decoder: as rows among the text's, or as keys and values that some layers (stack.cross) attend
+ * to, kept apart from the text's. */
+typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE, FUSE_CROSS } fuse_kind;
 
 /* What a family knows of a picture when it says what becomes of it: its header, and how many the prompt has. */
 typedef struct image_ask {
@@ -157,19 +174,26 @@ typedef struct model_spec {
     /* The tiles that a picture becomes; NULL: by prep alone. Ends with prep_plan_finish. */
     bool (*plan_image)(const struct model_spec *s, const image_ask *a, const image_limits *lim,
                        prep_plan *out, status *st);
-    /* Rows of the result for a planned picture; 0: a size that the tower does not take. */
+    /* Rows of the result for a planned picture; 0: a size that the tower does not take. FUSE_CROSS: of keys and values. */
     int (*image_rows)(const struct model_spec *s, const prep_plan *p);
-    /* What replaces the placeholder; rows add up to image_rows. NULL: all of its rows in one run. */
+    /* What replaces the placeholder; rows add up to image_rows. NULL: all of its rows in one run; FUSE_CROSS: one. */
     void (*write_image)(const struct model_spec *s, const prep_plan *p, image_text *out);
     /* How the rows of the result are made of those that the join gave, tile by tile (behind the last one stands
      * S_NEWLINE's vector where there is one): fills rows[image_rows]. NULL: they are the same. */
     void (*pack)(const struct model_spec *s, const prep_plan *p, pack_row *rows);
-    bool newline;   /* the join brings a vector for ends of lines */
+    int (*arrangement)(const struct model_spec *s,
+                       const prep_plan *p); /* tower_together: which of 1 .. arrangements */
+    bool newline;                           /* the join brings a vector for ends of lines */
     int pack_limit; /* packing resamples a picture of more tiles' worth of rows than this; 0: never */
     /* generation_config.json's defaults for a request; NaN / -1 where it says nothing */
     float temperature, top_p, min_p, repetition_penalty;
     int top_k, max_new_tokens;
 } model_spec;
+
+/* FUSE_CROSS: keys and values of a picture's row, of all layers that attend to them. Else the decoder's width. */
+int spec_image_width(const model_spec *s);
+/* FUSE_CROSS: rows in front that hold the picture itself; those behind stand for tiles that it does not have. */
+int spec_image_seen(const model_spec *s, const prep_plan *p);
 
 /* plan_image, or its default. */
 bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits *lim, prep_plan *out,

@@ -27,12 +27,12 @@ int tower_ids_count(const tower_spec *t, grid g) {
     return g.w * g.h + tower_rows(t, g) + 5;
 }
 
-/* All blocks but the last are about alike. */
+/* All blocks but the last have TOWER_BLOCK_ROWS: so how much scratch a block takes does not depend on the picture. */
 static int n_blocks(int rows) {
     return (rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 static int block_rows(int rows) {
-    return (rows + n_blocks(rows) - 1) / n_blocks(rows);
+    return rows < TOWER_BLOCK_ROWS ? rows : TOWER_BLOCK_ROWS;
 }
 
 int tower_slices(const tower_spec *t, grid g) {
@@ -75,10 +75,11 @@ static void upload_ids(ctx *c, encode *e, grid g) {
     e->ids_of = g;
 }
 
-/* Rows [from, from + n) after layer `state` (0: before the first), where a feature is made of them. */
-static void keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n) {
+void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, int64_t rows) {
     const tower_spec *t = &e->m->spec.tower;
-    int64_t drop = t->drop_first ? 1 : 0, to = from + n - drop, width = t->stack.width;
+    int64_t drop = t->drop_first ? 1 : 0, width = t->stack.width;
+    if (n > rows - from) n = rows - from;
+    int64_t to = from + n - drop;
     from = from > drop ? from - drop : 0;
     for (int i = 0; i < t->n_features && from < to; i++) {
         if (t->features[i] != state) continue;
@@ -91,22 +92,26 @@ static void keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n)
     }
 }
 
+void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tensor out) {
+    const prep_spec *p = &e->m->spec.prep;
+    patchify_args a = {.patch = e->m->spec.tower.patch, .rescale = p->rescale, .order = order};
+    memcpy(a.mean, p->mean, sizeof a.mean);
+    memcpy(a.std, p->std, sizeof a.std);
+    uint8_t *pixels = e->pixels.data ? (uint8_t *)e->pixels.data + at->at : NULL;
+    op_patchify(c, out, tensor_3d(pixels, DT_U8, at->h, at->w, 3), &a);
+}
+
 /* A block of patches; CLS goes with the first. */
 static void embed_patches(ctx *c, encode *e, const tile *at, int block) {
     const model *m = e->m;
     const tower_spec *t = &m->spec.tower;
-    const prep_spec *p = &m->spec.prep;
     grid g = tower_grid(t, at);
     int64_t all = (int64_t)g.w * g.h, n = block_rows((int)all), from = block * n, cls = t->cls ? 1 : 0;
     if (n > all - from) n = all - from;
     int64_t row = cls + from;
     size_t mark = arena_mark(c->scratch);
     tensor patches = ctx_2d(c, DT_F32, n, (int64_t)3 * t->patch * t->patch);
-    patchify_args a = {.patch = t->patch, .rescale = p->rescale, .order = ids_at(e, from, n)};
-    memcpy(a.mean, p->mean, sizeof a.mean);
-    memcpy(a.std, p->std, sizeof a.std);
-    uint8_t *pixels = e->pixels.data ? (uint8_t *)e->pixels.data + at->at : NULL;
-    op_patchify(c, patches, tensor_3d(pixels, DT_U8, at->h, at->w, 3), &a);
+    tower_patchify(c, e, at, ids_at(e, from, n), patches);
     op_linear(c, tensor_rows(e->x, row, n), patches, m->w[S_PATCH_W], m->w[S_PATCH_B], ACT_NONE, 0);
     if (cls && block == 0) {
         op_embed(c, tensor_rows(e->x, 0, 1), m->w[S_CLASS], ids_at(e, 0, 1), 1);
@@ -115,7 +120,7 @@ static void embed_patches(ctx *c, encode *e, const tile *at, int block) {
     tensor x = tensor_rows(e->x, row, n);
     op_embed_add(c, x, m->w[S_POS], ids_at(e, all + row, n));
     if (t->pre_norm) op_norm(c, x, x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
-    keep_features(c, e, 0, row, n);
+    tower_keep_features(c, e, 0, row, n, all + cls);
     arena_reset(c->scratch, mark);
 }
 
@@ -139,7 +144,7 @@ static void run_layer(ctx *c, encode *e, grid g, int i, int pass, int block) {
     } else {
         stack_attend(c, &t->stack, &m->tower[i], i, x, q, k, v, &run);
         stack_feed_forward(c, &t->stack, &m->tower[i], x);
-        keep_features(c, e, i + 1, from, n);
+        tower_keep_features(c, e, i + 1, from, n, all);
     }
 }
 

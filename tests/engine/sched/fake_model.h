@@ -225,6 +225,10 @@ int encode_slices(const encode *e) {
     (void)e;
     return FAKE_ENCODE_SLICES;
 }
+const prep_plan *encode_plan(const encode *e) {
+    (void)e;
+    return NULL;
+}
 tensor encode_rows(const encode *e) {
     return tensor_2d((void *)(uintptr_t)e->rows, DT_F32, FAKE_IMAGE_ROWS, FAKE_WIDTH);
 }

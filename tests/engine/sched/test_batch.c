@@ -29,7 +29,7 @@ static void rows_of_two(void **state) {
     model *m = model_load("", NULL, NULL);
     tiles blank = one_tile(1, 1, (uint8_t[3]){0});
     picture pic = {.enc = encode_new(m, NULL, &blank, NULL), .ready = true};
-    seq_image im = {&pic};
+    seq_image im = {.pic = &pic};
     seq a, b;
     set_up(&a, &im);
     set_up(&b, &im);
@@ -73,7 +73,7 @@ static void rows_of_two(void **state) {
 static void rows_ready(void **state) {
     (void)state;
     picture pic = {.ready = false};
-    seq_image im = {&pic};
+    seq_image im = {.pic = &pic};
     seq s;
     set_up(&s, &im);
     assert_int_equal(seq_rows_ready(&s), 3); /* stops before the picture */
@@ -94,7 +94,7 @@ static void grow_and_drop(void **state) {
     assert_true(kv_init(&kv, 4, NULL));
     int32_t pages[4];
     picture pic = {.ready = true};
-    seq_image im = {&pic};
+    seq_image im = {.pic = &pic};
     seq s;
     set_up(&s, &im);
     s.pages = pages;
