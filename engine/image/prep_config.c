@@ -306,6 +306,16 @@ static void warn_unknown(const json_t *config) {
     }
 }
 
+static bool get_filter(const json_t *config, prep_spec *out, status *st) {
+    const json_t *filter = get(config, "resample");
+    if (!filter) return true;
+    if (!json_is_integer(filter) || json_integer_value(filter) < 0 || json_integer_value(filter) > 5)
+        return status_set(st, ST_INVALID, "resample: expected 0 to 5 (Pillow's filters), found %s",
+                          json_is_integer(filter) ? "another number" : kind_of(filter));
+    out->filter = (resample)json_integer_value(filter);
+    return true;
+}
+
 bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
     memset(out, 0, sizeof *out);
     if (json_is_object(json_object_get(config, "image_processor")))
@@ -337,10 +347,14 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
     if (do_pad && !class->pads_square && get(config, "pad_size"))
         return status_set(st, ST_UNSUPPORTED, "do_pad with a pad_size is not supported");
 
+    if (do_resize || cut) {
+        out->filter = (resample) class->filter;
+        if (!get_filter(config, out, st)) return false;
+    }
     if (do_resize) {
         if (!not_null(config, "size", "do_resize", st) || !not_null(config, "resample", "do_resize", st))
             return false;
-        const json_t *v = get(config, "size"), *filter = get(config, "resample");
+        const json_t *v = get(config, "size");
         size_value size = {.shortest = class->shortest,
                            .longest = cut ? cut->longest : 0,
                            .height = class->height,
@@ -353,13 +367,6 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         put_size(&size, out);
         if (out->size == PREP_SIZE_SHORTEST && out->size_h && out->size_h < out->size_w)
             log_warn("image processor: size.longest_edge is less than size.shortest_edge");
-        out->filter = (resample) class->filter;
-        if (filter) {
-            if (!json_is_integer(filter) || json_integer_value(filter) < 0 || json_integer_value(filter) > 5)
-                return status_set(st, ST_INVALID, "resample: expected 0 to 5 (Pillow's filters), found %s",
-                                  json_is_integer(filter) ? "another number" : kind_of(filter));
-            out->filter = (resample)json_integer_value(filter);
-        }
     }
     const json_t *max_tiles = get(config, "max_image_tiles");
     if (max_tiles && !(json_is_integer(max_tiles) && json_integer_value(max_tiles) >= 1 &&

@@ -23,11 +23,15 @@ static const char *in_dir(const char *name) {
     return path;
 }
 
+static void write_configs(const json_t *c) {
+    assert_int_equal(json_dump_file(json_object_get(c, "config"), in_dir("config.json"), 0), 0);
+    assert_int_equal(json_dump_file(json_object_get(c, "prep"), in_dir("preprocessor_config.json"), 0), 0);
+}
+
 static void read_spec(const json_t *c, model_spec *s) {
     const name_sheet *sheet;
     status st = {0};
-    assert_int_equal(json_dump_file(json_object_get(c, "config"), in_dir("config.json"), 0), 0);
-    assert_int_equal(json_dump_file(json_object_get(c, "prep"), in_dir("preprocessor_config.json"), 0), 0);
+    write_configs(c);
     if (!family_read(g_dir, s, &sheet, &st)) fail_msg("%s", st.msg);
 }
 
@@ -160,6 +164,62 @@ static void test_text(void **state) {
     json_decref(all);
 }
 
+/* Config values that are not implemented, or that contradict each other, by name. */
+static void test_refused(void **state) {
+    (void)state;
+    json_error_t e;
+    json_t *all = json_load_file("tests/golden/families/plans.json", 0, &e);
+    static const struct {
+        int which;
+        const char *config, *prep, *part;
+    } cases[] = {
+        {0, "{\"vision_feature_select_strategy\":\"full\"}", "{}", "vision_feature_select_strategy: full"},
+        {0, "{\"image_grid_pinpoints\":[[336,672]]}", "{}", "image_grid_pinpoints: expected"},
+        {0, "{\"image_grid_pinpoints\":[[672,336],[336,672],[672,672],[1008,336],[336,1008]]}", "{}",
+         "image_grid_pinpoints"},
+        {0, "{}", "{\"image_processor_type\":\"CLIPImageProcessor\"}", "image_grid_pinpoints"},
+        {0, "{}", "{\"size\":{\"shortest_edge\":224},\"crop_size\":224}", "multiples of the tile"},
+        {0, "{}", "{\"size\":{\"shortest_edge\":168},\"crop_size\":168}", "168 x 168, but config.json"},
+        {0, "{\"mm_hidden\":3,\"projector_hidden_act\":\"mish\"}", "{}", "projector_hidden_act"},
+        {0, "{\"vision_config\":{\"model_type\":\"internvl_vision\"}}", "{}", "internvl_vision"},
+        {1, "{\"vision_aspect_ratio\":\"pad\"}", "{}", "vision_aspect_ratio"},
+        {1, "{\"vision_aspect_ratio\":\"anyres_max_9x\"}", "{}", "vision_aspect_ratio"},
+        {1, "{\"vision_feature_select_strategy\":\"default\"}", "{}", "no CLS"},
+        {2, "{\"downsample_ratio\":0.3}", "{}", "downsample_ratio"},
+        {2, "{\"downsample_ratio\":0.0625}", "{}", NULL}, /* 16 of 32 patches */
+        {2, "{\"vision_feature_layer\":[1,2]}", "{}", "vision_feature_layer"},
+        {2, "{\"vision_feature_select_strategy\":\"full\"}", "{}", "vision_feature_select_strategy"},
+        {2, "{\"vision_config\":{\"norm_type\":\"batch_norm\"}}", "{}", "norm_type"},
+        {2, "{\"vision_config\":{\"use_absolute_position_embeddings\":false}}", "{}",
+         "use_absolute_position_embeddings"},
+        {2, "{\"vision_config\":{\"image_size\":[448,224]}}", "{}", "image_size"},
+        {2, "{}", "{\"size\":{\"height\":224,\"width\":224}}", "224 x 224"},
+        {4, "{\"scale_factor\":4}", "{}", "scale_factor"},
+        {4, "{}", "{\"max_image_size\":{\"longest_edge\":378}}", "378 x 378"}, /* 27 patches, in twos */
+        {4, "{}", "{\"max_image_size\":{\"longest_edge\":392}}", NULL},
+    };
+    if (!all) fail_msg("%s", e.text);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        json_t *c = json_deep_copy(json_array_get(all, (size_t)cases[i].which));
+        json_t *config = json_loads(cases[i].config, 0, &e), *prep = json_loads(cases[i].prep, 0, &e);
+        model_spec s;
+        const name_sheet *sheet;
+        status st = {0};
+        assert_true(config && prep);
+        json_object_update_recursive(json_object_get(c, "config"), config);
+        json_object_update(json_object_get(c, "prep"), prep);
+        write_configs(c);
+        bool ok = family_read(g_dir, &s, &sheet, &st);
+        if (cases[i].part && ok) fail_msg("case %zu: %s %s: accepted", i, cases[i].config, cases[i].prep);
+        if (cases[i].part ? !strstr(st.msg, cases[i].part) : !ok)
+            fail_msg("case %zu: %s %s: %s", i, cases[i].config, cases[i].prep, st.msg);
+        json_decref(config);
+        json_decref(prep);
+        json_decref(c);
+    }
+    json_decref(all);
+}
+
 static int setup(void **state) {
     (void)state;
     snprintf(g_dir, sizeof g_dir, "/tmp/vlmd-plans-XXXXXX");
@@ -174,6 +234,7 @@ static int teardown(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_text)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_text),
+                                       cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
