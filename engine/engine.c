@@ -116,7 +116,7 @@ static int picture_tokens(const model_spec *spec, const image_limits *lim) {
 static void describe(engine *e, const engine_options *o) {
     const model_spec *s = e->spec;
     const stack_spec *d = &s->text.stack, *t = &s->tower.stack;
-    static const char *const joins[] = {"none", "linear", "MLP"};
+    static const char *const joins[] = {"none", "linear", "MLP", "pool"};
     char tower[96] = "";
     if (t->n_layers)
         snprintf(tower, sizeof tower, "tower %dx%d at %d px, join %s, ", t->n_layers, t->width,

@@ -37,6 +37,10 @@ static bool plan_image(const promptkit *k, prompt_image *im, int n_images, statu
 }
 
 static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
+    if (c->n_images == 0 && k->spec->needs_picture) {
+        status_set(st, ST_INVALID, "this model was made for prompts with a picture; the messages hold none");
+        return status_param(st, "messages");
+    }
     if (c->n_images == 0) return true;
     if (!k->row_token) {
         status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
@@ -230,10 +234,16 @@ static void put_trusted(const promptkit *k, const prompt *p, const char *text, s
         if (!buf_append(out->text, text, (size_t)(at - text))) out->failed = true;
         out->image = (*found)++;
         if (out->image < p->n_images) spec_write_image(k->spec, &p->images[out->image].pixels.plan, out);
+        if (k->spec->bos_behind_pictures && out->image == p->n_images - 1)
+            image_text_puts(out, json_string_value(json_object_get(k->template_vars, "bos_token")));
         n -= (size_t)(at - text) + len;
         text = at + len;
     }
     if (!buf_append(out->text, text, n)) out->failed = true;
+}
+
+static const char *spell(const void *of, int32_t id) {
+    return tok_id_string(of, id);
 }
 
 /* The rendered text with what the pictures say in it. Placeholders that users type are text like any other. */
@@ -244,6 +254,8 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
     out->text = &all;
     out->row_token = k->row_token;
     out->names = k->template_vars;
+    out->spell = spell;
+    out->of = k->tok;
     for (size_t i = 0; i < text->n_user; i++) {
         size_t begin = text->user[i].begin, end = text->user[i].end;
         put_trusted(k, p, text->text.data + at, begin - at, out, &found);
@@ -253,6 +265,7 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
         at = end;
     }
     if (text->text.len > at) put_trusted(k, p, text->text.data + at, text->text.len - at, out, &found);
+    if (k->spec->prompt_end) image_text_puts(out, k->spec->prompt_end);
     out->text = NULL;
     out->names = NULL;
     buf_fini(&text->text);

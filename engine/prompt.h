@@ -42,7 +42,7 @@ typedef struct prompt_image {
     int n_rows;                   /* rows of the decoder's context that it fills */
     size_t decode_need;           /* bytes, while it is decoded; claim.c's */
     size_t encode_bytes;          /* what its encode will hold on the device */
-    size_t row_bytes;    /* of its result alone */
+    size_t row_bytes;             /* of its result alone */
     uint8_t key[IMAGE_KEY_BYTES]; /* of the content */
 } prompt_image;
 

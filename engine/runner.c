@@ -11,9 +11,9 @@ static bool take_error(ctx *c, status *st) {
 
 /* ---- how much scratch: the same forward code, run dry ---- */
 
-static bool measure_step(runner *r, ctx *dry, bool decodes, status *st) {
+static bool measure_step(runner *r, ctx *dry, batch_kind kind, status *st) {
     step s;
-    batch_describe_largest(&r->batch, decodes, &s);
+    batch_describe_largest(&r->batch, kind, &s);
     arena_reset(dry->scratch, 0);
     tensor logits = decoder_forward(dry, r->model, &r->kv.pool, &s);
     op_sample(dry, logits, NULL, NULL);
@@ -51,9 +51,20 @@ static bool measure_encode(runner *r, ctx *dry, status *st) {
 static size_t measure(runner *r, status *st) {
     arena counting = {0};
     ctx dry = {.be = r->be, .scratch = &counting, .dry = true};
-    if (!measure_step(r, &dry, false, st) || !measure_step(r, &dry, true, st) || !measure_encode(r, &dry, st))
-        return 0;
-    return counting.peak_bytes + 64;
+    bool ok = measure_step(r, &dry, BATCH_ONE_PASS, st) && measure_step(r, &dry, BATCH_DECODES, st) &&
+              (!r->batch.spans || measure_step(r, &dry, BATCH_BLOCKS, st)) && measure_encode(r, &dry, st);
+    return ok ? counting.peak_bytes + 64 : 0;
+}
+
+static int longest_span(const model *m, int max_len) {
+    const model_spec *s = model_get_spec(m);
+    if (s->both_ways == BOTH_NONE) return 0;
+    return s->span_rows > 0 && s->span_rows < max_len ? s->span_rows : max_len;
+}
+
+static bool init_batch(runner *r, backend *be, const runner_options *o, status *st) {
+    return batch_init(&r->batch, be, o->max_rows, longest_span(r->model, o->max_len), o->max_seqs,
+                      kv_pages_of(o->max_len), st);
 }
 
 static bool init_cross(batch *b, const model *m, status *st) {
@@ -63,8 +74,8 @@ static bool init_cross(batch *b, const model *m, status *st) {
 
 bool runner_measure(backend *be, const model *m, const runner_options *o, runner_needs *out, status *st) {
     runner r = {.be = be, .model = m, .kv = {.n_pages = o->n_pages}};
-    bool ok = batch_init(&r.batch, NULL, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), st) &&
-              init_cross(&r.batch, m, st) && kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st);
+    bool ok = init_batch(&r, NULL, o, st) && init_cross(&r.batch, m, st) &&
+              kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st);
     if (ok) {
         out->step_bytes = batch_bytes(&r.batch);
         out->activation_bytes = measure(&r, st);
@@ -88,8 +99,7 @@ bool runner_init(runner *r, backend *be, const model *m, const runner_options *o
     r->results = mem_calloc((size_t)o->max_seqs, sizeof *r->results);
     bool ok = r->rows && r->results;
     if (!ok) status_set(st, ST_NO_MEMORY, "no memory for %d sequences", o->max_seqs);
-    ok = ok && batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), st) &&
-         init_cross(&r->batch, m, st) && kv_init(&r->kv, o->n_pages, st) &&
+    ok = ok && init_batch(r, be, o, st) && init_cross(&r->batch, m, st) && kv_init(&r->kv, o->n_pages, st) &&
          kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) && plan_scratch(r, st);
     if (!ok) runner_fini(r);
     return ok;

@@ -27,6 +27,7 @@ static const prep_class classes[] = {
     {"DeiTImageProcessor",           RESAMPLE_BICUBIC,  HALF,      HALF,     1 / 255.0,    0, 256, 256,  224,  true,  true,  false},
     {"GotOcr2ImageProcessor",        RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0, 384, 384,    0,  false, true,  false},
     {"Idefics3ImageProcessor",       RESAMPLE_LANCZOS,  HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
+    {"Gemma3ImageProcessor",         RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, true,  false},
     {"LlavaImageProcessor",          RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,  224,   0,   0,  224,  true,  false, true},
     {"MllamaImageProcessor",         RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, true,  false},
     {"LlavaNextImageProcessor",      RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,  224,   0,   0,  224,  true,  false, false},

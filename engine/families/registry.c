@@ -16,6 +16,8 @@ static const family *const FAMILIES[] = {
     &FAMILY_INTERNVL,
     &FAMILY_IDEFICS3,
     &FAMILY_SMOLVLM,
+    &FAMILY_GEMMA3,
+    &FAMILY_PALIGEMMA,
     &FAMILY_MLLAMA,
     &FAMILY_MLLAMA_TEXT,
     &FAMILY_LLAMA,
@@ -141,6 +143,8 @@ bool family_read(const char *dir, model_spec *out, const name_sheet **sheet, sta
     if (f && f->read(&c, out)) {
         out->family = f->name;
         *sheet = f->sheet;
+        if (out->text.both_ways && !out->both_ways)
+            config_fail(&c, ST_UNSUPPORTED, "use_bidirectional_attention", "only false is implemented");
         read_generation(&gen, &c, &text, out);
         if (st->code == ST_OK && out->tower.stack.n_layers && read_prep(dir, out, st) && f->check)
             f->check(&c, out);

@@ -8,8 +8,8 @@
 
 /* Byte offsets into work; rows of the largest tile, and of all that are joined. */
 typedef struct layout {
-    size_t pixels, x, q, k, v, features, ids, joined, from, by, total, result;
-    int64_t rows, features_rows, n_ids, joined_rows, out_rows;
+    size_t pixels, x, q, k, v, features, ids, pool_from, pool_by, joined, from, by, total, result;
+    int64_t rows, features_rows, n_ids, pool_rows, pool_taps, joined_rows, out_rows;
 } layout;
 
 static size_t take(size_t *at, size_t n) {
@@ -48,6 +48,11 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
         if (features > l.features_rows) l.features_rows = features;
         if (ids > l.n_ids) l.n_ids = ids;
         l.joined_rows += join_rows(s, g);
+        if (s->join.kind == JOIN_POOL) {
+            CHECK(i == 0 || l.pool_rows == join_rows(s, g));
+            l.pool_rows = join_rows(s, g);
+            l.pool_taps = (int64_t)s->join.pool * s->join.pool;
+        }
     }
     CHECK(s->pack || l.joined_rows == l.out_rows);
     if (s->newline) l.joined_rows++;
@@ -61,6 +66,8 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     l.v = take(&l.total, rows * kv);
     l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
     l.ids = take(&l.total, (size_t)l.n_ids * sizeof(int32_t));
+    l.pool_from = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(int32_t));
+    l.pool_by = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(float));
     if (s->pack) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
         l.from = take(&l.total, taps);
@@ -91,6 +98,10 @@ static void point(encode *e, const layout *l) {
     e->v = tensor_2d(AT(v), DT_F32, l->rows, k->kv_heads * hd);
     e->features = tensor_2d(AT(features), DT_F32, l->features_rows, (int64_t)k->width * s->tower.n_features);
     e->ids = tensor_1d(AT(ids), DT_I32, l->n_ids);
+    if (l->pool_rows) {
+        e->pool_from = tensor_2d(AT(pool_from), DT_I32, l->pool_rows, l->pool_taps);
+        e->pool_by = tensor_2d(AT(pool_by), DT_F32, l->pool_rows, l->pool_taps);
+    }
     e->rows = tensor_2d(e->result, DT_F32, l->out_rows, spec_image_width(s));
     e->joined = s->pack ? tensor_2d(AT(joined), DT_F32, l->joined_rows, spec_image_width(s)) : e->rows;
     if (s->pack) {
@@ -119,6 +130,23 @@ static void upload_pack(ctx *c, encode *e) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for a picture");
     }
     mem_free(rows);
+    mem_free(from);
+    mem_free(by);
+}
+
+static void upload_pool(ctx *c, encode *e) {
+    if (!e->pool_from.nd) return;
+    size_t n = (size_t)tensor_count(&e->pool_from);
+    int32_t *from = mem_alloc(n * sizeof *from);
+    float *by = mem_alloc(n * sizeof *by);
+    if (from && by) {
+        tile first = prep_plan_tile(&e->plan, 0);
+        join_pool_taps(&e->m->spec.join, tower_grid(&e->m->spec.tower, &first), from, by);
+        ctx_upload(c, e->pool_from, from);
+        ctx_upload(c, e->pool_by, by);
+    } else {
+        status_set(&c->st, ST_NO_MEMORY, "no memory for a picture");
+    }
     mem_free(from);
     mem_free(by);
 }
@@ -158,6 +186,7 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
         ctx c = {.be = be};
         ctx_upload(&c, e->pixels, pixels->rgb);
         upload_pack(&c, e);
+        upload_pool(&c, e);
         if (!ctx_ok(&c)) {
             status_set(st, c.st.code, "%s", c.st.msg);
             encode_free(e);
@@ -209,7 +238,7 @@ static void run_slice(ctx *c, encode *e, int i) {
             return;
         }
         if (i < all) {
-            join_slice(c, e->m, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
+            join_slice(c, e, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
                        tensor_rows(e->joined, joined, rows), i - tower);
             return;
         }

@@ -26,6 +26,7 @@ struct encode {
     grid ids_of;       /* the grid that ids describes; w 0: none yet */
     tensor joined;     /* f32 [join rows of all tiles, and the newline's], or the result itself */
     tensor from, by;   /* [rows, SPEC_PACK_TAPS] how the result is packed; nd 0: it is `joined` */
+    tensor pool_from, pool_by; /* join_pool_taps of its tiles, which are of one size; nd 0: none */
     tensor rows;
 };
 
@@ -60,6 +61,8 @@ int bucket_of(int i, int n, int side);
 
 int join_rows(const model_spec *s, grid g);
 int join_slices(const model_spec *s, grid g);
-void join_slice(ctx *c, const model *m, grid g, tensor features, tensor out, int i);
+/* Of a join that pools: patches and weights of each of its rows, [join_rows, pool * pool]. */
+void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by);
+void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i);
 
 #endif

@@ -15,6 +15,7 @@ typedef struct plan {
     ckpt *ckpt;
     bind *bind;
     tensor slots[S_COUNT];                      /* nd 0: empty */
+    bool transposed[S_COUNT];                   /* it stands there as [in, out] */
     tensor (*tower)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
     size_t weight_bytes;
 } plan;
@@ -42,7 +43,8 @@ struct model {
     weight *w[S_COUNT];
     layer_weights *tower, *text;
     model_rope rope, rope_local;
-    float tiled_scale[4]; /* tower_tiled.c's tables are multiplied by these */
+    void *turned[S_COUNT]; /* copies of matrices that the checkpoint has the other way round */
+    float tiled_scale[4];  /* tower_tiled.c's tables are multiplied by these */
     size_t weight_bytes, device_bytes;
     dtype weight_dtype;
     weight **all; /* each of the above once */

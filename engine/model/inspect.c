@@ -142,6 +142,9 @@ static void put_join(buf *out, const join_spec *j) {
                    j->normed == JOIN_NORM_ROW && j->merge > 1 ? " of each before" : "");
     if (j->kind == JOIN_LINEAR)
         buf_printf(out, "linear, %d to %d%s\n", j->in, j->out, j->bias ? ", bias" : "");
+    else if (j->kind == JOIN_POOL)
+        buf_printf(out, "mean of %d x %d patches, RMS norm, linear, %d to %d\n", j->pool, j->pool, j->in,
+                   j->out);
     else
         buf_printf(out, "two-layer MLP, %d to %d to %d, %s%s\n", j->in, j->hidden, j->out,
                    act_name(j->activation), j->bias ? ", biases" : "");
@@ -217,6 +220,9 @@ static void put_words(buf *out, const model_spec *s) {
                s->text.tied ? "head tied to the embedding" : "its own head");
     put_stack(out, &s->text.stack);
     put_text(out, &s->text);
+    if (s->both_ways == BOTH_PICTURE) buf_puts(out, "  both ways    a picture's tokens see each other\n");
+    if (s->both_ways == BOTH_PROMPT)
+        buf_puts(out, "  both ways    a prompt's tokens see each other, an answer's do not\n");
     buf_puts(out, "  stops at    ");
     for (int i = 0; i < s->n_eos; i++) buf_printf(out, "%s id %d", i ? "," : "", (int)s->eos[i]);
     buf_puts(out, s->n_eos ? "\n" : " no id of its own\n");

@@ -109,6 +109,18 @@ static bool make_rope(model *m, const rope_spec *r, model_rope *out, status *st)
     return ok;
 }
 
+/* [in, out] to a copy [out, in] that the model owns. */
+static bool turn(model *m, slot i, tensor *t, status *st) {
+    size_t size = dtype_size(t->dt), in = (size_t)t->d[0], out = (size_t)t->d[1];
+    const uint8_t *from = t->data;
+    uint8_t *to = m->turned[i] = mem_alloc(in * out * size);
+    if (!to) return status_set(st, ST_NO_MEMORY, "no memory for a matrix of %zu numbers", in * out);
+    for (size_t k = 0; k < in; k++)
+        for (size_t o = 0; o < out; o++) memcpy(to + (o * in + k) * size, from + (k * out + o) * size, size);
+    *t = tensor_2d(to, t->dt, t->d[1], t->d[0]);
+    return true;
+}
+
 static bool make_all(model *m, const plan *p, status *st) {
     for (int i = 0; i < S_COUNT; i++) {
         int64_t d[4];
@@ -118,6 +130,7 @@ static bool make_all(model *m, const plan *p, status *st) {
         tensor t = p->slots[i];
         if (i == S_EMBED_POS) /* so that positions are its rows */
             t = tensor_rows(t, m->spec.text.learned_pos_from, t.d[0] - m->spec.text.learned_pos_from);
+        if (p->transposed[i] && !turn(m, (slot)i, &t, st)) return false;
         shape_tables(m, p, (slot)i, &t);
         if (i == S_FC1_W && m->spec.join.interleaved &&
             !deinterleave(m, &t, m->spec.tower.stack.width, m->spec.join.interleaved, st))
@@ -180,6 +193,7 @@ void model_free(model *m) {
     for (int i = 0; i < S_COUNT; i++) weight_free(m->w[i]);
     free_layers(m->tower, m->spec.tower.run_layers);
     free_layers(m->text, m->spec.text.stack.n_layers);
+    for (int i = 0; i < S_COUNT; i++) mem_free(m->turned[i]);
     weight_free(m->rope.inv_freq);
     weight_free(m->rope_local.inv_freq);
     mem_free(m->rope.host);

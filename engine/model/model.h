@@ -41,6 +41,12 @@ typedef struct step {
     tensor kv_len;   /* [S] keys of s after this step's rows are written */
     tensor pages;    /* [S, max pages of a sequence] */
     tensor out_rows; /* [n_out] rows whose logits are wanted */
+    tensor
+        limit; /* [N] the row sees keys before this one, its span's; 0: those up to its own. nd 0: no spans */
+    /* More rows than one pass takes: each layer first keeps the keys and values of all, then goes on, both in blocks of
+     * block_rows. Block b describes its rows of each sequence as q_start and kv_len do for all. n_blocks 0: one pass. */
+    int n_blocks, block_rows;
+    const struct step_block { tensor q_start, kv_len; } * blocks;
     /* FUSE_CROSS: runs of rows that see the same rows of pictures, in rising order; rows of sequences without pictures are in
      * none. */
     int n_cross;

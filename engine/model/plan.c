@@ -80,7 +80,7 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_PRE_G:
     case S_PRE_B: d[0] = width, on = tower && t->pre_norm; break;
     case S_POST_G:
-    case S_POST_B: d[0] = width, on = tower && t->post_norm; break;
+    case S_POST_B: d[0] = width, on = tower && (t->post_norm || tower_together(t)); break;
     case S_POS_GATE:
     case S_PRE_TILE_GATE:
     case S_POST_TILE_GATE: d[0] = 1, on = tower_together(t); break;
@@ -134,6 +134,19 @@ static bool take(plan *p, const char *const *at, const char *name, int nd, const
     if (!bind_take(p->bind, at, name, nd, d, out, st)) return false;
     p->weight_bytes += (size_t)tensor_count(out) * dtype_size(out->dt);
     return true;
+}
+
+/* The same of a slot, whose name may end in "^T". */
+static bool take_slot(plan *p, const char *const *at, const char *name, int nd, int64_t d[4], slot i,
+                      status *st) {
+    size_t n = strlen(name);
+    char stem[128];
+    p->transposed[i] = n > 2 && strcmp(name + n - 2, "^T") == 0;
+    if (!p->transposed[i]) return take(p, at, name, nd, d, &p->slots[i], st);
+    CHECK(nd == 2 && n < sizeof stem);
+    snprintf(stem, sizeof stem, "%.*s", (int)n - 2, name);
+    int64_t there[2] = {d[1], d[0]};
+    return take(p, at, stem, nd, there, &p->slots[i], st);
 }
 
 /* Where the names of a stack's layers are written, by what kind of layer it is. */
@@ -227,7 +240,7 @@ static bool bind_all(plan *p, status *st) {
         const char *name =
             i >= S_FIRST_TEXT ? text->names[i == S_EMBED && as_head ? S_HEAD : i] : n->names[i];
         if (linear) name = i == S_FC1_W ? "weight" : "bias";
-        if (!take(p, at, name, nd, d, &p->slots[i], st)) return false;
+        if (!take_slot(p, at, name, nd, d, (slot)i, st)) return false;
     }
     if (s->tower.stack.n_layers &&
         !take_layers(

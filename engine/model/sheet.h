@@ -89,7 +89,7 @@ typedef struct name_sheet {
     const char *const *tower_layer; /* [L_COUNT], "%d" for the layer */
     const char *const
         *tower_tail; /* likewise from tower.tail_from on, counted from there; NULL: tower_layer goes on */
-    const char *const *names;   /* [S_FIRST_TEXT] */
+    const char *const *names;   /* [S_FIRST_TEXT]; "name^T": the matrix stands there as [in, out] */
     const ignore_rule *ignored; /* ends with glob NULL */
 } name_sheet;
 

@@ -10,6 +10,11 @@ void image_text_named(image_text *t, const char *name, const char *otherwise) {
     image_text_puts(t, s ? s : otherwise);
 }
 
+void image_text_id(image_text *t, int32_t id) {
+    const char *s = t->spell(t->of, id);
+    if (s) image_text_puts(t, s);
+}
+
 void image_text_rows(image_text *t, int n) {
     CHECK(n > 0);
     if (t->n_runs == t->cap_runs) {

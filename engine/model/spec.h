@@ -67,7 +67,7 @@ typedef struct tower_spec {
     bool drop_first;                 /* select strategy "default": the first row goes */
     int run_layers;                  /* layers that the features need; those behind them are not loaded */
     /* All tiles of a picture in one sequence, padded to max_tiles of them and each to a multiple of pad_rows (0: each tile is
-     * one of its own): positions by arrangement of tiles, gated; from layer tail_from on behind post_norm and another
+     * one of its own): positions by arrangement of tiles, gated; from layer tail_from on behind a norm (S_POST_G) and another
      * embedding of the tile. */
     int max_tiles, pad_rows, tail_from, arrangements;
 } tower_spec;
@@ -80,7 +80,8 @@ static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
     return gw * gh + (t->cls ? 1 : 0) - (t->drop_first ? 1 : 0);
 }
 
-typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP } join_kind;
+/* POOL: the mean of pool x pool patches, then normed and linear */
+typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP, JOIN_POOL } join_kind;
 typedef enum join_norm {
     JOIN_NORM_NONE,
     JOIN_NORM_ROW,   /* of each feature row */
@@ -95,6 +96,8 @@ typedef struct join_spec {
     act activation;
     bool bias;
     int in, hidden, out; /* in: of a merged row */
+    int pool;
+    float norm_offset; /* a gain g counts as norm_offset + g */
     int interleaved; /* that many features lie behind the first one, number by number in turn; 0: one after the other */
 } join_spec;
 
@@ -110,6 +113,7 @@ typedef struct text_spec {
     bool no_final_norm;
     float logit_softcap;            /* 0: none */
     rope_spec rope_local;           /* of the windowed layers, where it is another; else ROPE_NONE */
+    bool both_ways;                 /* the config wants it: who reads it says for which rows */
     int32_t bos, eos;               /* what the reference assumes where no file says; -1: none */
     const struct text_names *names; /* its tensors (sheet.h) */
 } text_spec;
@@ -134,8 +138,10 @@ typedef struct image_ask {
  * length, so that a long one costs nothing before its length is checked. */
 typedef struct image_text {
     buf *text;
-    const char *row_token; /* the spelling of image_token */
-    const json_t *names;   /* the tokenizer's named tokens, or NULL */
+    const char *row_token;                            /* the spelling of image_token */
+    const json_t *names;                              /* the tokenizer's named tokens, or NULL */
+    const char *(*spell)(const void *of, int32_t id); /* an added token's spelling, or NULL */
+    const void *of;
     struct image_text_run {
         int image, n;
     } * runs; /* [n_runs], owned */
@@ -145,9 +151,14 @@ typedef struct image_text {
 void image_text_puts(image_text *t, const char *s);
 /* The token that the tokenizer's config gives this name; otherwise: where it gives none. */
 void image_text_named(image_text *t, const char *name, const char *otherwise);
+void image_text_id(image_text *t, int32_t id); /* a token by its id */
 void image_text_rows(image_text *t,
                      int n); /* n > 0 rows of the picture, after those that were written before */
 void image_text_fini(image_text *t);
+
+/* Spans of rows that see each other, what stands behind included: each run of a picture's rows; the whole prompt, then
+ * in windowed layers too. */
+typedef enum both_ways { BOTH_NONE, BOTH_PICTURE, BOTH_PROMPT } both_ways;
 
 enum { SPEC_PACK_TAPS = 4 };
 typedef struct pack_row { /* a row of the result: the sum of weight[k] * joined row from[k]; from -1: none */
@@ -170,7 +181,13 @@ typedef struct model_spec {
     bool prompt_adds_special;
     prep_spec prep;
     /* ---- pictures; source: the reference's processor of the family. All are pure. ---- */
-    const char *placeholder; /* what the chat template writes for a picture; NULL: image_token's spelling */
+    const char *placeholder;   /* what the chat template writes for a picture; NULL: image_token's spelling */
+    int32_t placeholder_id;    /* or the token that it writes; 0: none */
+    int32_t open_id, close_id; /* tokens around a picture's rows, for write_image */
+    bool needs_picture;        /* the reference takes no prompt without */
+    bool bos_behind_pictures;  /* the processor puts BOS behind the last picture */
+    const char *prompt_end;    /* and this behind the prompt; NULL: nothing */
+    const char *chat_template; /* where a checkpoint brings none; NULL: none */
     /* The tiles that a picture becomes; NULL: by prep alone. Ends with prep_plan_finish. */
     bool (*plan_image)(const struct model_spec *s, const image_ask *a, const image_limits *lim,
                        prep_plan *out, status *st);
@@ -185,6 +202,8 @@ typedef struct model_spec {
                        const prep_plan *p); /* tower_together: which of 1 .. arrangements */
     bool newline;                           /* the join brings a vector for ends of lines */
     int pack_limit; /* packing resamples a picture of more tiles' worth of rows than this; 0: never */
+    both_ways both_ways;
+    int span_rows; /* of the longest such span; 0: as long as the context */
     /* generation_config.json's defaults for a request; NaN / -1 where it says nothing */
     float temperature, top_p, min_p, repetition_penalty;
     int top_k, max_new_tokens;
