@@ -194,6 +194,13 @@ static void test_refused(void **state) {
          "use_absolute_position_embeddings"},
         {2, "{\"vision_config\":{\"image_size\":[448,224]}}", "{}", "image_size"},
         {2, "{}", "{\"size\":{\"height\":224,\"width\":224}}", "224 x 224"},
+        {2, "{}",
+         "{\"image_processor_type\":\"CLIPImageProcessor\",\"do_resize\":false,\"do_center_crop\":false}",
+         "GotOcr2ImageProcessor"},
+        {4, "{}",
+         "{\"image_processor_type\":\"CLIPImageProcessor\",\"do_image_splitting\":false,\"do_resize\":false,"
+         "\"do_center_crop\":false}",
+         "Idefics3"},
         {4, "{\"scale_factor\":4}", "{}", "scale_factor"},
         {4, "{}", "{\"max_image_size\":{\"longest_edge\":378}}", "378 x 378"}, /* 27 patches, in twos */
         {4, "{}", "{\"max_image_size\":{\"longest_edge\":392}}", NULL},
