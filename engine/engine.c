@@ -51,8 +51,9 @@ static bool plan_lengths(engine *e, const engine_options *o, status *st) {
     if (e->max_model_len < 2 || e->max_model_len > longest)
         return status_set(st, ST_INVALID, "max-model-len is %d; this model takes 2 to %d", e->max_model_len,
                           longest);
-    e->max_seqs = positive(o->max_num_seqs, 16);
-    e->max_rows = positive(o->max_num_batched_tokens, 512);
+    const bool own = backend_get_memory(e->be).total_bytes > 0; /* a GPU wants many rows */
+    e->max_seqs = positive(o->max_num_seqs, own ? 128 : 16);
+    e->max_rows = positive(o->max_num_batched_tokens, own ? 2048 : 512);
     if (e->max_seqs > 4096 || e->max_rows > 1 << 20)
         return status_set(st, ST_INVALID,
                           "max-num-seqs can be at most 4096 and max-num-batched-tokens at most %d", 1 << 20);
@@ -158,7 +159,9 @@ static bool start_threads(engine *e, const engine_options *o, status *st) {
                         .max_rows = e->max_rows,
                         .pictures = e->pictures,
                         .queue = &e->queue,
-                        .no_prefix_caching = o->no_prefix_caching};
+                        .no_prefix_caching = o->no_prefix_caching,
+                        .lost = o->lost,
+                        .user = o->lost_user};
     if (!(e->has_inbox = inbox_init(&e->inbox, st))) return false;
     /* Signals are the server's: no thread of ours may take one. */
     sigset_t all, old;

@@ -20,8 +20,8 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     const char *isa;            /* [best]; see backend_options */
     int threads;                /* [one per online core] */
     int max_model_len;          /* [the model's max_position_embeddings] prompt and answer, in tokens */
-    int max_num_seqs;           /* [16] sequences in a step */
-    int max_num_batched_tokens; /* [512] rows in a step */
+    int max_num_seqs;           /* [16; 128 on a GPU] sequences in a step */
+    int max_num_batched_tokens; /* [512; 2048 on a GPU] rows in a step */
     size_t
         kv_cache_bytes; /* [enough for max_num_seqs/2 full lengths, at most a quarter of memory; a GPU: what
                                    the plan leaves] */
@@ -36,6 +36,10 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     int64_t max_queued_tokens; /* [a million] prompt tokens of all of them */
     size_t image_bytes;        /* [1 GiB] pictures waiting, being decoded, being encoded, encoded and kept */
     bool by_priority;          /* engine_params.priority goes before the order of arrival */
+    /* [nothing] Called once, on the engine's thread, when the device has failed for good: jobs that run and jobs to come end
+     * with ST_LOST, and only another process can use the device again. */
+    void (*lost)(void *user, const status *why);
+    void *lost_user;
 } engine_options;
 
 /* Loads the model and starts the threads; returns when jobs can run. Errors name file, tensor, expected, found. */

@@ -10,9 +10,14 @@
 static void health_handler(http_req *r) {
     const app *a = http_app(r);
     int state = atomic_load(&a->state);
-    static const char *const words[] = {"loading", "ok", "draining"};
+    static const char *const words[] = {"loading", "ok", "draining", "failed"};
     buf b = {0};
-    buf_printf(&b, "{\"status\":\"%s\"}\n", words[state]);
+    buf_printf(&b, "{\"status\":\"%s\"", words[state]);
+    if (state == APP_FAILED) {
+        buf_puts(&b, ",\"reason\":");
+        json_put_cstring(&b, a->failure);
+    }
+    buf_puts(&b, "}\n");
     http_reply(r, state == APP_READY ? 200 : 503, "application/json", &b);
 }
 

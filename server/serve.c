@@ -19,6 +19,8 @@
 #include "server/http.h"
 #include "server/routes.h"
 
+enum { LOST_SECONDS = 10 }; /* for replies after the device failed */
+
 /* ---- the model folder
  * ------------------------------------------------------------------------------------------ */
 
@@ -89,6 +91,15 @@ static void *load(void *arg) {
     ssize_t k = write(l->done_fd, &one, sizeof one);
     (void)k;
     return NULL;
+}
+
+/* On the engine's thread. */
+static void on_lost(void *user, const status *why) {
+    loader *l = user;
+    uint64_t one = 1;
+    app_fail(l->app, why->msg);
+    ssize_t k = write(l->done_fd, &one, sizeof one); /* the main thread looks at the state */
+    (void)k;
 }
 
 /* A black rectangle, 64x64: any model with eyes has something to say. */
@@ -168,8 +179,7 @@ static int wait_event(const waiter *w, bool loading, int timeout_ms) {
 }
 
 /* Lets running requests finish for a while, then ends them with an error. A second signal ends the wait. */
-static void drain(app *a, http_server *http, const waiter *w, double seconds) {
-    atomic_store(&a->state, APP_DRAINING);
+static void drain(http_server *http, const waiter *w, double seconds, const char *why) {
     double until = time_now_s() + seconds;
     int n = http_in_flight(http);
     if (n) log_info("stopping: waiting for %d requests, at most %g s", n, seconds);
@@ -177,13 +187,22 @@ static void drain(app *a, http_server *http, const waiter *w, double seconds) {
         if (wait_event(w, false, 50) > 0) break;
     until = time_now_s() + 5;
     while (http_in_flight(http) && time_now_s() < until) {
-        http_cancel_all(http, ST_CANCELLED, "the server is shutting down");
+        http_cancel_all(http, ST_CANCELLED, why);
         wait_event(w, false, 50);
     }
 }
 
+/* The engine has ended its jobs; their replies are to reach their clients. It is not taken apart: calls to a device that is
+ * gone may not return. */
+static serve_result end_lost(http_server *http, const waiter *w, const serve_options *o) {
+    drain(http, w, o->drain_seconds < LOST_SECONDS ? o->drain_seconds : LOST_SECONDS, "the device failed");
+    if (o->uds) unlink(o->uds);
+    return SERVE_LOST;
+}
+
 static void stop(app *a, http_server *http, const waiter *w, double seconds) {
-    drain(a, http, w, seconds);
+    atomic_store(&a->state, APP_DRAINING);
+    drain(http, w, seconds, "the server is shutting down");
     engine *e = app_take_engine(a);
     if (e) engine_free(e); /* every outbox gets its end: nothing stays suspended */
     http_stop(http);
@@ -206,7 +225,12 @@ static serve_result run(app *a, http_server *http, loader *l, const serve_option
     }
     app_set_engine(a, l->e); /* first: who reads the curl line may send it */
     print_loaded(l, a->names.v[0], curl, o->api_key.n > 0);
-    wait_event(w, false, -1);
+    while (wait_event(w, true, -1) == 0) {
+        uint64_t n;
+        ssize_t k = read(w->done_fd, &n, sizeof n); /* the loader's, or on_lost's */
+        (void)k;
+        if (atomic_load(&a->state) == APP_FAILED) return end_lost(http, w, o);
+    }
     stop(a, http, w, o->drain_seconds);
     return SERVE_DONE;
 }
@@ -298,13 +322,13 @@ static serve_result serve_network(const serve_options *o, const char *dir, app *
                                       .max_queued_requests = o->max_queued_requests,
                                       .max_queued_tokens = o->max_queued_tokens,
                                       .by_priority = strcmp(o->scheduling_policy, "priority") == 0,
-                                      .no_prefix_caching = o->no_prefix_caching};
+                                      .no_prefix_caching = o->no_prefix_caching,
+                                      .lost = on_lost,
+                                      .lost_user = l};
         res = run(a, http, l, o, curl, &w, st);
     }
-    if (res == SERVE_LOADING) {
-        if (o->uds) unlink(o->uds);
-        return res;
-    }
+    if (res == SERVE_LOADING && o->uds) unlink(o->uds);
+    if (res == SERVE_LOADING || res == SERVE_LOST) return res;
     close(w.done_fd); /* the handler stays, and its pipe */
     return res;
 }
@@ -317,7 +341,7 @@ static serve_result serve(const serve_options *o, const char *dir, app *a, loade
         return SERVE_FAILED;
     }
     serve_result res = serve_network(o, dir, a, l, st);
-    if (res == SERVE_LOADING) return res;
+    if (res == SERVE_LOADING || res == SERVE_LOST) return res;
     tls_fini(&l->tls);
     cors_fini(&l->cors);
     return res;
@@ -341,10 +365,11 @@ serve_result serve_run(const serve_options *o, const char *positional, status *s
         if (ok && app_init(a, names, st)) {
             a->bodies.max = o->request_memory;
             res = serve(o, dir.data, a, l, st);
-            if (res != SERVE_LOADING) app_fini(a);
+            if (res != SERVE_LOADING && res != SERVE_LOST) app_fini(a);
         }
     }
-    if (res == SERVE_LOADING) return res; /* the loading thread still reads all of this */
+    /* The loading thread, or the engine's, still reads all of this. */
+    if (res == SERVE_LOADING || res == SERVE_LOST) return res;
     mem_free(a);
     mem_free(l);
     buf_fini(&dir);
