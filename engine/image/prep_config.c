@@ -261,7 +261,8 @@ static const char *class_name(const json_t *config, char *room, size_t cap, size
 }
 
 static void warn_unknown(const json_t *config) {
-    static const char *const known[] = {"auto_map",
+    static const char *const known[] = {"aspect_ratio_setting", /* the reference goes by its class alone */
+                                        "auto_map",
                                         "crop_size",
                                         "data_format",
                                         "default_to_square",

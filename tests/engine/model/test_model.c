@@ -290,6 +290,7 @@ static void run_golden(const char *name, const char *dir, const char *golden, co
     g_worst = 0;
     json_array_foreach(json_object_get(g, "cases"), i, c) {
         prompt_case p;
+        if (getenv("VLMD_SHORT") && strncmp(dir, FAMILIES, strlen(FAMILIES)) == 0 && i % 4 != 3) continue;
         prepare(&r, c, 1 << 20, &p);
         const json_t *tokens = json_object_get(c, "tokens");
         int steps = short_of((int)json_array_size(tokens));
