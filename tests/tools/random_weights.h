@@ -118,7 +118,7 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
             t[n].d[0] = in;
             *turned = 0;
         }
-        random_scale(&t[n++], i == S_NORM_G || i == S_PRE_G || i == S_POST_G,
+        random_scale(&t[n++], i == S_NORM_G || i == S_PRE_G || i == S_POST_G || i == S_JOIN_G,
                      i == S_NORM_G ? s.text.stack.norm_offset : 0,
                      i == S_POS || i == S_EMBED_POS || i == S_EMBED);
     }
