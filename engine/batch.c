@@ -5,11 +5,39 @@
 
 /* ---- where the arrays lie ---- */
 
-enum { IDS, POS, ROPE_LEN, SLOTS, FROM, Q_START, KV_LEN, PAGES, OUT_ROWS, RULES, END, N_ARRAYS = RULES };
+enum {
+    IDS,
+    POS,
+    ROPE_LEN,
+    SLOTS,
+    FROM,
+    Q_START,
+    KV_LEN,
+    PAGES,
+    OUT_ROWS,
+    LIMIT,
+    BLOCKS,
+    RULES,
+    END,
+    N_HOST = BLOCKS
+};
 
 typedef struct layout { /* in words */
     size_t at[END + 1], n[END];
 } layout;
+
+static size_t round16(int n) {
+    return (size_t)(n + 15) / 16 * 16;
+}
+
+static int count_blocks(const batch *b, int n_rows) {
+    return n_rows > b->block_rows ? (n_rows + b->block_rows - 1) / b->block_rows : 0;
+}
+
+/* What describes one block of rows: where each sequence begins in it, and the place behind its last row there. */
+static size_t block_words(int n_seqs) {
+    return round16(n_seqs + 1) + round16(n_seqs);
+}
 
 /* Each begins at 64 bytes, as the device's memory does. */
 static layout lay_out(const batch *b, int n_rows, int n_seqs, int n_out, size_t list_words) {
@@ -23,6 +51,8 @@ static layout lay_out(const batch *b, int n_rows, int n_seqs, int n_out, size_t 
                       [KV_LEN] = seqs,
                       [PAGES] = seqs * (size_t)b->max_pages,
                       [OUT_ROWS] = out,
+                      [LIMIT] = b->spans ? rows : 0,
+                      [BLOCKS] = (size_t)count_blocks(b, n_rows) * block_words(n_seqs),
                       [RULES] = out * SAMPLE_RULE_WORDS + list_words}};
     for (int i = 0; i < END; i++) l.at[i + 1] = l.at[i] + (l.n[i] + 15) / 16 * 16;
     return l;
@@ -36,25 +66,30 @@ size_t batch_bytes(const batch *b) {
     return largest(b).at[END] * sizeof(int32_t);
 }
 
-bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, size_t max_list_words,
-                status *st) {
-    *b = (batch){.max_rows = max_rows,
+bool batch_init(batch *b, backend *be, int block_rows, int span_rows, int max_seqs, int max_pages,
+                size_t max_list_words, status *st) {
+    *b = (batch){.block_rows = block_rows,
+                 .max_rows = block_rows + span_rows,
+                 .spans = span_rows > 0,
                  .max_seqs = max_seqs,
                  .max_pages = max_pages,
                  .max_list_words = max_list_words,
                  .be = be};
+    b->max_blocks = count_blocks(b, b->max_rows);
     const layout l = largest(b);
-    b->host = mem_calloc(l.at[RULES], sizeof(int32_t));
+    b->host = mem_calloc(l.at[BLOCKS], sizeof(int32_t));
     b->rules = mem_calloc((size_t)max_seqs, sizeof *b->rules);
-    b->splices = mem_calloc((size_t)max_rows, sizeof *b->splices);
+    b->splices = mem_calloc((size_t)b->max_rows, sizeof *b->splices);
+    b->blocks = mem_calloc((size_t)b->max_blocks + 1, sizeof *b->blocks);
     if (be) b->dev = backend_alloc(be, batch_bytes(b), st);
-    if (!b->host || !b->rules || !b->splices || (be && !b->dev)) {
+    if (!b->host || !b->rules || !b->splices || !b->blocks || (be && !b->dev)) {
+        int rows = b->max_rows;
         batch_fini(b);
-        return status_set(st, ST_NO_MEMORY, "no memory for a step of %d rows", max_rows);
+        return status_set(st, ST_NO_MEMORY, "no memory for a step of %d rows", rows);
     }
-    int32_t **to[N_ARRAYS] = {&b->ids,     &b->pos,    &b->rope_len, &b->slots,   &b->from,
-                              &b->q_start, &b->kv_len, &b->pages,    &b->out_rows};
-    for (int i = 0; i < N_ARRAYS; i++) *to[i] = b->host + l.at[i];
+    int32_t **to[N_HOST] = {&b->ids,     &b->pos,    &b->rope_len, &b->slots,    &b->from,
+                            &b->q_start, &b->kv_len, &b->pages,    &b->out_rows, &b->limit};
+    for (int i = 0; i < N_HOST; i++) *to[i] = b->host + l.at[i];
     return true;
 }
 
@@ -68,6 +103,7 @@ void batch_fini(batch *b) {
     mem_free(b->host);
     mem_free(b->rules);
     mem_free(b->splices);
+    mem_free(b->blocks);
     *b = (batch){0};
 }
 
@@ -118,6 +154,17 @@ static bool add_rule(batch *b, const seq *s) {
     return true;
 }
 
+/* Rows [from, to) of the sequence see to the end of their spans. */
+static void set_limits(batch *b, const seq *s, int from, int to, int row0) {
+    int begin, end;
+    for (int row = from; row < to; row = end) {
+        bool both = seq_span(s, row, &begin, &end);
+        CHECK(!both || end <= to);
+        if (!both && end > to) end = to;
+        for (int i = row; i < end; i++) b->limit[row0 + i - from] = both ? end : 0;
+    }
+}
+
 bool batch_add(batch *b, const seq *s, int n, bool *fits) {
     int from = s->n_done, to = from + n, row0 = b->n_rows;
     bool wanted = to == seq_len_ahead(s);
@@ -130,6 +177,7 @@ bool batch_add(batch *b, const seq *s, int n, bool *fits) {
         seen_runs_add(&b->cross, s, from, to, row0);
     else
         splice(b, s, from, to, row0);
+    if (b->spans) set_limits(b, s, from, to, row0);
     int32_t *table = b->pages + (size_t)b->n_seqs * (size_t)b->max_pages;
     memcpy(table, s->pages, (size_t)s->n_pages * sizeof *table);
     memset(table + s->n_pages, 0, (size_t)(b->max_pages - s->n_pages) * sizeof *table);
@@ -147,6 +195,7 @@ void batch_pad(batch *b, int n_seqs, int each) {
             b->ids[row] = b->pos[row] = 0;
             b->rope_len[row] = 1;
             b->slots[row] = b->from[row] = -1;
+            if (b->spans) b->limit[row] = 0;
         }
         memset(b->pages + (size_t)b->n_seqs * (size_t)b->max_pages, 0,
                (size_t)b->max_pages * sizeof *b->pages);
@@ -158,11 +207,26 @@ void batch_pad(batch *b, int n_seqs, int each) {
 
 /* ---- sending it ---- */
 
+/* Block i of the rows: where each sequence's begin in it, and the place behind its last one there (0: it has none). */
+static void fill_block(const batch *b, int i, int32_t *start, int32_t *len) {
+    int from = i * b->block_rows, to = from + b->block_rows < b->n_rows ? from + b->block_rows : b->n_rows;
+    start[0] = 0;
+    for (int s = 0; s < b->n_seqs; s++) {
+        int end = b->q_start[s + 1] < to ? b->q_start[s + 1] : to;
+        start[s + 1] = end > from ? end - from : 0;
+        len[s] = start[s + 1] > start[s] ? b->kv_len[s] - (b->q_start[s + 1] - end) : 0;
+    }
+}
+
 size_t batch_pack(const batch *b, int32_t *to) {
     const layout l = lay_out(b, b->n_rows, b->n_seqs, b->n_out, 0);
-    const int32_t *const from[N_ARRAYS] = {b->ids,     b->pos,    b->rope_len, b->slots,   b->from,
-                                           b->q_start, b->kv_len, b->pages,    b->out_rows};
-    for (int i = 0; i < N_ARRAYS; i++) memcpy(to + l.at[i], from[i], l.n[i] * sizeof *to);
+    const int32_t *const from[N_HOST] = {b->ids,     b->pos,    b->rope_len, b->slots,    b->from,
+                                         b->q_start, b->kv_len, b->pages,    b->out_rows, b->limit};
+    for (int i = 0; i < N_HOST; i++) memcpy(to + l.at[i], from[i], l.n[i] * sizeof *to);
+    for (int i = 0; i < count_blocks(b, b->n_rows); i++) {
+        int32_t *block = to + l.at[BLOCKS] + (size_t)i * block_words(b->n_seqs);
+        fill_block(b, i, block, block + round16(b->n_seqs + 1));
+    }
     return (l.at[RULES] + sample_pack(to + l.at[RULES], b->rules, b->n_out)) * sizeof *to;
 }
 
@@ -185,6 +249,15 @@ static void describe(const batch *b, bool data, int rows, int seqs, int outs, ba
     s->out_rows = array(b, &l, data, OUT_ROWS);
     out->from = array(b, &l, data, FROM);
     out->rules = array(b, &l, data, RULES);
+    if (b->spans) s->limit = array(b, &l, data, LIMIT);
+    s->n_blocks = count_blocks(b, rows);
+    s->block_rows = s->n_blocks ? b->block_rows : 0;
+    s->blocks = b->blocks;
+    for (int i = 0; i < s->n_blocks; i++) {
+        int32_t *at = data && b->dev ? b->dev + l.at[BLOCKS] + (size_t)i * block_words(seqs) : NULL;
+        b->blocks[i].q_start = tensor_1d(at, DT_I32, seqs + 1);
+        b->blocks[i].kv_len = tensor_1d(at ? at + round16(seqs + 1) : NULL, DT_I32, seqs);
+    }
 }
 
 void batch_upload_cross(batch *b, ctx *c) {
@@ -199,8 +272,10 @@ void batch_describe(const batch *b, batch_step *out) {
     out->s.cross = b->cross.v;
 }
 
-void batch_describe_largest(batch *b, bool decodes, batch_step *out) {
-    int seqs = b->max_seqs < b->max_rows ? b->max_seqs : b->max_rows, rows = decodes ? seqs : b->max_rows;
+void batch_describe_largest(batch *b, batch_kind kind, batch_step *out) {
+    int rows = kind == BATCH_BLOCKS ? b->max_rows : b->block_rows,
+        seqs = b->max_seqs < rows ? b->max_seqs : rows;
+    if (kind == BATCH_DECODES) rows = seqs;
     describe(b, false, rows, seqs, seqs, out);
     if (!b->cross.width) return;
     seen_runs_describe(&b->cross, rows);

@@ -36,22 +36,28 @@ static bool plan_image(const promptkit *k, prompt_image *im, int n_images, statu
                       first.w, first.h);
 }
 
-static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
-    if (c->n_images == 0) return true;
-    if (!k->row_token) {
-        status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
-        return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
-    }
-    p->images = mem_calloc((size_t)c->n_images, sizeof *p->images);
+bool prompt_take_images(const promptkit *k, const engine_image *images, int n, prompt *p, status *st) {
+    p->images = mem_calloc((size_t)n, sizeof *p->images);
     if (!p->images) return no_memory(st);
-    for (int i = 0; i < c->n_images; i++) {
+    for (int i = 0; i < n; i++) {
         prompt_image *im = &p->images[p->n_images++];
-        im->source = (image_source){c->images[i].b64, c->images[i].n};
-        im->param = mem_strdup(c->images[i].param ? c->images[i].param : "messages");
+        im->source = (image_source){images[i].b64, images[i].n};
+        im->param = mem_strdup(images[i].param ? images[i].param : "messages");
         if (!im->param) return no_memory(st);
-        if (!plan_image(k, im, c->n_images, st)) return blame_picture(im, st);
+        if (!plan_image(k, im, n, st)) return blame_picture(im, st);
     }
     return true;
+}
+
+static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
+    if (c->n_images == 0 && k->spec->needs_picture) {
+        status_set(st, ST_INVALID, "this model was made for prompts with a picture; the messages hold none");
+        return status_param(st, "messages");
+    }
+    if (c->n_images == 0) return true;
+    if (k->row_token) return prompt_take_images(k, c->images, c->n_images, p, st);
+    status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
+    return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
 }
 
 /* ---- messages in the form that the template takes ---- */
@@ -221,19 +227,45 @@ static bool count_placeholders(const prompt *p, int found, status *st) {
     return status_param(st, "messages");
 }
 
+static bool is_space(const char *p, size_t n) {
+    uint32_t c;
+    if (!utf8_decode(p, n, &c)) return false;
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
+           c == 0x3000;
+}
+
+/* Before more of the prompt's text: a space where a picture's text is to be set off from it. */
+static void set_off(image_text *out, const char *p, size_t n) {
+    if (n == 0) return;
+    if (out->set_off && *p != '<' && !is_space(p, n)) image_text_puts(out, " ");
+    out->set_off = false;
+}
+
+static void put_text(image_text *out, const char *p, size_t n) {
+    set_off(out, p, n);
+    if (!buf_append(out->text, p, n)) out->failed = true;
+}
+
 /* text[0, n) to out, with the pictures' own text in place of their placeholders, counted in *found. */
 static void put_trusted(const promptkit *k, const prompt *p, const char *text, size_t n, image_text *out,
                         int *found) {
     size_t len = k->placeholder ? strlen(k->placeholder) : 0;
     const char *at;
     while (len && (at = memmem(text, n, k->placeholder, len))) {
-        if (!buf_append(out->text, text, (size_t)(at - text))) out->failed = true;
+        put_text(out, text, (size_t)(at - text));
         out->image = (*found)++;
         if (out->image < p->n_images) spec_write_image(k->spec, &p->images[out->image].pixels.plan, out);
+        if (k->spec->bos_behind_pictures && out->image == p->n_images - 1)
+            image_text_puts(out, json_string_value(json_object_get(k->template_vars, "bos_token")));
         n -= (size_t)(at - text) + len;
         text = at + len;
     }
-    if (!buf_append(out->text, text, n)) out->failed = true;
+    put_text(out, text, n);
+}
+
+static const char *spell(const void *of, int32_t id) {
+    return tok_id_string(of, id);
 }
 
 /* The rendered text with what the pictures say in it. Placeholders that users type are text like any other. */
@@ -243,16 +275,22 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
     int found = 0;
     out->text = &all;
     out->row_token = k->row_token;
+    out->names = k->template_vars;
+    out->spell = spell;
+    out->of = k->tok;
     for (size_t i = 0; i < text->n_user; i++) {
         size_t begin = text->user[i].begin, end = text->user[i].end;
         put_trusted(k, p, text->text.data + at, begin - at, out, &found);
+        set_off(out, text->text.data + begin, end - begin);
         text->user[i].begin = all.len;
         if (!buf_append(&all, text->text.data + begin, end - begin)) out->failed = true;
         text->user[i].end = all.len;
         at = end;
     }
     if (text->text.len > at) put_trusted(k, p, text->text.data + at, text->text.len - at, out, &found);
+    if (k->spec->prompt_end) image_text_puts(out, k->spec->prompt_end);
     out->text = NULL;
+    out->names = NULL;
     buf_fini(&text->text);
     text->text = all;
     return out->failed ? no_memory(st) : count_placeholders(p, found, st);

@@ -38,7 +38,7 @@ static int count_buckets(const runner_options *o) {
 
 /* The smallest that n sequences fit into. */
 static int bucket_of(const runner *r, int n) {
-    const int most = r->batch.max_seqs < r->batch.max_rows ? r->batch.max_seqs : r->batch.max_rows;
+    const int most = r->batch.max_seqs < r->batch.block_rows ? r->batch.max_seqs : r->batch.block_rows;
     int b = 1;
     while (b < n) b = bucket_after(b);
     return b < most ? b : most;
@@ -60,9 +60,9 @@ static void forward(const runner *r, ctx *c, const batch_step *b) {
 
 /* ---- how much memory: the same forward code, run dry ---- */
 
-static bool measure_step(runner *r, ctx *dry, bool decodes, status *st) {
+static bool measure_step(runner *r, ctx *dry, batch_kind kind, status *st) {
     batch_step b;
-    batch_describe_largest(&r->batch, decodes, &b);
+    batch_describe_largest(&r->batch, kind, &b);
     forward(r, dry, &b);
     return take_error(dry, st) || status_prefix(st, "a step of %d rows", b.s.n_rows);
 }
@@ -105,11 +105,17 @@ static bool measure(runner *r, scratch_needs *out, status *st) {
     ctx pictures = {.be = r->be, .scratch = &beside, .dry = true, .lane = LANE_PICTURES};
     bool async = backend_is_async(r->be);
     if (!async) pictures.scratch = &counting;
-    if (!measure_step(r, &steps, false, st) || !measure_step(r, &steps, true, st) ||
-        !measure_encode(r, &pictures, st))
+    if (!measure_step(r, &steps, BATCH_ONE_PASS, st) || !measure_step(r, &steps, BATCH_DECODES, st) ||
+        (r->batch.spans && !measure_step(r, &steps, BATCH_BLOCKS, st)) || !measure_encode(r, &pictures, st))
         return false;
     *out = (scratch_needs){counting.peak_bytes + 64, async ? beside.peak_bytes + 64 : 0};
     return true;
+}
+
+static int longest_span(const model *m, int max_len) {
+    const model_spec *s = model_get_spec(m);
+    if (s->both_ways == BOTH_NONE) return 0;
+    return s->span_rows > 0 && s->span_rows < max_len ? s->span_rows : max_len;
 }
 
 static size_t result_bytes(const runner *r) {
@@ -126,8 +132,8 @@ static size_t graph_bytes(const runner *r, const runner_options *o) {
 
 static bool init_batch(runner *r, backend *be, const model *m, const runner_options *o, status *st) {
     const model_spec *s = model_get_spec(m);
-    return batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), list_words(m, o),
-                      st) &&
+    return batch_init(&r->batch, be, o->max_rows, longest_span(m, o->max_len), o->max_seqs,
+                      kv_pages_of(o->max_len), list_words(m, o), st) &&
            (s->fuse != FUSE_CROSS || batch_init_cross(&r->batch, spec_image_width(s), st));
 }
 
@@ -230,10 +236,9 @@ static const backend_graph *graph_of(const runner *r, int n_seqs) {
 
 bool runner_init(runner *r, backend *be, const model *m, const runner_options *o, status *st) {
     *r = (runner){.be = be, .model = m};
-    bool ok =
-        batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), list_words(m, o), st) &&
-        kv_init(&r->kv, o->n_pages, st) && kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) &&
-        plan_scratch(r, st) && make_slots(r, st) && capture_all(r, o, st);
+    bool ok = init_batch(r, be, m, o, st) && kv_init(&r->kv, o->n_pages, st) &&
+              kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) && plan_scratch(r, st) &&
+              make_slots(r, st) && capture_all(r, o, st);
     batch_clear(&r->batch);
     if (!ok) runner_fini(r);
     return ok;

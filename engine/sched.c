@@ -45,6 +45,7 @@ struct sched {
     pace pace;
     int next; /* whose turn it is where prefill rows do not reach for all */
     uint64_t n_arrived;
+    status lost; /* the device failed for good */
     engine_stats stats;
     pthread_mutex_t mu; /* of published */
     engine_stats published;
@@ -138,6 +139,28 @@ static void remove_failed(sched *sc) {
     sc->n_running = n;
 }
 
+/* ---- a device that is lost ---- */
+
+static bool note_loss(sched *sc, const status *why) {
+    if (why->code != ST_LOST) return false;
+    if (sc->lost.code == ST_OK) {
+        status_set(&sc->lost, ST_LOST, "the device failed: %.300s", why->msg);
+        log_error("%s; nothing can run any more", sc->lost.msg);
+        if (sc->o.lost) sc->o.lost(sc->o.user, &sc->lost);
+    }
+    return true;
+}
+
+static void end_lost(sched *sc, seq *s) {
+    s->st = sc->lost;
+    end(sc, s, FINISH_STOP);
+}
+
+static void end_all_lost(sched *sc) {
+    while (sc->n_running) end_lost(sc, sc->running[--sc->n_running]);
+    for (seq *s; (s = seq_list_pop(&sc->waiting));) end_lost(sc, s);
+}
+
 /* ---- arrivals and cancels ---- */
 
 static void sweep_cancelled(sched *sc) {
@@ -190,6 +213,8 @@ static void drain(sched *sc) {
     for (seq *s; (s = seq_list_pop(&arrived));) {
         if (atomic_load(&s->cancelled)) {
             end_cancelled(sc, s);
+        } else if (sc->lost.code != ST_OK) {
+            end_lost(sc, s);
         } else if (s->awaits_room) {
             s->awaits_room = false;
             workers_add(sc->w, s);
@@ -279,6 +304,7 @@ static void encode_slice(sched *sc, seq *s, int i) {
     picture *pic = s->images[i].pic;
     encode *e = encode_of(sc, s, i);
     if (e && runner_encode(sc->r, e, &s->st)) encode_ended(sc, pic);
+    note_loss(sc, &s->st);
     if (s->st.code != ST_OK) picture_reset(pic);
 }
 
@@ -319,7 +345,7 @@ static void prepare_seen(sched *sc) {
 static void encode_between(sched *sc) {
     double begin = time_now_s(), now = begin;
     int at = -1, i = find_picture(sc, 0, &at);
-    while (i < sc->n_running && pace_may_encode(&sc->pace)) {
+    while (i < sc->n_running && sc->lost.code == ST_OK && pace_may_encode(&sc->pace)) {
         double before = now;
         encode_slice(sc, sc->running[i], at);
         now = time_now_s();
@@ -348,7 +374,7 @@ static void take_encoded(sched *sc, bool wait) {
     sc->stats.image_encode_seconds += seconds;
     if (!ok) {
         seq *s = waits_for(sc, b->pic);
-        log_error("a picture's encode failed: %s", st.msg);
+        if (!note_loss(sc, &st)) log_error("a picture's encode failed: %s", st.msg);
         if (s) s->st = st;
         picture_reset(b->pic);
     } else if (b->last) {
@@ -370,6 +396,7 @@ static void launch_slices(sched *sc, seq *s, int i) {
         if (sc->pace.slice_s <= 0) break;
     }
     if (b->n_slices && s->st.code == ST_OK) runner_mark_encodes(sc->r, &s->st);
+    note_loss(sc, &s->st);
     if (s->st.code != ST_OK)
         picture_reset(s->images[i].pic);
     else if (b->n_slices)
@@ -380,7 +407,7 @@ static void encode_beside(sched *sc) {
     int at = -1;
     take_encoded(sc, false);
     int i = find_picture(sc, 0, &at);
-    if (!sc->beside.pic && i < sc->n_running) launch_slices(sc, sc->running[i], at);
+    if (!sc->beside.pic && i < sc->n_running && sc->lost.code == ST_OK) launch_slices(sc, sc->running[i], at);
 }
 
 /* Pictures of those who run, the oldest's first. True: some are left. */
@@ -397,10 +424,16 @@ static bool encode_some(sched *sc) {
 
 /* ---- one step ---- */
 
-/* Rows that s could run now in one step; none while another is under suspicion. */
+/* Rows that s could run now in one step; none while another is under suspicion. A span is no chunk too long. */
 static int rows_wanted(const sched *sc, const seq *s, const seq *only) {
     int n = only && s != only ? 0 : seq_rows_ready(s);
-    return n < sc->o.max_chunk ? n : sc->o.max_chunk;
+    if (n <= sc->o.max_chunk) return n;
+    int cut = seq_cut(s, sc->o.max_chunk);
+    return cut > 0 ? cut : seq_unit(s);
+}
+
+static bool wants_prefill(const sched *sc, int i, const seq *only) {
+    return !seq_decodes(sc->running[i]) && rows_wanted(sc, sc->running[i], only) > sc->rows[i];
 }
 
 /* One round: at most `each` rows more for everybody who prefills, beginning with running[from]. What is left. */
@@ -411,25 +444,62 @@ static int prefill_round(sched *sc, int from, int each, int left, const seq *onl
         int n = rows_wanted(sc, sc->running[i], only) - sc->rows[i];
         if (n > each) n = each;
         if (n > left) n = left;
+        n = seq_cut(sc->running[i], sc->rows[i] + n) - sc->rows[i];
+        if (n <= 0) continue;
         sc->rows[i] += n;
         left -= n;
-        if (n > 0) sc->next = i + 1;
+        sc->next = i + 1;
     }
+    return left;
+}
+
+static int give_span(sched *sc, int i, int left) {
+    sc->rows[i] = seq_unit(sc->running[i]);
+    sc->running[i]->saved = 0;
+    return left - sc->rows[i];
+}
+
+/* A span cannot be shared out. The oldest gets its span at once, who else stands before one that is longer than its
+ * share once its shares together pay for it (deficit round robin: Shreedhar and Varghese, SIGCOMM 1995). May leave less
+ * than nothing: later turns make up for it. */
+static int give_spans(sched *sc, int left, int each, const seq *only) {
+    bool oldest = true;
+    for (int i = 0; i < sc->n_running && left > 0; i++) {
+        if (!wants_prefill(sc, i, only)) continue;
+        seq *s = sc->running[i];
+        int unit = seq_unit(s);
+        if (unit > each) {
+            s->saved += each;
+            if (oldest || s->saved >= unit) left = give_span(sc, i, left);
+        }
+        oldest = false;
+    }
+    return left;
+}
+
+/* The first whose span fits into what nobody else can use. */
+static int give_fitting_span(sched *sc, int left, const seq *only) {
+    for (int i = 0; i < sc->n_running; i++)
+        if (wants_prefill(sc, i, only) && sc->rows[i] == 0 && seq_unit(sc->running[i]) <= left)
+            return give_span(sc, i, left);
     return left;
 }
 
 /* Prefill rows in equal shares; what one cannot use is shared among the others, and what does not divide goes to the
  * oldest. So a long prompt delays a short one no more than that delays it. Where there is not even a row for each, a
- * turn goes on where the last one ended. */
-static void share_prefill(sched *sc, int left, const seq *only) {
+ * turn goes on where the last one ended. Returns what is left, less than nothing where a span took more. */
+static int share_prefill(sched *sc, int left, const seq *only) {
     for (bool first = true; left > 0; first = false) {
         int hungry = 0;
-        for (int i = 0; i < sc->n_running; i++)
-            hungry += !seq_decodes(sc->running[i]) && rows_wanted(sc, sc->running[i], only) > sc->rows[i];
-        if (hungry == 0) return;
-        int each = left / hungry, from = first && each == 0 ? sc->next % sc->n_running : 0;
-        left = prefill_round(sc, from, each ? each : 1, left, only);
+        for (int i = 0; i < sc->n_running; i++) hungry += wants_prefill(sc, i, only);
+        if (hungry == 0) break;
+        int each = left / hungry, from = first && each == 0 ? sc->next % sc->n_running : 0, before = left;
+        if (first) left = give_spans(sc, left, each ? each : 1, only);
+        if (left > 0) left = prefill_round(sc, from, each ? each : 1, left, only);
+        if (left == before) left = give_fitting_span(sc, left, only);
+        if (left == before) break;
     }
+    return left;
 }
 
 /* Rows of each for this step: one for everybody who decodes, then prefill with what is left and what the turn's time
@@ -444,7 +514,8 @@ static void share_rows(sched *sc, bool encode_waits) {
         sc->rows[i] = n < left ? n : left;
         left -= sc->rows[i];
     }
-    share_prefill(sc, pace_prefill_rows(&sc->pace, left, encode_waits), only);
+    left = share_prefill(sc, pace_prefill_rows(&sc->pace, left, encode_waits), only);
+    if (left < 0) pace_overdrawn(&sc->pace, -left);
 }
 
 /* Pages for those rows, the oldest first; who finds none takes the youngest's, be it its own. False: steps are under way,
@@ -537,7 +608,8 @@ static void turn_back(seq *s, int n_done) {
  * sequences of the failed one run one by one then, unless it was one's alone. */
 static void step_failed(sched *sc, const status *why) {
     const flight *first = &sc->flights[0];
-    log_error("a step of %d rows of %d sequences failed: %s", first->n_rows, first->n, why->msg);
+    bool lost = note_loss(sc, why);
+    if (!lost) log_error("a step of %d rows of %d sequences failed: %s", first->n_rows, first->n, why->msg);
     for (int k = 0; k < sc->n_flights; k++) {
         const flight *f = &sc->flights[k];
         status ignored = {0};
@@ -546,7 +618,7 @@ static void step_failed(sched *sc, const status *why) {
             seq *s = f->seqs[i].s;
             if (!touch_down(sc, s)) continue;
             turn_back(s, f->seqs[i].from);
-            if (k > 0) continue;
+            if (k > 0 || lost) continue;
             s->suspect = first->n > 1;
             if (first->n == 1)
                 status_set(&s->st, why->code == ST_NO_MEMORY ? ST_NO_MEMORY : ST_INTERNAL, "%s", why->msg);
@@ -624,12 +696,13 @@ bool sched_turn(sched *sc) {
     begin_turn(sc);
     share_rows(sc, encode_some(sc));
     bool failed = sc->n_flights > 0 && sc->flights[sc->n_flights - 1].slot < 0;
-    bool launched = !failed && share_pages(sc) && launch(sc);
+    bool launched = !failed && sc->lost.code == ST_OK && share_pages(sc) && launch(sc);
     if (sc->n_flights > (launched && sc->o.async ? STEPS_AHEAD : 0))
         collect(sc);
     else if (!launched)
         take_encoded(sc, true);
     remove_failed(sc);
+    if (sc->lost.code != ST_OK) end_all_lost(sc);
     publish(sc);
     return sc->n_running > 0 || sc->waiting.head || sc->n_flights > 0 || sc->beside.pic;
 }

@@ -95,6 +95,7 @@ static bool init(seq *s, const engine_params *params, const promptkit *kit, int 
     int limit = answer_limit(params, kit->spec), room = max_model_len - s->n_prompt;
     s->max_len = s->n_prompt + (limit < room ? limit : room);
     s->min_tokens = params->min_tokens;
+    s->both_ways = kit->spec->both_ways;
     s->share_max = share_limit(kit->spec, s->n_prompt);
     s->apart = kit->spec->fuse == FUSE_CROSS && p->n_images > 0;
     s->wait_row = INT_MAX;
@@ -160,6 +161,7 @@ void seq_free(seq *s) {
     for (int i = 0; s->images && i < s->prompt->n_images; i++) picture_release(s->images[i].pic);
     sampler_fini(&s->sampler);
     textout_fini(&s->textout);
+    embed_free(s->embed);
     prompt_free(s->prompt);
     mem_free(s->pages);
     mem_free(s->keys);
@@ -230,7 +232,47 @@ int seq_rows_ready(const seq *s) {
     int end = seq_len_ahead(s);
     if (r && r->row < end) end = r->row;
     if (s->wait_row < end) end = s->wait_row;
-    return end > s->n_done ? end - s->n_done : 0;
+    return end > s->n_done ? seq_cut(s, end - s->n_done) : 0;
+}
+
+/* ---- rows that see each other ---- */
+
+bool seq_span(const seq *s, int row, int *begin, int *end) {
+    *begin = row;
+    *end = INT_MAX;
+    if (s->both_ways == BOTH_PROMPT && row < s->n_prompt) {
+        *begin = 0;
+        *end = s->n_prompt;
+        return true;
+    }
+    if (s->both_ways != BOTH_PICTURE) return false;
+    const prompt *p = s->prompt;
+    int lo = 0, hi = p->n_rows; /* the first run that ends behind row */
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2;
+        if (p->rows[mid].row + p->rows[mid].n > row)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    if (lo == p->n_rows) return false;
+    const prompt_rows *r = &p->rows[lo];
+    bool in = r->row <= row;
+    *begin = in ? r->row : row;
+    *end = in ? r->row + r->n : r->row;
+    return in;
+}
+
+int seq_cut(const seq *s, int n) {
+    int begin, end, to = s->n_done + n;
+    if (n <= 0) return 0;
+    if (seq_span(s, to - 1, &begin, &end) && end > to) to = begin > s->n_done ? begin : s->n_done;
+    return to - s->n_done;
+}
+
+int seq_unit(const seq *s) {
+    int begin, end;
+    return seq_span(s, s->n_done, &begin, &end) ? end - s->n_done : 1;
 }
 
 /* ---- pages ---- */

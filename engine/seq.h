@@ -37,9 +37,11 @@ typedef struct seq {
     int n_choices;  /* that end with this one: 1, and the forks */
     engine_sink sink;
     void *user;
+    embed *embed;          /* of a job that wants vectors; NULL: one that wants an answer */
     prompt *prompt;        /* its ids grow: the answer's follow the prompt's */
     int n_prompt, max_len; /* tokens; max_len: prompt and answer together at most */
     int min_tokens;
+    both_ways both_ways; /* the model's */
     sampler sampler;
     textout textout;
     bool input_done;                 /* ENGINE_INPUT_DONE was sent */
@@ -65,6 +67,7 @@ typedef struct seq {
     bool over;       /* it has ended; its pages and itself go with the last of them */
     int32_t *pages;  /* [kv_pages_of(max_len)], n_pages are held */
     int n_pages;
+    int saved;  /* rows of its shares that a span was too long for */
     bool apart; /* its pictures are seen by layers that attend to them; their rows are none of the prompt's */
     bool seen_ready;
     void *
@@ -119,8 +122,15 @@ static inline bool seq_image_ready(const seq *s, int i) {
 bool seq_images_ready(const seq *s); /* all of them */
 /* The next picture is pic, whose reference it takes over: false, and nothing taken, when pic is NULL. */
 bool seq_take_picture(seq *s, picture *pic);
-/* How many rows can run now: up to the first picture row that is not encoded, or the first that is waited for. None where
- * the tokens on their way end the answer, or have to be known first. */
+/* The span [*begin, *end) of rows that see each other in which row stands; false: it is none, and *end is where the next
+ * one begins, or INT_MAX. */
+bool seq_span(const seq *s, int row, int *begin, int *end);
+/* At most n of the rows that are to be computed, so that no span is cut at their end: maybe none. */
+int seq_cut(const seq *s, int n);
+/* How many of them have to run together at least: the rest of a span, or 1. */
+int seq_unit(const seq *s);
+/* How many rows can run now: up to the first picture row that is not encoded, or the first that is waited for, no span
+ * cut. None where the tokens on their way end the answer, or have to be known first. */
 int seq_rows_ready(const seq *s);
 /* The first picture that is not encoded and has rows to be computed now, or -1. */
 int seq_next_image(const seq *s);

@@ -12,14 +12,16 @@ void share_within_job(seq *s) {
 }
 
 void share_root(seq *s) {
+    if (s->both_ways == BOTH_PROMPT) prefix_rows(&s->root, &s->root, s->prompt, 0, s->n_prompt);
+    if (!s->apart) return;
     buf all = {0};
     bool ok = buf_append(&all, s->root.h, sizeof s->root.h);
-    for (int i = 0; s->apart && i < s->prompt->n_images; i++)
+    for (int i = 0; i < s->prompt->n_images; i++)
         ok = ok && buf_append(&all, s->prompt->images[i].key, IMAGE_KEY_BYTES);
-    if (!ok)
-        s->share_max = 0;
-    else if (s->apart)
+    if (ok)
         prefix_root(&s->root, all.data, all.len);
+    else
+        s->share_max = 0;
     buf_fini(&all);
 }
 

@@ -146,7 +146,7 @@ static bool read_tower(config *c, tower_spec *t) {
                            t->image_size);
     t->max_tiles = (int)config_int(c, "max_num_tiles", 4, 1, 64);
     t->pad_rows = 8;
-    t->cls = t->pre_norm = t->post_norm = true;
+    t->cls = t->pre_norm = true;
     config_only_int(c, "num_channels", 3);
     if (!check_arrangements(c, t) || !read_features(c, t)) return false;
     config_warn_unknown(c);

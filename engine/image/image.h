@@ -80,8 +80,31 @@ typedef enum prep_size {
     PREP_SIZE_SHORTEST, /* the short side becomes size_w; the long one at most size_h when that is not 0 */
     PREP_SIZE_LONGEST,  /* the long side becomes size_w */
     PREP_SIZE_EXACT,    /* size_w x size_h */
-    PREP_SIZE_WITHIN    /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
+    /* as many patches of size_h pixels as fit into size_w of them at about the same ratio, sides rounded up to whole ones */
+    PREP_SIZE_PATCHES,
+    PREP_SIZE_WITHIN /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
 } prep_size;
+
+/* How a picture becomes several tiles of one side (cut.c). */
+typedef enum prep_cut_kind {
+    PREP_CUT_NONE,
+    PREP_CUT_POINTS, /* the whole, squashed into a tile; then the best of a list of sizes, with black around */
+    PREP_CUT_RATIO, /* the grid of the nearest ratio; behind more than one tile the whole, squashed into one */
+    PREP_CUT_QUARTERS, /* four quarters and the whole, or the whole alone, each scaled for itself within two edges */
+    PREP_CUT_EDGE /* scaled by the longest edge, sides raised to whole tiles; behind several the whole, squashed */
+} prep_cut_kind;
+
+enum { PREP_MAX_POINTS = 64 };
+typedef struct prep_cut {
+    prep_cut_kind kind;
+    int side;                 /* of a tile, pixels */
+    int min_tiles, max_tiles; /* ratio: of the grid */
+    bool whole_only;          /* edge: scaled, then squashed into one tile; quarters: none */
+    int n_points;
+    struct prep_point {
+        int32_t h, w; /* multiples of side */
+    } points[PREP_MAX_POINTS];
+} prep_cut;
 
 /* How a picture becomes the one tile that a tower reads (tiles.h makes it). Order: pad to square (LLaVA's do_pad), resize, centre crop,
  * rescale, normalise. The last two are not applied to pixels here: patchify does them from 8 bits. */
@@ -93,9 +116,12 @@ typedef struct prep_spec {
     resample filter;
     bool crop;
     int crop_w, crop_h;
-    int max_tiles;         /* max_image_tiles, for who cuts pictures into tiles of size_w x size_h */
-    float rescale;         /* 1 when do_rescale is false */
-    float mean[3], std[3]; /* 0 and 1 when do_normalize is false */
+    int max_tiles;               /* max_image_tiles, for who cuts pictures into tiles of size_w x size_h */
+    prep_cut cut;                /* kind other than none: pad_square and crop do not count */
+    int pan_crops, pan_min_side; /* pan and scan: at most so many crops of at least so many pixels; 0: none */
+    double pan_min_ratio;        /* of a picture's sides, from which on */
+    float rescale;               /* 1 when do_rescale is false */
+    float mean[3], std[3];       /* 0 and 1 when do_normalize is false */
 } prep_spec;
 
 /* Reads the old flat form (preprocessor_config.json) and the new one (processor_config.json:image_processor),

@@ -18,8 +18,24 @@ typedef struct prep_class {
     bool pads_square;  /* do_pad means a square, before resizing */
 } prep_class;
 
+/* Of a class that cuts pictures into tiles: what it does where a file leaves a key out. */
+typedef struct prep_cut_class {
+    const char *name;
+    prep_cut_kind kind;
+    const int16_t (*points)[2]; /* image_grid_pinpoints, height and width */
+    int n_points;
+    int min_tiles, max_tiles; /* min_patches, max_patches */
+    int longest, side;        /* size and max_image_size: the longest edge */
+    bool split;               /* do_image_splitting */
+} prep_cut_class;
+
 /* NULL when there is none. name as the class is called, without Fast or Pil; "" for a file that names none.
  */
 const prep_class *prep_class_find(const char *name, size_t n);
+/* Of a class whose pictures become grids of patches instead of one size: max_num_patches and patch_size where a file leaves
+ * them out. False: it is not one. */
+bool prep_class_grid(const prep_class *c, int *max_patches, int *patch);
+/* NULL: a class whose pictures stay whole. */
+const prep_cut_class *prep_class_cut(const char *name);
 
 #endif

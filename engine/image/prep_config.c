@@ -152,6 +152,104 @@ static void put_size(const size_value *s, prep_spec *out) {
         out->size = PREP_SIZE_EXACT, out->size_w = s->width, out->size_h = s->height;
 }
 
+/* ---- tiles ---- */
+
+static bool count(const json_t *config, const char *key, int otherwise, int *out, status *st) {
+    const json_t *v = get(config, key);
+    *out = otherwise;
+    if (!v) return true;
+    if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > 1000)
+        return status_set(st, ST_INVALID, "%s: expected 1 to 1000, found %s", key,
+                          json_is_integer(v) ? "another number" : kind_of(v));
+    *out = (int)json_integer_value(v);
+    return true;
+}
+
+static bool read_points(const json_t *config, const prep_cut_class *class, prep_cut *out, status *st) {
+    static const char key[] = "image_grid_pinpoints";
+    const json_t *v = get(config, key);
+    if (!not_null(config, key, "tiles", st)) return false;
+    size_t n = v ? json_array_size(v) : (size_t) class->n_points;
+    if (n < 1 || n > PREP_MAX_POINTS)
+        return status_set(st, ST_INVALID, "%s: expected a list of 1 to %d [height, width], found %zu", key,
+                          (int)PREP_MAX_POINTS, n);
+    out->n_points = (int)n;
+    for (size_t i = 0; i < n; i++) {
+        int h = v ? 0 : class->points[i][0], w = v ? 0 : class->points[i][1];
+        const json_t *e = json_array_get(v, i);
+        if (v && (json_array_size(e) != 2 || !edge(json_array_get(e, 0), key, &h, st) ||
+                  !edge(json_array_get(e, 1), key, &w, st)))
+            return status_set(st, ST_INVALID, "%s[%zu]: expected [height, width]", key, i);
+        if (h % out->side || w % out->side)
+            return status_set(
+                st, ST_UNSUPPORTED,
+                "%s[%zu]: only multiples of the tile's %d pixels are implemented, found [%d, %d]", key, i,
+                out->side, h, w);
+        out->points[i] = (struct prep_point){h, w};
+    }
+    return true;
+}
+
+/* Side of the tiles of a class whose size is that of a tile. */
+static bool read_tile(bool do_resize, prep_spec *out, status *st) {
+    int w = out->size_w, h = out->size == PREP_SIZE_EXACT ? out->size_h : w;
+    bool square = (out->size == PREP_SIZE_SHORTEST && !out->size_h) || out->size == PREP_SIZE_EXACT;
+    if (!do_resize) return status_set(st, ST_UNSUPPORTED, "do_resize: only true is implemented for tiles");
+    if (!square || w != h)
+        return status_set(st, ST_UNSUPPORTED, "size: only a square is implemented for tiles");
+    if (out->crop && (out->crop_w != w || out->crop_h != w))
+        return status_set(st, ST_UNSUPPORTED,
+                          "crop_size: only that of size, %d x %d, is implemented for tiles, found %d x %d", w,
+                          w, out->crop_w, out->crop_h);
+    out->cut.side = w;
+    return true;
+}
+
+static bool read_edge(const json_t *config, const prep_cut_class *class, bool do_resize, prep_spec *out,
+                      status *st) {
+    size_value v = {.longest = class->side};
+    const json_t *tile = get(config, "max_image_size");
+    bool split;
+    if (!not_null(config, "max_image_size", "tiles", st) ||
+        (tile && !read_size(tile, "max_image_size", false, &v, st)) ||
+        !get_bool(config, "do_image_splitting", class->split, &split, st))
+        return false;
+    if (!v.longest) return status_set(st, ST_INVALID, "max_image_size: expected longest_edge");
+    if (do_resize && out->size != PREP_SIZE_LONGEST && out->size != PREP_SIZE_EXACT)
+        return status_set(st, ST_INVALID, "size: expected longest_edge, or height and width");
+    out->cut.side = v.longest;
+    out->cut.whole_only = !split;
+    return true;
+}
+
+static bool read_quarters(const json_t *config, const prep_cut_class *class, bool do_resize, prep_spec *out,
+                          status *st) {
+    bool split;
+    if (!get_bool(config, "do_image_splitting", class->split, &split, st)) return false;
+    if (do_resize && !(out->size == PREP_SIZE_SHORTEST && out->size_h) && out->size != PREP_SIZE_EXACT)
+        return status_set(st, ST_INVALID,
+                          "size: expected shortest_edge and longest_edge, or height and width");
+    out->cut.whole_only = !split;
+    return true;
+}
+
+static bool read_cut(const json_t *config, const prep_cut_class *class, bool do_resize, const double mean[3],
+                     prep_spec *out, status *st) {
+    out->cut.kind = class->kind;
+    if (class->kind == PREP_CUT_EDGE) return read_edge(config, class, do_resize, out, st);
+    if (class->kind == PREP_CUT_QUARTERS) return read_quarters(config, class, do_resize, out, st);
+    /* Used where a picture is not cut but stands in a square. */
+    for (int c = 0; c < 3; c++) {
+        if (!(mean[c] > -1 / 255.0 && mean[c] * 255 < 256))
+            return status_set(st, ST_INVALID, "image_mean: expected 0 to 1, found %g", mean[c]);
+        out->pad_rgb[c] = (uint8_t)(mean[c] * 255);
+    }
+    if (!read_tile(do_resize, out, st)) return false;
+    if (class->kind == PREP_CUT_POINTS) return read_points(config, class, &out->cut, st);
+    return count(config, "min_patches", class->min_tiles, &out->cut.min_tiles, st) &&
+           count(config, "max_patches", class->max_tiles, &out->cut.max_tiles, st);
+}
+
 /* The class's name without Fast or Pil; *n is 0 when the file names none. */
 static const char *class_name(const json_t *config, char *room, size_t cap, size_t *n) {
     const char *name = json_string_value(get(config, "image_processor_type"));
@@ -175,7 +273,8 @@ static const char *class_name(const json_t *config, char *room, size_t cap, size
 }
 
 static void warn_unknown(const json_t *config) {
-    static const char *const known[] = {"auto_map",
+    static const char *const known[] = {"aspect_ratio_setting", /* the reference goes by its class alone */
+                                        "auto_map",
                                         "crop_size",
                                         "data_format",
                                         "default_to_square",
@@ -203,7 +302,20 @@ static void warn_unknown(const json_t *config) {
                                         "use_square_size",
                                         "_valid_processor_keys",
                                         "do_flip_channel_order",
-                                        "do_image_splitting"};
+                                        "do_image_splitting",
+                                        "max_num_patches",
+                                        "patch_size",
+                                        "max_image_size",
+                                        "return_row_col_info",
+                                        "video_sampling",
+                                        "image_grid_pinpoints",
+                                        "crop_to_patches", /* the processor overrules it */
+                                        "min_patches",
+                                        "max_patches",
+                                        "do_pan_and_scan",
+                                        "pan_and_scan_max_num_crops",
+                                        "pan_and_scan_min_crop_size",
+                                        "pan_and_scan_min_ratio_to_activate"};
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)config, key, v) {
@@ -211,6 +323,41 @@ static void warn_unknown(const json_t *config) {
         while (i < ARRAY_LEN(known) && strcmp(known[i], key) != 0) i++;
         if (i == ARRAY_LEN(known)) log_warn("image processor: key \"%.60s\" is unknown and ignored", key);
     }
+}
+
+static bool get_filter(const json_t *config, prep_spec *out, status *st) {
+    const json_t *filter = get(config, "resample");
+    if (!filter) return true;
+    if (!json_is_integer(filter) || json_integer_value(filter) < 0 || json_integer_value(filter) > 5)
+        return status_set(st, ST_INVALID, "resample: expected 0 to 5 (Pillow's filters), found %s",
+                          json_is_integer(filter) ? "another number" : kind_of(filter));
+    out->filter = (resample)json_integer_value(filter);
+    return true;
+}
+
+/* A number from lo to hi under key. */
+static bool get_num(const json_t *config, const char *key, double def, double lo, double hi, double *out,
+                    status *st) {
+    const json_t *v = get(config, key);
+    *out = v && !json_is_null(v) ? json_number_value(v) : def;
+    if ((!v || json_is_null(v) || json_is_number(v)) && *out >= lo && *out <= hi) return true;
+    return status_set(st, ST_INVALID, "%s: expected a number from %g to %g", key, lo, hi);
+}
+
+static bool read_pan(const json_t *config, prep_spec *out, status *st) {
+    bool on;
+    double crops, side;
+    if (!get_bool(config, "do_pan_and_scan", false, &on, st)) return false;
+    if (!on) return true;
+    if (!get_num(config, "pan_and_scan_max_num_crops", 4, 1, 16, &crops, st) ||
+        !get_num(config, "pan_and_scan_min_crop_size", 256, 1, 1 << 20, &side, st) ||
+        !get_num(config, "pan_and_scan_min_ratio_to_activate", 1.2, 0, 1e6, &out->pan_min_ratio, st))
+        return false;
+    out->pan_crops = (int)crops;
+    out->pan_min_side = (int)side;
+    if (out->size == PREP_SIZE_EXACT) return true;
+    return status_set(st, ST_UNSUPPORTED,
+                      "do_pan_and_scan without a size of height and width is not supported");
 }
 
 bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
@@ -238,15 +385,30 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         return false;
     if (!get(config, "default_to_square")) square = class->square;
     if (flip) return status_set(st, ST_UNSUPPORTED, "do_flip_channel_order: true is not supported");
-    if (split) return status_set(st, ST_UNSUPPORTED, "do_image_splitting: true is not supported");
+    const prep_cut_class *cut = prep_class_cut(class->name);
+    if (split && !(cut && (cut->kind == PREP_CUT_EDGE || cut->kind == PREP_CUT_QUARTERS)))
+        return status_set(st, ST_UNSUPPORTED, "do_image_splitting: true is not supported");
     if (do_pad && !class->pads_square && get(config, "pad_size"))
         return status_set(st, ST_UNSUPPORTED, "do_pad with a pad_size is not supported");
 
-    if (do_resize) {
+    if (do_resize || cut) {
+        out->filter = (resample) class->filter;
+        if (!get_filter(config, out, st)) return false;
+    }
+    if (do_resize && prep_class_grid(class, &out->size_w, &out->size_h)) {
+        out->size = PREP_SIZE_PATCHES;
+        const json_t *most = get(config, "max_num_patches"), *patch = get(config, "patch_size");
+        if ((most && !edge(most, "max_num_patches", &out->size_w, st)) ||
+            (patch && !edge(patch, "patch_size", &out->size_h, st)))
+            return false;
+    } else if (do_resize) {
         if (!not_null(config, "size", "do_resize", st) || !not_null(config, "resample", "do_resize", st))
             return false;
-        const json_t *v = get(config, "size"), *filter = get(config, "resample");
-        size_value size = {.shortest = class->shortest, .height = class->height, .width = class->width};
+        const json_t *v = get(config, "size");
+        size_value size = {.shortest = class->shortest,
+                           .longest = cut ? cut->longest : 0,
+                           .height = class->height,
+                           .width = class->width};
         if (square_size && class->shortest) {
             size = (size_value){.height = class->shortest, .width = class->shortest};
         } else if (v && !read_size(v, "size", square, &size, st)) {
@@ -255,13 +417,6 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         put_size(&size, out);
         if (out->size == PREP_SIZE_SHORTEST && out->size_h && out->size_h < out->size_w)
             log_warn("image processor: size.longest_edge is less than size.shortest_edge");
-        out->filter = (resample) class->filter;
-        if (filter) {
-            if (!json_is_integer(filter) || json_integer_value(filter) < 0 || json_integer_value(filter) > 5)
-                return status_set(st, ST_INVALID, "resample: expected 0 to 5 (Pillow's filters), found %s",
-                                  json_is_integer(filter) ? "another number" : kind_of(filter));
-            out->filter = (resample)json_integer_value(filter);
-        }
     }
     const json_t *max_tiles = get(config, "max_image_tiles");
     if (max_tiles && !(json_is_integer(max_tiles) && json_integer_value(max_tiles) >= 1 &&
@@ -279,6 +434,7 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         out->crop_w = crop.width;
         out->crop_h = crop.height;
     }
+    if (!read_pan(config, out, st)) return false;
     out->rescale = 1;
     if (do_rescale) {
         if (!not_null(config, "rescale_factor", "do_rescale", st)) return false;
@@ -300,6 +456,7 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         out->mean[c] = do_normalize ? (float)mean[c] : 0.0f;
         out->std[c] = do_normalize ? (float)std[c] : 1.0f;
     }
+    if (cut && !read_cut(config, cut, do_resize, mean, out, st)) return false;
     if (do_pad && class->pads_square) {
         out->pad_square = true;
         for (int c = 0; c < 3; c++) {

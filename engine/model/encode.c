@@ -8,8 +8,9 @@
 
 /* Byte offsets into work; rows of the largest tile, and of all that are joined. */
 typedef struct layout {
-    size_t pixels, x, q, k, v, features, ids, joined, from, by, total, result;
-    int64_t rows, features_rows, n_ids, joined_rows, out_rows;
+    size_t pixels, x, q, k, v, features, ids, pool_from, pool_by, context, jk, jv, jx, jids, joined, from, by,
+        total, result;
+    int64_t rows, features_rows, n_ids, pool_rows, pool_taps, joined_rows, out_rows;
 } layout;
 
 static size_t take(size_t *at, size_t n) {
@@ -48,6 +49,11 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
         if (features > l.features_rows) l.features_rows = features;
         if (ids > l.n_ids) l.n_ids = ids;
         l.joined_rows += join_rows(s, g);
+        if (s->join.kind == JOIN_POOL) {
+            CHECK(i == 0 || l.pool_rows == join_rows(s, g));
+            l.pool_rows = join_rows(s, g);
+            l.pool_taps = (int64_t)s->join.pool * s->join.pool;
+        }
     }
     CHECK(s->pack || l.joined_rows == l.out_rows);
     if (s->newline) l.joined_rows++;
@@ -61,6 +67,18 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     l.v = take(&l.total, rows * kv);
     l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
     l.ids = take(&l.total, (size_t)l.n_ids * sizeof(int32_t));
+    l.pool_from = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(int32_t));
+    l.pool_by = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(float));
+    const join_spec *j = &s->join;
+    if (j->stack.n_layers) {
+        size_t all = (size_t)l.features_rows + (size_t)j->latents, d = (size_t)j->out * sizeof(float);
+        size_t keys = (size_t)j->stack.kv_heads * (size_t)j->stack.head_dim * sizeof(float);
+        l.context = take(&l.total, (size_t)l.features_rows * d);
+        l.jk = take(&l.total, all * keys);
+        l.jv = take(&l.total, all * keys);
+        l.jx = take(&l.total, (size_t)j->latents * d);
+        l.jids = take(&l.total, ((size_t)j->latents + 3) * sizeof(int32_t));
+    }
     if (s->pack) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
         l.from = take(&l.total, taps);
@@ -91,6 +109,19 @@ static void point(encode *e, const layout *l) {
     e->v = tensor_2d(AT(v), DT_F32, l->rows, k->kv_heads * hd);
     e->features = tensor_2d(AT(features), DT_F32, l->features_rows, (int64_t)k->width * s->tower.n_features);
     e->ids = tensor_1d(AT(ids), DT_I32, l->n_ids);
+    if (l->pool_rows) {
+        e->pool_from = tensor_2d(AT(pool_from), DT_I32, l->pool_rows, l->pool_taps);
+        e->pool_by = tensor_2d(AT(pool_by), DT_F32, l->pool_rows, l->pool_taps);
+    }
+    const join_spec *j = &s->join;
+    if (j->stack.n_layers) {
+        int64_t all = l->features_rows + j->latents, keys = (int64_t)j->stack.kv_heads * j->stack.head_dim;
+        e->context = tensor_2d(AT(context), DT_F32, l->features_rows, j->out);
+        e->join_k = tensor_2d(AT(jk), DT_F32, all, keys);
+        e->join_v = tensor_2d(AT(jv), DT_F32, all, keys);
+        e->join_x = tensor_2d(AT(jx), DT_F32, j->latents, j->out);
+        e->join_ids = tensor_1d(AT(jids), DT_I32, j->latents + 3);
+    }
     e->rows = tensor_2d(e->result, DT_F32, l->out_rows, spec_image_width(s));
     e->joined = s->pack ? tensor_2d(AT(joined), DT_F32, l->joined_rows, spec_image_width(s)) : e->rows;
     if (s->pack) {
@@ -119,6 +150,23 @@ static void upload_pack(ctx *c, encode *e) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for a picture");
     }
     mem_free(rows);
+    mem_free(from);
+    mem_free(by);
+}
+
+static void upload_pool(ctx *c, encode *e) {
+    if (!e->pool_from.nd) return;
+    size_t n = (size_t)tensor_count(&e->pool_from);
+    int32_t *from = mem_alloc(n * sizeof *from);
+    float *by = mem_alloc(n * sizeof *by);
+    if (from && by) {
+        tile first = prep_plan_tile(&e->plan, 0);
+        join_pool_taps(&e->m->spec.join, tower_grid(&e->m->spec.tower, &first), from, by);
+        ctx_upload(c, e->pool_from, from);
+        ctx_upload(c, e->pool_by, by);
+    } else {
+        status_set(&c->st, ST_NO_MEMORY, "no memory for a picture");
+    }
     mem_free(from);
     mem_free(by);
 }
@@ -158,6 +206,7 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
         ctx c = {.be = be, .lane = LANE_LOAD}; /* waited for: any lane may run the slices */
         ctx_upload(&c, e->pixels, pixels->rgb);
         upload_pack(&c, e);
+        upload_pool(&c, e);
         ctx_sync(&c);
         if (!ctx_ok(&c)) {
             status_set(st, c.st.code, "%s", c.st.msg);
@@ -195,6 +244,19 @@ static void pack_slice(ctx *c, encode *e, int i) {
            tensor_rows(e->by, from, n));
 }
 
+static void dual_slice(ctx *c, encode *e, grid g, int i) {
+    int64_t patches = (int64_t)g.w * g.h, rows = tower_rows(&e->m->spec.tower, g), ends = patches + rows;
+    int64_t one = patches > 1 ? 0 : ends; /* ids begin 0, 1; of a single patch a block is {0, 1} */
+    int32_t *ids = e->ids.data;
+    dual_picture p = {.x = tensor_rows(e->features, 0, rows),
+                      .k = tensor_rows(e->k, 0, rows),
+                      .v = tensor_rows(e->v, 0, rows),
+                      .out = e->rows,
+                      .one = tensor_1d(ids ? ids + one : NULL, DT_I32, 2),
+                      .len = tensor_1d(ids ? ids + ends + 4 : NULL, DT_I32, 1)};
+    dual_picture_slice(c, e->m, &p, i);
+}
+
 static void run_slice(ctx *c, encode *e, int i) {
     const model_spec *s = &e->m->spec;
     int64_t joined = 0;
@@ -209,8 +271,12 @@ static void run_slice(ctx *c, encode *e, int i) {
                 tower_slice(c, e, &at, i);
             return;
         }
+        if (i < all && s->dual.on) {
+            dual_slice(c, e, g, i - tower);
+            return;
+        }
         if (i < all) {
-            join_slice(c, e->m, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
+            join_slice(c, e, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
                        tensor_rows(e->joined, joined, rows), i - tower);
             return;
         }

@@ -26,6 +26,8 @@ struct encode {
     grid ids_of;       /* the grid that ids describes; w 0: none yet */
     tensor joined;     /* f32 [join rows of all tiles, and the newline's], or the result itself */
     tensor from, by;   /* [rows, SPEC_PACK_TAPS] how the result is packed; nd 0: it is `joined` */
+    tensor pool_from, pool_by; /* join_pool_taps of its tiles, which are of one size; nd 0: none */
+    tensor context, join_k, join_v, join_x, join_ids; /* of a join with layers; nd 0: none */
     tensor rows;
 };
 
@@ -52,10 +54,29 @@ int tiled_ids_count(const tower_spec *t, grid g);
 int tiled_slices(const tower_spec *t, grid g, int n_tiles);
 void tiled_slice(ctx *c, encode *e, grid g, int i);
 
+/* ---- bucket.c: where patch i of n in a line stands in a table of `side` places ---- */
+
+int bucket_of(int i, int n, int side);
+
+/* ---- resample.c: a square table of positions for another grid ---- */
+
+/* Places of a table of side x side that a place of the grid is a mixture of, at most. */
+int resample_taps(int side, grid g);
+/* Which they are and how much of each, for places line by line: [g.w * g.h, taps]. Source: torch's upsample_bilinear2d
+ * with antialias. */
+void resample_table(int side, grid g, int32_t *from, float *by);
+
+/* ---- perceiver.c: the join of learned latents; rows: of the tile's features ---- */
+
+int perceiver_slices(const model_spec *s, int64_t rows);
+void perceiver_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
+
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 
 int join_rows(const model_spec *s, grid g);
 int join_slices(const model_spec *s, grid g);
-void join_slice(ctx *c, const model *m, grid g, tensor features, tensor out, int i);
+/* Of a join that pools: patches and weights of each of its rows, [join_rows, pool * pool]. */
+void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by);
+void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i);
 
 #endif

@@ -1,24 +1,74 @@
 /* join.c - the projector: a tile's features become rows of the decoder's width, a block of rows at a time.
  *
+ * Rows that are merged stand in turn already (tower.c), so k * k of them are one row by their shape alone.
  * Thread: the engine's. Row-exact; scratch is given back. */
 #include "engine/model/encode.h"
 
+static int merged(const join_spec *j) {
+    return j->merge > 1 ? j->merge * j->merge : 1;
+}
+
 int join_rows(const model_spec *s, grid g) {
-    return tower_features_rows(&s->tower, g.w, g.h);
+    if (s->dual.on) return 1;
+    const join_spec *j = &s->join;
+    if (j->kind == JOIN_PERCEIVER) return j->latents;
+    if (j->kind == JOIN_POOL) return (g.w / j->pool) * (g.h / j->pool);
+    int rows = tower_features_rows(&s->tower, g.w, g.h), k = merged(j);
+    CHECK(k == 1 || (rows == g.w * g.h && g.w % j->merge == 0 && g.h % j->merge == 0));
+    return rows / k;
 }
 
 int join_slices(const model_spec *s, grid g) {
+    if (s->dual.on) return dual_picture_slices(s, tower_rows(&s->tower, g));
+    if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, tower_features_rows(&s->tower, g.w, g.h));
     return (join_rows(s, g) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 
-void join_slice(ctx *c, const model *m, grid g, tensor features, tensor out, int i) {
+/* n rows as n / k of k times the width. */
+static tensor side_by_side(tensor x, int k) {
+    CHECK(x.ld == x.d[1]);
+    return tensor_2d(x.data, x.dt, x.d[0] / k, x.d[1] * k);
+}
+
+static tensor norm_rows(ctx *c, const model *m, tensor x) {
     const join_spec *j = &m->spec.join;
-    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g) - from;
+    tensor y = ctx_2d(c, DT_F32, x.d[0], x.d[1]);
+    op_norm(c, y, x, m->w[S_JOIN_G], m->w[S_JOIN_B], j->norm, j->norm_eps, j->norm_offset);
+    return y;
+}
+
+void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by) {
+    int k = j->pool, across = g.w / k, down = g.h / k;
+    for (int y = 0; y < down; y++)
+        for (int x = 0; x < across; x++)
+            for (int i = 0; i < k * k; i++) {
+                *from++ = (y * k + i / k) * g.w + x * k + i % k;
+                *by++ = 1.0f / (float)(k * k);
+            }
+}
+
+void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i) {
+    const model *m = e->m;
+    const join_spec *j = &m->spec.join;
+    if (j->kind == JOIN_PERCEIVER) {
+        perceiver_slice(c, e, features, out, i);
+        return;
+    }
+    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g) - from, k = merged(j);
     if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
-    tensor x = tensor_rows(features, from, n), rows = tensor_rows(out, from, n), y = rows;
+    tensor x = features, rows = tensor_rows(out, from, n), y = rows;
     size_t mark = arena_mark(c->scratch);
     if (m->spec.fuse == FUSE_CROSS) y = ctx_2d(c, DT_F32, n, j->out);
-    if (j->kind == JOIN_LINEAR) {
+    if (j->kind == JOIN_POOL) {
+        x = ctx_2d(c, DT_F32, n, j->in);
+        op_mix(c, x, features, tensor_rows(e->pool_from, from, n), tensor_rows(e->pool_by, from, n));
+    } else {
+        x = tensor_rows(features, from * k, n * k);
+    }
+    if (j->normed == JOIN_NORM_ROW) x = norm_rows(c, m, x);
+    if (k > 1) x = side_by_side(x, (int)k);
+    if (j->normed == JOIN_NORM_MERGED) x = norm_rows(c, m, x);
+    if (j->kind != JOIN_MLP) {
         op_linear(c, y, x, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, 0);
     } else {
         tensor h = ctx_2d(c, DT_F32, n, j->hidden);

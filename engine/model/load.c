@@ -6,8 +6,7 @@
 
 #include "engine/model/impl.h"
 
-/* Declares a weight; model_upload brings its bytes to the device. */
-static bool declare(model *m, const tensor *t, unsigned use, weight **out, status *st) {
+bool model_declare(model *m, const tensor *t, unsigned use, weight **out, status *st) {
     if ((m->n_all & (m->n_all - 1)) == 0) { /* room doubles */
         weight **all = mem_realloc(m->all, (m->n_all ? 2 * (size_t)m->n_all : 1) * sizeof(weight *));
         if (!all) return status_set(st, ST_NO_MEMORY, "no memory for %d weights", m->n_all + 1);
@@ -22,7 +21,7 @@ static bool make_weight(model *m, tensor t, unsigned use, weight **out, status *
     /* A convolution whose windows do not overlap is a matrix over patches; a lone row is a table of one. */
     if (t.nd == 4) t = tensor_2d(t.data, t.dt, t.d[0], t.d[1] * t.d[2] * t.d[3]);
     if (t.nd == 1 && use == WEIGHT_TABLE) t = tensor_2d(t.data, t.dt, 1, t.d[0]);
-    return declare(m, &t, use, out, st);
+    return model_declare(m, &t, use, out, st);
 }
 
 /* Memory of the host that weights view, until the model is freed; NULL without memory. */
@@ -41,7 +40,7 @@ static bool make_gate(model *m, tensor t, int width, weight **out, status *st) {
     float g = tanhf(tensor_host_number(&t, 0));
     for (int i = 0; i < width; i++) v[i] = g;
     tensor all = tensor_1d(v, DT_F32, width);
-    return declare(m, &all, WEIGHT_VECTOR, out, st);
+    return model_declare(m, &all, WEIGHT_VECTOR, out, st);
 }
 
 /* A matrix over features that lie in turn, f1[0] f2[0] .. f1[1] f2[1] .., behind the first one: as one over features that lie
@@ -101,12 +100,24 @@ static bool make_rope(model *m, const rope_spec *r, model_rope *out, status *st)
     if (!out->host) return status_set(st, ST_NO_MEMORY, "no memory for rope frequencies");
     rope_frequencies(r, out->host, &out->args.factor);
     tensor t = tensor_1d(out->host, DT_F32, r->dims / 2);
-    bool ok = declare(m, &t, WEIGHT_VECTOR, &out->inv_freq, st);
+    bool ok = model_declare(m, &t, WEIGHT_VECTOR, &out->inv_freq, st);
     out->args.inv_freq = out->inv_freq;
     out->args.theta = r->theta;
     out->args.max_pos = r->max_pos;
     out->args.dyn_factor = r->kind == ROPE_DYNAMIC ? r->factor : 0;
     return ok;
+}
+
+/* [in, out] to a copy [out, in] that the model owns. */
+static bool turn(model *m, slot i, tensor *t, status *st) {
+    size_t size = dtype_size(t->dt), in = (size_t)t->d[0], out = (size_t)t->d[1];
+    const uint8_t *from = t->data;
+    uint8_t *to = m->turned[i] = mem_alloc(in * out * size);
+    if (!to) return status_set(st, ST_NO_MEMORY, "no memory for a matrix of %zu numbers", in * out);
+    for (size_t k = 0; k < in; k++)
+        for (size_t o = 0; o < out; o++) memcpy(to + (o * in + k) * size, from + (k * out + o) * size, size);
+    *t = tensor_2d(to, t->dt, t->d[1], t->d[0]);
+    return true;
 }
 
 static bool make_all(model *m, const plan *p, status *st) {
@@ -118,6 +129,7 @@ static bool make_all(model *m, const plan *p, status *st) {
         tensor t = p->slots[i];
         if (i == S_EMBED_POS) /* so that positions are its rows */
             t = tensor_rows(t, m->spec.text.learned_pos_from, t.d[0] - m->spec.text.learned_pos_from);
+        if (p->transposed[i] && !turn(m, (slot)i, &t, st)) return false;
         shape_tables(m, p, (slot)i, &t);
         if (i == S_FC1_W && m->spec.join.interleaved &&
             !deinterleave(m, &t, m->spec.tower.stack.width, m->spec.join.interleaved, st))
@@ -126,9 +138,12 @@ static bool make_all(model *m, const plan *p, status *st) {
     }
     return (!p->tower ||
             make_layers(m, &m->spec.tower.stack, m->spec.tower.run_layers, p->tower, &m->tower, st)) &&
+           (!p->join ||
+            make_layers(m, &m->spec.join.stack, m->spec.join.stack.n_layers, p->join, &m->join, st)) &&
            make_layers(m, &m->spec.text.stack, m->spec.text.stack.n_layers, p->text, &m->text, st) &&
            make_rope(m, &m->spec.text.stack.rope, &m->rope, st) &&
-           make_rope(m, &m->spec.text.rope_local, &m->rope_local, st);
+           make_rope(m, &m->spec.text.rope_local, &m->rope_local, st) &&
+           (!m->spec.dual.on || dual_make(m, p, st));
 }
 
 model *model_open(const char *dir, backend *be, status *st) {
@@ -179,9 +194,12 @@ void model_free(model *m) {
     if (!m) return;
     for (int i = 0; i < S_COUNT; i++) weight_free(m->w[i]);
     free_layers(m->tower, m->spec.tower.run_layers);
+    free_layers(m->join, m->spec.join.stack.n_layers);
     free_layers(m->text, m->spec.text.stack.n_layers);
+    for (int i = 0; i < S_COUNT; i++) mem_free(m->turned[i]);
     weight_free(m->rope.inv_freq);
     weight_free(m->rope_local.inv_freq);
+    dual_free(m);
     mem_free(m->rope.host);
     mem_free(m->rope_local.host);
     mem_free(m->all);

@@ -41,6 +41,12 @@ typedef struct step {
     tensor kv_len;   /* [S] keys of s after this step's rows are written */
     tensor pages;    /* [S, max pages of a sequence] */
     tensor out_rows; /* [n_out] rows whose logits are wanted */
+    tensor
+        limit; /* [N] the row sees keys before this one, its span's; 0: those up to its own. nd 0: no spans */
+    /* More rows than one pass takes: each layer first keeps the keys and values of all, then goes on, both in blocks of
+     * block_rows. Block b describes its rows of each sequence as q_start and kv_len do for all. n_blocks 0: one pass. */
+    int n_blocks, block_rows;
+    const struct step_block { tensor q_start, kv_len; } * blocks;
     /* FUSE_CROSS: runs of rows that see the same rows of pictures, in rising order; rows of sequences without pictures are in
      * none. */
     int n_cross;
@@ -63,6 +69,8 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
 /* ---- pictures: tower and join, resumable within a layer -------------------------------------------------------- */
 
 typedef struct encode encode;
+/* Whether a tile of w x h pixels is what the tower was made for. */
+bool tower_takes(const tower_spec *t, int w, int h);
 /* Device bytes that the encode of a picture of this plan holds between its slices, its result included. */
 size_t encode_bytes(const model_spec *s, const prep_plan *plan);
 /* Starts an encode of prepared pixels, which are copied. Owns its buffers until encode_free. pixels->rgb NULL: holds no

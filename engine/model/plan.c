@@ -29,13 +29,18 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     case L_O_W: out = s->width, in = q; break;
     case L_O_B: out = s->width, on = s->o_bias; break;
     case L_QNORM_G:
-    case L_KNORM_G: out = s->head_dim, on = s->qk_norm || s->cross[layer]; break;
+        out = s->qk_norm_full ? q : s->head_dim, on = s->qk_norm || s->qk_norm_full || s->cross[layer];
+        break;
+    case L_KNORM_G:
+        out = s->qk_norm_full ? k : s->head_dim, on = s->qk_norm || s->qk_norm_full || s->cross[layer];
+        break;
     case L_GATE_W: out = s->ffn, in = s->width, on = s->glu; break;
     case L_GATE_B: out = s->ffn, on = s->glu && s->mlp_bias; break;
     case L_UP_W: out = s->ffn, in = s->width; break;
     case L_UP_B: out = s->ffn, on = s->mlp_bias; break;
     case L_DOWN_W: out = s->width, in = s->ffn; break;
     case L_DOWN_B: out = s->width, on = s->mlp_bias; break;
+    case L_CONTEXT_G: out = s->width, on = s->context_norm; break;
     case L_SCALE1:
     case L_SCALE2: out = s->gated[layer] ? 1 : s->width, on = s->layer_scale || s->gated[layer]; break;
     case L_COUNT: on = false; break;
@@ -47,10 +52,15 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     return in ? 2 : 1;
 }
 
+static int64_t join_norm_width(const model_spec *s) {
+    const join_spec *j = &s->join;
+    return j->normed == JOIN_NORM_ROW && j->merge > 1 ? j->in / (j->merge * j->merge) : j->in;
+}
+
 int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     const tower_spec *t = &s->tower;
     const join_spec *j = &s->join;
-    bool tower = t->stack.n_layers > 0, mlp = j->kind == JOIN_MLP;
+    bool tower = t->stack.n_layers > 0, gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
     int64_t side = tower ? t->image_size / t->patch : 0;
     int64_t width = t->stack.width, hidden = mlp ? j->hidden : j->out;
     const text_spec *text = &s->text;
@@ -62,16 +72,18 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_PATCH_W:
         d[0] = width, d[1] = 3, d[2] = d[3] = t->patch;
         nd = 4, on = tower, *use = WEIGHT_LINEAR;
+        if (t->pos_side) nd = 2, d[1] *= d[2] * d[3];
         break;
     case S_PATCH_B: d[0] = width, on = tower && t->patch_bias; break;
     case S_CLASS: d[0] = width, on = tower && t->cls, *use = WEIGHT_TABLE; break;
     case S_POS:
+        if (t->pos_side) side = t->pos_side;
         d[0] = side * side + (t->cls ? 1 : 0), d[1] = width, nd = 2, on = tower, *use = WEIGHT_TABLE;
         break;
     case S_PRE_G:
     case S_PRE_B: d[0] = width, on = tower && t->pre_norm; break;
     case S_POST_G:
-    case S_POST_B: d[0] = width, on = tower && t->post_norm; break;
+    case S_POST_B: d[0] = width, on = tower && (t->post_norm || tower_together(t)); break;
     case S_POS_GATE:
     case S_PRE_TILE_GATE:
     case S_POST_TILE_GATE: d[0] = 1, on = tower_together(t); break;
@@ -84,6 +96,14 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
         d[0] = t->arrangements + 1, d[1] = t->max_tiles * width;
         nd = 2, on = tower_together(t), *use = WEIGHT_TABLE;
         break;
+    case S_JOIN_G:
+        d[0] = gated ? j->out : join_norm_width(s), on = gated || j->normed != JOIN_NORM_NONE;
+        break;
+    case S_JOIN_B:
+        d[0] = join_norm_width(s), on = j->normed != JOIN_NORM_NONE && j->norm == NORM_LAYER;
+        break;
+    case S_LATENTS: d[0] = j->latents, d[1] = j->out, nd = 2, on = gated, *use = WEIGHT_TABLE; break;
+    case S_FC_GATE_W: d[0] = hidden, d[1] = j->in, nd = 2, on = gated, *use = WEIGHT_LINEAR; break;
     case S_FC1_W: d[0] = hidden, d[1] = j->in, nd = 2, on = j->kind != JOIN_NONE, *use = WEIGHT_LINEAR; break;
     case S_FC1_B: d[0] = hidden, on = j->kind != JOIN_NONE && j->bias; break;
     case S_FC2_W: d[0] = j->out, d[1] = j->hidden, nd = 2, on = mlp, *use = WEIGHT_LINEAR; break;
@@ -108,7 +128,8 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
         nd = 2, on = text->embed_width > 0, *use = WEIGHT_LINEAR;
         break;
     case S_HEAD:
-        d[0] = text->vocab, d[1] = text_embed_width(text), nd = 2, on = !text->tied, *use = WEIGHT_LINEAR;
+        d[0] = text->vocab, d[1] = text_embed_width(text), nd = 2, on = !text->tied && !s->dual.on,
+        *use = WEIGHT_LINEAR;
         break;
     case S_COUNT: on = false; break;
     }
@@ -121,6 +142,19 @@ static bool take(plan *p, const char *const *at, const char *name, int nd, const
     if (!bind_take(p->bind, at, name, nd, d, out, st)) return false;
     p->weight_bytes += (size_t)tensor_count(out) * dtype_size(out->dt);
     return true;
+}
+
+/* The same of a slot, whose name may end in "^T". */
+static bool take_slot(plan *p, const char *const *at, const char *name, int nd, int64_t d[4], slot i,
+                      status *st) {
+    size_t n = strlen(name);
+    char stem[128];
+    p->transposed[i] = n > 2 && strcmp(name + n - 2, "^T") == 0;
+    if (!p->transposed[i]) return take(p, at, name, nd, d, &p->slots[i], st);
+    CHECK(nd == 2 && n < sizeof stem);
+    snprintf(stem, sizeof stem, "%.*s", (int)n - 2, name);
+    int64_t there[2] = {d[1], d[0]};
+    return take(p, at, stem, nd, there, &p->slots[i], st);
 }
 
 /* Where the names of a stack's layers are written, by what kind of layer it is. */
@@ -159,6 +193,7 @@ static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *
 /* The reference ties the head only where the checkpoint has one of the two, or both alike. */
 static bool settle_tie(plan *p, status *st) {
     const name_sheet *s = p->sheet;
+    if (p->spec.dual.on) return true;
     const char *const *names = p->spec.text.names->names;
     size_t head = bind_find(p->bind, s->head_at, names[S_HEAD], st);
     size_t embed = bind_find(p->bind, s->text_at, names[S_EMBED], st);
@@ -214,7 +249,7 @@ static bool bind_all(plan *p, status *st) {
         const char *name =
             i >= S_FIRST_TEXT ? text->names[i == S_EMBED && as_head ? S_HEAD : i] : n->names[i];
         if (linear) name = i == S_FC1_W ? "weight" : "bias";
-        if (!take(p, at, name, nd, d, &p->slots[i], st)) return false;
+        if (!take_slot(p, at, name, nd, d, (slot)i, st)) return false;
     }
     if (s->tower.stack.n_layers &&
         !take_layers(
@@ -222,9 +257,13 @@ static bool bind_all(plan *p, status *st) {
             (layer_names){.all = n->tower_layer, .tail = n->tower_tail, .tail_from = s->tower.tail_from},
             &p->tower, st))
         return false;
+    if (s->join.stack.n_layers && !take_layers(p, &s->join.stack, s->join.stack.n_layers, n->join_at,
+                                               (layer_names){.all = n->join_layer}, &p->join, st))
+        return false;
     if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at,
                      (layer_names){.all = text->layer, .cross = text->cross}, &p->text, st))
         return false;
+    if (s->dual.on && !dual_bind(p, st)) return false;
     if (s->tower.stack.n_layers) ignore_unused_layers(p);
     for (const ignore_rule *r = n->ignored; r->glob; r++) bind_ignore_like(p->bind, r->glob, r->why);
     return bind_finish(p->bind, st);
@@ -241,6 +280,7 @@ bool plan_open(plan *p, const char *dir, status *st) {
 void plan_close(plan *p) {
     bind_free(p->bind);
     mem_free(p->tower);
+    mem_free(p->join);
     mem_free(p->text);
     ckpt_close(p->ckpt);
     memset(p, 0, sizeof *p);

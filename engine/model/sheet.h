@@ -31,7 +31,8 @@ typedef enum layer_slot {
     L_DOWN_W,
     L_DOWN_B, /* [D, F] */
     L_POST2_G,
-    L_POST2_B, /* behind the feed-forward */
+    L_POST2_B,   /* behind the feed-forward */
+    L_CONTEXT_G, /* before keys and values of the rows that others attend to */
     L_SCALE1,
     L_SCALE2, /* [D], or [1] of a gate: what attention and feed-forward give is multiplied by it */
     L_COUNT
@@ -53,6 +54,10 @@ typedef enum slot {
     S_PRE_TILE_GATE,
     S_POST_TILE,
     S_POST_TILE_GATE, /* [arrangements + 1, max_tiles * D] and [1]; tower of tiles together */
+    S_JOIN_G,
+    S_JOIN_B,
+    S_LATENTS,   /* [latents, D] */
+    S_FC_GATE_W, /* [hidden, in]: FC1 and FC2 are gated */
     S_FC1_W,
     S_FC1_B,
     S_FC2_W,
@@ -67,7 +72,32 @@ typedef enum slot {
     S_HEAD,      /* text */
     S_COUNT
 } slot;
-enum { S_FIRST_JOIN = S_FC1_W, S_FIRST_TEXT = S_EMBED };
+enum { S_FIRST_JOIN = S_JOIN_G, S_FIRST_TEXT = S_EMBED };
+
+/* Parameters of a dual encoder beside its two stacks. */
+typedef enum dual_slot {
+    DUAL_TEXT_W,
+    DUAL_TEXT_B,  /* [width, D] */
+    DUAL_IMAGE_W, /* [width, D] */
+    DUAL_PROBE,   /* [1, 1, D] */
+    DUAL_Q_W,
+    DUAL_Q_B,
+    DUAL_K_W,
+    DUAL_K_B,
+    DUAL_V_W,
+    DUAL_V_B,
+    DUAL_O_W,
+    DUAL_O_B, /* [D, D], of the probe's attention */
+    DUAL_NORM_G,
+    DUAL_NORM_B, /* before its feed-forward */
+    DUAL_UP_W,
+    DUAL_UP_B, /* [F, D] */
+    DUAL_DOWN_W,
+    DUAL_DOWN_B, /* [D, F] */
+    DUAL_SCALE,
+    DUAL_BIAS, /* [] or [1]: logarithm of the scale, and what is added behind it */
+    DUAL_COUNT
+} dual_slot;
 
 typedef struct ignore_rule {
     const char *glob, *why; /* whole tensor name, '*' any run of characters */
@@ -85,10 +115,12 @@ typedef struct name_sheet {
     const char *const *tower_at, *const *join_at, *const *text_at, *const *head_at;
     const char *const *linear_at;   /* of a join of one matrix, whose tensors are "weight" and "bias" */
     const char *const *tower_layer; /* [L_COUNT], "%d" for the layer */
+    const char *const *join_layer;  /* likewise, of a join with layers */
     const char *const
         *tower_tail; /* likewise from tower.tail_from on, counted from there; NULL: tower_layer goes on */
-    const char *const *names;   /* [S_FIRST_TEXT] */
-    const ignore_rule *ignored; /* ends with glob NULL */
+    const char *const *names; /* [S_FIRST_TEXT]; "name^T": the matrix stands there as [in, out] */
+    const char *const *dual_at, *const *dual; /* dual: [DUAL_COUNT] */
+    const ignore_rule *ignored;               /* ends with glob NULL */
 } name_sheet;
 
 #endif

@@ -5,6 +5,16 @@ void image_text_puts(image_text *t, const char *s) {
     if (!buf_puts(t->text, s)) t->failed = true;
 }
 
+void image_text_named(image_text *t, const char *name, const char *otherwise) {
+    const char *s = json_string_value(json_object_get(t->names, name));
+    image_text_puts(t, s ? s : otherwise);
+}
+
+void image_text_id(image_text *t, int32_t id) {
+    const char *s = t->spell(t->of, id);
+    if (s) image_text_puts(t, s);
+}
+
 void image_text_rows(image_text *t, int n) {
     CHECK(n > 0);
     if (t->n_runs == t->cap_runs) {
@@ -29,7 +39,7 @@ void image_text_fini(image_text *t) {
 bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits *lim, prep_plan *out,
                      status *st) {
     return s->plan_image ? s->plan_image(s, a, lim, out, st)
-                         : prep_plan_one(&s->prep, a->w, a->h, lim, out, st);
+                         : prep_plan_cut(&s->prep, a->w, a->h, lim, out, st);
 }
 
 void spec_write_image(const model_spec *s, const prep_plan *p, image_text *out) {
@@ -56,5 +66,25 @@ int spec_rows_of_square(const model_spec *s, const prep_plan *p) {
     const tower_spec *t = &s->tower;
     tile one = prep_plan_tile(p, 0);
     if (p->n_tiles != 1 || one.w != t->image_size || one.h != t->image_size) return 0;
-    return tower_features_rows(t, one.w / t->patch, one.h / t->patch);
+    return spec_rows_of_tile(s, &one);
+}
+
+int spec_rows_of_tile(const model_spec *s, const tile *at) {
+    const tower_spec *t = &s->tower;
+    int w = at->w / t->patch, h = at->h / t->patch, k = s->join.merge;
+    if (w < 1 || h < 1) return 0;
+    if (!t->pos_buckets && (at->w != t->image_size || at->h != t->image_size)) return 0;
+    if (k <= 1) return tower_features_rows(t, w, h);
+    return w % k || h % k ? 0 : w * h / (k * k);
+}
+
+int spec_rows_of_tiles(const model_spec *s, const prep_plan *p) {
+    int n = 0;
+    for (int i = 0; i < p->n_tiles; i++) {
+        tile at = prep_plan_tile(p, i);
+        int rows = spec_rows_of_tile(s, &at);
+        if (!rows) return 0;
+        n += rows;
+    }
+    return n;
 }

@@ -35,6 +35,7 @@ typedef struct stack_spec {
     float norm_offset; /* a gain g counts as norm_offset + g */
     bool norm_plain;   /* layer norms without parameters */
     bool norm_after; /* of the sum with the residual, instead of what goes into attention and feed-forward */
+    bool context_norm; /* rows that others attend to have a norm of their own */
     bool
         layer_scale; /* what comes out of either is multiplied by a vector, the last thing before the residual */
     bool gated[SPEC_MAX_LAYERS]; /* likewise, by tanh of a single number */
@@ -42,7 +43,9 @@ typedef struct stack_spec {
     act activation;
     bool glu; /* act(gate) * up instead of act(up) */
     bool q_bias, k_bias, v_bias, o_bias, mlp_bias;
-    bool qk_norm; /* RMS norm of each head of q and k before rope */
+    bool qk_norm;      /* RMS norm of each head of q and k before rope */
+    bool qk_norm_full; /* likewise, of all heads as one row */
+    float qk_norm_eps; /* 0: norm_eps */
     bool causal;
     float attn_scale;            /* 1/sqrt(head_dim) unless the config says otherwise */
     float attn_softcap;          /* of the scores; 0: none */
@@ -54,15 +57,21 @@ typedef struct stack_spec {
 
 typedef struct tower_spec {
     stack_spec stack;
-    int image_size, patch;           /* pixels; a grid of (image_size/patch)^2 patches */
-    bool patch_bias, cls, pre_norm;  /* CLS row in front; norm before the first layer */
-    bool post_norm;                  /* the norm behind the last layer is part of the feature */
+    int image_size, patch;          /* pixels; a grid of (image_size/patch)^2 patches */
+    bool patch_bias, cls, pre_norm; /* CLS row in front; norm before the first layer */
+    bool post_norm;                 /* the layer norm behind the last layer is part of its feature */
+    bool
+        pos_buckets; /* a patch's place in the table goes by its fraction of the side (bucket.c), so that grids may
+                         differ from the table's */
     int n_features;                  /* hidden states that are joined along the width */
     int features[SPEC_MAX_FEATURES]; /* 0 = input of layer 0, n = output of layer n-1 */
     bool drop_first;                 /* select strategy "default": the first row goes */
     int run_layers;                  /* layers that the features need; those behind them are not loaded */
+    /* 0: the table of positions is image_size's grid. Else a square table of pos_side, resampled to a tile's own grid of at
+     * most max_patches; the patch matrix then reads channels after pixels. */
+    int pos_side, max_patches;
     /* All tiles of a picture in one sequence, padded to max_tiles of them and each to a multiple of pad_rows (0: each tile is
-     * one of its own): positions by arrangement of tiles, gated; from layer tail_from on behind post_norm and another
+     * one of its own): positions by arrangement of tiles, gated; from layer tail_from on behind a norm (S_POST_G) and another
      * embedding of the tile. */
     int max_tiles, pad_rows, tail_from, arrangements;
 } tower_spec;
@@ -75,12 +84,26 @@ static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
     return gw * gh + (t->cls ? 1 : 0) - (t->drop_first ? 1 : 0);
 }
 
-typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP } join_kind;
+/* POOL: the mean of pool x pool patches, then normed and linear . PERCEIVER: learned latents attend to a tile, perceiver.c */
+typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP, JOIN_POOL, JOIN_PERCEIVER } join_kind;
+typedef enum join_norm {
+    JOIN_NORM_NONE,
+    JOIN_NORM_ROW,   /* of each feature row */
+    JOIN_NORM_MERGED /* of the rows that are merged, as one */
+} join_norm;
 typedef struct join_spec {
     join_kind kind;
+    int merge; /* k: blocks of k x k neighbours, side by side, are one row of k * k times the width; 0 or 1: none */
+    join_norm normed; /* before the first matrix */
+    norm_kind norm;
+    float norm_eps;
     act activation;
     bool bias;
-    int in, hidden, out;
+    int in, hidden, out; /* in: of a merged row */
+    int pool;
+    float norm_offset; /* a gain g counts as norm_offset + g */
+    stack_spec stack;  /* of a join with layers: PERCEIVER */
+    int latents;       /* rows that a tile becomes, whatever its size */
     int interleaved; /* that many features lie behind the first one, number by number in turn; 0: one after the other */
 } join_spec;
 
@@ -96,6 +119,7 @@ typedef struct text_spec {
     bool no_final_norm;
     float logit_softcap;            /* 0: none */
     rope_spec rope_local;           /* of the windowed layers, where it is another; else ROPE_NONE */
+    bool both_ways;                 /* the config wants it: who reads it says for which rows */
     int32_t bos, eos;               /* what the reference assumes where no file says; -1: none */
     const struct text_names *names; /* its tensors (sheet.h) */
 } text_spec;
@@ -111,6 +135,30 @@ static inline int text_embed_width(const text_spec *t) {
  * to, kept apart from the text's. */
 typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE, FUSE_CROSS } fuse_kind;
 
+/* Two towers that meet in one space, instead of a decoder: `text` is the stack that reads a text, and a text or a picture
+ * becomes one vector of join.out numbers. */
+typedef enum dual_pick {                     /* the row that stands for a text */
+                         DUAL_PICK_ID,       /* the first that is pick_id, where none is the first of all */
+                         DUAL_PICK_GREATEST, /* the first of the greatest id */
+                         DUAL_PICK_LAST
+} dual_pick;
+typedef enum dual_head {                  /* the row that stands for a picture */
+                         DUAL_HEAD_FIRST, /* the first, normed and projected */
+                         DUAL_HEAD_PROBE /* what a learned query finds in all of them, and a feed-forward of the tower's shape */
+} dual_head;
+typedef struct dual_spec {
+    bool on;
+    int width; /* of the vectors */
+    dual_pick pick;
+    int32_t pick_id;
+    bool text_bias; /* of the text's projection */
+    bool pads;      /* every text is padded to the same length, and its rows see the padding */
+    int pad_to;     /* that length; 0: the tokenizer's model_max_length, at most text.max_pos */
+    int32_t pad_id; /* unless the tokenizer names another */
+    dual_head head;
+    bool sigmoid; /* a pair is judged on its own, with a bias, instead of against the other labels */
+} dual_spec;
+
 /* What a family knows of a picture when it says what becomes of it: its header, and how many the prompt has. */
 typedef struct image_ask {
     int w, h, n_images;
@@ -119,8 +167,12 @@ typedef struct image_ask {
 /* The text that stands for pictures in a prompt, while it is written. A run of rows is written as one placeholder of its
  * length, so that a long one costs nothing before its length is checked. */
 typedef struct image_text {
+    bool set_off; /* a space follows the picture, unless white space or '<' does */
     buf *text;
-    const char *row_token; /* the spelling of image_token */
+    const char *row_token;                            /* the spelling of image_token */
+    const json_t *names;                              /* the tokenizer's named tokens, or NULL */
+    const char *(*spell)(const void *of, int32_t id); /* an added token's spelling, or NULL */
+    const void *of;
     struct image_text_run {
         int image, n;
     } * runs; /* [n_runs], owned */
@@ -128,9 +180,16 @@ typedef struct image_text {
     bool failed; /* no memory */
 } image_text;
 void image_text_puts(image_text *t, const char *s);
+/* The token that the tokenizer's config gives this name; otherwise: where it gives none. */
+void image_text_named(image_text *t, const char *name, const char *otherwise);
+void image_text_id(image_text *t, int32_t id); /* a token by its id */
 void image_text_rows(image_text *t,
                      int n); /* n > 0 rows of the picture, after those that were written before */
 void image_text_fini(image_text *t);
+
+/* Spans of rows that see each other, what stands behind included: each run of a picture's rows; the whole prompt, then
+ * in windowed layers too. */
+typedef enum both_ways { BOTH_NONE, BOTH_PICTURE, BOTH_PROMPT } both_ways;
 
 enum { SPEC_PACK_TAPS = 4 };
 typedef struct pack_row { /* a row of the result: the sum of weight[k] * joined row from[k]; from -1: none */
@@ -143,6 +202,7 @@ typedef struct model_spec {
     tower_spec tower;   /* stack.n_layers 0: no tower */
     join_spec join;
     text_spec text;
+    dual_spec dual;
     fuse_kind fuse;
     int32_t image_token;       /* the placeholder's id, -1 without pictures */
     int32_t bos;               /* -1: none */
@@ -153,8 +213,14 @@ typedef struct model_spec {
     bool prompt_adds_special;
     prep_spec prep;
     /* ---- pictures; source: the reference's processor of the family. All are pure. ---- */
-    const char *placeholder; /* what the chat template writes for a picture; NULL: image_token's spelling */
-    /* The tiles that a picture becomes; NULL: one, by prep. Ends with prep_plan_finish. */
+    const char *placeholder;   /* what the chat template writes for a picture; NULL: image_token's spelling */
+    int32_t placeholder_id;    /* or the token that it writes; 0: none */
+    int32_t open_id, close_id; /* tokens around a picture's rows, for write_image */
+    bool needs_picture;        /* the reference takes no prompt without */
+    bool bos_behind_pictures;  /* the processor puts BOS behind the last picture */
+    const char *prompt_end;    /* and this behind the prompt; NULL: nothing */
+    const char *chat_template; /* where a checkpoint brings none; NULL: none */
+    /* The tiles that a picture becomes; NULL: by prep alone. Ends with prep_plan_finish. */
     bool (*plan_image)(const struct model_spec *s, const image_ask *a, const image_limits *lim,
                        prep_plan *out, status *st);
     /* Rows of the result for a planned picture; 0: a size that the tower does not take. FUSE_CROSS: of keys and values. */
@@ -167,6 +233,9 @@ typedef struct model_spec {
     int (*arrangement)(const struct model_spec *s,
                        const prep_plan *p); /* tower_together: which of 1 .. arrangements */
     bool newline;                           /* the join brings a vector for ends of lines */
+    int pack_limit; /* packing resamples a picture of more tiles' worth of rows than this; 0: never */
+    both_ways both_ways;
+    int span_rows; /* of the longest such span; 0: as long as the context */
     /* generation_config.json's defaults for a request; NaN / -1 where it says nothing */
     float temperature, top_p, min_p, repetition_penalty;
     int top_k, max_new_tokens;
@@ -184,5 +253,9 @@ bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits
 void spec_write_image(const model_spec *s, const prep_plan *p, image_text *out);
 /* image_rows of a model that takes one tile of tower.image_size squared; pack NULL. */
 int spec_rows_of_square(const model_spec *s, const prep_plan *p);
+/* Rows that the join gives for a tile; 0: a size that the tower does not take. */
+int spec_rows_of_tile(const model_spec *s, const tile *t);
+/* image_rows of a model whose rows are those of all tiles in turn. */
+int spec_rows_of_tiles(const model_spec *s, const prep_plan *p);
 
 #endif

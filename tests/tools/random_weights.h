@@ -91,7 +91,8 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
     model_spec s;
     const name_sheet *sheet;
     if (!family_read(dir, &s, &sheet, st)) return false;
-    size_t cap = S_COUNT + (size_t)(s.tower.stack.n_layers + s.text.stack.n_layers) * L_COUNT, n = 0;
+    size_t cap = S_COUNT + (size_t)(s.tower.stack.n_layers + s.text.stack.n_layers) * L_COUNT + DUAL_COUNT,
+           n = 0;
     random_tensor *t = mem_calloc(cap, sizeof *t);
     float *normal = mem_calloc(1 << 16, sizeof *normal);
     if (!t || !normal) return status_set(st, ST_NO_MEMORY, "no memory");
@@ -110,7 +111,14 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
         else
             snprintf(t[n].name, sizeof t[n].name, "%s%s", at[0],
                      i >= S_FIRST_TEXT ? s.text.names->names[i] : sheet->names[i]);
-        random_scale(&t[n++], i == S_NORM_G || i == S_PRE_G || i == S_POST_G,
+        char *turned = strstr(t[n].name, "^T");
+        if (turned) {
+            int64_t in = t[n].d[1];
+            t[n].d[1] = t[n].d[0];
+            t[n].d[0] = in;
+            *turned = 0;
+        }
+        random_scale(&t[n++], i == S_NORM_G || i == S_PRE_G || i == S_POST_G || i == S_JOIN_G,
                      i == S_NORM_G ? s.text.stack.norm_offset : 0,
                      i == S_POS || i == S_EMBED_POS || i == S_EMBED);
     }
@@ -127,6 +135,17 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
                          name);
                 random_scale(&t[n++], random_is_gain(j), k->norm_offset, false);
             }
+    }
+    for (int i = 0; i < DUAL_COUNT && s.dual.on; i++) {
+        t[n].nd = dual_slot_shape(&s, (dual_slot)i, t[n].d, &use);
+        if (!t[n].nd) continue;
+        int part = 0, parts = 1;
+        char *fused = strchr(sheet->dual[i], '#');
+        if (fused) sscanf(fused, "#%d/%d", &part, &parts);
+        if (part) continue; /* stands in the first one's tensor */
+        t[n].d[0] *= parts;
+        snprintf(t[n].name, sizeof t[n].name, "%.*s", (int)strcspn(sheet->dual[i], "#"), sheet->dual[i]);
+        random_scale(&t[n++], i == DUAL_NORM_G, 0, i == DUAL_PROBE);
     }
     buf header = {0};
     uint64_t at = 0;
