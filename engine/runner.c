@@ -204,7 +204,6 @@ static bool capture(runner *r, int n_seqs, status *st) {
         return status_prefix(st, "capturing a step of %d sequences", n_seqs);
     }
     r->graphs[r->n_graphs++] = (runner_graph){n_seqs, g};
-    r->device_bytes += backend_graph_bytes(g);
     return true;
 }
 
@@ -212,7 +211,7 @@ static bool capture_all(runner *r, const runner_options *o, status *st) {
     if (!backend_is_async(r->be)) return true;
     const int most = largest_bucket(o), rows = o->max_rows < 32 ? o->max_rows : 32;
     const double begin = time_now_s();
-    const size_t before = r->device_bytes;
+    size_t taken = 0;
     r->graphs = mem_calloc((size_t)count_buckets(o), sizeof *r->graphs);
     if (!r->graphs) return status_set(st, ST_NO_MEMORY, "no memory for %d graphs", count_buckets(o));
     if (!run_dummies(r, 1, rows < o->max_len ? rows : o->max_len, st))
@@ -221,8 +220,11 @@ static bool capture_all(runner *r, const runner_options *o, status *st) {
     for (int n = 1; n < most; n = bucket_after(n))
         if (!capture(r, n, st)) return false;
     if (!capture(r, most, st)) return false;
-    log_info("captured steps of 1 to %d sequences in %d graphs of %.1f MiB, %.2f s", most, r->n_graphs,
-             (double)(r->device_bytes - before) / (1 << 20), time_now_s() - begin);
+    for (int i = 0; i < r->n_graphs; i++) taken += backend_graph_bytes(r->graphs[i].graph);
+    r->device_bytes += graph_bytes(r, o); /* as planned */
+    log_info("captured steps of 1 to %d sequences in %d graphs of %.1f MiB (planned %.1f), %.2f s", most,
+             r->n_graphs, (double)taken / (1 << 20), (double)graph_bytes(r, o) / (1 << 20),
+             time_now_s() - begin);
     return true;
 }
 
