@@ -39,6 +39,10 @@ int tower_slices(const tower_spec *t, grid g);
 /* Slice i of tile `at`, whose features are complete after the last. */
 void tower_slice(ctx *c, encode *e, const tile *at, int i);
 
+/* ---- bucket.c: where patch i of n in a line stands in a table of `side` places ---- */
+
+int bucket_of(int i, int n, int side);
+
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 
 int join_rows(const model_spec *s, grid g);

@@ -28,8 +28,8 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     case L_V_B: out = k, on = s->v_bias; break;
     case L_O_W: out = s->width, in = q; break;
     case L_O_B: out = s->width, on = s->o_bias; break;
-    case L_QNORM_G:
-    case L_KNORM_G: out = s->head_dim, on = s->qk_norm; break;
+    case L_QNORM_G: out = s->qk_norm ? s->head_dim : q, on = s->qk_norm || s->qk_norm_full; break;
+    case L_KNORM_G: out = s->qk_norm ? s->head_dim : k, on = s->qk_norm || s->qk_norm_full; break;
     case L_GATE_W: out = s->ffn, in = s->width, on = s->glu; break;
     case L_GATE_B: out = s->ffn, on = s->glu && s->mlp_bias; break;
     case L_UP_W: out = s->ffn, in = s->width; break;
@@ -45,6 +45,11 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     d[1] = in;
     *use = in ? WEIGHT_LINEAR : WEIGHT_VECTOR;
     return in ? 2 : 1;
+}
+
+static int64_t join_norm_width(const model_spec *s) {
+    const join_spec *j = &s->join;
+    return j->normed == JOIN_NORM_ROW && j->merge > 1 ? j->in / (j->merge * j->merge) : j->in;
 }
 
 int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
@@ -72,6 +77,10 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_PRE_B: d[0] = width, on = tower && t->pre_norm; break;
     case S_POST_G:
     case S_POST_B: d[0] = width, on = tower && t->post_norm; break;
+    case S_JOIN_G: d[0] = join_norm_width(s), on = j->normed != JOIN_NORM_NONE; break;
+    case S_JOIN_B:
+        d[0] = join_norm_width(s), on = j->normed != JOIN_NORM_NONE && j->norm == NORM_LAYER;
+        break;
     case S_FC1_W: d[0] = hidden, d[1] = j->in, nd = 2, on = j->kind != JOIN_NONE, *use = WEIGHT_LINEAR; break;
     case S_FC1_B: d[0] = hidden, on = j->kind != JOIN_NONE && j->bias; break;
     case S_FC2_W: d[0] = j->out, d[1] = j->hidden, nd = 2, on = mlp, *use = WEIGHT_LINEAR; break;

@@ -47,6 +47,8 @@ typedef enum slot {
     S_PRE_B,
     S_POST_G,
     S_POST_B, /* tower */
+    S_JOIN_G,
+    S_JOIN_B,
     S_FC1_W,
     S_FC1_B,
     S_FC2_W,
@@ -61,7 +63,7 @@ typedef enum slot {
     S_HEAD,      /* text */
     S_COUNT
 } slot;
-enum { S_FIRST_JOIN = S_FC1_W, S_FIRST_TEXT = S_EMBED };
+enum { S_FIRST_JOIN = S_JOIN_G, S_FIRST_TEXT = S_EMBED };
 
 typedef struct ignore_rule {
     const char *glob, *why; /* whole tensor name, '*' any run of characters */

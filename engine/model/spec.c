@@ -43,5 +43,14 @@ int spec_rows_of_square(const model_spec *s, const prep_plan *p) {
     const tower_spec *t = &s->tower;
     tile one = prep_plan_tile(p, 0);
     if (p->n_tiles != 1 || one.w != t->image_size || one.h != t->image_size) return 0;
-    return tower_features_rows(t, one.w / t->patch, one.h / t->patch);
+    return spec_rows_of_tile(s, &one);
+}
+
+int spec_rows_of_tile(const model_spec *s, const tile *at) {
+    const tower_spec *t = &s->tower;
+    int w = at->w / t->patch, h = at->h / t->patch, k = s->join.merge;
+    if (w < 1 || h < 1) return 0;
+    if (!t->pos_buckets && (at->w != t->image_size || at->h != t->image_size)) return 0;
+    if (k <= 1) return tower_features_rows(t, w, h);
+    return w % k || h % k ? 0 : w * h / (k * k);
 }

@@ -42,7 +42,9 @@ typedef struct stack_spec {
     act activation;
     bool glu; /* act(gate) * up instead of act(up) */
     bool q_bias, k_bias, v_bias, o_bias, mlp_bias;
-    bool qk_norm; /* RMS norm of each head of q and k before rope */
+    bool qk_norm;      /* RMS norm of each head of q and k before rope */
+    bool qk_norm_full; /* likewise, of all heads as one row */
+    float qk_norm_eps; /* 0: norm_eps */
     bool causal;
     float attn_scale;            /* 1/sqrt(head_dim) unless the config says otherwise */
     float attn_softcap;          /* of the scores; 0: none */
@@ -52,9 +54,12 @@ typedef struct stack_spec {
 
 typedef struct tower_spec {
     stack_spec stack;
-    int image_size, patch;           /* pixels; a grid of (image_size/patch)^2 patches */
-    bool patch_bias, cls, pre_norm;  /* CLS row in front; norm before the first layer */
-    bool post_norm;                  /* the norm behind the last layer is part of the feature */
+    int image_size, patch;          /* pixels; a grid of (image_size/patch)^2 patches */
+    bool patch_bias, cls, pre_norm; /* CLS row in front; norm before the first layer */
+    bool post_norm;                 /* the layer norm behind the last layer is part of its feature */
+    bool
+        pos_buckets; /* a patch's place in the table goes by its fraction of the side (bucket.c), so that grids may
+                         differ from the table's */
     int n_features;                  /* hidden states that are joined along the width */
     int features[SPEC_MAX_FEATURES]; /* 0 = input of layer 0, n = output of layer n-1 */
     bool drop_first;                 /* select strategy "default": the first row goes */
@@ -66,11 +71,20 @@ static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
 }
 
 typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP } join_kind;
+typedef enum join_norm {
+    JOIN_NORM_NONE,
+    JOIN_NORM_ROW,   /* of each feature row */
+    JOIN_NORM_MERGED /* of the rows that are merged, as one */
+} join_norm;
 typedef struct join_spec {
     join_kind kind;
+    int merge; /* k: blocks of k x k neighbours, side by side, are one row of k * k times the width; 0 or 1: none */
+    join_norm normed; /* before the first matrix */
+    norm_kind norm;
+    float norm_eps;
     act activation;
     bool bias;
-    int in, hidden, out;
+    int in, hidden, out; /* in: of a merged row */
 } join_spec;
 
 typedef struct text_spec {
@@ -160,5 +174,7 @@ bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits
 void spec_write_image(const model_spec *s, const prep_plan *p, image_text *out);
 /* image_rows of a model that takes one tile of tower.image_size squared; pack NULL. */
 int spec_rows_of_square(const model_spec *s, const prep_plan *p);
+/* Rows that the join gives for a tile; 0: a size that the tower does not take. */
+int spec_rows_of_tile(const model_spec *s, const tile *t);
 
 #endif

@@ -42,9 +42,11 @@ void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x
     op_linear(c, k, h, w->w[L_K_W], w->w[L_K_B], ACT_NONE, 0);
     op_linear(c, v, h, w->w[L_V_W], w->w[L_V_B], ACT_NONE, 0);
     tensor qh = tensor_heads(q, s->heads, s->head_dim), kh = tensor_heads(k, s->kv_heads, s->head_dim);
-    if (s->qk_norm) {
-        op_norm(c, qh, qh, w->w[L_QNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
-        op_norm(c, kh, kh, w->w[L_KNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
+    if (s->qk_norm || s->qk_norm_full) {
+        float eps = s->qk_norm_eps > 0 ? s->qk_norm_eps : s->norm_eps;
+        tensor qn = s->qk_norm ? qh : q, kn = s->qk_norm ? kh : k;
+        op_norm(c, qn, qn, w->w[L_QNORM_G], NULL, NORM_RMS, eps, s->norm_offset);
+        op_norm(c, kn, kn, w->w[L_KNORM_G], NULL, NORM_RMS, eps, s->norm_offset);
     }
     if (run->cs.nd) {
         op_rope(c, qh, run->cs);

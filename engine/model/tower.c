@@ -5,8 +5,10 @@
  * the keys and values of the first; all ops are row-exact. So a block at a time is the same as all at once, bit for bit.
  * A slice is one block in one pass.
  *
- * The tile's index arrays (encode.h: ids), each after the other: 0, 1, ... for order and positions; {0, rows of a block};
- * {0, rows of the last block}; {rows}.
+ * Patches stand row by row, or, for a join that merges k x k of them, so that each such block is k * k rows in turn.
+ *
+ * The tile's index arrays (encode.h: ids), each after the other: which patch a row is (0 first); each row's place in the
+ * table of positions, CLS's included; {0, rows of a block}; {0, rows of the last block}; {rows}.
  *
  * Thread: the engine's. */
 #include <string.h>
@@ -22,7 +24,7 @@ int tower_rows(const tower_spec *t, grid g) {
 }
 
 int tower_ids_count(const tower_spec *t, grid g) {
-    return tower_rows(t, g) + 5;
+    return g.w * g.h + tower_rows(t, g) + 5;
 }
 
 /* All blocks but the last are about alike. */
@@ -41,19 +43,33 @@ static tensor ids_at(const encode *e, int64_t from, int64_t n) {
     return tensor_1d(e->ids.data ? (int32_t *)e->ids.data + from : NULL, DT_I32, n);
 }
 
+/* Patches in the order of their rows, and their places. */
+static void fill_order(const model_spec *s, grid g, int32_t *order, int32_t *place) {
+    const tower_spec *t = &s->tower;
+    int k = s->join.merge > 1 ? s->join.merge : 1, side = t->image_size / t->patch, cls = t->cls ? 1 : 0;
+    for (int i = 0; i < g.w * g.h; i++) {
+        int block = i / (k * k), in = i % (k * k);
+        int x = block % (g.w / k) * k + in % k, y = block / (g.w / k) * k + in / k;
+        order[i] = y * g.w + x;
+        place[cls + i] =
+            cls + (t->pos_buckets ? bucket_of(y, g.h, side) * side + bucket_of(x, g.w, side) : order[i]);
+    }
+}
+
 static void upload_ids(ctx *c, encode *e, grid g) {
     const tower_spec *t = &e->m->spec.tower;
     if (e->ids_of.w == g.w && e->ids_of.h == g.h) return;
-    int all = tower_rows(t, g), n = tower_ids_count(t, g), block = block_rows(all);
+    int patches = g.w * g.h, all = tower_rows(t, g), n = tower_ids_count(t, g), block = block_rows(all);
     int32_t *host = mem_calloc((size_t)n, sizeof *host);
     if (!host) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
         return;
     }
-    for (int i = 0; i < all; i++) host[i] = i;
-    host[all + 1] = block;
-    host[all + 3] = all - (n_blocks(all) - 1) * block;
-    host[all + 4] = all;
+    fill_order(&e->m->spec, g, host, host + patches);
+    int32_t *ends = host + patches + all;
+    ends[1] = block;
+    ends[3] = all - (n_blocks(all) - 1) * block;
+    ends[4] = all;
     ctx_upload(c, ids_at(e, 0, n), host);
     mem_free(host);
     e->ids_of = g;
@@ -64,10 +80,15 @@ static void keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n)
     const tower_spec *t = &e->m->spec.tower;
     int64_t drop = t->drop_first ? 1 : 0, to = from + n - drop, width = t->stack.width;
     from = from > drop ? from - drop : 0;
-    for (int i = 0; i < t->n_features && from < to; i++)
-        if (t->features[i] == state)
-            op_copy(c, tensor_cols(tensor_rows(e->features, from, to - from), i * width, width),
-                    tensor_rows(e->x, from + drop, to - from));
+    for (int i = 0; i < t->n_features && from < to; i++) {
+        if (t->features[i] != state) continue;
+        tensor x = tensor_rows(e->x, from + drop, to - from);
+        tensor y = tensor_cols(tensor_rows(e->features, from, to - from), i * width, width);
+        if (t->post_norm && state == t->stack.n_layers)
+            op_norm(c, y, x, e->m->w[S_POST_G], e->m->w[S_POST_B], NORM_LAYER, t->stack.norm_eps, 0);
+        else
+            op_copy(c, y, x);
+    }
 }
 
 /* A block of patches; CLS goes with the first. */
@@ -92,7 +113,7 @@ static void embed_patches(ctx *c, encode *e, const tile *at, int block) {
         row = 0, n++;
     }
     tensor x = tensor_rows(e->x, row, n);
-    op_embed_add(c, x, m->w[S_POS], ids_at(e, row, n));
+    op_embed_add(c, x, m->w[S_POS], ids_at(e, all + row, n));
     if (t->pre_norm) op_norm(c, x, x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
     keep_features(c, e, 0, row, n);
     arena_reset(c->scratch, mark);
@@ -107,8 +128,9 @@ static void run_layer(ctx *c, encode *e, grid g, int i, int pass, int block) {
     if (last) n = all - from;
     layer_run run = {0};
     run.attn.n_seqs = 1;
-    run.attn.q_start = ids_at(e, all + (last ? 2 : 0), 2);
-    run.attn.kv_len = ids_at(e, all + 4, 1);
+    int64_t ends = (int64_t)g.w * g.h + all;
+    run.attn.q_start = ids_at(e, ends + (last ? 2 : 0), 2);
+    run.attn.kv_len = ids_at(e, ends + 4, 1);
     tensor x = tensor_rows(e->x, from, n), q = tensor_rows(e->q, from, n);
     tensor k = tensor_rows(e->k, 0, all), v = tensor_rows(e->v, 0, all);
     if (pass == 0) {
