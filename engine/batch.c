@@ -6,7 +6,7 @@
 /* Where the arrays begin within the block; the device rounds each to 64 bytes as the host does. */
 static size_t lay_out(const batch *b, size_t at[9]) {
     size_t n[8] = {(size_t)b->max_rows,
-                   (size_t)b->max_rows,
+                   (size_t)b->max_rows * (size_t)b->axes,
                    (size_t)b->max_rows,
                    (size_t)b->max_rows,
                    (size_t)b->max_seqs + 1,
@@ -18,8 +18,9 @@ static size_t lay_out(const batch *b, size_t at[9]) {
     return at[8];
 }
 
-bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, status *st) {
+bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, int axes, status *st) {
     *b = (batch){.max_rows = max_rows, .max_seqs = max_seqs, .max_pages = max_pages, .be = be};
+    b->axes = axes > 1 ? axes : 1;
     size_t at[9], count = lay_out(b, at);
     b->host = mem_calloc(count, sizeof(int32_t));
     b->splices = mem_calloc((size_t)max_rows, sizeof *b->splices);
@@ -58,8 +59,15 @@ static void splice(batch *b, const seq *s, int from, int to, int row0) {
         CHECK(b->n_splices < b->max_rows && seq_image_ready(s, r->image));
         tensor rows = encode_rows(s->images[r->image].pic->enc);
         b->splices[b->n_splices++] =
-            (struct step_splice){row0 + lo - from, tensor_rows(rows, r->from + lo - r->row, hi - lo)};
+            (struct step_splice){row0 + lo - from, tensor_rows(rows, r->from + lo - r->row, hi - lo),
+                                 s->images[r->image].pic->enc, r->from + lo - r->row};
     }
+}
+
+static void set_position(batch *b, const seq *s, int p, int row) {
+    int32_t at[ROPE_MAX_AXES] = {p};
+    if (b->axes > 1) prompt_position(s->prompt, p, at);
+    for (int a = 0; a < b->axes; a++) b->pos[row * b->axes + a] = at[a];
 }
 
 bool batch_add(batch *b, const seq *s, int n) {
@@ -70,7 +78,7 @@ bool batch_add(batch *b, const seq *s, int n) {
     for (int p = from; p < to; p++) {
         int row = b->n_rows++;
         b->ids[row] = ids[p];
-        b->pos[row] = p;
+        set_position(b, s, p, row);
         /* The reference runs the whole prompt at once and then one row at a time: so it is also where an
          * answer's rows are computed again after a preemption. */
         b->rope_len[row] = p + 1 > s->n_prompt ? p + 1 : s->n_prompt;
@@ -95,6 +103,7 @@ static void describe(const batch *b, bool data, int rows, int seqs, int outs, st
     *s = (step){.n_rows = rows, .n_seqs = seqs, .n_out = outs};
     s->ids = array(b, data, b->ids, rows);
     s->pos = array(b, data, b->pos, rows);
+    if (b->axes > 1) s->pos = tensor_2d(s->pos.data, DT_I32, rows, b->axes);
     s->rope_len = array(b, data, b->rope_len, rows);
     s->slots = array(b, data, b->slots, rows);
     s->q_start = array(b, data, b->q_start, seqs + 1);

@@ -9,6 +9,7 @@
 
 typedef struct batch {
     int max_rows, max_seqs, max_pages; /* max_pages: of one sequence */
+    int axes;                          /* positions of a row */
     int n_rows, n_seqs, n_out, n_splices;
     /* host, as struct step names them; all in `host` */
     int32_t *host, *ids, *pos, *rope_len, *slots, *q_start, *kv_len, *pages, *out_rows;
@@ -17,8 +18,8 @@ typedef struct batch {
     int32_t *dev; /* the same layout on the device; NULL for be NULL */
 } batch;
 
-/* be NULL: host side only. Errors: ST_NO_MEMORY. After a failure nothing is owned. */
-bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, status *st);
+/* axes: as rope_spec has it. be NULL: host side only. Errors: ST_NO_MEMORY. After a failure nothing is owned. */
+bool batch_init(batch *b, backend *be, int max_rows, int max_seqs, int max_pages, int axes, status *st);
 void batch_fini(batch *b);
 
 void batch_clear(batch *b);

@@ -257,6 +257,47 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
     return out->failed ? no_memory(st) : count_placeholders(p, found, st);
 }
 
+int prompt_run_behind(const prompt *p, int row) {
+    int lo = 0, hi = p->n_rows;
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2;
+        if (p->rows[mid].row + p->rows[mid].n > row)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    return lo;
+}
+
+void prompt_position(const prompt *p, int row, int32_t at[ROPE_MAX_AXES]) {
+    int i = prompt_run_behind(p, row);
+    const prompt_rows *in = &p->rows[i];
+    if (i < p->n_rows && in->row <= row) {
+        int k = in->from + row - in->row;
+        at[0] = in->place;
+        at[1] = in->place + k / in->across;
+        at[2] = in->place + k % in->across;
+    } else {
+        const prompt_rows *last = i > 0 ? in - 1 : NULL;
+        at[0] = at[1] = at[2] = last ? last->next + row - last->row - last->n : row;
+    }
+}
+
+/* The run's rows in the picture's grid: behind it positions go on from its longer side. */
+static void place_run(const promptkit *k, prompt *p, prompt_rows *r) {
+    if (k->spec->text.stack.rope.axes <= 1) return;
+    CHECK(r->from == 0 && r->n == p->images[r->image].n_rows);
+    tile one = prep_plan_tile(&p->images[r->image].pixels.plan, 0);
+    int side = k->spec->tower.patch * k->spec->join.merge, down = one.h / side;
+    int32_t at[ROPE_MAX_AXES];
+    p->n_rows--; /* where it would stand as text */
+    prompt_position(p, r->row, at);
+    p->n_rows++;
+    r->across = one.w / side;
+    r->place = at[0];
+    r->next = at[0] + (r->across > down ? r->across : down);
+}
+
 /* ids with one id for a run of rows to p->ids with all of them. Lengths are added up before anything grows. */
 static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const image_text *t, status *st) {
     size_t total = ids->n;
@@ -267,6 +308,13 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
                    k->row_token);
         return status_param(st, "messages");
     }
+    for (size_t i = 0; k->spec->video_token > 0 && i < ids->n; i++)
+        if (ids->v[i] == k->spec->video_token) {
+            status_set(st, ST_INVALID,
+                       "the model's chat template writes a video's placeholder; this server takes "
+                       "pictures, but no videos");
+            return status_param(st, "messages");
+        }
     for (int r = 0; r < t->n_runs; r++) total += (size_t)t->runs[r].n - 1;
     if (!check_length(k, total, st)) return false;
     p->rows = mem_alloc((size_t)t->n_runs * sizeof *p->rows);
@@ -277,7 +325,8 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
             const struct image_text_run *r = &t->runs[p->n_rows];
             if (p->n_rows == 0 || r[-1].image != r->image) from = 0;
             n = r->n;
-            p->rows[p->n_rows++] = (prompt_rows){(int)p->ids.n, n, r->image, from};
+            p->rows[p->n_rows++] = (prompt_rows){(int)p->ids.n, n, r->image, from, 0, 0, 0};
+            place_run(k, p, &p->rows[p->n_rows - 1]);
             from += n;
             CHECK(from <= p->images[r->image].n_rows);
         }

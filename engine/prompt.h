@@ -47,6 +47,9 @@ typedef struct prompt_image {
 
 typedef struct prompt_rows { /* rows [row, row+n) of the prompt are rows [from, from+n) of picture `image` */
     int row, n, image, from;
+    /* Where rows have several positions: the picture's rows stand in a grid of `across` columns whose first place is
+     * `place`, and rows behind it count on from `next`. across 0: rows have one */
+    int across, place, next;
 } prompt_rows;
 
 struct prompt {
@@ -66,6 +69,12 @@ prompt *prompt_clone(const prompt *p, status *st);
  * ends a long decode early (ST_CANCELLED). An error speaks of "the picture", so that it can be said of another prompt
  * with the same one. */
 bool prompt_decode_image(const promptkit *k, prompt *p, int i, const atomic_bool *cancelled, status *st);
+/* The first run of picture rows that ends behind row; n_rows: none does. */
+int prompt_run_behind(const prompt *p, int row);
+/* Where row `row` of the prompt or its answer stands: a picture's rows by picture, line and column, text by the same number
+ * in all three. Only where the model's rope has axes. Source: get_rope_index of Qwen2VLModel. Tested by
+ * tests/engine/test_positions.c. */
+void prompt_position(const prompt *p, int row, int32_t at[ROPE_MAX_AXES]);
 /* Names picture i as the one that st is about. Returns false. */
 bool prompt_blame_image(const prompt *p, int i, status *st);
 

@@ -42,10 +42,15 @@ static size_t measure(runner *r, status *st) {
     return counting.peak_bytes + 64;
 }
 
+static int rope_axes_of(const model *m) {
+    return model_get_spec(m)->text.stack.rope.axes;
+}
+
 bool runner_measure(backend *be, const model *m, const runner_options *o, runner_needs *out, status *st) {
     runner r = {.be = be, .model = m, .kv = {.n_pages = o->n_pages}};
-    bool ok = batch_init(&r.batch, NULL, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), st) &&
-              kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st);
+    bool ok =
+        batch_init(&r.batch, NULL, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), rope_axes_of(m), st) &&
+        kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st);
     if (ok) {
         out->step_bytes = batch_bytes(&r.batch);
         out->activation_bytes = measure(&r, st);
@@ -69,7 +74,8 @@ bool runner_init(runner *r, backend *be, const model *m, const runner_options *o
     r->results = mem_calloc((size_t)o->max_seqs, sizeof *r->results);
     bool ok = r->rows && r->results;
     if (!ok) status_set(st, ST_NO_MEMORY, "no memory for %d sequences", o->max_seqs);
-    ok = ok && batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), st) &&
+    ok = ok &&
+         batch_init(&r->batch, be, o->max_rows, o->max_seqs, kv_pages_of(o->max_len), rope_axes_of(m), st) &&
          kv_init(&r->kv, o->n_pages, st) && kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) &&
          plan_scratch(r, st);
     if (!ok) runner_fini(r);

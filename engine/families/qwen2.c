@@ -14,7 +14,7 @@ static bool read_text(config *c, text_spec *t) {
                                     .eps = 1e-6,
                                     .bos = -1,
                                     .eos = -1};
-    if (!text_config_base(c, &d, t) || !text_config_windows(c, t)) return false;
+    if (!text_config_base(c, &d, t) || !text_config_windows(c, 28, t)) return false;
     t->stack.q_bias = t->stack.k_bias = t->stack.v_bias = true;
     config_warn_unknown(c);
     return c->st->code == ST_OK;

@@ -9,8 +9,9 @@
 #include "engine/families/family.h"
 
 static const family *const FAMILIES[] = {
-    &FAMILY_LLAVA, &FAMILY_LLAMA,  &FAMILY_MISTRAL,     &FAMILY_QWEN2, &FAMILY_QWEN3,
-    &FAMILY_GEMMA, &FAMILY_GEMMA2, &FAMILY_GEMMA3_TEXT, &FAMILY_OPT,
+    &FAMILY_LLAVA, &FAMILY_LLAMA,    &FAMILY_MISTRAL,    &FAMILY_QWEN2,
+    &FAMILY_QWEN3, &FAMILY_GEMMA,    &FAMILY_GEMMA2,     &FAMILY_GEMMA3_TEXT,
+    &FAMILY_OPT,   &FAMILY_QWEN2_VL, &FAMILY_QWEN2_5_VL, &FAMILY_QWEN3_VL,
 };
 
 const char *family_name(int i) {
@@ -80,6 +81,14 @@ static bool read_prep(const char *dir, model_spec *out, status *st) {
     const prep_spec *p = &out->prep;
     int w = p->crop ? p->crop_w : p->size == PREP_SIZE_EXACT ? p->size_w : 0;
     int h = p->crop ? p->crop_h : p->size == PREP_SIZE_EXACT ? p->size_h : 0;
+    const tower_spec *t = &out->tower;
+    int merge = out->join.merge > 1 ? out->join.merge : 1;
+    if (p->patch ? p->patch != t->patch || p->merge != merge || p->frames != t->frames : t->image_size == 0)
+        return status_set(
+            st, ST_INVALID,
+            "%s/%s: pictures become blocks of %d x %d patches of %d pixels and %d frames (0: it does not "
+            "say), but config.json: vision_config has %d x %d of %d and %d",
+            dir, name, p->merge, p->merge, p->patch, p->frames, merge, merge, t->patch, t->frames);
     if (w && (w != out->tower.image_size || h != out->tower.image_size))
         return status_set(st, ST_INVALID,
                           "%s/%s: pictures become %d x %d, but config.json: vision_config.image_size is %d",

@@ -80,7 +80,8 @@ typedef enum prep_size {
     PREP_SIZE_SHORTEST, /* the short side becomes size_w; the long one at most size_h when that is not 0 */
     PREP_SIZE_LONGEST,  /* the long side becomes size_w */
     PREP_SIZE_EXACT,    /* size_w x size_h */
-    PREP_SIZE_WITHIN    /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
+    PREP_SIZE_PIXELS, /* about its own size and ratio, from size_w to size_h pixels in all, sides multiples of patch * merge */
+    PREP_SIZE_WITHIN /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
 } prep_size;
 
 /* How a picture becomes the one tile that a tower reads (tiles.h makes it). Order: pad to square (LLaVA's do_pad), resize, centre crop,
@@ -93,8 +94,9 @@ typedef struct prep_spec {
     resample filter;
     bool crop;
     int crop_w, crop_h;
-    float rescale;         /* 1 when do_rescale is false */
-    float mean[3], std[3]; /* 0 and 1 when do_normalize is false */
+    int patch, merge, frames; /* of the tower that it was made for; 0: the file does not say */
+    float rescale;            /* 1 when do_rescale is false */
+    float mean[3], std[3];    /* 0 and 1 when do_normalize is false */
 } prep_spec;
 
 /* Reads the old flat form (preprocessor_config.json) and the new one (processor_config.json:image_processor),

@@ -18,8 +18,14 @@ typedef struct prep_class {
     bool pads_square;  /* do_pad means a square, before resizing */
 } prep_class;
 
+/* Of a class whose pictures keep their own size: how many pixels, and the tower's patches. */
+typedef struct prep_native {
+    int min_pixels, max_pixels, patch, merge, frames;
+} prep_native;
+
 /* NULL when there is none. name as the class is called, without Fast or Pil; "" for a file that names none.
  */
 const prep_class *prep_class_find(const char *name, size_t n);
+const prep_native *prep_class_native(const prep_class *c); /* NULL: it is not one */
 
 #endif

@@ -18,6 +18,12 @@ static size_t take(size_t *at, size_t n) {
     return from;
 }
 
+/* Rows of windows are put back in the order of lines. */
+static bool packs(const model_spec *s) {
+    CHECK(!(s->tower.window && s->pack));
+    return s->pack || s->tower.window;
+}
+
 static layout layout_of(const model_spec *s, const prep_plan *p) {
     const tower_spec *t = &s->tower;
     layout l = {.out_rows = s->image_rows(s, p)};
@@ -32,6 +38,7 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
         l.joined_rows += join_rows(s, g);
     }
     CHECK(s->pack || l.joined_rows == l.out_rows);
+    CHECK(!s->deep.n || !packs(s));
     if (s->newline) l.joined_rows++;
     size_t width = (size_t)t->stack.width * sizeof(float), out = (size_t)s->join.out * sizeof(float);
     size_t head = (size_t)t->stack.head_dim * sizeof(float), kv = (size_t)t->stack.kv_heads * head;
@@ -43,12 +50,12 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     l.v = take(&l.total, rows * kv);
     l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
     l.ids = take(&l.total, (size_t)l.n_ids * sizeof(int32_t));
-    if (s->pack) {
+    if (packs(s)) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
         l.from = take(&l.total, taps);
         l.by = take(&l.total, taps);
     }
-    take(&l.result, (size_t)l.out_rows * out);
+    take(&l.result, (size_t)(1 + s->deep.n) * (size_t)l.out_rows * out);
     return l;
 }
 
@@ -73,24 +80,39 @@ static void point(encode *e, const layout *l) {
     e->v = tensor_2d(AT(v), DT_F32, l->rows, k->kv_heads * hd);
     e->features = tensor_2d(AT(features), DT_F32, l->features_rows, (int64_t)k->width * s->tower.n_features);
     e->ids = tensor_1d(AT(ids), DT_I32, l->n_ids);
-    e->rows = tensor_2d(e->result, DT_F32, l->out_rows, s->join.out);
-    e->joined = s->pack ? tensor_2d(AT(joined), DT_F32, l->joined_rows, s->join.out) : e->rows;
-    if (s->pack) {
+    e->sets = tensor_2d(e->result, DT_F32, (1 + s->deep.n) * l->out_rows, s->join.out);
+    e->rows = tensor_rows(e->sets, 0, l->out_rows);
+    e->joined = packs(s) ? tensor_2d(AT(joined), DT_F32, l->joined_rows, s->join.out) : e->rows;
+    if (packs(s)) {
         e->from = tensor_2d(AT(from), DT_I32, l->out_rows, SPEC_PACK_TAPS);
         e->by = tensor_2d(AT(by), DT_F32, l->out_rows, SPEC_PACK_TAPS);
     }
 #undef AT
 }
 
+/* The inverse of the order in which windows have the cells of one tile. */
+static bool pack_windows(const encode *e, pack_row *rows) {
+    const model_spec *s = &e->m->spec;
+    int64_t n = e->rows.d[0];
+    tile at = prep_plan_tile(&e->plan, 0);
+    int32_t *order = mem_alloc((size_t)n * sizeof *order);
+    if (!order) return false;
+    CHECK(e->plan.n_tiles == 1);
+    blocks_order(&s->tower, s->join.merge, tower_grid(&s->tower, &at), order);
+    for (int64_t i = 0; i < n; i++) rows[order[i]] = (pack_row){{(int32_t)i, -1, -1, -1}, {1}};
+    mem_free(order);
+    return true;
+}
+
 static void upload_pack(ctx *c, encode *e) {
     const model_spec *s = &e->m->spec;
-    if (!s->pack) return;
+    if (!packs(s)) return;
     int64_t n = e->rows.d[0];
     pack_row *rows = mem_calloc((size_t)n, sizeof *rows);
     int32_t *from = mem_alloc((size_t)n * sizeof rows->from);
     float *by = mem_alloc((size_t)n * sizeof rows->weight);
-    if (rows && from && by) {
-        s->pack(s, &e->plan, rows);
+    if (rows && s->pack) s->pack(s, &e->plan, rows);
+    if (rows && from && by && (s->pack || pack_windows(e, rows))) {
         for (int64_t i = 0; i < n; i++) {
             memcpy(from + i * SPEC_PACK_TAPS, rows[i].from, sizeof rows[i].from);
             memcpy(by + i * SPEC_PACK_TAPS, rows[i].weight, sizeof rows[i].weight);
@@ -103,6 +125,22 @@ static void upload_pack(ctx *c, encode *e) {
     mem_free(rows);
     mem_free(from);
     mem_free(by);
+}
+
+/* How many rows a block has depends on the grid, but no block has more than this one's: of a tower that takes any grid, the
+ * same without windows on a grid that full blocks fill. */
+static bool measure_full_blocks(encode *e) {
+    const tower_spec *t = &e->m->spec.tower;
+    int side = t->patch * (e->m->spec.join.merge > 1 ? e->m->spec.join.merge : 1);
+    e->measured = mem_alloc(sizeof *e->measured);
+    if (!e->measured) return false;
+    *e->measured = *e->m;
+    e->measured->spec.tower.window = 0;
+    e->m = e->measured;
+    e->plan = (prep_plan){0};
+    prep_plan_add(&e->plan, -1, 0, 0, 1, 1, TOWER_BLOCK_ROWS * side, side, RESAMPLE_NEAREST);
+    e->plan.n_tiles = 1;
+    return true;
 }
 
 encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st) {
@@ -123,10 +161,15 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
         status_set(st, ST_NO_MEMORY, "no memory for a picture");
         return NULL;
     }
-    layout l = layout_of(s, &pixels->plan);
     e->m = m;
     e->be = be;
     e->plan = pixels->plan;
+    if (!pixels->rgb && s->tower.image_size == 0 && !measure_full_blocks(e)) {
+        status_set(st, ST_NO_MEMORY, "no memory for a picture");
+        encode_free(e);
+        return NULL;
+    }
+    layout l = layout_of(&e->m->spec, &e->plan);
     if (pixels->rgb) {
         e->work = backend_alloc(be, l.total, st);
         e->result = e->work ? backend_alloc(be, l.result, st) : NULL;
@@ -152,7 +195,7 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
 /* ---- slices ---- */
 
 static int tile_slices(const model_spec *s, grid g) {
-    return tower_slices(&s->tower, g) + join_slices(s, g);
+    return tower_slices(&s->tower, g) + (1 + s->deep.n) * join_slices(s, g);
 }
 
 static int pack_slices(const encode *e) {
@@ -178,24 +221,45 @@ static void pack_slice(ctx *c, encode *e, int i) {
            tensor_rows(e->by, from, n));
 }
 
+/* Slice i of a tile whose joined rows begin at `joined`: its layers, and behind some of them a join of what they are then,
+ * behind all the join of the features. */
+static void tile_slice(ctx *c, encode *e, const tile *at, int64_t joined, int i) {
+    const model_spec *s = &e->m->spec;
+    grid g = tower_grid(&s->tower, at);
+    int joins = join_slices(s, g), rows = join_rows(s, g), done = 0;
+    for (int k = 0; k <= s->deep.n; k++) {
+        bool deep = k < s->deep.n;
+        int until = deep ? tower_slices_until(&s->tower, g, s->deep.state[k]) : tower_slices(&s->tower, g);
+        if (i < until - done) {
+            tower_slice(c, e, at, done + i);
+            return;
+        }
+        i -= until - done;
+        done = until;
+        if (i < joins && deep) {
+            join_deep_slice(c, e->m, k, tensor_rows(e->x, 0, tower_rows(&s->tower, g)),
+                            tensor_rows(encode_deep(e, k), joined, rows), i);
+            return;
+        }
+        if (deep) i -= joins;
+    }
+    join_slice(c, e->m, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
+               tensor_rows(e->joined, joined, rows), i);
+}
+
 static void run_slice(ctx *c, encode *e, int i) {
     const model_spec *s = &e->m->spec;
     int64_t joined = 0;
     for (int t = 0; t < e->plan.n_tiles; t++) {
         tile at = prep_plan_tile(&e->plan, t);
         grid g = tower_grid(&s->tower, &at);
-        int tower = tower_slices(&s->tower, g), all = tile_slices(s, g), rows = join_rows(s, g);
-        if (i < tower) {
-            tower_slice(c, e, &at, i);
-            return;
-        }
+        int all = tile_slices(s, g);
         if (i < all) {
-            join_slice(c, e->m, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
-                       tensor_rows(e->joined, joined, rows), i - tower);
+            tile_slice(c, e, &at, joined, i);
             return;
         }
         i -= all;
-        joined += rows;
+        joined += join_rows(s, g);
     }
     pack_slice(c, e, i);
 }
@@ -213,6 +277,15 @@ tensor encode_rows(const encode *e) {
     return e->rows;
 }
 
+tensor encode_deep(const encode *e, int set) {
+    int64_t n = e->rows.d[0];
+    return tensor_rows(e->sets, (1 + set) * n, n);
+}
+
+size_t encode_kept_bytes(const encode *e) {
+    return (size_t)tensor_count(&e->sets) * sizeof(float);
+}
+
 void encode_shrink(encode *e) {
     if (e->work) backend_release(e->be, e->work);
     e->work = NULL;
@@ -222,5 +295,6 @@ void encode_free(encode *e) {
     if (!e) return;
     encode_shrink(e);
     if (e->result) backend_release(e->be, e->result);
+    mem_free(e->measured);
     mem_free(e);
 }

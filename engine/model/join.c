@@ -24,28 +24,36 @@ static tensor side_by_side(tensor x, int k) {
     return tensor_2d(x.data, x.dt, x.d[0] / k, x.d[1] * k);
 }
 
-static tensor norm_rows(ctx *c, const model *m, tensor x) {
-    const join_spec *j = &m->spec.join;
+static tensor norm_rows(ctx *c, const join_spec *j, weight *const *w, tensor x) {
     tensor y = ctx_2d(c, DT_F32, x.d[0], x.d[1]);
-    op_norm(c, y, x, m->w[S_JOIN_G], m->w[S_JOIN_B], j->norm, j->norm_eps, 0);
+    op_norm(c, y, x, w[S_JOIN_G - S_FIRST_JOIN], w[S_JOIN_B - S_FIRST_JOIN], j->norm, j->norm_eps, 0);
     return y;
 }
 
-void join_slice(ctx *c, const model *m, grid g, tensor features, tensor out, int i) {
-    const join_spec *j = &m->spec.join;
-    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g) - from, k = merged(j);
+/* Block i of out's rows. w: from S_FIRST_JOIN on. */
+static void join_block(ctx *c, const join_spec *j, weight *const *w, tensor features, tensor out, int i) {
+    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = out.d[0] - from, k = merged(j);
     if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
     tensor x = tensor_rows(features, from * k, n * k), y = tensor_rows(out, from, n);
+    const weight *fc1 = w[S_FC1_W - S_FIRST_JOIN], *bias1 = w[S_FC1_B - S_FIRST_JOIN];
     size_t mark = arena_mark(c->scratch);
-    if (j->normed == JOIN_NORM_ROW) x = norm_rows(c, m, x);
+    if (j->normed == JOIN_NORM_ROW) x = norm_rows(c, j, w, x);
     if (k > 1) x = side_by_side(x, (int)k);
-    if (j->normed == JOIN_NORM_MERGED) x = norm_rows(c, m, x);
+    if (j->normed == JOIN_NORM_MERGED) x = norm_rows(c, j, w, x);
     if (j->kind == JOIN_LINEAR) {
-        op_linear(c, y, x, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, 0);
+        op_linear(c, y, x, fc1, bias1, ACT_NONE, 0);
     } else {
         tensor h = ctx_2d(c, DT_F32, n, j->hidden);
-        op_linear(c, h, x, m->w[S_FC1_W], m->w[S_FC1_B], j->activation, 0);
-        op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, 0);
+        op_linear(c, h, x, fc1, bias1, j->activation, 0);
+        op_linear(c, y, h, w[S_FC2_W - S_FIRST_JOIN], w[S_FC2_B - S_FIRST_JOIN], ACT_NONE, 0);
     }
     arena_reset(c->scratch, mark);
+}
+
+void join_slice(ctx *c, const model *m, tensor features, tensor out, int i) {
+    join_block(c, &m->spec.join, m->w + S_FIRST_JOIN, features, out, i);
+}
+
+void join_deep_slice(ctx *c, const model *m, int set, tensor x, tensor out, int i) {
+    join_block(c, &m->spec.deep.join, m->deep[set], x, out, i);
 }

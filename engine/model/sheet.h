@@ -63,7 +63,7 @@ typedef enum slot {
     S_HEAD,      /* text */
     S_COUNT
 } slot;
-enum { S_FIRST_JOIN = S_JOIN_G, S_FIRST_TEXT = S_EMBED };
+enum { S_FIRST_JOIN = S_JOIN_G, JOIN_SLOTS = S_NEWLINE - S_FIRST_JOIN, S_FIRST_TEXT = S_EMBED };
 
 typedef struct ignore_rule {
     const char *glob, *why; /* whole tensor name, '*' any run of characters */
@@ -81,7 +81,9 @@ typedef struct name_sheet {
     const char *const *linear_at;   /* of a join of one matrix, whose tensors are "weight" and "bias" */
     const char *const *tower_layer; /* [L_COUNT], "%d" for the layer */
     const char *const *names;       /* [S_FIRST_TEXT] */
-    const ignore_rule *ignored;     /* ends with glob NULL */
+    const char *const
+        *deep; /* [JOIN_SLOTS] of the joins of hidden states, with "%d" for which, at tower_at */
+    const ignore_rule *ignored; /* ends with glob NULL */
 } name_sheet;
 
 #endif

@@ -12,7 +12,7 @@
 
 typedef struct random_tensor {
     char name[160];
-    int64_t d[4];
+    int64_t d[TENSOR_MAX_DIMS];
     int nd;
     float mean, std;
 } random_tensor;
