@@ -242,6 +242,7 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
     int found = 0;
     out->text = &all;
     out->row_token = k->row_token;
+    out->names = k->template_vars;
     for (size_t i = 0; i < text->n_user; i++) {
         size_t begin = text->user[i].begin, end = text->user[i].end;
         put_trusted(k, p, text->text.data + at, begin - at, out, &found);
@@ -252,6 +253,7 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
     }
     if (text->text.len > at) put_trusted(k, p, text->text.data + at, text->text.len - at, out, &found);
     out->text = NULL;
+    out->names = NULL;
     buf_fini(&text->text);
     text->text = all;
     return out->failed ? no_memory(st) : count_placeholders(p, found, st);

@@ -15,6 +15,8 @@ typedef struct family {
     /* The family as the text half of another, or on its own; NULL without a decoder. */
     bool (*read_text)(config *c, text_spec *out);
     const name_sheet *sheet;
+    /* What only config.json and the image processor's file together say, after both were read; NULL: nothing. */
+    bool (*check)(config *c, model_spec *out);
 } family;
 
 const family *family_find(const char *model_type); /* NULL: unknown */
@@ -24,6 +26,8 @@ bool family_read_text(config *c, const char *def, text_spec *out);
 extern const family FAMILY_LLAVA, FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3, FAMILY_GEMMA,
     FAMILY_GEMMA2, FAMILY_GEMMA3_TEXT, FAMILY_OPT;
 extern const family FAMILY_QWEN2_VL, FAMILY_QWEN2_5_VL, FAMILY_QWEN3_VL;
+extern const family FAMILY_LLAVA_NEXT, FAMILY_LLAVA_ONEVISION, FAMILY_INTERNVL, FAMILY_IDEFICS3,
+    FAMILY_SMOLVLM;
 
 /* A text model on its own. */
 bool family_read_text_only(config *c, model_spec *out);
@@ -52,12 +56,33 @@ float text_config_softcap(config *c, const char *key, double def);
 
 /* A ViT's vision_config by its model_type (or def). */
 bool tower_config_read(config *c, const char *def, tower_spec *out);
+/* The same as a kind that the family prescribes, whatever its model_type. */
+bool tower_config_read_as(config *c, const char *kind, tower_spec *out);
+
+/* ---- tower, projector, decoder (join_config.c) ---- */
+
+/* vision_feature_layer and vision_feature_select_strategy, with their defaults. */
+bool join_config_features(config *c, int def_layer, const char *def_strategy, tower_spec *t);
+/* The two-layer projector. */
+void join_config_mlp(config *c, model_spec *out);
+/* Rows of pictures stand in place of image_token_index (image_token_id). */
+void join_config_splice(config *c, int32_t def_token, model_spec *out);
+/* Where the parts' tensors stand in the library's composed models, old and new; the join's with their module's name. */
+extern const char *const COMPOSED_TOWER_AT[], *const COMPOSED_JOIN_AT[], *const COMPOSED_TEXT_AT[],
+                                                                             *const COMPOSED_HEAD_AT[];
+extern const ignore_rule COMPOSED_IGNORED[];
 
 /* Tensor names of a decoder and of a ViT as the reference library writes them. */
 extern const text_names NAMES_TEXT;          /* two norms a layer */
 extern const text_names NAMES_TEXT_SANDWICH; /* four */
 extern const char *const NAMES_TOWER_LAYER[L_COUNT];
 extern const char *const NAMES[S_FIRST_TEXT];
+#define NAMES_VIT                                                                                            \
+    [S_PATCH_W] = "embeddings.patch_embedding.weight", [S_PATCH_B] = "embeddings.patch_embedding.bias",      \
+    [S_CLASS] = "embeddings.class_embedding", [S_POS] = "embeddings.position_embedding.weight",              \
+    [S_PRE_G] = "pre_layrnorm.weight", [S_PRE_B] = "pre_layrnorm.bias",                                      \
+    [S_POST_G] = "post_layernorm.weight", [S_POST_B] = "post_layernorm.bias"
 extern const name_sheet SHEET_TEXT_ONLY;
+extern const name_sheet ANYRES_SHEET;
 
 #endif

@@ -25,16 +25,49 @@ static const prep_class classes[] = {
     {"ChineseCLIPImageProcessor",    RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,  224,   0,   0,  224,  true,  false, false},
     {"CLIPImageProcessor",           RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,  224,   0,   0,  224,  true,  false, false},
     {"DeiTImageProcessor",           RESAMPLE_BICUBIC,  HALF,      HALF,     1 / 255.0,    0, 256, 256,  224,  true,  true,  false},
+    {"GotOcr2ImageProcessor",        RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0, 384, 384,    0,  false, true,  false},
+    {"Idefics3ImageProcessor",       RESAMPLE_LANCZOS,  HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"LlavaImageProcessor",          RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,  224,   0,   0,  224,  true,  false, true},
+    {"LlavaNextImageProcessor",      RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,  224,   0,   0,  224,  true,  false, false},
+    {"LlavaOnevisionImageProcessor", RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0, 384, 384,    0,  false, false, false},
     {"MobileNetV1ImageProcessor",    RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,  256,   0,   0,  224,  true,  false, false},
     {"OwlViTImageProcessor",         RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0, 768, 768,  768,  false, true,  false},
     {"PvtImageProcessor",            RESAMPLE_BICUBIC,  {0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}, 1 / 255.0, 0, 224, 224, 0, false, true, false},
     {"Qwen2VLImageProcessor",        RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"Qwen2_5_VLImageProcessor",     RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"SiglipImageProcessor",         RESAMPLE_BICUBIC,  HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, false, false},
+    {"SmolVLMImageProcessor",        RESAMPLE_LANCZOS,  HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"ViTImageProcessor",            RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, true,  false},
 };
 /* clang-format on */
+
+#define ACROSS(h)                                                                                            \
+    {h, 384}, {h, 768}, {h, 1152}, {h, 1536}, {h, 1920}, {                                                   \
+        h, 2304                                                                                              \
+    }
+static const int16_t POINTS_5[][2] = {{336, 672}, {672, 336}, {672, 672}, {1008, 336}, {336, 1008}};
+static const int16_t POINTS_36[][2] = {ACROSS(384),  ACROSS(768),  ACROSS(1152),
+                                       ACROSS(1536), ACROSS(1920), ACROSS(2304)};
+
+static const prep_cut_class cuts[] = {
+    {.name = "GotOcr2ImageProcessor", .kind = PREP_CUT_RATIO, .min_tiles = 1, .max_tiles = 12},
+    {.name = "Idefics3ImageProcessor", .kind = PREP_CUT_EDGE, .longest = 4 * 364, .side = 364, .split = true},
+    {.name = "SmolVLMImageProcessor", .kind = PREP_CUT_EDGE, .longest = 4 * 364, .side = 364, .split = true},
+    {.name = "LlavaNextImageProcessor",
+     .kind = PREP_CUT_POINTS,
+     .points = POINTS_5,
+     .n_points = ARRAY_LEN(POINTS_5)},
+    {.name = "LlavaOnevisionImageProcessor",
+     .kind = PREP_CUT_POINTS,
+     .points = POINTS_36,
+     .n_points = ARRAY_LEN(POINTS_36)},
+};
+
+const prep_cut_class *prep_class_cut(const char *name) {
+    for (size_t i = 0; i < ARRAY_LEN(cuts); i++)
+        if (strcmp(cuts[i].name, name) == 0) return &cuts[i];
+    return NULL;
+}
 
 const prep_class *prep_class_find(const char *name, size_t n) {
     for (size_t i = 0; i < ARRAY_LEN(classes); i++)

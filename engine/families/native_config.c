@@ -127,7 +127,7 @@ bool native_done(config *c, config *text, config *v, model_spec *out) {
     out->fuse = FUSE_SPLICE;
     out->image_token = (int32_t)config_int(c, "image_token_id", 151655, 0, INT32_MAX);
     out->video_token = (int32_t)config_int(c, "video_token_id", 151656, 0, INT32_MAX);
-    out->image_rows = spec_rows_of_grid;
+    out->image_rows = spec_rows_of_tiles;
     out->prompt_adds_special = true;
     static const char *const unused[] = {"vision_start_token_id", "vision_end_token_id", "vision_token_id",
                                          NULL};
@@ -138,6 +138,17 @@ bool native_done(config *c, config *text, config *v, model_spec *out) {
     if (text != c) config_warn_unknown(text);
     config_warn_unknown(c);
     return c->st->code == ST_OK;
+}
+
+bool native_check(config *c, model_spec *out) {
+    const prep_spec *p = &out->prep;
+    const tower_spec *t = &out->tower;
+    if (p->patch == t->patch && p->merge == out->join.merge && p->frames == t->frames) return true;
+    return config_fail(
+        c, ST_INVALID, "vision_config",
+        "patches of %d pixels and %d frames, merged %d x %d; but the image processor's patch_size is %d, "
+        "temporal_patch_size %d, merge_size %d (0: its class has none)",
+        t->patch, t->frames, out->join.merge, out->join.merge, p->patch, p->frames, p->merge);
 }
 
 const char *const NATIVE_TOWER_AT[] = {"model.visual.", "visual.", NULL};

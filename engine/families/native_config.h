@@ -37,6 +37,9 @@ bool native_read_tower(config *v, const native_tower *d, model_spec *out);
 /* The rest, once all of v and text are read: tokens, and one warning each for what nobody asked for. */
 bool native_done(config *c, config *text, config *v, model_spec *out);
 
+/* family.check: pictures become what the tower was made for. */
+bool native_check(config *c, model_spec *out);
+
 /* Rows of a tower's [L_COUNT] that all have. */
 #define NATIVE_LAYER                                                                                         \
     [L_NORM1_G] = "blocks.%d.norm1.weight", [L_NORM1_B] = "blocks.%d.norm1.bias",                            \

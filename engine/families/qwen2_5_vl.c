@@ -67,5 +67,6 @@ const family FAMILY_QWEN2_5_VL = {
     .name = "qwen2_5_vl",
     .architecture = "Qwen2_5_VLForConditionalGeneration",
     .read = read,
+    .check = native_check,
     .sheet = &SHEET,
 };

@@ -49,5 +49,6 @@ const family FAMILY_QWEN2_VL = {
     .name = "qwen2_vl",
     .architecture = "Qwen2VLForConditionalGeneration",
     .read = read,
+    .check = native_check,
     .sheet = &SHEET,
 };

@@ -120,5 +120,6 @@ const family FAMILY_QWEN3_VL = {
     .name = "qwen3_vl",
     .architecture = "Qwen3VLForConditionalGeneration",
     .read = read,
+    .check = native_check,
     .sheet = &SHEET,
 };

@@ -9,9 +9,10 @@
 #include "engine/families/family.h"
 
 static const family *const FAMILIES[] = {
-    &FAMILY_LLAVA, &FAMILY_LLAMA,    &FAMILY_MISTRAL,    &FAMILY_QWEN2,
-    &FAMILY_QWEN3, &FAMILY_GEMMA,    &FAMILY_GEMMA2,     &FAMILY_GEMMA3_TEXT,
-    &FAMILY_OPT,   &FAMILY_QWEN2_VL, &FAMILY_QWEN2_5_VL, &FAMILY_QWEN3_VL,
+    &FAMILY_LLAVA,           &FAMILY_LLAMA,    &FAMILY_MISTRAL,     &FAMILY_QWEN2,   &FAMILY_QWEN3,
+    &FAMILY_GEMMA,           &FAMILY_GEMMA2,   &FAMILY_GEMMA3_TEXT, &FAMILY_OPT,     &FAMILY_LLAVA_NEXT,
+    &FAMILY_LLAVA_ONEVISION, &FAMILY_INTERNVL, &FAMILY_IDEFICS3,    &FAMILY_SMOLVLM, &FAMILY_QWEN2_VL,
+    &FAMILY_QWEN2_5_VL,      &FAMILY_QWEN3_VL,
 };
 
 const char *family_name(int i) {
@@ -25,7 +26,7 @@ const family *family_find(const char *model_type) {
 }
 
 static bool unknown(config *c, const char *what, const char *type, bool text) {
-    char list[160];
+    char list[256];
     size_t at = 0;
     for (size_t i = 0; i < ARRAY_LEN(FAMILIES) && at < sizeof list; i++)
         if (!text || FAMILIES[i]->read_text)
@@ -77,22 +78,17 @@ static bool read_prep(const char *dir, model_spec *out, status *st) {
     if (!ok && st->code != ST_OK && st->code != ST_NOT_FOUND) status_prefix(st, "%s/%s", dir, name);
     json_decref(j);
     if (!ok) return false;
-    /* What every picture becomes must be what the tower was made for. */
-    const prep_spec *p = &out->prep;
-    int w = p->crop ? p->crop_w : p->size == PREP_SIZE_EXACT ? p->size_w : 0;
-    int h = p->crop ? p->crop_h : p->size == PREP_SIZE_EXACT ? p->size_h : 0;
-    const tower_spec *t = &out->tower;
-    int merge = out->join.merge > 1 ? out->join.merge : 1;
-    if (p->patch ? p->patch != t->patch || p->merge != merge || p->frames != t->frames : t->image_size == 0)
-        return status_set(
-            st, ST_INVALID,
-            "%s/%s: pictures become blocks of %d x %d patches of %d pixels and %d frames (0: it does not "
-            "say), but config.json: vision_config has %d x %d of %d and %d",
-            dir, name, p->merge, p->merge, p->patch, p->frames, merge, merge, t->patch, t->frames);
-    if (w && (w != out->tower.image_size || h != out->tower.image_size))
+    if (out->tower.image_size == 0) return true; /* each picture's own size is looked at when it comes */
+    /* A picture of the tower's own size must become what the tower was made for. */
+    prep_plan plan;
+    image_ask ask = {out->tower.image_size, out->tower.image_size, 1};
+    if (!spec_plan_image(out, &ask, &IMAGE_LIMITS_DEFAULT, &plan, st))
+        return status_prefix(st, "%s/%s", dir, name);
+    tile one = prep_plan_tile(&plan, 0);
+    if (out->image_rows(out, &plan) < 1)
         return status_set(st, ST_INVALID,
                           "%s/%s: pictures become %d x %d, but config.json: vision_config.image_size is %d",
-                          dir, name, w, h, out->tower.image_size);
+                          dir, name, one.w, one.h, out->tower.image_size);
     return true;
 }
 
@@ -133,7 +129,8 @@ bool family_read(const char *dir, model_spec *out, const name_sheet **sheet, sta
         out->family = f->name;
         *sheet = f->sheet;
         read_generation(&gen, &c, &text, out);
-        if (st->code == ST_OK && out->tower.stack.n_layers) read_prep(dir, out, st);
+        if (st->code == ST_OK && out->tower.stack.n_layers && read_prep(dir, out, st) && f->check)
+            f->check(&c, out);
     } else {
         status_set(st, ST_INVALID, "config.json cannot be read");
     }

@@ -219,14 +219,7 @@ const text_names NAMES_TEXT = {TEXT_LAYER, TEXT};
 const text_names NAMES_TEXT_SANDWICH = {SANDWICH_LAYER, TEXT};
 
 const char *const NAMES[S_FIRST_TEXT] = {
-    [S_PATCH_W] = "embeddings.patch_embedding.weight",
-    [S_PATCH_B] = "embeddings.patch_embedding.bias",
-    [S_CLASS] = "embeddings.class_embedding",
-    [S_POS] = "embeddings.position_embedding.weight",
-    [S_PRE_G] = "pre_layrnorm.weight",
-    [S_PRE_B] = "pre_layrnorm.bias",
-    [S_POST_G] = "post_layernorm.weight",
-    [S_POST_B] = "post_layernorm.bias",
+    NAMES_VIT,
     [S_FC1_W] = "linear_1.weight",
     [S_FC1_B] = "linear_1.bias",
     [S_FC2_W] = "linear_2.weight",

@@ -6,35 +6,45 @@
 
 #include "engine/families/family.h"
 
+typedef struct tower_sizes {
+    int layers, width, ffn, heads, image, patch;
+} tower_sizes;
+
 typedef struct tower_kind {
     const char *name;
     const char *activation;
     double eps;
-    int patch;
-    bool patch_bias, cls, pre_norm;
+    bool patch_bias, cls, pre_norm, own_family; /* own_family: only for the family that asks for it */
+    /* The class's own defaults, and those of a config that is left out as a whole. */
+    tower_sizes own, whole;
 } tower_kind;
 
+/* clang-format off */
 static const tower_kind KINDS[] = {
-    {"clip_vision_model", "quick_gelu", 1e-5, 32, false, true, true},
-    {"siglip_vision_model", "gelu_pytorch_tanh", 1e-6, 16, true, false, false},
+    {"clip_vision_model", "quick_gelu", 1e-5, false, true, true, false,
+     {12, 768, 3072, 12, 224, 32}, {24, 1024, 4096, 16, 336, 14}},
+    {"siglip_vision_model", "gelu_pytorch_tanh", 1e-6, true, false, false, false,
+     {12, 768, 3072, 12, 224, 16}, {26, 1152, 4304, 16, 384, 14}},
+    {"internvl_vision", "gelu", 1e-6, true, true, false, true,
+     {24, 1024, 4096, 16, 448, 14}, {24, 1024, 4096, 16, 448, 14}},
+    {"idefics3_vision", "gelu_pytorch_tanh", 1e-6, true, false, false, true,
+     {12, 1152, 3072, 16, 224, 32}, {12, 1152, 3072, 16, 224, 32}},
 };
+/* clang-format on */
 
-bool tower_config_read(config *c, const char *def, tower_spec *t) {
-    const char *type = config_str(c, "model_type", def);
-    const tower_kind *k = NULL;
+static const tower_kind *find(const char *name) {
     for (size_t i = 0; i < ARRAY_LEN(KINDS); i++)
-        if (strcmp(KINDS[i].name, type) == 0) k = &KINDS[i];
-    if (!k)
-        return config_fail(
-            c, ST_UNSUPPORTED, "model_type",
-            "tower \"%.60s\" is not implemented; known are clip_vision_model, siglip_vision_model", type);
-    /* A config that is left out as a whole is the large CLIP, one that is there takes the class's own defaults. */
-    bool whole = c->j == NULL;
+        if (strcmp(KINDS[i].name, name) == 0) return &KINDS[i];
+    return NULL;
+}
+
+static bool read_kind(config *c, const tower_kind *k, tower_spec *t) {
+    const tower_sizes *d = c->j ? &k->own : &k->whole;
     stack_spec *s = &t->stack;
-    s->n_layers = (int)config_int(c, "num_hidden_layers", whole ? 24 : 12, 1, SPEC_MAX_LAYERS);
-    s->width = (int)config_int(c, "hidden_size", whole ? 1024 : 768, 1, 1 << 16);
-    s->ffn = (int)config_int(c, "intermediate_size", whole ? 4096 : 3072, 1, 1 << 20);
-    s->heads = s->kv_heads = (int)config_int(c, "num_attention_heads", whole ? 16 : 12, 1, 1 << 12);
+    s->n_layers = (int)config_int(c, "num_hidden_layers", d->layers, 1, SPEC_MAX_LAYERS);
+    s->width = (int)config_int(c, "hidden_size", d->width, 1, 1 << 16);
+    s->ffn = (int)config_int(c, "intermediate_size", d->ffn, 1, 1 << 20);
+    s->heads = s->kv_heads = (int)config_int(c, "num_attention_heads", d->heads, 1, 1 << 12);
     if (s->width % s->heads)
         return config_fail(c, ST_INVALID, "hidden_size",
                            "expected a multiple of num_attention_heads %d, found %d", s->heads, s->width);
@@ -45,8 +55,8 @@ bool tower_config_read(config *c, const char *def, tower_spec *t) {
     s->activation = config_act(c, "hidden_act", k->activation);
     s->q_bias = s->k_bias = s->v_bias = s->o_bias = s->mlp_bias = true;
     s->rope.kind = ROPE_NONE;
-    t->image_size = config_square(c, "image_size", whole ? 336 : 224);
-    t->patch = config_square(c, "patch_size", whole ? 14 : k->patch);
+    t->image_size = config_square(c, "image_size", d->image);
+    t->patch = config_square(c, "patch_size", d->patch);
     if (t->patch > t->image_size)
         return config_fail(c, ST_INVALID, "patch_size", "%d is larger than image_size %d", t->patch,
                            t->image_size);
@@ -57,6 +67,21 @@ bool tower_config_read(config *c, const char *def, tower_spec *t) {
     t->pre_norm = k->pre_norm;
     config_warn_unknown(c);
     return c->st->code == ST_OK;
+}
+
+bool tower_config_read_as(config *c, const char *kind, tower_spec *t) {
+    const tower_kind *k = find(kind);
+    CHECK(k);
+    return read_kind(c, k, t);
+}
+
+bool tower_config_read(config *c, const char *def, tower_spec *t) {
+    const char *type = config_str(c, "model_type", def);
+    const tower_kind *k = find(type);
+    if (k && (!k->own_family || strcmp(type, def) == 0)) return read_kind(c, k, t);
+    return config_fail(c, ST_UNSUPPORTED, "model_type",
+                       "tower \"%.60s\" is not implemented; known are clip_vision_model, siglip_vision_model",
+                       type);
 }
 
 const char *const NAMES_TOWER_LAYER[L_COUNT] = {

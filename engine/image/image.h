@@ -84,6 +84,26 @@ typedef enum prep_size {
     PREP_SIZE_WITHIN /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
 } prep_size;
 
+/* How a picture becomes several tiles of one side (cut.c). */
+typedef enum prep_cut_kind {
+    PREP_CUT_NONE,
+    PREP_CUT_POINTS, /* the whole, squashed into a tile; then the best of a list of sizes, with black around */
+    PREP_CUT_RATIO, /* the grid of the nearest ratio; behind more than one tile the whole, squashed into one */
+    PREP_CUT_EDGE /* scaled by the longest edge, sides raised to whole tiles; behind several the whole, squashed */
+} prep_cut_kind;
+
+enum { PREP_MAX_POINTS = 64 };
+typedef struct prep_cut {
+    prep_cut_kind kind;
+    int side;                 /* of a tile, pixels */
+    int min_tiles, max_tiles; /* ratio: of the grid */
+    bool whole_only;          /* edge: scaled, then squashed into one tile */
+    int n_points;
+    struct prep_point {
+        int32_t h, w; /* multiples of side */
+    } points[PREP_MAX_POINTS];
+} prep_cut;
+
 /* How a picture becomes the one tile that a tower reads (tiles.h makes it). Order: pad to square (LLaVA's do_pad), resize, centre crop,
  * rescale, normalise. The last two are not applied to pixels here: patchify does them from 8 bits. */
 typedef struct prep_spec {
@@ -95,6 +115,7 @@ typedef struct prep_spec {
     bool crop;
     int crop_w, crop_h;
     int patch, merge, frames; /* of the tower that it was made for; 0: the file does not say */
+    prep_cut cut;             /* kind other than none: pad_square and crop do not count */
     float rescale;            /* 1 when do_rescale is false */
     float mean[3], std[3];    /* 0 and 1 when do_normalize is false */
 } prep_spec;

@@ -22,10 +22,22 @@ typedef struct prep_class {
 typedef struct prep_native {
     int min_pixels, max_pixels, patch, merge, frames;
 } prep_native;
+/* Of a class that cuts pictures into tiles: what it does where a file leaves a key out. */
+typedef struct prep_cut_class {
+    const char *name;
+    prep_cut_kind kind;
+    const int16_t (*points)[2]; /* image_grid_pinpoints, height and width */
+    int n_points;
+    int min_tiles, max_tiles; /* min_patches, max_patches */
+    int longest, side;        /* size and max_image_size: the longest edge */
+    bool split;               /* do_image_splitting */
+} prep_cut_class;
 
 /* NULL when there is none. name as the class is called, without Fast or Pil; "" for a file that names none.
  */
 const prep_class *prep_class_find(const char *name, size_t n);
 const prep_native *prep_class_native(const prep_class *c); /* NULL: it is not one */
+/* NULL: a class whose pictures stay whole. */
+const prep_cut_class *prep_class_cut(const char *name);
 
 #endif

@@ -163,6 +163,8 @@ static bool whole(const json_t *config, const char *key, const char *path, int64
     return true;
 }
 
+/* ---- pictures at their own size ---- */
+
 /* Numbers of pixels in all: in size under the names of edges, as the library has it now, or under their own, which also
  * stand beside it and win there. */
 static bool read_pixels(const json_t *config, const prep_native *d, prep_spec *out, status *st) {
@@ -202,6 +204,92 @@ static bool read_native(const json_t *config, const prep_native *d, prep_spec *o
     return whole(config, "patch_size", "", 1024, &out->patch, st) &&
            whole(config, "merge_size", "", 64, &out->merge, st) &&
            whole(config, "temporal_patch_size", "", 64, &out->frames, st);
+}
+
+/* ---- tiles ---- */
+
+static bool count(const json_t *config, const char *key, int otherwise, int *out, status *st) {
+    const json_t *v = get(config, key);
+    *out = otherwise;
+    if (!v) return true;
+    if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > 1000)
+        return status_set(st, ST_INVALID, "%s: expected 1 to 1000, found %s", key,
+                          json_is_integer(v) ? "another number" : kind_of(v));
+    *out = (int)json_integer_value(v);
+    return true;
+}
+
+static bool read_points(const json_t *config, const prep_cut_class *class, prep_cut *out, status *st) {
+    static const char key[] = "image_grid_pinpoints";
+    const json_t *v = get(config, key);
+    if (!not_null(config, key, "tiles", st)) return false;
+    size_t n = v ? json_array_size(v) : (size_t) class->n_points;
+    if (n < 1 || n > PREP_MAX_POINTS)
+        return status_set(st, ST_INVALID, "%s: expected a list of 1 to %d [height, width], found %zu", key,
+                          (int)PREP_MAX_POINTS, n);
+    out->n_points = (int)n;
+    for (size_t i = 0; i < n; i++) {
+        int h = v ? 0 : class->points[i][0], w = v ? 0 : class->points[i][1];
+        const json_t *e = json_array_get(v, i);
+        if (v && (json_array_size(e) != 2 || !edge(json_array_get(e, 0), key, &h, st) ||
+                  !edge(json_array_get(e, 1), key, &w, st)))
+            return status_set(st, ST_INVALID, "%s[%zu]: expected [height, width]", key, i);
+        if (h % out->side || w % out->side)
+            return status_set(
+                st, ST_UNSUPPORTED,
+                "%s[%zu]: only multiples of the tile's %d pixels are implemented, found [%d, %d]", key, i,
+                out->side, h, w);
+        out->points[i] = (struct prep_point){h, w};
+    }
+    return true;
+}
+
+/* Side of the tiles of a class whose size is that of a tile. */
+static bool read_tile(bool do_resize, prep_spec *out, status *st) {
+    int w = out->size_w, h = out->size == PREP_SIZE_EXACT ? out->size_h : w;
+    bool square = (out->size == PREP_SIZE_SHORTEST && !out->size_h) || out->size == PREP_SIZE_EXACT;
+    if (!do_resize) return status_set(st, ST_UNSUPPORTED, "do_resize: only true is implemented for tiles");
+    if (!square || w != h)
+        return status_set(st, ST_UNSUPPORTED, "size: only a square is implemented for tiles");
+    if (out->crop && (out->crop_w != w || out->crop_h != w))
+        return status_set(st, ST_UNSUPPORTED,
+                          "crop_size: only that of size, %d x %d, is implemented for tiles, found %d x %d", w,
+                          w, out->crop_w, out->crop_h);
+    out->cut.side = w;
+    return true;
+}
+
+static bool read_edge(const json_t *config, const prep_cut_class *class, bool do_resize, prep_spec *out,
+                      status *st) {
+    size_value v = {.longest = class->side};
+    const json_t *tile = get(config, "max_image_size");
+    bool split;
+    if (!not_null(config, "max_image_size", "tiles", st) ||
+        (tile && !read_size(tile, "max_image_size", false, &v, st)) ||
+        !get_bool(config, "do_image_splitting", class->split, &split, st))
+        return false;
+    if (!v.longest) return status_set(st, ST_INVALID, "max_image_size: expected longest_edge");
+    if (do_resize && out->size != PREP_SIZE_LONGEST && out->size != PREP_SIZE_EXACT)
+        return status_set(st, ST_INVALID, "size: expected longest_edge, or height and width");
+    out->cut.side = v.longest;
+    out->cut.whole_only = !split;
+    return true;
+}
+
+static bool read_cut(const json_t *config, const prep_cut_class *class, bool do_resize, const double mean[3],
+                     prep_spec *out, status *st) {
+    out->cut.kind = class->kind;
+    if (class->kind == PREP_CUT_EDGE) return read_edge(config, class, do_resize, out, st);
+    /* Used where a picture is not cut but stands in a square. */
+    for (int c = 0; c < 3; c++) {
+        if (!(mean[c] > -1 / 255.0 && mean[c] * 255 < 256))
+            return status_set(st, ST_INVALID, "image_mean: expected 0 to 1, found %g", mean[c]);
+        out->pad_rgb[c] = (uint8_t)(mean[c] * 255);
+    }
+    if (!read_tile(do_resize, out, st)) return false;
+    if (class->kind == PREP_CUT_POINTS) return read_points(config, class, &out->cut, st);
+    return count(config, "min_patches", class->min_tiles, &out->cut.min_tiles, st) &&
+           count(config, "max_patches", class->max_tiles, &out->cut.max_tiles, st);
 }
 
 /* The class's name without Fast or Pil; *n is 0 when the file names none. */
@@ -259,7 +347,14 @@ static void warn_unknown(const json_t *config) {
                                         "max_pixels",
                                         "patch_size",
                                         "merge_size",
-                                        "temporal_patch_size"};
+                                        "temporal_patch_size",
+                                        "max_image_size",
+                                        "return_row_col_info",
+                                        "video_sampling",
+                                        "image_grid_pinpoints",
+                                        "crop_to_patches", /* the processor overrules it */
+                                        "min_patches",
+                                        "max_patches"};
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)config, key, v) {
@@ -294,7 +389,9 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         return false;
     if (!get(config, "default_to_square")) square = class->square;
     if (flip) return status_set(st, ST_UNSUPPORTED, "do_flip_channel_order: true is not supported");
-    if (split) return status_set(st, ST_UNSUPPORTED, "do_image_splitting: true is not supported");
+    const prep_cut_class *cut = prep_class_cut(class->name);
+    if (split && !(cut && cut->kind == PREP_CUT_EDGE))
+        return status_set(st, ST_UNSUPPORTED, "do_image_splitting: true is not supported");
     if (do_pad && !class->pads_square && get(config, "pad_size"))
         return status_set(st, ST_UNSUPPORTED, "do_pad with a pad_size is not supported");
 
@@ -305,7 +402,10 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
             !not_null(config, "resample", "do_resize", st))
             return false;
         const json_t *v = get(config, "size"), *filter = get(config, "resample");
-        size_value size = {.shortest = class->shortest, .height = class->height, .width = class->width};
+        size_value size = {.shortest = class->shortest,
+                           .longest = cut ? cut->longest : 0,
+                           .height = class->height,
+                           .width = class->width};
         if (native) {
             if (!read_pixels(config, native, out, st)) return false;
         } else if (square_size && class->shortest) {
@@ -356,6 +456,7 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         out->mean[c] = do_normalize ? (float)mean[c] : 0.0f;
         out->std[c] = do_normalize ? (float)std[c] : 1.0f;
     }
+    if (cut && !read_cut(config, cut, do_resize, mean, out, st)) return false;
     if (do_pad && class->pads_square) {
         out->pad_square = true;
         for (int c = 0; c < 3; c++) {

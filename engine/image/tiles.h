@@ -39,6 +39,10 @@ prep_step *prep_plan_add(prep_plan *p, int from, int x, int y, int w, int h, int
 bool prep_plan_finish(prep_plan *p, int w, int h, const image_limits *lim, status *st);
 /* The plan of a picture of w x h under one processor's settings: a single tile. */
 bool prep_plan_one(const prep_spec *s, int w, int h, const image_limits *lim, prep_plan *out, status *st);
+/* The same, in tiles where s->cut says so (cut.c). */
+bool prep_plan_cut(const prep_spec *s, int w, int h, const image_limits *lim, prep_plan *out, status *st);
+/* The step that is cut into several tiles, or whose one tile is the last: its grid. */
+void prep_plan_grid(const prep_plan *p, int *columns, int *rows);
 
 tile prep_plan_tile(const prep_plan *p, int i);
 /* Upper bound of what tiles_make allocates for a picture of w x h, the picture and the tiles not counted. */

@@ -5,6 +5,11 @@ void image_text_puts(image_text *t, const char *s) {
     if (!buf_puts(t->text, s)) t->failed = true;
 }
 
+void image_text_named(image_text *t, const char *name, const char *otherwise) {
+    const char *s = json_string_value(json_object_get(t->names, name));
+    image_text_puts(t, s ? s : otherwise);
+}
+
 void image_text_rows(image_text *t, int n) {
     CHECK(n > 0);
     if (t->n_runs == t->cap_runs) {
@@ -29,7 +34,7 @@ void image_text_fini(image_text *t) {
 bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits *lim, prep_plan *out,
                      status *st) {
     return s->plan_image ? s->plan_image(s, a, lim, out, st)
-                         : prep_plan_one(&s->prep, a->w, a->h, lim, out, st);
+                         : prep_plan_cut(&s->prep, a->w, a->h, lim, out, st);
 }
 
 void spec_write_image(const model_spec *s, const prep_plan *p, image_text *out) {
@@ -57,7 +62,13 @@ int spec_rows_of_tile(const model_spec *s, const tile *at) {
     return w % k || h % k ? 0 : w * h / (k * k);
 }
 
-int spec_rows_of_grid(const model_spec *s, const prep_plan *p) {
-    tile one = prep_plan_tile(p, 0);
-    return p->n_tiles == 1 ? spec_rows_of_tile(s, &one) : 0;
+int spec_rows_of_tiles(const model_spec *s, const prep_plan *p) {
+    int n = 0;
+    for (int i = 0; i < p->n_tiles; i++) {
+        tile at = prep_plan_tile(p, i);
+        int rows = spec_rows_of_tile(s, &at);
+        if (!rows) return 0;
+        n += rows;
+    }
+    return n;
 }

@@ -144,6 +144,7 @@ typedef struct image_ask {
 typedef struct image_text {
     buf *text;
     const char *row_token; /* the spelling of image_token */
+    const json_t *names;   /* the tokenizer's named tokens, or NULL */
     struct image_text_run {
         int image, n;
     } * runs; /* [n_runs], owned */
@@ -151,6 +152,8 @@ typedef struct image_text {
     bool failed; /* no memory */
 } image_text;
 void image_text_puts(image_text *t, const char *s);
+/* The token that the tokenizer's config gives this name; otherwise: where it gives none. */
+void image_text_named(image_text *t, const char *name, const char *otherwise);
 void image_text_rows(image_text *t,
                      int n); /* n > 0 rows of the picture, after those that were written before */
 void image_text_fini(image_text *t);
@@ -179,7 +182,7 @@ typedef struct model_spec {
     prep_spec prep;
     /* ---- pictures; source: the reference's processor of the family. All are pure. ---- */
     const char *placeholder; /* what the chat template writes for a picture; NULL: image_token's spelling */
-    /* The tiles that a picture becomes; NULL: one, by prep. Ends with prep_plan_finish. */
+    /* The tiles that a picture becomes; NULL: by prep alone. Ends with prep_plan_finish. */
     bool (*plan_image)(const struct model_spec *s, const image_ask *a, const image_limits *lim,
                        prep_plan *out, status *st);
     /* Rows of the result for a planned picture; 0: a size that the tower does not take. */
@@ -189,7 +192,8 @@ typedef struct model_spec {
     /* How the rows of the result are made of those that the join gave, tile by tile (behind the last one stands
      * S_NEWLINE's vector where there is one): fills rows[image_rows]. NULL: they are the same. */
     void (*pack)(const struct model_spec *s, const prep_plan *p, pack_row *rows);
-    bool newline; /* the join brings a vector for ends of lines */
+    bool newline;   /* the join brings a vector for ends of lines */
+    int pack_limit; /* packing resamples a picture of more tiles' worth of rows than this; 0: never */
     /* generation_config.json's defaults for a request; NaN / -1 where it says nothing */
     float temperature, top_p, min_p, repetition_penalty;
     int top_k, max_new_tokens;
@@ -204,7 +208,7 @@ void spec_write_image(const model_spec *s, const prep_plan *p, image_text *out);
 int spec_rows_of_square(const model_spec *s, const prep_plan *p);
 /* Rows that the join gives for a tile; 0: a size that the tower does not take. */
 int spec_rows_of_tile(const model_spec *s, const tile *t);
-/* image_rows of a model that takes one tile of any size. */
-int spec_rows_of_grid(const model_spec *s, const prep_plan *p);
+/* image_rows of a model whose rows are those of all tiles in turn. */
+int spec_rows_of_tiles(const model_spec *s, const prep_plan *p);
 
 #endif
