@@ -122,7 +122,7 @@ static void rig_step(rig *r, const part *parts, int n, float *out) {
             if (last && pic_row % rows && last->row + last->rows.d[0] == s.n_rows)
                 last->rows.d[0]++;
             else
-                splices[s.n_splices++] = (struct step_splice){s.n_rows, one};
+                splices[s.n_splices++] = (struct step_splice){.row = s.n_rows, .rows = one};
             pic_row++;
         }
         start[i + 1] = s.n_rows;
