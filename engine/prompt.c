@@ -285,19 +285,26 @@ void prompt_position(const prompt *p, int row, int32_t at[ROPE_MAX_AXES]) {
     }
 }
 
-/* The run's rows in the picture's grid: behind it positions go on from its longer side. */
-static void place_run(const promptkit *k, prompt *p, prompt_rows *r) {
-    if (k->spec->text.stack.rope.axes <= 1) return;
-    CHECK(r->from == 0 && r->n == p->images[r->image].n_rows);
-    tile one = prep_plan_tile(&p->images[r->image].pixels.plan, 0);
-    int side = k->spec->tower.patch * k->spec->join.merge, down = one.h / side;
+void prompt_place_last(prompt *p, int across, int down) {
+    prompt_rows *r = &p->rows[p->n_rows - 1];
     int32_t at[ROPE_MAX_AXES];
     p->n_rows--; /* where it would stand as text */
     prompt_position(p, r->row, at);
     p->n_rows++;
-    r->across = one.w / side;
+    r->across = across;
     r->place = at[0];
-    r->next = at[0] + (r->across > down ? r->across : down);
+    r->next = at[0] + (across > down ? across : down);
+}
+
+/* The last run of rows, in the grid of its picture's merged patches. */
+static void place_run(const promptkit *k, prompt *p) {
+    const prompt_rows *r = &p->rows[p->n_rows - 1];
+    if (k->spec->text.stack.rope.axes <= 1) return;
+    CHECK(r->from == 0 && r->n == p->images[r->image].n_rows);
+    tile one = prep_plan_tile(&p->images[r->image].pixels.plan, 0);
+    int side = k->spec->tower.patch * k->spec->join.merge;
+    CHECK(r->n == one.w / side * (one.h / side));
+    prompt_place_last(p, one.w / side, one.h / side);
 }
 
 /* ids with one id for a run of rows to p->ids with all of them. Lengths are added up before anything grows. */
@@ -328,7 +335,7 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
             if (p->n_rows == 0 || r[-1].image != r->image) from = 0;
             n = r->n;
             p->rows[p->n_rows++] = (prompt_rows){(int)p->ids.n, n, r->image, from, 0, 0, 0};
-            place_run(k, p, &p->rows[p->n_rows - 1]);
+            place_run(k, p);
             from += n;
             CHECK(from <= p->images[r->image].n_rows);
         }

@@ -71,6 +71,8 @@ prompt *prompt_clone(const prompt *p, status *st);
 bool prompt_decode_image(const promptkit *k, prompt *p, int i, const atomic_bool *cancelled, status *st);
 /* The first run of picture rows that ends behind row; n_rows: none does. */
 int prompt_run_behind(const prompt *p, int row);
+/* The last run's picture has so many columns and lines of rows: where they stand, and what comes behind them. */
+void prompt_place_last(prompt *p, int across, int down);
 /* Where row `row` of the prompt or its answer stands: a picture's rows by picture, line and column, text by the same number
  * in all three. Only where the model's rope has axes. Source: get_rope_index of Qwen2VLModel. Tested by
  * tests/engine/test_positions.c. */
