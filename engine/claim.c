@@ -15,6 +15,14 @@ static size_t kept_need(const seq *s, int i) {
     return piccache_need(im->pixels.plan.bytes, im->encode_bytes);
 }
 
+/* The copy of several pictures' keys and values. */
+static size_t seen_need(const seq *s) {
+    size_t n = 0;
+    for (int i = 0; s->apart && s->prompt->n_images > 1 && i < s->prompt->n_images; i++)
+        n += s->prompt->images[i].row_bytes;
+    return n;
+}
+
 bool claim_pictures(seq *s, piccache *c, status *st) {
     size_t kept = 0, decode = 0;
     int largest = 0;
@@ -26,8 +34,12 @@ bool claim_pictures(seq *s, piccache *c, status *st) {
         decode = im->decode_need;
         largest = i;
     }
-    if (s->prompt->n_images == 0 || piccache_claim(c, &s->claim, kept, decode, &s->awaits_room, st))
-        return true;
+    size_t copies = seen_need(s) * (size_t)s->n_choices;
+    bool wait = false, ok = true;
+    if (s->prompt->n_images) ok = piccache_claim(c, &s->claim, kept, decode, &s->awaits_room, st);
+    if (ok && copies) ok = piccache_claim(c, &s->seen_claim, copies, 0, &wait, st);
+    if (wait) s->awaits_room = true;
+    if (ok) return true;
     if (st->code == ST_TOO_LARGE) status_param(st, "%s", s->prompt->images[largest].param);
     return false;
 }

@@ -221,7 +221,7 @@ void engine_get_stats(engine *e, engine_stats *out);
 /* ---- tools: what the command line does besides serving -------------------------------------------------------------- */
 
 typedef struct tool_tokenize_opts {
-    const char *path; /* tokenizer.json or its folder */
+    const char *path; /* tokenizer.json as it is, or a checkpoint's folder */
     bool no_special, json_lines, decode;
 } tool_tokenize_opts;
 bool tool_tokenize(const tool_tokenize_opts *o, FILE *in, FILE *out, status *st);

@@ -3,8 +3,15 @@
 
 #include <string.h>
 
+/* Layers that attend to their past. */
+static size_t n_kept(const stack_spec *s) {
+    size_t n = 0;
+    for (int i = 0; i < s->n_layers; i++) n += !s->cross[i];
+    return n;
+}
+
 size_t kv_page_bytes(const stack_spec *s) {
-    return (size_t)s->n_layers * 2 * (size_t)s->kv_heads * KV_PAGE_TOK * (size_t)s->head_dim * sizeof(float);
+    return n_kept(s) * 2 * (size_t)s->kv_heads * KV_PAGE_TOK * (size_t)s->head_dim * sizeof(float);
 }
 
 bool kv_init(kv_cache *kv, int n_pages, status *st) {
@@ -36,9 +43,9 @@ bool kv_describe_pool(kv_cache *kv, const stack_spec *s, status *st) {
 bool kv_alloc_pool(kv_cache *kv, backend *be, const stack_spec *s, status *st) {
     kv->be = be;
     if (!kv_describe_pool(kv, s, st)) return false;
-    size_t bytes = kv_page_bytes(s) / 2 / (size_t)s->n_layers * (size_t)kv->n_pages;
+    size_t bytes = kv_page_bytes(s) / 2 / n_kept(s) * (size_t)kv->n_pages;
     for (int layer = 0; layer < s->n_layers; layer++) {
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < 2 && !s->cross[layer]; i++) {
             void *p = backend_alloc(be, bytes, st);
             if (!p)
                 return status_prefix(st, "the KV cache of %.1f MiB",

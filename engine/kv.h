@@ -45,7 +45,8 @@ size_t kv_page_bytes(const stack_spec *s);
 
 /* n_pages >= 2, page 0 included. Errors: ST_NO_MEMORY. After a failure nothing is owned. */
 bool kv_init(kv_cache *kv, int n_pages, status *st);
-/* The memory of the pages, on the device; f32 [P, K, KV_PAGE_TOK, hd] twice a layer. After a failure call
+/* The memory of the pages, on the device; f32 [P, K, KV_PAGE_TOK, hd] twice a layer that
+ * attends to its past. After a failure call
  * kv_fini. */
 bool kv_describe_pool(kv_cache *kv, const stack_spec *s, status *st); /* without memory: for dry runs */
 bool kv_alloc_pool(kv_cache *kv, backend *be, const stack_spec *s, status *st);

@@ -103,8 +103,12 @@ int pace_prefill_rows(pace *p, int max_rows, bool encode_waits) {
     if (bound < 1) bound = 1;
     if (max_rows > bound) max_rows = bound;
     double used = encode_waits ? most(p->budget_s / 2, p->spent_s) : p->spent_s;
-    p->prefill_s = most(0, least(p->prefill_s, p->row_s)) + most(0, p->budget_s - used);
-    int n = rows_of(p->prefill_s, p->row_s, max_rows);
+    p->prefill_s = least(p->prefill_s, p->row_s) + most(0, p->budget_s - used);
+    int n = p->prefill_s > 0 ? rows_of(p->prefill_s, p->row_s, max_rows) : 0;
     p->prefill_s -= n * p->row_s;
     return n;
+}
+
+void pace_overdrawn(pace *p, int rows) {
+    if (p->n_decode) p->prefill_s -= rows * p->row_s;
 }

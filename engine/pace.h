@@ -29,7 +29,8 @@ typedef struct pace {
     /* of this turn */
     int n_decode, probe;      /* probe > 0: it is to carry decode rows alone, and so many turns from it on */
     double budget_s, spent_s; /* for all that is not decode; by pictures so far */
-    double encode_s, prefill_s; /* what either may still use; what is left is carried to the next turn */
+    double encode_s,
+        prefill_s; /* what either may still use; what is left, or owed, is carried to the next turn */
 } pace;
 
 /* After a step of so many rows (at least 1). */
@@ -44,5 +45,8 @@ bool pace_may_encode(const pace *p);
 void pace_slice_took(pace *p, double seconds);
 /* After the slices: how many prefill rows beside the decode rows, at most max_rows. encode_waits: pictures remain. */
 int pace_prefill_rows(pace *p, int max_rows, bool encode_waits);
+/* So many prefill rows more ran than that, since they cannot be divided: the turns that follow carry none until their
+ * shares have paid for them. */
+void pace_overdrawn(pace *p, int rows);
 
 #endif

@@ -11,11 +11,11 @@ void prefix_root(page_key *out, const void *blob, size_t n) {
 }
 
 /* Ids are never negative, and what begins with -1 has a fixed length: no two pages give the same bytes. */
-void prefix_next(page_key *out, const page_key *parent, const prompt *p, int row0) {
+void prefix_rows(page_key *out, const page_key *parent, const prompt *p, int row0, int end) {
     struct sha256_ctx c;
     sha256_init(&c);
     sha256_update(&c, sizeof parent->h, parent->h);
-    int end = row0 + KV_PAGE_TOK, run = prompt_run_behind(p, row0);
+    int run = prompt_run_behind(p, row0);
     CHECK(row0 >= 0 && (size_t)end <= p->ids.n);
     for (int row = row0; row < end;) {
         const prompt_rows *r = run < p->n_rows && p->rows[run].row < end ? &p->rows[run] : NULL;
@@ -32,4 +32,8 @@ void prefix_next(page_key *out, const page_key *parent, const prompt *p, int row
         row = stop;
     }
     sha256_digest(&c, sizeof out->h, out->h);
+}
+
+void prefix_next(page_key *out, const page_key *parent, const prompt *p, int row0) {
+    prefix_rows(out, parent, p, row0, row0 + KV_PAGE_TOK);
 }

@@ -16,7 +16,9 @@ typedef struct page_key {
 
 /* blob: everything that rows see besides their past, serialised without ambiguity; n 0: nothing. */
 void prefix_root(page_key *out, const void *blob, size_t n);
-/* Rows [row0, row0 + KV_PAGE_TOK) of p, which must be there; out may be parent. */
+/* Rows [row0, end) of p, which must be there, behind parent; out may be parent. */
+void prefix_rows(page_key *out, const page_key *parent, const prompt *p, int row0, int end);
+/* The same of one page, rows [row0, row0 + KV_PAGE_TOK). */
 void prefix_next(page_key *out, const page_key *parent, const prompt *p, int row0);
 
 #endif

@@ -27,6 +27,7 @@ static bool plan_image(const promptkit *k, prompt_image *im, int n_images, statu
     im->n_rows = k->spec->image_rows(k->spec, plan);
     if (im->n_rows > 0) {
         im->encode_bytes = encode_bytes(k->spec, plan);
+        im->row_bytes = (size_t)im->n_rows * (size_t)spec_image_width(k->spec) * sizeof(float);
         return true;
     }
     tile first = prep_plan_tile(plan, 0);
@@ -36,6 +37,10 @@ static bool plan_image(const promptkit *k, prompt_image *im, int n_images, statu
 }
 
 static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
+    if (c->n_images == 0 && k->spec->needs_picture) {
+        status_set(st, ST_INVALID, "this model was made for prompts with a picture; the messages hold none");
+        return status_param(st, "messages");
+    }
     if (c->n_images == 0) return true;
     if (!k->row_token) {
         status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
@@ -229,10 +234,16 @@ static void put_trusted(const promptkit *k, const prompt *p, const char *text, s
         if (!buf_append(out->text, text, (size_t)(at - text))) out->failed = true;
         out->image = (*found)++;
         if (out->image < p->n_images) spec_write_image(k->spec, &p->images[out->image].pixels.plan, out);
+        if (k->spec->bos_behind_pictures && out->image == p->n_images - 1)
+            image_text_puts(out, json_string_value(json_object_get(k->template_vars, "bos_token")));
         n -= (size_t)(at - text) + len;
         text = at + len;
     }
     if (!buf_append(out->text, text, n)) out->failed = true;
+}
+
+static const char *spell(const void *of, int32_t id) {
+    return tok_id_string(of, id);
 }
 
 /* The rendered text with what the pictures say in it. Placeholders that users type are text like any other. */
@@ -243,6 +254,8 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
     out->text = &all;
     out->row_token = k->row_token;
     out->names = k->template_vars;
+    out->spell = spell;
+    out->of = k->tok;
     for (size_t i = 0; i < text->n_user; i++) {
         size_t begin = text->user[i].begin, end = text->user[i].end;
         put_trusted(k, p, text->text.data + at, begin - at, out, &found);
@@ -252,6 +265,7 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
         at = end;
     }
     if (text->text.len > at) put_trusted(k, p, text->text.data + at, text->text.len - at, out, &found);
+    if (k->spec->prompt_end) image_text_puts(out, k->spec->prompt_end);
     out->text = NULL;
     out->names = NULL;
     buf_fini(&text->text);
@@ -273,33 +287,31 @@ int prompt_run_behind(const prompt *p, int row) {
 
 void prompt_position(const prompt *p, int row, int32_t at[ROPE_MAX_AXES]) {
     int i = prompt_run_behind(p, row);
-    const prompt_rows *in = &p->rows[i];
-    if (i < p->n_rows && in->row <= row) {
-        int k = in->from + row - in->row;
-        at[0] = in->place;
-        at[1] = in->place + k / in->across;
-        at[2] = in->place + k % in->across;
+    if (i < p->n_rows && p->rows[i].row <= row) {
+        const prompt_place *in = &p->places[i];
+        int k = row - p->rows[i].row;
+        at[0] = in->first;
+        at[1] = in->first + k / in->across;
+        at[2] = in->first + k % in->across;
     } else {
-        const prompt_rows *last = i > 0 ? in - 1 : NULL;
-        at[0] = at[1] = at[2] = last ? last->next + row - last->row - last->n : row;
+        const prompt_rows *last = i > 0 ? &p->rows[i - 1] : NULL;
+        at[0] = at[1] = at[2] = last ? p->places[i - 1].next + row - last->row - last->n : row;
     }
 }
 
 void prompt_place_last(prompt *p, int across, int down) {
-    prompt_rows *r = &p->rows[p->n_rows - 1];
+    int last = p->n_rows - 1;
     int32_t at[ROPE_MAX_AXES];
     p->n_rows--; /* where it would stand as text */
-    prompt_position(p, r->row, at);
+    prompt_position(p, p->rows[last].row, at);
     p->n_rows++;
-    r->across = across;
-    r->place = at[0];
-    r->next = at[0] + (across > down ? across : down);
+    p->places[last] = (prompt_place){across, at[0], at[0] + (across > down ? across : down)};
 }
 
 /* The last run of rows, in the grid of its picture's merged patches. */
 static void place_run(const promptkit *k, prompt *p) {
     const prompt_rows *r = &p->rows[p->n_rows - 1];
-    if (k->spec->text.stack.rope.axes <= 1) return;
+    if (!p->places) return;
     CHECK(r->from == 0 && r->n == p->images[r->image].n_rows);
     tile one = prep_plan_tile(&p->images[r->image].pixels.plan, 0);
     int side = k->spec->tower.patch * k->spec->join.merge;
@@ -327,14 +339,15 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
     for (int r = 0; r < t->n_runs; r++) total += (size_t)t->runs[r].n - 1;
     if (!check_length(k, total, st)) return false;
     p->rows = mem_alloc((size_t)t->n_runs * sizeof *p->rows);
-    if (!p->rows) return no_memory(st);
+    if (k->spec->text.stack.rope.axes > 1) p->places = mem_calloc((size_t)t->n_runs, sizeof *p->places);
+    if (!p->rows || (k->spec->text.stack.rope.axes > 1 && !p->places)) return no_memory(st);
     for (size_t i = 0; i < ids->n; i++) {
         int n = 1;
         if (k->row_token && ids->v[i] == k->spec->image_token) {
             const struct image_text_run *r = &t->runs[p->n_rows];
             if (p->n_rows == 0 || r[-1].image != r->image) from = 0;
             n = r->n;
-            p->rows[p->n_rows++] = (prompt_rows){(int)p->ids.n, n, r->image, from, 0, 0, 0};
+            p->rows[p->n_rows++] = (prompt_rows){(int)p->ids.n, n, r->image, from};
             place_run(k, p);
             from += n;
             CHECK(from <= p->images[r->image].n_rows);
@@ -381,6 +394,7 @@ void prompt_free(prompt *p) {
     }
     mem_free(p->images);
     mem_free(p->rows);
+    mem_free(p->places);
     tok_ids_fini(&p->ids);
     mem_free(p);
 }
@@ -397,12 +411,14 @@ static bool copy(prompt *to, const prompt *from) {
     to->ids.v = mem_alloc((from->ids.n + 1) * sizeof *to->ids.v);
     to->images = mem_alloc((size_t)from->n_images * sizeof *to->images);
     to->rows = mem_alloc((size_t)from->n_rows * sizeof *to->rows);
-    if (!to->ids.v || !to->images || !to->rows) return false;
+    if (from->places) to->places = mem_alloc((size_t)from->n_rows * sizeof *to->places);
+    if (!to->ids.v || !to->images || !to->rows || !to->places != !from->places) return false;
     to->ids.n = from->ids.n;
     to->ids.cap = from->ids.n + 1;
     to->n_rows = from->n_rows;
     if (from->ids.n) memcpy(to->ids.v, from->ids.v, from->ids.n * sizeof *to->ids.v);
     if (from->n_rows) memcpy(to->rows, from->rows, (size_t)from->n_rows * sizeof *to->rows);
+    if (from->places) memcpy(to->places, from->places, (size_t)from->n_rows * sizeof *to->places);
     while (to->n_images < from->n_images) {
         int i = to->n_images++; /* prompt_free takes what is there */
         if (!copy_image(&to->images[i], &from->images[i])) return false;

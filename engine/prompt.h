@@ -42,21 +42,26 @@ typedef struct prompt_image {
     int n_rows;                   /* rows of the decoder's context that it fills */
     size_t decode_need;           /* bytes, while it is decoded; claim.c's */
     size_t encode_bytes;          /* what its encode will hold on the device */
+    size_t row_bytes;             /* of its result alone */
     uint8_t key[IMAGE_KEY_BYTES]; /* of the content */
 } prompt_image;
 
 typedef struct prompt_rows { /* rows [row, row+n) of the prompt are rows [from, from+n) of picture `image` */
     int row, n, image, from;
-    /* Where rows have several positions: the picture's rows stand in a grid of `across` columns whose first place is
-     * `place`, and rows behind it count on from `next`. across 0: rows have one */
-    int across, place, next;
 } prompt_rows;
+
+typedef struct
+    prompt_place { /* of a run that is a whole picture: its rows stand in a grid of `across` columns from position
+                                 `first` on, and what comes behind them counts on from `next` */
+    int across, first, next;
+} prompt_place;
 
 struct prompt {
     tok_ids ids; /* placeholders expanded */
     prompt_image *images;
     int n_images;
-    prompt_rows *rows; /* in rising order */
+    prompt_rows *rows;    /* in rising order */
+    prompt_place *places; /* [n_rows]; NULL: rows have one position */
     int n_rows;
     double resize_s; /* seconds spent resizing and cropping */
 };
@@ -79,5 +84,9 @@ void prompt_place_last(prompt *p, int across, int down);
 void prompt_position(const prompt *p, int row, int32_t at[ROPE_MAX_AXES]);
 /* Names picture i as the one that st is about. Returns false. */
 bool prompt_blame_image(const prompt *p, int i, status *st);
+
+/* The tokenizer of a folder alone, as its class has it (token_classes.h): tokenizer.json with, both optional, config.json
+ * and tokenizer_config.json. For tools and for a model's second tokenizer; the caller frees it. */
+tok *promptkit_tok(const char *dir, status *st);
 
 #endif

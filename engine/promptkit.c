@@ -105,6 +105,12 @@ static bool load_template(promptkit *k, const char *dir, status *st) {
     status own = {0};
     size_t n;
     char *src = tmpl_find_source(dir, NULL, &n, &own);
+    const char *default_src = k->spec->chat_template;
+    if (!src && own.code == ST_NOT_FOUND && default_src) {
+        k->tmpl = tmpl_parse(default_src, strlen(default_src), st);
+        if (k->tmpl) k->forms = tmpl_content_forms(k->tmpl);
+        return k->tmpl != NULL;
+    }
     if (!src && own.code == ST_NOT_FOUND) {
         log_warn("%s brings no chat template: chat requests will be refused", dir);
         return true;
@@ -117,18 +123,29 @@ static bool load_template(promptkit *k, const char *dir, status *st) {
     return true;
 }
 
-static bool load_placeholder(promptkit *k, status *st) {
-    int32_t id = k->spec->image_token;
-    if (k->spec->fuse == FUSE_NONE || id < 0) return true;
+/* An added token that config.json names for pictures; NULL with st set. */
+static const char *picture_token(const promptkit *k, int32_t id, status *st) {
     const char *text = tok_id_string(k->tok, id);
-    if (!text || !tok_guard(k->tok, id))
-        return status_set(
-            st, ST_INVALID,
-            "tokenizer.json: expected an added token with id %d, config.json's placeholder of a picture; "
-            "found %s",
-            (int)id, text ? "a word of the vocabulary" : "none");
-    k->row_token = mem_strdup(text);
-    k->placeholder = k->spec->placeholder ? k->spec->placeholder : k->row_token;
+    if (text && tok_guard(k->tok, id)) return text;
+    status_set(st, ST_INVALID,
+               "tokenizer.json: expected an added token with id %d, config.json's placeholder of a picture; "
+               "found %s",
+               (int)id, text ? "a word of the vocabulary" : "none");
+    return NULL;
+}
+
+static bool load_placeholder(promptkit *k, status *st) {
+    const model_spec *s = k->spec;
+    if (s->fuse == FUSE_NONE || s->image_token < 0) return true;
+    const char *row = picture_token(k, s->image_token, st),
+               *placeholder = s->placeholder ? s->placeholder : row;
+    if (row && s->placeholder_id > 0) placeholder = picture_token(k, s->placeholder_id, st);
+    if (!row || !placeholder) return false;
+    if (s->bos_behind_pictures && !json_is_string(json_object_get(k->template_vars, "bos_token")))
+        return status_set(st, ST_INVALID,
+                          "tokenizer_config.json: expected a bos_token, which follows the pictures");
+    k->row_token = mem_strdup(row);
+    k->placeholder = placeholder == row ? k->row_token : placeholder; /* the tokenizer's or the spec's own */
     return k->row_token || status_set(st, ST_NO_MEMORY, "no memory for the prompt's parts");
 }
 
@@ -151,4 +168,12 @@ void promptkit_fini(promptkit *k) {
     json_decref(k->template_vars);
     mem_free(k->row_token);
     *k = (promptkit){0};
+}
+
+tok *promptkit_tok(const char *dir, status *st) {
+    promptkit k = {0};
+    json_t *config = NULL;
+    if (load_object(dir, "tokenizer_config.json", ANY_SIZE, &config, st)) load_tokenizer(&k, dir, config, st);
+    json_decref(config);
+    return k.tok;
 }

@@ -42,6 +42,9 @@ void runner_fini(runner *r);
  * running the same step again writes the same. */
 bool runner_step(runner *r, status *st);
 
+/* seen_prepare: a sequence whose pictures stand apart, all of them encoded. */
+bool runner_prepare_seen(runner *r, seq *s, status *st);
+
 /* Runs one slice more of a picture. True: its rows are ready. False with st set: it failed. */
 bool runner_encode(runner *r, encode *e, status *st);
 

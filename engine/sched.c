@@ -2,6 +2,7 @@
 #include "engine/sched.h"
 
 #include "engine/pace.h"
+#include "engine/seen.h"
 #include "engine/share.h"
 
 #include <string.h>
@@ -71,6 +72,7 @@ static void end(sched *sc, seq *s, engine_finish finish) {
     else
         t->finished_length += n;
     seq_drop_pages(s, &sc->r->kv);
+    seen_drop(s, sc->r->be);
     if (s->queued) admission_left(sc->o.queue, s->n_prompt);
     s->queued = false;
     inbox_leave(sc->in, s);
@@ -136,6 +138,7 @@ static bool take_pictures(sched *sc, seq *s) {
 
 /* What may not be shared with others is still shared by the choices of one job: their prompts have one length. */
 static void set_sharing(const sched *sc, seq *s) {
+    share_root(s);
     if (sc->o.no_prefix_caching) s->share_max = 0;
     if (s->n_choices > 1 && s->share_max == 0) share_within_job(s);
 }
@@ -255,6 +258,15 @@ static void begin_turn(sched *sc) {
     pace_begin(&sc->pace, n_decode, prefill);
 }
 
+/* Sequences whose pictures stand apart and are all there. */
+static void prepare_seen(sched *sc) {
+    for (int i = 0; i < sc->n_running; i++) {
+        seq *s = sc->running[i];
+        if (s->apart && !s->seen_ready && s->st.code == ST_OK && seq_images_ready(s))
+            runner_prepare_seen(sc->r, s, &s->st);
+    }
+}
+
 /* Pictures of those who run, the oldest's first, slice by slice until the turn's time for it is spent. True: some are
  * left. */
 static bool encode_some(sched *sc) {
@@ -268,6 +280,7 @@ static bool encode_some(sched *sc) {
         i = find_picture(sc, i, &at);
     }
     bool left = i < sc->n_running;
+    prepare_seen(sc);
     sc->stats.image_encode_seconds += now - begin;
     remove_failed(sc);
     return left;
@@ -275,10 +288,16 @@ static bool encode_some(sched *sc) {
 
 /* ---- one step ---- */
 
-/* Rows that s could run now in one step; none while another is under suspicion. */
+/* Rows that s could run now in one step; none while another is under suspicion. A span is no chunk too long. */
 static int rows_wanted(const sched *sc, const seq *s, const seq *only) {
     int n = only && s != only ? 0 : seq_rows_ready(s);
-    return n < sc->o.max_chunk ? n : sc->o.max_chunk;
+    if (n <= sc->o.max_chunk) return n;
+    int cut = seq_cut(s, sc->o.max_chunk);
+    return cut > 0 ? cut : seq_unit(s);
+}
+
+static bool wants_prefill(const sched *sc, int i, const seq *only) {
+    return !seq_decodes(sc->running[i]) && rows_wanted(sc, sc->running[i], only) > sc->rows[i];
 }
 
 /* One round: at most `each` rows more for everybody who prefills, beginning with running[from]. What is left. */
@@ -289,25 +308,62 @@ static int prefill_round(sched *sc, int from, int each, int left, const seq *onl
         int n = rows_wanted(sc, sc->running[i], only) - sc->rows[i];
         if (n > each) n = each;
         if (n > left) n = left;
+        n = seq_cut(sc->running[i], sc->rows[i] + n) - sc->rows[i];
+        if (n <= 0) continue;
         sc->rows[i] += n;
         left -= n;
-        if (n > 0) sc->next = i + 1;
+        sc->next = i + 1;
     }
+    return left;
+}
+
+static int give_span(sched *sc, int i, int left) {
+    sc->rows[i] = seq_unit(sc->running[i]);
+    sc->running[i]->saved = 0;
+    return left - sc->rows[i];
+}
+
+/* A span cannot be shared out. The oldest gets its span at once, who else stands before one that is longer than its
+ * share once its shares together pay for it (deficit round robin: Shreedhar and Varghese, SIGCOMM 1995). May leave less
+ * than nothing: later turns make up for it. */
+static int give_spans(sched *sc, int left, int each, const seq *only) {
+    bool oldest = true;
+    for (int i = 0; i < sc->n_running && left > 0; i++) {
+        if (!wants_prefill(sc, i, only)) continue;
+        seq *s = sc->running[i];
+        int unit = seq_unit(s);
+        if (unit > each) {
+            s->saved += each;
+            if (oldest || s->saved >= unit) left = give_span(sc, i, left);
+        }
+        oldest = false;
+    }
+    return left;
+}
+
+/* The first whose span fits into what nobody else can use. */
+static int give_fitting_span(sched *sc, int left, const seq *only) {
+    for (int i = 0; i < sc->n_running; i++)
+        if (wants_prefill(sc, i, only) && sc->rows[i] == 0 && seq_unit(sc->running[i]) <= left)
+            return give_span(sc, i, left);
     return left;
 }
 
 /* Prefill rows in equal shares; what one cannot use is shared among the others, and what does not divide goes to the
  * oldest. So a long prompt delays a short one no more than that delays it. Where there is not even a row for each, a
- * turn goes on where the last one ended. */
-static void share_prefill(sched *sc, int left, const seq *only) {
+ * turn goes on where the last one ended. Returns what is left, less than nothing where a span took more. */
+static int share_prefill(sched *sc, int left, const seq *only) {
     for (bool first = true; left > 0; first = false) {
         int hungry = 0;
-        for (int i = 0; i < sc->n_running; i++)
-            hungry += !seq_decodes(sc->running[i]) && rows_wanted(sc, sc->running[i], only) > sc->rows[i];
-        if (hungry == 0) return;
-        int each = left / hungry, from = first && each == 0 ? sc->next % sc->n_running : 0;
-        left = prefill_round(sc, from, each ? each : 1, left, only);
+        for (int i = 0; i < sc->n_running; i++) hungry += wants_prefill(sc, i, only);
+        if (hungry == 0) break;
+        int each = left / hungry, from = first && each == 0 ? sc->next % sc->n_running : 0, before = left;
+        if (first) left = give_spans(sc, left, each ? each : 1, only);
+        if (left > 0) left = prefill_round(sc, from, each ? each : 1, left, only);
+        if (left == before) left = give_fitting_span(sc, left, only);
+        if (left == before) break;
     }
+    return left;
 }
 
 /* Rows of each for this step: one for everybody who decodes, then prefill with what is left and what the turn's time
@@ -322,7 +378,8 @@ static void share_rows(sched *sc, bool encode_waits) {
         sc->rows[i] = n < left ? n : left;
         left -= sc->rows[i];
     }
-    share_prefill(sc, pace_prefill_rows(&sc->pace, left, encode_waits), only);
+    left = share_prefill(sc, pace_prefill_rows(&sc->pace, left, encode_waits), only);
+    if (left < 0) pace_overdrawn(&sc->pace, -left);
 }
 
 /* Pages for those rows, the oldest first; who finds none takes the youngest's, be it its own. */

@@ -95,13 +95,15 @@ static bool init(seq *s, const engine_params *params, const promptkit *kit, int 
     int limit = answer_limit(params, kit->spec), room = max_model_len - s->n_prompt;
     s->max_len = s->n_prompt + (limit < room ? limit : room);
     s->min_tokens = params->min_tokens;
+    s->both_ways = kit->spec->both_ways;
     s->share_max = share_limit(kit->spec, s->n_prompt);
+    s->apart = kit->spec->fuse == FUSE_CROSS && p->n_images > 0;
     s->wait_row = INT_MAX;
     prefix_root(&s->root, params->cache_salt, params->cache_salt ? strlen(params->cache_salt) : 0);
     s->pages = mem_calloc((size_t)kv_pages_of(s->max_len), sizeof *s->pages);
     s->images = mem_calloc((size_t)p->n_images, sizeof *s->images);
     if (!s->pages || !s->images) return status_set(st, ST_NO_MEMORY, "no memory for a request");
-    return check_ids(p, kit->spec->text.vocab, st) &&
+    return check_ids(p, text_embed_rows(&kit->spec->text), st) &&
            sampler_init(&s->sampler, &own, kit->spec, p->ids.v, p->ids.n, seed, st) &&
            textout_init(&s->textout, kit->tok, params, st);
 }
@@ -152,9 +154,10 @@ seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int m
 
 void seq_free(seq *s) {
     if (!s) return;
-    CHECK(s->n_pages == 0);
+    CHECK(s->n_pages == 0 && !s->seen_rows);
     for (seq *fork; (fork = seq_list_pop(&s->forks));) seq_free(fork);
     piccache_unclaim(&s->claim);
+    piccache_unclaim(&s->seen_claim);
     for (int i = 0; s->images && i < s->prompt->n_images; i++) picture_release(s->images[i].pic);
     sampler_fini(&s->sampler);
     textout_fini(&s->textout);
@@ -186,6 +189,7 @@ seq_list seq_part(seq *s) {
 /* The first picture rows still to be computed that are not encoded, or NULL. Those in shared pages never need to
  * be. */
 static const prompt_rows *first_missing(const seq *s) {
+    if (s->apart && s->seen_ready) return NULL;
     for (int i = 0; i < s->prompt->n_rows; i++) {
         const prompt_rows *r = &s->prompt->rows[i];
         if (r->row + r->n > s->n_done && !seq_image_ready(s, r->image)) return r;
@@ -194,6 +198,11 @@ static const prompt_rows *first_missing(const seq *s) {
 }
 
 int seq_next_image(const seq *s) {
+    if (s->apart) { /* every row needs all of them, also those whose keys and values others have computed */
+        for (int i = 0; i < s->prompt->n_images; i++)
+            if (!seq_image_ready(s, i)) return i;
+        return -1;
+    }
     const prompt_rows *r = first_missing(s);
     return r && r->row < s->wait_row ? r->image : -1;
 }
@@ -216,11 +225,52 @@ bool seq_take_picture(seq *s, picture *pic) {
 }
 
 int seq_rows_ready(const seq *s) {
+    if (s->apart && !s->seen_ready) return 0;
     const prompt_rows *r = first_missing(s);
     int end = seq_len(s);
     if (r && r->row < end) end = r->row;
     if (s->wait_row < end) end = s->wait_row;
-    return end > s->n_done ? end - s->n_done : 0;
+    return end > s->n_done ? seq_cut(s, end - s->n_done) : 0;
+}
+
+/* ---- rows that see each other ---- */
+
+bool seq_span(const seq *s, int row, int *begin, int *end) {
+    *begin = row;
+    *end = INT_MAX;
+    if (s->both_ways == BOTH_PROMPT && row < s->n_prompt) {
+        *begin = 0;
+        *end = s->n_prompt;
+        return true;
+    }
+    if (s->both_ways != BOTH_PICTURE) return false;
+    const prompt *p = s->prompt;
+    int lo = 0, hi = p->n_rows; /* the first run that ends behind row */
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2;
+        if (p->rows[mid].row + p->rows[mid].n > row)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    if (lo == p->n_rows) return false;
+    const prompt_rows *r = &p->rows[lo];
+    bool in = r->row <= row;
+    *begin = in ? r->row : row;
+    *end = in ? r->row + r->n : r->row;
+    return in;
+}
+
+int seq_cut(const seq *s, int n) {
+    int begin, end, to = s->n_done + n;
+    if (n <= 0) return 0;
+    if (seq_span(s, to - 1, &begin, &end) && end > to) to = begin > s->n_done ? begin : s->n_done;
+    return to - s->n_done;
+}
+
+int seq_unit(const seq *s) {
+    int begin, end;
+    return seq_span(s, s->n_done, &begin, &end) ? end - s->n_done : 1;
 }
 
 /* ---- pages ---- */

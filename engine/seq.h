@@ -26,6 +26,8 @@ typedef struct seq_list { /* first in, first out, linked by next */
 
 typedef struct seq_image {
     picture *pic; /* a reference; NULL: not decoded */
+    /* engine/seen.h, once it is encoded: rows of keys and values, and how many of these hold something of it */
+    int all, hold;
 } seq_image;
 
 typedef struct seq {
@@ -38,6 +40,7 @@ typedef struct seq {
     prompt *prompt;        /* its ids grow: the answer's follow the prompt's */
     int n_prompt, max_len; /* tokens; max_len: prompt and answer together at most */
     int min_tokens;
+    both_ways both_ways; /* the model's */
     sampler sampler;
     textout textout;
     bool input_done;                 /* ENGINE_INPUT_DONE was sent */
@@ -59,7 +62,13 @@ typedef struct seq {
     int n_done;     /* tokens whose keys and values are in the cache */
     int32_t *pages; /* [kv_pages_of(max_len)], n_pages are held */
     int n_pages;
-    bool suspect; /* was in a step that failed: runs alone until it is cleared */
+    int saved;  /* rows of its shares that a span was too long for */
+    bool apart; /* its pictures are seen by layers that attend to them; their rows are none of the prompt's */
+    bool seen_ready;
+    void *
+        seen_rows; /* engine/seen.h: the copy of several pictures' keys and values, on the device; NULL: none */
+    picture_claim seen_claim; /* the room for it */
+    bool suspect;             /* was in a step that failed: runs alone until it is cleared */
 
     /* pages that others may have; engine/share.h */
     int share_max; /* tokens from the first on whose pages can be shared at all; 0: none */
@@ -104,7 +113,15 @@ static inline bool seq_image_ready(const seq *s, int i) {
 bool seq_images_ready(const seq *s); /* all of them */
 /* The next picture is pic, whose reference it takes over: false, and nothing taken, when pic is NULL. */
 bool seq_take_picture(seq *s, picture *pic);
-/* How many rows can run now: up to the first picture row that is not encoded, or the first that is waited for. */
+/* The span [*begin, *end) of rows that see each other in which row stands; false: it is none, and *end is where the next
+ * one begins, or INT_MAX. */
+bool seq_span(const seq *s, int row, int *begin, int *end);
+/* At most n of the rows that are to be computed, so that no span is cut at their end: maybe none. */
+int seq_cut(const seq *s, int n);
+/* How many of them have to run together at least: the rest of a span, or 1. */
+int seq_unit(const seq *s);
+/* How many rows can run now: up to the first picture row that is not encoded, or the first that is waited for, no span
+ * cut. */
 int seq_rows_ready(const seq *s);
 /* The first picture that is not encoded and has rows to be computed now, or -1. */
 int seq_next_image(const seq *s);

@@ -11,6 +11,20 @@ void share_within_job(seq *s) {
     s->job_only = true;
 }
 
+void share_root(seq *s) {
+    if (s->both_ways == BOTH_PROMPT) prefix_rows(&s->root, &s->root, s->prompt, 0, s->n_prompt);
+    if (!s->apart) return;
+    buf all = {0};
+    bool ok = buf_append(&all, s->root.h, sizeof s->root.h);
+    for (int i = 0; i < s->prompt->n_images; i++)
+        ok = ok && buf_append(&all, s->prompt->images[i].key, IMAGE_KEY_BYTES);
+    if (ok)
+        prefix_root(&s->root, all.data, all.len);
+    else
+        s->share_max = 0;
+    buf_fini(&all);
+}
+
 /* Key of page i, or NULL: it is not to be shared (or no memory is left to know it by). */
 static const page_key *key_of(seq *s, int i) {
     if (i >= s->share_max / KV_PAGE_TOK) return NULL;

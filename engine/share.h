@@ -10,6 +10,10 @@
 
 #include "engine/seq.h"
 
+/* Once the pictures of s have their keys: its root comes to hold all that its rows see besides their past. Pictures that
+ * stand apart are seen by every row; a prompt that attends both ways is seen whole, so that only equal prompts share; a row
+ * within a picture's span sees the picture, which the row's own page names. */
+void share_root(seq *s);
 /* s shares pages with the other choices of its job and with nobody else, whatever its rows depend on besides. */
 void share_within_job(seq *s);
 /* Pages for all tokens that s has, those that are filled already shared; it holds none before. False (and nothing

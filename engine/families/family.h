@@ -23,8 +23,9 @@ const family *family_find(const char *model_type); /* NULL: unknown */
 /* The text half that c's model_type (or def) names; the error lists those that are known. */
 bool family_read_text(config *c, const char *def, text_spec *out);
 
+extern const family FAMILY_MLLAMA, FAMILY_MLLAMA_TEXT;
 extern const family FAMILY_LLAVA, FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3, FAMILY_GEMMA,
-    FAMILY_GEMMA2, FAMILY_GEMMA3_TEXT, FAMILY_OPT;
+    FAMILY_GEMMA2, FAMILY_GEMMA3_TEXT, FAMILY_OPT, FAMILY_GEMMA3, FAMILY_PALIGEMMA;
 extern const family FAMILY_QWEN2_VL, FAMILY_QWEN2_5_VL, FAMILY_QWEN3_VL;
 extern const family FAMILY_LLAVA_NEXT, FAMILY_LLAVA_ONEVISION, FAMILY_INTERNVL, FAMILY_IDEFICS3,
     FAMILY_SMOLVLM;
@@ -37,7 +38,7 @@ bool family_read_text_only(config *c, model_spec *out);
 typedef struct text_defaults {
     int vocab, width, ffn, layers, heads, kv_heads /* 0: as heads */, head_dim /* 0: width / heads */,
         max_pos;
-    double eps;
+    double eps, theta /* 0: 10000 */;
     int32_t bos, eos; /* -1: none */
     bool tied;
     bool own_rope; /* the family reads it */
@@ -68,13 +69,15 @@ void join_config_mlp(config *c, model_spec *out);
 /* Rows of pictures stand in place of image_token_index (image_token_id). */
 void join_config_splice(config *c, int32_t def_token, model_spec *out);
 /* Where the parts' tensors stand in the library's composed models, old and new; the join's with their module's name. */
-extern const char *const COMPOSED_TOWER_AT[], *const COMPOSED_JOIN_AT[], *const COMPOSED_TEXT_AT[],
-                                                                             *const COMPOSED_HEAD_AT[];
+extern const char *const COMPOSED_TOWER_AT[], *const COMPOSED_JOIN_AT[], *const COMPOSED_PROJECTOR_AT[],
+                                                                             *const COMPOSED_TEXT_AT[],
+                                                                                 *const COMPOSED_HEAD_AT[];
 extern const ignore_rule COMPOSED_IGNORED[];
 
 /* Tensor names of a decoder and of a ViT as the reference library writes them. */
-extern const text_names NAMES_TEXT;          /* two norms a layer */
-extern const text_names NAMES_TEXT_SANDWICH; /* four */
+extern const text_names NAMES_TEXT;                                                  /* two norms a layer */
+extern const text_names NAMES_TEXT_SANDWICH;                                         /* four */
+extern const char *const NAMES_TEXT_LAYER[L_COUNT], *const NAMES_TEXT_REST[S_COUNT]; /* of NAMES_TEXT */
 extern const char *const NAMES_TOWER_LAYER[L_COUNT];
 extern const char *const NAMES[S_FIRST_TEXT];
 #define NAMES_VIT                                                                                            \

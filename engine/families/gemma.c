@@ -28,7 +28,7 @@ static bool read_text(config *c, text_spec *t) {
     t->stack.activation = config_act(c, "hidden_act", "gelu_pytorch_tanh");
     if (t->stack.activation == ACT_GELU) t->stack.activation = ACT_GELU_TANH;
     config_get(c, "hidden_activation"); /* of those releases; the reference reads the other */
-    config_only_bool(c, "use_bidirectional_attention", false);
+    t->both_ways = config_bool(c, "use_bidirectional_attention", false);
     config_warn_unknown(c);
     return c->st->code == ST_OK;
 }

@@ -30,7 +30,7 @@ static bool read_text(config *c, text_spec *t) {
     t->logit_softcap = text_config_softcap(c, "final_logit_softcapping", 30);
     t->embed_scale = (float)sqrt((double)s->width);
     t->names = &NAMES_TEXT_SANDWICH;
-    config_only_bool(c, "use_bidirectional_attention", false);
+    t->both_ways = config_bool(c, "use_bidirectional_attention", false);
     static const char *const unused[] = {"cache_implementation", "sliding_window_size", NULL};
     config_skip(c, unused);
     config_warn_unknown(c);

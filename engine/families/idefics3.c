@@ -60,7 +60,7 @@ static bool read(config *c, model_spec *out) {
     join_config_splice(c, 128257, out);
     out->image_rows = spec_rows_of_tiles;
     out->write_image = write_image;
-    static const char *const top[] = {"image_seq_length", NULL};
+    static const char *const top[] = {"image_seq_length", "_pad_token_id", NULL};
     config_skip(c, top);
     config_warn_unknown(c);
     return c->st->code == ST_OK;

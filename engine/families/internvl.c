@@ -37,7 +37,8 @@ static void read_join(config *c, model_spec *out) {
     j->kind = JOIN_MLP;
     j->merge = (int)rint(1 / ratio);
     int side = t->image_size / t->patch;
-    if (j->merge * ratio != 1 || side % j->merge) /* as the reference multiplies */
+    /* As the reference multiplies and divides. */
+    if (j->merge * ratio != 1 || fmod(side, ratio) != 0 || side % j->merge)
         config_fail(c, ST_UNSUPPORTED, "downsample_ratio",
                     "expected 1 over a divisor of the %d patches of a side, found %g", side, ratio);
     j->normed = JOIN_NORM_MERGED;

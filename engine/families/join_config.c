@@ -57,6 +57,7 @@ const char *const COMPOSED_TOWER_AT[] = {"model.vision_tower.", "vision_tower.",
                                          "model.vision_tower.vision_model.", "vision_tower.vision_model.",
                                          NULL};
 const char *const COMPOSED_JOIN_AT[] = {"model.", "", NULL};
+const char *const COMPOSED_PROJECTOR_AT[] = {"model.multi_modal_projector.", "multi_modal_projector.", NULL};
 const char *const COMPOSED_TEXT_AT[] = {"model.language_model.", "language_model.model.", "language_model.",
                                         "model.language_model.model.", NULL};
 const char *const COMPOSED_HEAD_AT[] = {"", "language_model.", "model.language_model.", NULL};

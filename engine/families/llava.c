@@ -34,7 +34,6 @@ static bool read(config *c, model_spec *out) {
     return c->st->code == ST_OK;
 }
 
-static const char *const JOIN_AT[] = {"model.multi_modal_projector.", "multi_modal_projector.", NULL};
 static const char *const LINEAR_AT[] = {"multi_modal_projector.linear_1.",
                                         "model.multi_modal_projector.linear_1.",
                                         "multi_modal_projector.linear.",
@@ -46,7 +45,7 @@ static const char *const LINEAR_AT[] = {"multi_modal_projector.linear_1.",
                                         NULL};
 static const name_sheet SHEET = {
     .tower_at = COMPOSED_TOWER_AT,
-    .join_at = JOIN_AT,
+    .join_at = COMPOSED_PROJECTOR_AT,
     .linear_at = LINEAR_AT,
     .text_at = COMPOSED_TEXT_AT,
     .head_at = COMPOSED_HEAD_AT,

@@ -35,7 +35,7 @@ static const char *const NAMES_OPT[S_COUNT] = {
     [S_EMBED_OUT] = "decoder.project_out.weight",
     [S_HEAD] = "lm_head.weight",
 };
-static const text_names TENSORS = {LAYER, NAMES_OPT};
+static const text_names TENSORS = {.layer = LAYER, .names = NAMES_OPT};
 
 static bool read_text(config *c, text_spec *t) {
     stack_spec *s = &t->stack;

@@ -9,10 +9,29 @@
 #include "engine/families/family.h"
 
 static const family *const FAMILIES[] = {
-    &FAMILY_LLAVA,           &FAMILY_LLAMA,    &FAMILY_MISTRAL,     &FAMILY_QWEN2,   &FAMILY_QWEN3,
-    &FAMILY_GEMMA,           &FAMILY_GEMMA2,   &FAMILY_GEMMA3_TEXT, &FAMILY_OPT,     &FAMILY_LLAVA_NEXT,
-    &FAMILY_LLAVA_ONEVISION, &FAMILY_INTERNVL, &FAMILY_IDEFICS3,    &FAMILY_SMOLVLM, &FAMILY_QWEN2_VL,
-    &FAMILY_QWEN2_5_VL,      &FAMILY_QWEN3_VL,
+    /* clang-format off */
+    &FAMILY_LLAVA,
+    &FAMILY_LLAVA_NEXT,
+    &FAMILY_LLAVA_ONEVISION,
+    &FAMILY_INTERNVL,
+    &FAMILY_IDEFICS3,
+    &FAMILY_SMOLVLM,
+    &FAMILY_QWEN2_VL,
+    &FAMILY_QWEN2_5_VL,
+    &FAMILY_QWEN3_VL,
+    &FAMILY_GEMMA3,
+    &FAMILY_PALIGEMMA,
+    &FAMILY_MLLAMA,
+    &FAMILY_MLLAMA_TEXT,
+    &FAMILY_LLAMA,
+    &FAMILY_MISTRAL,
+    &FAMILY_QWEN2,
+    &FAMILY_QWEN3,
+    &FAMILY_GEMMA,
+    &FAMILY_GEMMA2,
+    &FAMILY_GEMMA3_TEXT,
+    &FAMILY_OPT,
+    /* clang-format on */
 };
 
 const char *family_name(int i) {
@@ -128,6 +147,8 @@ bool family_read(const char *dir, model_spec *out, const name_sheet **sheet, sta
     if (f && f->read(&c, out)) {
         out->family = f->name;
         *sheet = f->sheet;
+        if (out->text.both_ways && !out->both_ways)
+            config_fail(&c, ST_UNSUPPORTED, "use_bidirectional_attention", "only false is implemented");
         read_generation(&gen, &c, &text, out);
         if (st->code == ST_OK && out->tower.stack.n_layers && read_prep(dir, out, st) && f->check)
             f->check(&c, out);

@@ -90,8 +90,8 @@ void text_config_rope(config *p, const text_spec *t, double theta, double partia
 
 /* The spellings of frequency scaling: rope_parameters (new), rope_scaling (old, wins when both are there), each with
  * rope_type or type; rope_theta inside or beside. */
-static void read_rope(config *c, text_spec *t) {
-    double theta = config_num(c, "rope_theta", 10000, 1e-3, 1e15);
+static void read_rope(config *c, double def_theta, text_spec *t) {
+    double theta = config_num(c, "rope_theta", def_theta, 1e-3, 1e15);
     double partial = config_num(c, "partial_rotary_factor", 1, 0, 1);
     int64_t outer_original = config_int(c, "original_max_position_embeddings", 0, 1, MAX_POSITIONS);
     config new_form = config_sub(c, "rope_parameters"), old_form = config_sub(c, "rope_scaling");
@@ -135,7 +135,7 @@ bool text_config_base(config *c, const text_defaults *d, text_spec *t) {
     config_only_bool(c, "is_encoder_decoder", false);
     config_only_bool(c, "add_cross_attention", false);
     config_get(c, "is_decoder");
-    if (!d->own_rope) read_rope(c, t);
+    if (!d->own_rope) read_rope(c, d->theta > 0 ? d->theta : 10000, t);
     return c->st->code == ST_OK;
 }
 
@@ -197,7 +197,7 @@ bool text_config_windows(config *c, int def_from, text_spec *t) {
     [L_UP_W] = "layers.%d.mlp.up_proj.weight", [L_UP_B] = "layers.%d.mlp.up_proj.bias",                      \
     [L_DOWN_W] = "layers.%d.mlp.down_proj.weight", [L_DOWN_B] = "layers.%d.mlp.down_proj.bias"
 
-static const char *const TEXT_LAYER[L_COUNT] = {
+const char *const NAMES_TEXT_LAYER[L_COUNT] = {
     [L_NORM1_G] = "layers.%d.input_layernorm.weight",
     ATTENTION_AND_MLP,
     [L_NORM2_G] = "layers.%d.post_attention_layernorm.weight",
@@ -210,13 +210,13 @@ static const char *const SANDWICH_LAYER[L_COUNT] = {
     [L_NORM2_G] = "layers.%d.pre_feedforward_layernorm.weight",
     [L_POST2_G] = "layers.%d.post_feedforward_layernorm.weight",
 };
-static const char *const TEXT[S_COUNT] = {
+const char *const NAMES_TEXT_REST[S_COUNT] = {
     [S_EMBED] = "embed_tokens.weight",
     [S_NORM_G] = "norm.weight",
     [S_HEAD] = "lm_head.weight",
 };
-const text_names NAMES_TEXT = {TEXT_LAYER, TEXT};
-const text_names NAMES_TEXT_SANDWICH = {SANDWICH_LAYER, TEXT};
+const text_names NAMES_TEXT = {.layer = NAMES_TEXT_LAYER, .names = NAMES_TEXT_REST};
+const text_names NAMES_TEXT_SANDWICH = {.layer = SANDWICH_LAYER, .names = NAMES_TEXT_REST};
 
 const char *const NAMES[S_FIRST_TEXT] = {
     NAMES_VIT,

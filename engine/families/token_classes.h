@@ -2,7 +2,7 @@
  * pipeline of its own.
  *
  * Thread: any; constant. Source: transformers' tokenizer classes (__init__ defaults). Tested by
- * tests/engine/test_prompt.c. */
+ * tests/engine/test_prompt.c and tests/engine/tok/test_classes.c. */
 #ifndef VLMD_ENGINE_FAMILIES_TOKEN_CLASSES_H
 #define VLMD_ENGINE_FAMILIES_TOKEN_CLASSES_H
 

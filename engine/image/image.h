@@ -114,10 +114,13 @@ typedef struct prep_spec {
     resample filter;
     bool crop;
     int crop_w, crop_h;
-    int patch, merge, frames; /* of the tower that it was made for; 0: the file does not say */
-    prep_cut cut;             /* kind other than none: pad_square and crop do not count */
-    float rescale;            /* 1 when do_rescale is false */
-    float mean[3], std[3];    /* 0 and 1 when do_normalize is false */
+    int patch, merge, frames;    /* of the tower that it was made for; 0: the file does not say */
+    int max_tiles;               /* max_image_tiles, for who cuts pictures into tiles of size_w x size_h */
+    prep_cut cut;                /* kind other than none: pad_square and crop do not count */
+    int pan_crops, pan_min_side; /* pan and scan: at most so many crops of at least so many pixels; 0: none */
+    double pan_min_ratio;        /* of a picture's sides, from which on */
+    float rescale;               /* 1 when do_rescale is false */
+    float mean[3], std[3];       /* 0 and 1 when do_normalize is false */
 } prep_spec;
 
 /* Reads the old flat form (preprocessor_config.json) and the new one (processor_config.json:image_processor),

@@ -333,6 +333,7 @@ static void warn_unknown(const json_t *config) {
                                         "image_seq_length",
                                         "image_std",
                                         "input_data_format",
+                                        "max_image_tiles",
                                         "pad_size",
                                         "processor_class",
                                         "resample",
@@ -354,7 +355,11 @@ static void warn_unknown(const json_t *config) {
                                         "image_grid_pinpoints",
                                         "crop_to_patches", /* the processor overrules it */
                                         "min_patches",
-                                        "max_patches"};
+                                        "max_patches",
+                                        "do_pan_and_scan",
+                                        "pan_and_scan_max_num_crops",
+                                        "pan_and_scan_min_crop_size",
+                                        "pan_and_scan_min_ratio_to_activate"};
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)config, key, v) {
@@ -362,6 +367,31 @@ static void warn_unknown(const json_t *config) {
         while (i < ARRAY_LEN(known) && strcmp(known[i], key) != 0) i++;
         if (i == ARRAY_LEN(known)) log_warn("image processor: key \"%.60s\" is unknown and ignored", key);
     }
+}
+
+/* A number from lo to hi under key. */
+static bool get_num(const json_t *config, const char *key, double def, double lo, double hi, double *out,
+                    status *st) {
+    const json_t *v = get(config, key);
+    *out = v && !json_is_null(v) ? json_number_value(v) : def;
+    if ((!v || json_is_null(v) || json_is_number(v)) && *out >= lo && *out <= hi) return true;
+    return status_set(st, ST_INVALID, "%s: expected a number from %g to %g", key, lo, hi);
+}
+
+static bool read_pan(const json_t *config, prep_spec *out, status *st) {
+    bool on;
+    double crops, side;
+    if (!get_bool(config, "do_pan_and_scan", false, &on, st)) return false;
+    if (!on) return true;
+    if (!get_num(config, "pan_and_scan_max_num_crops", 4, 1, 16, &crops, st) ||
+        !get_num(config, "pan_and_scan_min_crop_size", 256, 1, 1 << 20, &side, st) ||
+        !get_num(config, "pan_and_scan_min_ratio_to_activate", 1.2, 0, 1e6, &out->pan_min_ratio, st))
+        return false;
+    out->pan_crops = (int)crops;
+    out->pan_min_side = (int)side;
+    if (out->size == PREP_SIZE_EXACT) return true;
+    return status_set(st, ST_UNSUPPORTED,
+                      "do_pan_and_scan without a size of height and width is not supported");
 }
 
 bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
@@ -424,6 +454,11 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
             out->filter = (resample)json_integer_value(filter);
         }
     }
+    const json_t *max_tiles = get(config, "max_image_tiles");
+    if (max_tiles && !(json_is_integer(max_tiles) && json_integer_value(max_tiles) >= 1 &&
+                       json_integer_value(max_tiles) <= 64))
+        return status_set(st, ST_INVALID, "max_image_tiles: expected 1 to 64, found %s", kind_of(max_tiles));
+    out->max_tiles = max_tiles ? (int)json_integer_value(max_tiles) : 4;
     if (do_crop) {
         if (!not_null(config, "crop_size", "do_center_crop", st)) return false;
         const json_t *v = get(config, "crop_size");
@@ -435,6 +470,7 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         out->crop_w = crop.width;
         out->crop_h = crop.height;
     }
+    if (!read_pan(config, out, st)) return false;
     out->rescale = 1;
     if (do_rescale) {
         if (!not_null(config, "rescale_factor", "do_rescale", st)) return false;

@@ -1,6 +1,6 @@
 /* blocks.c - see encode.h: which rows a slice of a tower works on.
  *
- * Without windows, blocks of about equal size. With windows, rows stand window by window; a block holds as many whole ones as
+ * Without windows, blocks of TOWER_BLOCK_ROWS, the last one of what is left. With windows, rows stand window by window; a block holds as many whole ones as
  * fit, or a part of one that is larger than a block, so that scratch stays bounded whatever the picture and the window.
  * Windows at the right and lower edges are what the grid leaves of them.
  *
@@ -9,10 +9,6 @@
 
 int blocks_even(int rows) {
     return (rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
-}
-
-int blocks_rows(int rows) {
-    return (rows + blocks_even(rows) - 1) / blocks_even(rows);
 }
 
 /* ---- windows ---- */
@@ -47,7 +43,7 @@ static bool next_block(const tower_spec *t, grid g, tower_block *b, int *cut) {
     next.ids += b->n_windows ? 3 + 2 * b->n_windows : 0;
     int rows = window_rows(t, g, first);
     if (rows > TOWER_BLOCK_ROWS) {
-        next.n = rows - *cut < blocks_rows(rows) ? rows - *cut : blocks_rows(rows);
+        next.n = rows - *cut < TOWER_BLOCK_ROWS ? rows - *cut : TOWER_BLOCK_ROWS;
         next.n_windows = 1;
         next.see_from = next.from - *cut;
         next.see = rows;
@@ -80,8 +76,8 @@ tower_block blocks_at(const tower_spec *t, grid g, int i) {
         for (int k = 0; k <= i; k++) CHECK(next_block(t, g, &b, &cut));
         return b;
     }
-    int rows = tower_rows(t, g), each = blocks_rows(rows);
-    b = (tower_block){.from = i * each, .n = each, .ids = 2 * i};
+    int rows = tower_rows(t, g);
+    b = (tower_block){.from = i * TOWER_BLOCK_ROWS, .n = TOWER_BLOCK_ROWS, .ids = 2 * i};
     if (b.n > rows - b.from) b.n = rows - b.from;
     CHECK(b.n > 0);
     return b;

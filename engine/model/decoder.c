@@ -1,7 +1,7 @@
 /* decoder.c - the decoder's forward pass over one step's ragged rows.
  *
- * Thread: the engine's. Everything here is row-exact: a row's bits depend on its sequence's own past alone. Activations
- * live in the ctx's scratch; the logits stay there until the caller resets it. */
+ * Thread: the engine's. Everything here is row-exact: a row's bits depend on its sequence's own past and its own span
+ * alone. Activations live in the ctx's scratch; the logits stay there until the caller resets it. */
 #include "engine/model/impl.h"
 
 /* Rows as layer 0 takes them: looked up or a picture's, led to the stack's width, with their learned positions. */
@@ -54,6 +54,41 @@ static void head(ctx *c, const model *m, const step *s, tensor x, tensor logits)
     if (t->logit_softcap > 0) op_softcap(c, logits, t->logit_softcap);
 }
 
+static tensor part(tensor t, int64_t from, int64_t n) {
+    return t.nd ? tensor_rows(t, from, n) : t;
+}
+
+/* One layer over more rows than one pass takes: their q, and the pages with all k and v, stand between two passes over
+ * blocks, as in a tower (tower.c). */
+static void layer_in_blocks(ctx *c, const model *m, const step *s, int i, tensor x, tensor q,
+                            const layer_run *run) {
+    const stack_spec *k = &m->spec.text.stack;
+    const layer_weights *w = &m->text[i];
+    int64_t kd = (int64_t)k->kv_heads * k->head_dim;
+    for (int pass = 0; pass < 2; pass++)
+        for (int b = 0; b < s->n_blocks; b++) {
+            int64_t from = (int64_t)b * s->block_rows, n = s->n_rows - from;
+            if (n > s->block_rows) n = s->block_rows;
+            tensor xb = tensor_rows(x, from, n), qb = tensor_rows(q, from, n);
+            layer_run one = *run;
+            one.cs = part(run->cs, from, n);
+            one.slots = part(run->slots, from, n);
+            one.attn.limit = part(run->attn.limit, from, n);
+            one.attn.q_start = s->blocks[b].q_start;
+            one.attn.kv_len = s->blocks[b].kv_len;
+            size_t mark = arena_mark(c->scratch);
+            if (pass == 0) {
+                tensor kb = ctx_2d(c, DT_F32, n, kd), vb = ctx_2d(c, DT_F32, n, kd);
+                stack_project(c, k, w, xb, qb, kb, vb, &one);
+                stack_keep(c, k, kb, vb, &one);
+            } else {
+                stack_attend(c, k, w, i, xb, qb, (tensor){0}, (tensor){0}, &one);
+                stack_feed_forward(c, k, w, xb);
+            }
+            arena_reset(c->scratch, mark);
+        }
+}
+
 tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s) {
     const text_spec *t = &m->spec.text;
     const stack_spec *k = &t->stack;
@@ -69,11 +104,22 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
     run.attn.q_start = s->q_start;
     run.attn.kv_len = s->kv_len;
     run.attn.pages = s->pages;
+    run.attn.limit = s->limit;
+    run.attn.limit_spares = m->spec.both_ways == BOTH_PROMPT;
+    tensor q = {0};
+    if (s->n_blocks) q = ctx_2d(c, DT_F32, s->n_rows, (int64_t)k->heads * k->head_dim);
     for (int i = 0; i < k->n_layers && ctx_ok(c); i++) {
+        if (k->cross[i]) {
+            cross_layer(c, m, i, x, s);
+            continue;
+        }
         run.kc = kv->k[i];
         run.vc = kv->v[i];
         run.cs = k->window[i] && local.nd ? local : cs;
-        stack_layer(c, k, &m->text[i], i, x, &run);
+        if (s->n_blocks)
+            layer_in_blocks(c, m, s, i, x, q, &run);
+        else
+            stack_layer(c, k, &m->text[i], i, x, &run);
         add_deep(c, m, s, i, x);
     }
     if (s->n_out > 0) head(c, m, s, x, logits);

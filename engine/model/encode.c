@@ -8,8 +8,8 @@
 
 /* Byte offsets into work; rows of the largest tile, and of all that are joined. */
 typedef struct layout {
-    size_t pixels, x, q, k, v, features, ids, joined, from, by, total, result;
-    int64_t rows, features_rows, n_ids, joined_rows, out_rows;
+    size_t pixels, x, q, k, v, features, ids, pool_from, pool_by, joined, from, by, total, result;
+    int64_t rows, features_rows, n_ids, pool_rows, pool_taps, joined_rows, out_rows;
 } layout;
 
 static size_t take(size_t *at, size_t n) {
@@ -24,23 +24,46 @@ static bool packs(const model_spec *s) {
     return s->pack || s->tower.window;
 }
 
+/* ---- passes: what goes through tower and join at a time: a tile, or all tiles together ---- */
+
+static int n_passes(const model_spec *s, const prep_plan *p) {
+    return tower_together(&s->tower) ? 1 : p->n_tiles;
+}
+
+static int pass_rows(const tower_spec *t, grid g) {
+    return tower_together(t) ? tiled_rows(t, g) : tower_rows(t, g);
+}
+
+static int pass_ids(const tower_spec *t, grid g) {
+    return tower_together(t) ? tiled_ids_count(t, g) : tower_ids_count(t, g);
+}
+
+static int pass_slices(const model_spec *s, const prep_plan *p, grid g) {
+    const tower_spec *t = &s->tower;
+    return tower_together(t) ? tiled_slices(t, g, p->n_tiles) : tower_slices(t, g);
+}
+
 static layout layout_of(const model_spec *s, const prep_plan *p) {
     const tower_spec *t = &s->tower;
     layout l = {.out_rows = s->image_rows(s, p)};
-    for (int i = 0; i < p->n_tiles; i++) {
+    for (int i = 0; i < n_passes(s, p); i++) {
         tile at = prep_plan_tile(p, i);
         grid g = tower_grid(t, &at);
-        int64_t rows = tower_rows(t, g), features = tower_features_rows(t, g.w, g.h),
-                ids = tower_ids_count(t, g);
+        int64_t rows = pass_rows(t, g), features = tower_features_rows(t, g.w, g.h), ids = pass_ids(t, g);
         if (rows > l.rows) l.rows = rows;
         if (features > l.features_rows) l.features_rows = features;
         if (ids > l.n_ids) l.n_ids = ids;
         l.joined_rows += join_rows(s, g);
+        if (s->join.kind == JOIN_POOL) {
+            CHECK(i == 0 || l.pool_rows == join_rows(s, g));
+            l.pool_rows = join_rows(s, g);
+            l.pool_taps = (int64_t)s->join.pool * s->join.pool;
+        }
     }
     CHECK(s->pack || l.joined_rows == l.out_rows);
-    CHECK(!s->deep.n || !packs(s));
+    CHECK(!s->deep.n || (!packs(s) && !tower_together(t)));
     if (s->newline) l.joined_rows++;
-    size_t width = (size_t)t->stack.width * sizeof(float), out = (size_t)s->join.out * sizeof(float);
+    size_t width = (size_t)t->stack.width * sizeof(float), out = (size_t)spec_image_width(s) * sizeof(float);
     size_t head = (size_t)t->stack.head_dim * sizeof(float), kv = (size_t)t->stack.kv_heads * head;
     size_t rows = (size_t)l.rows, taps = (size_t)l.out_rows * SPEC_PACK_TAPS * sizeof(float);
     l.pixels = take(&l.total, p->bytes);
@@ -50,6 +73,8 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     l.v = take(&l.total, rows * kv);
     l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
     l.ids = take(&l.total, (size_t)l.n_ids * sizeof(int32_t));
+    l.pool_from = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(int32_t));
+    l.pool_by = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(float));
     if (packs(s)) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
         l.from = take(&l.total, taps);
@@ -80,9 +105,13 @@ static void point(encode *e, const layout *l) {
     e->v = tensor_2d(AT(v), DT_F32, l->rows, k->kv_heads * hd);
     e->features = tensor_2d(AT(features), DT_F32, l->features_rows, (int64_t)k->width * s->tower.n_features);
     e->ids = tensor_1d(AT(ids), DT_I32, l->n_ids);
-    e->sets = tensor_2d(e->result, DT_F32, (1 + s->deep.n) * l->out_rows, s->join.out);
+    if (l->pool_rows) {
+        e->pool_from = tensor_2d(AT(pool_from), DT_I32, l->pool_rows, l->pool_taps);
+        e->pool_by = tensor_2d(AT(pool_by), DT_F32, l->pool_rows, l->pool_taps);
+    }
+    e->sets = tensor_2d(e->result, DT_F32, (1 + s->deep.n) * l->out_rows, spec_image_width(s));
     e->rows = tensor_rows(e->sets, 0, l->out_rows);
-    e->joined = packs(s) ? tensor_2d(AT(joined), DT_F32, l->joined_rows, s->join.out) : e->rows;
+    e->joined = packs(s) ? tensor_2d(AT(joined), DT_F32, l->joined_rows, spec_image_width(s)) : e->rows;
     if (packs(s)) {
         e->from = tensor_2d(AT(from), DT_I32, l->out_rows, SPEC_PACK_TAPS);
         e->by = tensor_2d(AT(by), DT_F32, l->out_rows, SPEC_PACK_TAPS);
@@ -123,6 +152,23 @@ static void upload_pack(ctx *c, encode *e) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for a picture");
     }
     mem_free(rows);
+    mem_free(from);
+    mem_free(by);
+}
+
+static void upload_pool(ctx *c, encode *e) {
+    if (!e->pool_from.nd) return;
+    size_t n = (size_t)tensor_count(&e->pool_from);
+    int32_t *from = mem_alloc(n * sizeof *from);
+    float *by = mem_alloc(n * sizeof *by);
+    if (from && by) {
+        tile first = prep_plan_tile(&e->plan, 0);
+        join_pool_taps(&e->m->spec.join, tower_grid(&e->m->spec.tower, &first), from, by);
+        ctx_upload(c, e->pool_from, from);
+        ctx_upload(c, e->pool_by, by);
+    } else {
+        status_set(&c->st, ST_NO_MEMORY, "no memory for a picture");
+    }
     mem_free(from);
     mem_free(by);
 }
@@ -183,6 +229,7 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
         ctx c = {.be = be};
         ctx_upload(&c, e->pixels, pixels->rgb);
         upload_pack(&c, e);
+        upload_pool(&c, e);
         if (!ctx_ok(&c)) {
             status_set(st, c.st.code, "%s", c.st.msg);
             encode_free(e);
@@ -194,19 +241,17 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
 
 /* ---- slices ---- */
 
-static int tile_slices(const model_spec *s, grid g) {
-    return tower_slices(&s->tower, g) + (1 + s->deep.n) * join_slices(s, g);
-}
-
 static int pack_slices(const encode *e) {
     return e->from.nd ? (int)((e->rows.d[0] + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS) : 0;
 }
 
 int encode_slices(const encode *e) {
     int n = pack_slices(e);
-    for (int i = 0; i < e->plan.n_tiles; i++) {
+    const model_spec *s = &e->m->spec;
+    for (int i = 0; i < n_passes(s, &e->plan); i++) {
         tile at = prep_plan_tile(&e->plan, i);
-        n += tile_slices(&e->m->spec, tower_grid(&e->m->spec.tower, &at));
+        grid g = tower_grid(&s->tower, &at);
+        n += pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g);
     }
     return n;
 }
@@ -221,17 +266,20 @@ static void pack_slice(ctx *c, encode *e, int i) {
            tensor_rows(e->by, from, n));
 }
 
-/* Slice i of a tile whose joined rows begin at `joined`: its layers, and behind some of them a join of what they are then,
- * behind all the join of the features. */
-static void tile_slice(ctx *c, encode *e, const tile *at, int64_t joined, int i) {
+/* Slice i of what begins with tile `at` and whose joined rows begin at `joined`: its layers, and behind some of them a join of
+ * what they are then, behind all the join of the features. */
+static void pass_slice(ctx *c, encode *e, const tile *at, int64_t joined, int i) {
     const model_spec *s = &e->m->spec;
     grid g = tower_grid(&s->tower, at);
     int joins = join_slices(s, g), rows = join_rows(s, g), done = 0;
     for (int k = 0; k <= s->deep.n; k++) {
         bool deep = k < s->deep.n;
-        int until = deep ? tower_slices_until(&s->tower, g, s->deep.state[k]) : tower_slices(&s->tower, g);
+        int until = deep ? tower_slices_until(&s->tower, g, s->deep.state[k]) : pass_slices(s, &e->plan, g);
         if (i < until - done) {
-            tower_slice(c, e, at, done + i);
+            if (tower_together(&s->tower))
+                tiled_slice(c, e, g, i);
+            else
+                tower_slice(c, e, at, done + i);
             return;
         }
         i -= until - done;
@@ -243,19 +291,19 @@ static void tile_slice(ctx *c, encode *e, const tile *at, int64_t joined, int i)
         }
         if (deep) i -= joins;
     }
-    join_slice(c, e->m, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
+    join_slice(c, e, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
                tensor_rows(e->joined, joined, rows), i);
 }
 
 static void run_slice(ctx *c, encode *e, int i) {
     const model_spec *s = &e->m->spec;
     int64_t joined = 0;
-    for (int t = 0; t < e->plan.n_tiles; t++) {
+    for (int t = 0; t < n_passes(s, &e->plan); t++) {
         tile at = prep_plan_tile(&e->plan, t);
         grid g = tower_grid(&s->tower, &at);
-        int all = tile_slices(s, g);
+        int all = pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g);
         if (i < all) {
-            tile_slice(c, e, &at, joined, i);
+            pass_slice(c, e, &at, joined, i);
             return;
         }
         i -= all;
@@ -271,6 +319,10 @@ bool encode_run(ctx *c, encode *e, int max_slices) {
         if (ctx_ok(c)) e->next++;
     }
     return ctx_ok(c) && e->next == all;
+}
+
+const prep_plan *encode_plan(const encode *e) {
+    return &e->plan;
 }
 
 tensor encode_rows(const encode *e) {

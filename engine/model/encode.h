@@ -27,8 +27,9 @@ struct encode {
     grid ids_of;       /* the grid that ids describes; w 0: none yet */
     tensor joined;     /* f32 [join rows of all tiles, and the newline's], or `rows` itself */
     tensor from, by;   /* [rows, SPEC_PACK_TAPS] how the result is packed; nd 0: it is `joined` */
-    tensor sets;       /* f32 [1 + deep sets, rows each, text width] as rows: the result */
-    tensor rows;       /* the first of them */
+    tensor pool_from, pool_by; /* join_pool_taps of its tiles, which are of one size; nd 0: none */
+    tensor sets;               /* f32 [1 + deep sets, rows each, text width] as rows: the result */
+    tensor rows;               /* the first of them */
 };
 
 /* ---- tower.c: one tile ---- */
@@ -42,6 +43,19 @@ int tower_slices_until(const tower_spec *t, grid g, int state);
 int tower_slices(const tower_spec *t, grid g);
 /* Slice i of tile `at`, whose features are complete after the last. */
 void tower_slice(ctx *c, encode *e, const tile *at, int i);
+/* Patches of a tile in the given order, normalised, to out[n, 3 * patch * patch]. */
+void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tensor out);
+/* Rows [from, from + n) after layer `state` (0: before the first), where a feature is made of them; of `rows` rows that are
+ * kept. */
+void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, int64_t rows);
+
+/* ---- tower_tiled.c: all tiles of a picture together ---- */
+
+#define TILED_NORM_EPS 1e-5f /* torch's own, whatever the config says of the layers' */
+int tiled_rows(const tower_spec *t, grid g);
+int tiled_ids_count(const tower_spec *t, grid g);
+int tiled_slices(const tower_spec *t, grid g, int n_tiles);
+void tiled_slice(ctx *c, encode *e, grid g, int i);
 
 /* ---- blocks.c: a tower's rows in the blocks that its slices work on, windows whole or each by itself ---- */
 
@@ -58,9 +72,8 @@ int blocks_ids(const tower_spec *t, grid g); /* words of all blocks */
 void blocks_fill(const tower_spec *t, grid g, int32_t *ids);
 /* order[i]: which cell of k x k patches, counted line by line, stands i-th: window by window. */
 void blocks_order(const tower_spec *t, int k, grid g, int32_t *order);
-/* How many about equal blocks rows without windows make, and the rows of each but the last. */
+/* How many blocks rows without windows make. */
 int blocks_even(int rows);
-int blocks_rows(int rows);
 
 /* ---- corners.c: a square table of positions for another grid, corner on corner ---- */
 
@@ -76,9 +89,10 @@ int bucket_of(int i, int n, int side);
 
 int join_rows(const model_spec *s, grid g);
 int join_slices(const model_spec *s, grid g);
-/* Block i of out's rows from all features of the tile. */
-void join_slice(ctx *c, const model *m, tensor features, tensor out, int i);
-/* Likewise, of set `set`'s own join and hidden rows x. */
+/* Of a join that pools: patches and weights of each of its rows, [join_rows, pool * pool]. */
+void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by);
+void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i);
+/* Block i of the rows of set `set`, from hidden rows x through a join of its own. */
 void join_deep_slice(ctx *c, const model *m, int set, tensor x, tensor out, int i);
 
 #endif

@@ -15,6 +15,7 @@ typedef struct plan {
     ckpt *ckpt;
     bind *bind;
     tensor slots[S_COUNT];                      /* nd 0: empty */
+    bool transposed[S_COUNT];                   /* it stands there as [in, out] */
     tensor (*tower)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
     tensor (*deep)[JOIN_SLOTS];                 /* [deep.n] */
     size_t weight_bytes;
@@ -45,6 +46,8 @@ struct model {
     layer_weights *tower, *text;
     weight *(*deep)[JOIN_SLOTS]; /* [deep.n] */
     model_rope rope, rope_local, rope_tower;
+    void *turned[S_COUNT]; /* copies of matrices that the checkpoint has the other way round */
+    float tiled_scale[4];  /* tower_tiled.c's tables are multiplied by these */
     size_t weight_bytes, device_bytes;
     dtype weight_dtype;
     weight **all; /* each of the above once */
@@ -73,6 +76,13 @@ typedef struct layer_run {
 } layer_run;
 /* x[N, D] goes through layer i of the stack, in place. Scratch is given back. */
 void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run);
+/* Layer i's part of a row that spec_image_width describes: keys, or values. */
+tensor cross_part(const model_spec *s, tensor rows, int i, bool values);
+/* Keys and values of x[N, join.out] for all layers that attend to them, into rows[N, spec_image_width]. */
+void cross_keep(ctx *c, const model *m, tensor x, tensor rows);
+/* x[N, D], the whole step's rows, through layer i, which attends to pictures: only rows that s->cross names change. */
+void cross_layer(ctx *c, const model *m, int i, tensor x, const step *s);
+
 /* Its parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x;
  * k and v into the pages, where there are any; x += attention, where k and v may hold more rows than x and q (without
  * pages: one sequence, all its keys; with pages they are not read); x += ffn. */
@@ -82,5 +92,9 @@ void stack_keep(ctx *c, const stack_spec *s, tensor k, tensor v, const layer_run
 void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
                   tensor v, const layer_run *run);
 void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x);
+/* For layers that attend to other rows: queries alone of x[N, D] into q[N, H*hd], normed by head; x += the attention's
+ * y[N, H*hd], led back. */
+void stack_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q);
+void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y);
 
 #endif

@@ -64,6 +64,12 @@ static void put_stack(buf *out, const stack_spec *s) {
     if (s->attn_softcap > 0) buf_printf(out, ", scores capped at %g", (double)s->attn_softcap);
     const char *bias = s->o_bias ? ", biases" : s->q_bias ? ", biases on q, k, v" : "";
     buf_printf(out, "%s%s\n", bias, s->causal ? ", causal" : ", both ways");
+    int cross = 0;
+    for (int i = 0; i < s->n_layers; i++) cross += s->cross[i];
+    if (cross)
+        buf_printf(
+            out, "  pictures     %d of %d layers attend to them instead of to the text, through tanh gates\n",
+            cross, s->n_layers);
     int windowed = 0, window = 0;
     for (int i = 0; i < s->n_layers; i++)
         if (s->window[i]) windowed++, window = s->window[i];
@@ -109,7 +115,13 @@ static void put_image_costs(buf *out, const model_spec *s) {
                        p.n_tiles == 1 ? "" : "s");
         }
     }
-    buf_printf(out, " in place of the placeholder, id %d\n", (int)s->image_token);
+    if (s->fuse == FUSE_CROSS)
+        buf_printf(
+            out,
+            " of keys and values apart from the text's, %zu bytes each, and one token in the prompt, id %d\n",
+            (size_t)spec_image_width(s) * sizeof(float), (int)s->image_token);
+    else
+        buf_printf(out, " in place of the placeholder, id %d\n", (int)s->image_token);
 }
 
 /* A tower that takes a picture as large as it is. */
@@ -136,10 +148,13 @@ static void put_tower_windows(buf *out, const tower_spec *t) {
 
 static void put_join(buf *out, const join_spec *j) {
     if (j->merge > 1) buf_printf(out, "%d x %d neighbours side by side, ", j->merge, j->merge);
-    if (j->normed != JOIN_NORM_NONE)
+    if (j->normed != JOIN_NORM_NONE && j->kind != JOIN_POOL)
         buf_printf(out, "%s norm %s, ", j->norm == NORM_RMS ? "RMS" : "layer",
                    j->normed == JOIN_NORM_ROW ? "of each" : "of all");
-    if (j->kind == JOIN_LINEAR)
+    if (j->kind == JOIN_POOL)
+        buf_printf(out, "mean of %d x %d patches, RMS norm, linear, %d to %d\n", j->pool, j->pool, j->in,
+                   j->out);
+    else if (j->kind == JOIN_LINEAR)
         buf_printf(out, "linear, %d to %d%s\n", j->in, j->out, j->bias ? ", bias" : "");
     else
         buf_printf(out, "two-layer MLP, %d to %d to %d, %s%s\n", j->in, j->hidden, j->out,
@@ -165,12 +180,20 @@ static void put_words(buf *out, const model_spec *s) {
         else
             put_native(out, s);
         put_stack(out, &t->stack);
+        if (tower_together(t))
+            buf_printf(out,
+                       "  tiles        up to %d attend to each other, in %d arrangements with positions of "
+                       "their own; "
+                       "%d gated layers behind a norm\n",
+                       t->max_tiles, t->arrangements, t->stack.n_layers - t->tail_from);
         put_rope(out, &t->stack.rope, "");
         put_tower_windows(out, t);
         buf_printf(out, "  features     hidden state%s", t->n_features > 1 ? "s" : "");
         for (int i = 0; i < t->n_features; i++) buf_printf(out, "%s %d", i ? "," : "", t->features[i]);
         buf_printf(out, " of 0..%d%s%s", t->stack.n_layers, t->n_features > 1 ? " side by side" : "",
-                   t->drop_first ? ", first row dropped" : "");
+                   t->post_norm    ? ", behind the last norm"
+                   : t->drop_first ? ", first row dropped"
+                                   : "");
         if (side) buf_printf(out, ", %d rows", tower_features_rows(t, side, side));
         buf_puts(out, "\n\njoin: ");
         put_join(out, &s->join);
@@ -181,6 +204,9 @@ static void put_words(buf *out, const model_spec *s) {
                s->text.tied ? "head tied to the embedding" : "its own head");
     put_stack(out, &s->text.stack);
     put_text(out, &s->text);
+    if (s->both_ways == BOTH_PICTURE) buf_puts(out, "  both ways    a picture's tokens see each other\n");
+    if (s->both_ways == BOTH_PROMPT)
+        buf_puts(out, "  both ways    a prompt's tokens see each other, an answer's do not\n");
     buf_puts(out, "  stops at    ");
     for (int i = 0; i < s->n_eos; i++) buf_printf(out, "%s id %d", i ? "," : "", (int)s->eos[i]);
     buf_puts(out, s->n_eos ? "\n" : " no id of its own\n");
@@ -248,7 +274,9 @@ bool model_inspect(const char *dir, buf *out, status *st) {
     if (!plan_open(&p, dir, st)) return false;
     const stack_spec *k = &p.spec.text.stack;
     put_words(out, &p.spec);
-    double per_tok = 2.0 * k->n_layers * k->kv_heads * k->head_dim * (double)sizeof(float);
+    int kept = 0;
+    for (int i = 0; i < k->n_layers; i++) kept += !k->cross[i];
+    double per_tok = 2.0 * kept * k->kv_heads * k->head_dim * (double)sizeof(float);
     buf_puts(out, "\nmemory: weights ");
     put_bytes(out, (double)p.weight_bytes);
     buf_printf(out, " in %d file%s, KV cache ", ckpt_n_files(p.ckpt), ckpt_n_files(p.ckpt) > 1 ? "s" : "");

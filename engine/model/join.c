@@ -9,8 +9,10 @@ static int merged(const join_spec *j) {
 }
 
 int join_rows(const model_spec *s, grid g) {
-    int rows = tower_features_rows(&s->tower, g.w, g.h), k = merged(&s->join);
-    CHECK(k == 1 || (rows == g.w * g.h && g.w % s->join.merge == 0 && g.h % s->join.merge == 0));
+    const join_spec *j = &s->join;
+    if (j->kind == JOIN_POOL) return (g.w / j->pool) * (g.h / j->pool);
+    int rows = tower_features_rows(&s->tower, g.w, g.h), k = merged(j);
+    CHECK(k == 1 || (rows == g.w * g.h && g.w % j->merge == 0 && g.h % j->merge == 0));
     return rows / k;
 }
 
@@ -26,34 +28,60 @@ static tensor side_by_side(tensor x, int k) {
 
 static tensor norm_rows(ctx *c, const join_spec *j, weight *const *w, tensor x) {
     tensor y = ctx_2d(c, DT_F32, x.d[0], x.d[1]);
-    op_norm(c, y, x, w[S_JOIN_G - S_FIRST_JOIN], w[S_JOIN_B - S_FIRST_JOIN], j->norm, j->norm_eps, 0);
+    op_norm(c, y, x, w[S_JOIN_G - S_FIRST_JOIN], w[S_JOIN_B - S_FIRST_JOIN], j->norm, j->norm_eps,
+            j->norm_offset);
     return y;
 }
 
-/* Block i of out's rows. w: from S_FIRST_JOIN on. */
-static void join_block(ctx *c, const join_spec *j, weight *const *w, tensor features, tensor out, int i) {
-    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = out.d[0] - from, k = merged(j);
-    if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
-    tensor x = tensor_rows(features, from * k, n * k), y = tensor_rows(out, from, n);
+void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by) {
+    int k = j->pool, across = g.w / k, down = g.h / k;
+    for (int y = 0; y < down; y++)
+        for (int x = 0; x < across; x++)
+            for (int i = 0; i < k * k; i++) {
+                *from++ = (y * k + i / k) * g.w + x * k + i % k;
+                *by++ = 1.0f / (float)(k * k);
+            }
+}
+
+/* Norms, merging and matrices of a join whose weights are w, from S_FIRST_JOIN on. */
+static void project(ctx *c, const join_spec *j, weight *const *w, tensor x, tensor y) {
     const weight *fc1 = w[S_FC1_W - S_FIRST_JOIN], *bias1 = w[S_FC1_B - S_FIRST_JOIN];
-    size_t mark = arena_mark(c->scratch);
     if (j->normed == JOIN_NORM_ROW) x = norm_rows(c, j, w, x);
-    if (k > 1) x = side_by_side(x, (int)k);
+    if (merged(j) > 1) x = side_by_side(x, merged(j));
     if (j->normed == JOIN_NORM_MERGED) x = norm_rows(c, j, w, x);
-    if (j->kind == JOIN_LINEAR) {
+    if (j->kind != JOIN_MLP) {
         op_linear(c, y, x, fc1, bias1, ACT_NONE, 0);
     } else {
-        tensor h = ctx_2d(c, DT_F32, n, j->hidden);
+        tensor h = ctx_2d(c, DT_F32, y.d[0], j->hidden);
         op_linear(c, h, x, fc1, bias1, j->activation, 0);
         op_linear(c, y, h, w[S_FC2_W - S_FIRST_JOIN], w[S_FC2_B - S_FIRST_JOIN], ACT_NONE, 0);
     }
+}
+
+void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i) {
+    const model *m = e->m;
+    const join_spec *j = &m->spec.join;
+    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g) - from, k = merged(j);
+    if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
+    tensor x = features, rows = tensor_rows(out, from, n), y = rows;
+    size_t mark = arena_mark(c->scratch);
+    if (m->spec.fuse == FUSE_CROSS) y = ctx_2d(c, DT_F32, n, j->out);
+    if (j->kind == JOIN_POOL) {
+        x = ctx_2d(c, DT_F32, n, j->in);
+        op_mix(c, x, features, tensor_rows(e->pool_from, from, n), tensor_rows(e->pool_by, from, n));
+    } else {
+        x = tensor_rows(features, from * k, n * k);
+    }
+    project(c, j, m->w + S_FIRST_JOIN, x, y);
+    if (m->spec.fuse == FUSE_CROSS) cross_keep(c, m, y, rows);
     arena_reset(c->scratch, mark);
 }
 
-void join_slice(ctx *c, const model *m, tensor features, tensor out, int i) {
-    join_block(c, &m->spec.join, m->w + S_FIRST_JOIN, features, out, i);
-}
-
 void join_deep_slice(ctx *c, const model *m, int set, tensor x, tensor out, int i) {
-    join_block(c, &m->spec.deep.join, m->deep[set], x, out, i);
+    const join_spec *j = &m->spec.deep.join;
+    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = out.d[0] - from, k = merged(j);
+    if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
+    size_t mark = arena_mark(c->scratch);
+    project(c, j, m->deep[set], tensor_rows(x, from * k, n * k), tensor_rows(out, from, n));
+    arena_reset(c->scratch, mark);
 }

@@ -44,6 +44,39 @@ static bool make_gate(model *m, tensor t, int width, weight **out, status *st) {
     return declare(m, &all, WEIGHT_VECTOR, out, st);
 }
 
+/* A matrix over features that lie in turn, f1[0] f2[0] .. f1[1] f2[1] .., behind the first one: as one over features that lie
+ * one after the other. */
+static bool deinterleave(model *m, tensor *t, int width, int n, status *st) {
+    size_t size = dtype_size(t->dt), row = (size_t)t->d[1] * size;
+    CHECK(t->d[1] == (int64_t)width * (n + 1));
+    uint8_t *out = keep(m, row * (size_t)t->d[0]);
+    if (!out) return status_set(st, ST_NO_MEMORY, "no memory for the projector");
+    for (int64_t r = 0; r < t->d[0]; r++) {
+        const uint8_t *from = (const uint8_t *)t->data + (size_t)r * row, *in = from + (size_t)width * size;
+        uint8_t *to = out + (size_t)r * row;
+        memcpy(to, from, (size_t)width * size);
+        for (int f = 0; f < n; f++)
+            for (int k = 0; k < width; k++)
+                memcpy(to + (size_t)((f + 1) * width + k) * size, in + (size_t)(k * n + f) * size, size);
+    }
+    t->data = out;
+    return true;
+}
+
+/* Tables of a tower of tiles together, row by row, and what their rows are multiplied by. */
+static void shape_tables(model *m, const plan *p, slot which, tensor *t) {
+    const tower_spec *k = &m->spec.tower;
+    if (!tower_together(k)) return;
+    if (which == S_TILE_POS || which == S_PRE_TILE || which == S_POST_TILE)
+        *t = tensor_2d(t->data, t->dt, tensor_count(t) / k->stack.width, k->stack.width);
+    if (which != S_TILE_POS) return;
+    float pos = tanhf(tensor_host_number(&p->slots[S_POS_GATE], 0));
+    m->tiled_scale[0] = 1 - pos;
+    m->tiled_scale[1] = pos;
+    m->tiled_scale[2] = tanhf(tensor_host_number(&p->slots[S_PRE_TILE_GATE], 0));
+    m->tiled_scale[3] = tanhf(tensor_host_number(&p->slots[S_POST_TILE_GATE], 0));
+}
+
 static bool make_layers(model *m, const stack_spec *s, int n, tensor (*from)[L_COUNT], layer_weights **out,
                         status *st) {
     *out = mem_calloc((size_t)n + 1, sizeof **out);
@@ -94,6 +127,18 @@ static bool make_deep(model *m, tensor (*from)[JOIN_SLOTS], status *st) {
     return true;
 }
 
+/* [in, out] to a copy [out, in] that the model owns. */
+static bool turn(model *m, slot i, tensor *t, status *st) {
+    size_t size = dtype_size(t->dt), in = (size_t)t->d[0], out = (size_t)t->d[1];
+    const uint8_t *from = t->data;
+    uint8_t *to = m->turned[i] = mem_alloc(in * out * size);
+    if (!to) return status_set(st, ST_NO_MEMORY, "no memory for a matrix of %zu numbers", in * out);
+    for (size_t k = 0; k < in; k++)
+        for (size_t o = 0; o < out; o++) memcpy(to + (o * in + k) * size, from + (k * out + o) * size, size);
+    *t = tensor_2d(to, t->dt, t->d[1], t->d[0]);
+    return true;
+}
+
 static bool make_all(model *m, const plan *p, status *st) {
     for (int i = 0; i < S_COUNT; i++) {
         int64_t d[TENSOR_MAX_DIMS];
@@ -103,6 +148,11 @@ static bool make_all(model *m, const plan *p, status *st) {
         tensor t = p->slots[i];
         if (i == S_EMBED_POS) /* so that positions are its rows */
             t = tensor_rows(t, m->spec.text.learned_pos_from, t.d[0] - m->spec.text.learned_pos_from);
+        if (p->transposed[i] && !turn(m, (slot)i, &t, st)) return false;
+        shape_tables(m, p, (slot)i, &t);
+        if (i == S_FC1_W && m->spec.join.interleaved &&
+            !deinterleave(m, &t, m->spec.tower.stack.width, m->spec.join.interleaved, st))
+            return false;
         if (!make_weight(m, t, use, &m->w[i], st)) return false;
     }
     return (!p->tower ||
@@ -174,6 +224,7 @@ void model_free(model *m) {
     free_rope(&m->rope);
     free_rope(&m->rope_local);
     free_rope(&m->rope_tower);
+    for (int i = 0; i < S_COUNT; i++) mem_free(m->turned[i]);
     mem_free(m->all);
     while (m->kept) {
         struct model_kept *k = m->kept;

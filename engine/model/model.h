@@ -41,6 +41,21 @@ typedef struct step {
     tensor kv_len;   /* [S] keys of s after this step's rows are written */
     tensor pages;    /* [S, max pages of a sequence] */
     tensor out_rows; /* [n_out] rows whose logits are wanted */
+    tensor
+        limit; /* [N] the row sees keys before this one, its span's; 0: those up to its own. nd 0: no spans */
+    /* More rows than one pass takes: each layer first keeps the keys and values of all, then goes on, both in blocks of
+     * block_rows. Block b describes its rows of each sequence as q_start and kv_len do for all. n_blocks 0: one pass. */
+    int n_blocks, block_rows;
+    const struct step_block { tensor q_start, kv_len; } * blocks;
+    /* FUSE_CROSS: runs of rows that see the same rows of pictures, in rising order; rows of sequences without pictures are in
+     * none. */
+    int n_cross;
+    const struct step_cross {
+        int row, n;
+        tensor rows;            /* f32 [m, spec_image_width] */
+        tensor q_start, kv_len; /* {0, n}, {m} */
+        bool past; /* a picture lies behind them; rows before all pictures skip the layers' feed-forward */
+    } * cross;
     int n_splices;
     const struct step_splice { /* rows of an encoded picture: rows.d[0] rows of the batch from `row` on */
         int row;
@@ -66,7 +81,8 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
  * through the patch embedding, through half a layer, or through the join; stopping anywhere changes no bit. Errors: in
  * c. */
 bool encode_run(ctx *c, encode *e, int max_slices);
-int encode_slices(const encode *e);           /* how many slices a whole encode takes */
+int encode_slices(const encode *e); /* how many slices a whole encode takes */
+const prep_plan *encode_plan(const encode *e);
 tensor encode_rows(const encode *e);          /* f32 [n, text width], once encode_run returned true */
 tensor encode_deep(const encode *e, int set); /* those that are added behind layer `set` of the decoder */
 /* Gives back all but the rows (what a finished picture keeps until its sequence ends). */

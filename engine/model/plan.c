@@ -28,8 +28,12 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     case L_V_B: out = k, on = s->v_bias; break;
     case L_O_W: out = s->width, in = q; break;
     case L_O_B: out = s->width, on = s->o_bias; break;
-    case L_QNORM_G: out = s->qk_norm ? s->head_dim : q, on = s->qk_norm || s->qk_norm_full; break;
-    case L_KNORM_G: out = s->qk_norm ? s->head_dim : k, on = s->qk_norm || s->qk_norm_full; break;
+    case L_QNORM_G:
+        out = s->qk_norm_full ? q : s->head_dim, on = s->qk_norm || s->qk_norm_full || s->cross[layer];
+        break;
+    case L_KNORM_G:
+        out = s->qk_norm_full ? k : s->head_dim, on = s->qk_norm || s->qk_norm_full || s->cross[layer];
+        break;
     case L_GATE_W: out = s->ffn, in = s->width, on = s->glu; break;
     case L_GATE_B: out = s->ffn, on = s->glu && s->mlp_bias; break;
     case L_UP_W: out = s->ffn, in = s->width; break;
@@ -93,7 +97,19 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
     case S_PRE_G:
     case S_PRE_B: d[0] = width, on = tower && t->pre_norm; break;
     case S_POST_G:
-    case S_POST_B: d[0] = width, on = tower && t->post_norm; break;
+    case S_POST_B: d[0] = width, on = tower && (t->post_norm || tower_together(t)); break;
+    case S_POS_GATE:
+    case S_PRE_TILE_GATE:
+    case S_POST_TILE_GATE: d[0] = 1, on = tower_together(t); break;
+    case S_TILE_POS:
+        d[0] = t->arrangements + 1, d[1] = t->max_tiles * (side * side + 1) * width;
+        nd = 2, on = tower_together(t), *use = WEIGHT_TABLE;
+        break;
+    case S_PRE_TILE:
+    case S_POST_TILE:
+        d[0] = t->arrangements + 1, d[1] = t->max_tiles * width;
+        nd = 2, on = tower_together(t), *use = WEIGHT_TABLE;
+        break;
     case S_JOIN_G:
     case S_JOIN_B:
     case S_FC1_W:
@@ -102,7 +118,7 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
     case S_FC2_B: return join_slot_shape(&s->join, which, d, use);
     case S_NEWLINE: d[0] = s->join.out, on = s->newline, *use = WEIGHT_TABLE; break;
     case S_EMBED:
-        d[0] = text->vocab, d[1] = text_embed_width(text);
+        d[0] = text_embed_rows(text), d[1] = text_embed_width(text);
         nd = 2, *use = WEIGHT_TABLE | (text->tied ? WEIGHT_LINEAR : 0);
         break;
     case S_EMBED_IN:
@@ -142,7 +158,33 @@ static void numbered(char *out, size_t n, const char *name, int i) {
 #pragma GCC diagnostic pop
 }
 
-static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *at, const char *const *names,
+/* The same of a slot, whose name may end in "^T". */
+static bool take_slot(plan *p, const char *const *at, const char *name, int nd, int64_t d[TENSOR_MAX_DIMS],
+                      slot i, status *st) {
+    size_t n = strlen(name);
+    char stem[128];
+    p->transposed[i] = n > 2 && strcmp(name + n - 2, "^T") == 0;
+    if (!p->transposed[i]) return take(p, at, name, nd, d, &p->slots[i], st);
+    CHECK(nd == 2 && n < sizeof stem);
+    snprintf(stem, sizeof stem, "%.*s", (int)n - 2, name);
+    int64_t there[2] = {d[1], d[0]};
+    return take(p, at, stem, nd, there, &p->slots[i], st);
+}
+
+/* Where the names of a stack's layers are written, by what kind of layer it is. */
+typedef struct layer_names {
+    const char *const *all, *const *cross, *const *tail;
+    int tail_from;
+} layer_names;
+
+static void layer_name(const layer_names *n, bool cross, int layer, int which, char *out, size_t size) {
+    bool tail = n->tail && layer >= n->tail_from;
+    const char *form = (tail ? n->tail : cross && n->cross ? n->cross : n->all)[which];
+    CHECK(form);
+    numbered(out, size, form, tail ? layer - n->tail_from : layer);
+}
+
+static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *at, layer_names names,
                         tensor (**out)[L_COUNT], status *st) {
     *out = mem_calloc((size_t)n + 1, sizeof **out);
     if (!*out) return status_set(st, ST_NO_MEMORY, "no memory for %d layers", n);
@@ -153,8 +195,7 @@ static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *
             char name[128];
             int nd = layer_slot_shape(s, i, (layer_slot)k, d, &use);
             if (!nd) continue;
-            CHECK(names[k]);
-            numbered(name, sizeof name, names[k], i);
+            layer_name(&names, s->cross[i], i, k, name, sizeof name);
             if (!take(p, at, name, nd, d, &(*out)[i][k], st)) return false;
         }
     return true;
@@ -232,12 +273,16 @@ static bool bind_all(plan *p, status *st) {
         const char *name =
             i >= S_FIRST_TEXT ? text->names[i == S_EMBED && as_head ? S_HEAD : i] : n->names[i];
         if (linear) name = i == S_FC1_W ? "weight" : "bias";
-        if (!take(p, at, name, nd, d, &p->slots[i], st)) return false;
+        if (!take_slot(p, at, name, nd, d, (slot)i, st)) return false;
     }
     if (s->tower.stack.n_layers &&
-        !take_layers(p, &s->tower.stack, s->tower.run_layers, n->tower_at, n->tower_layer, &p->tower, st))
+        !take_layers(
+            p, &s->tower.stack, s->tower.run_layers, n->tower_at,
+            (layer_names){.all = n->tower_layer, .tail = n->tower_tail, .tail_from = s->tower.tail_from},
+            &p->tower, st))
         return false;
-    if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at, text->layer, &p->text, st) ||
+    if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at,
+                     (layer_names){.all = text->layer, .cross = text->cross}, &p->text, st) ||
         !take_deep(p, st))
         return false;
     if (s->tower.stack.n_layers) ignore_unused_layers(p);

@@ -47,6 +47,12 @@ typedef enum slot {
     S_PRE_B,
     S_POST_G,
     S_POST_B, /* tower */
+    S_POS_GATE,
+    S_TILE_POS, /* [arrangements + 1, max_tiles * rows of a tile * D] */
+    S_PRE_TILE,
+    S_PRE_TILE_GATE,
+    S_POST_TILE,
+    S_POST_TILE_GATE, /* [arrangements + 1, max_tiles * D] and [1]; tower of tiles together */
     S_JOIN_G,
     S_JOIN_B,
     S_FC1_W,
@@ -73,6 +79,7 @@ typedef struct ignore_rule {
 typedef struct text_names {
     const char *const *layer; /* [L_COUNT], "%d" for the layer */
     const char *const *names; /* [S_COUNT], from S_FIRST_TEXT on */
+    const char *const *cross; /* as layer, of layers that attend to pictures; NULL without any */
 } text_names;
 
 typedef struct name_sheet {
@@ -80,7 +87,9 @@ typedef struct name_sheet {
     const char *const *tower_at, *const *join_at, *const *text_at, *const *head_at;
     const char *const *linear_at;   /* of a join of one matrix, whose tensors are "weight" and "bias" */
     const char *const *tower_layer; /* [L_COUNT], "%d" for the layer */
-    const char *const *names;       /* [S_FIRST_TEXT] */
+    const char *const
+        *tower_tail; /* likewise from tower.tail_from on, counted from there; NULL: tower_layer goes on */
+    const char *const *names; /* [S_FIRST_TEXT]; "name^T": the matrix stands there as [in, out] */
     const char *const
         *deep; /* [JOIN_SLOTS] of the joins of hidden states, with "%d" for which, at tower_at */
     const ignore_rule *ignored; /* ends with glob NULL */

@@ -10,6 +10,11 @@ void image_text_named(image_text *t, const char *name, const char *otherwise) {
     image_text_puts(t, s ? s : otherwise);
 }
 
+void image_text_id(image_text *t, int32_t id) {
+    const char *s = t->spell(t->of, id);
+    if (s) image_text_puts(t, s);
+}
+
 void image_text_rows(image_text *t, int n) {
     CHECK(n > 0);
     if (t->n_runs == t->cap_runs) {
@@ -41,7 +46,20 @@ void spec_write_image(const model_spec *s, const prep_plan *p, image_text *out) 
     if (s->write_image)
         s->write_image(s, p, out);
     else
-        image_text_rows(out, s->image_rows(s, p));
+        image_text_rows(out, s->fuse == FUSE_CROSS ? 1 : s->image_rows(s, p));
+}
+
+int spec_image_width(const model_spec *s) {
+    int n = 0;
+    if (s->fuse != FUSE_CROSS) return s->join.out;
+    const stack_spec *k = &s->text.stack;
+    for (int i = 0; i < k->n_layers; i++) n += k->cross[i];
+    return n * 2 * k->kv_heads * k->head_dim;
+}
+
+int spec_image_seen(const model_spec *s, const prep_plan *p) {
+    int all = s->image_rows(s, p);
+    return tower_together(&s->tower) ? all / s->tower.max_tiles * p->n_tiles : all;
 }
 
 int spec_rows_of_square(const model_spec *s, const prep_plan *p) {

@@ -58,6 +58,8 @@ typedef struct stack_spec {
     float attn_scale;            /* 1/sqrt(head_dim) unless the config says otherwise */
     float attn_softcap;          /* of the scores; 0: none */
     int window[SPEC_MAX_LAYERS]; /* sliding window of a layer, 0: none */
+    bool cross
+        [SPEC_MAX_LAYERS]; /* the layer attends to other rows instead of to its own; queries and keys are normed */
     rope_spec rope;
 } stack_spec;
 
@@ -80,13 +82,22 @@ typedef struct tower_spec {
     int features[SPEC_MAX_FEATURES]; /* 0 = input of layer 0, n = output of layer n-1 */
     bool drop_first;                 /* select strategy "default": the first row goes */
     int run_layers;                  /* layers that the features need; those behind them are not loaded */
+    /* All tiles of a picture in one sequence, padded to max_tiles of them and each to a multiple of pad_rows (0: each tile is
+     * one of its own): positions by arrangement of tiles, gated; from layer tail_from on behind a norm (S_POST_G) and another
+     * embedding of the tile. */
+    int max_tiles, pad_rows, tail_from, arrangements;
 } tower_spec;
-/* Rows that a tile of gw x gh patches gives to the join. */
+static inline bool tower_together(const tower_spec *t) {
+    return t->max_tiles > 0;
+}
+/* Rows that a tile of gw x gh patches, or all tiles together, give to the join. */
 static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
+    if (tower_together(t)) return t->max_tiles * (gw * gh + 1);
     return gw * gh + (t->cls ? 1 : 0) - (t->drop_first ? 1 : 0);
 }
 
-typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP } join_kind;
+/* POOL: the mean of pool x pool patches, then normed and linear */
+typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP, JOIN_POOL } join_kind;
 typedef enum join_norm {
     JOIN_NORM_NONE,
     JOIN_NORM_ROW,   /* of each feature row */
@@ -101,6 +112,9 @@ typedef struct join_spec {
     act activation;
     bool bias;
     int in, hidden, out; /* in: of a merged row */
+    int pool;
+    float norm_offset; /* a gain g counts as norm_offset + g */
+    int interleaved; /* that many features lie behind the first one, number by number in turn; 0: one after the other */
 } join_spec;
 
 /* Hidden states of layers within the tower that join a picture's rows further up: set k goes through a join of its own and
@@ -115,6 +129,7 @@ typedef struct deep_spec {
 
 typedef struct text_spec {
     stack_spec stack;
+    int embed_rows;     /* of the table; 0: vocab. Ids behind vocab can be read, but not chosen */
     int vocab, max_pos; /* positions that the model is made for, a stretched rope's included */
     bool tied;          /* lm_head is the embedding table */
     float embed_scale;  /* of looked-up rows, not of pictures'; 1 unless the model scales its embeddings */
@@ -124,15 +139,21 @@ typedef struct text_spec {
     bool no_final_norm;
     float logit_softcap;            /* 0: none */
     rope_spec rope_local;           /* of the windowed layers, where it is another; else ROPE_NONE */
+    bool both_ways;                 /* the config wants it: who reads it says for which rows */
     int32_t bos, eos;               /* what the reference assumes where no file says; -1: none */
     const struct text_names *names; /* its tensors (sheet.h) */
 } text_spec;
 
+static inline int text_embed_rows(const text_spec *t) {
+    return t->embed_rows ? t->embed_rows : t->vocab;
+}
 static inline int text_embed_width(const text_spec *t) {
     return t->embed_width ? t->embed_width : t->stack.width;
 }
 
-typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE } fuse_kind;
+/* How pictures reach the decoder: as rows among the text's, or as keys and values that some layers (stack.cross) attend
+ * to, kept apart from the text's. */
+typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE, FUSE_CROSS } fuse_kind;
 
 /* What a family knows of a picture when it says what becomes of it: its header, and how many the prompt has. */
 typedef struct image_ask {
@@ -143,8 +164,10 @@ typedef struct image_ask {
  * length, so that a long one costs nothing before its length is checked. */
 typedef struct image_text {
     buf *text;
-    const char *row_token; /* the spelling of image_token */
-    const json_t *names;   /* the tokenizer's named tokens, or NULL */
+    const char *row_token;                            /* the spelling of image_token */
+    const json_t *names;                              /* the tokenizer's named tokens, or NULL */
+    const char *(*spell)(const void *of, int32_t id); /* an added token's spelling, or NULL */
+    const void *of;
     struct image_text_run {
         int image, n;
     } * runs; /* [n_runs], owned */
@@ -154,9 +177,14 @@ typedef struct image_text {
 void image_text_puts(image_text *t, const char *s);
 /* The token that the tokenizer's config gives this name; otherwise: where it gives none. */
 void image_text_named(image_text *t, const char *name, const char *otherwise);
+void image_text_id(image_text *t, int32_t id); /* a token by its id */
 void image_text_rows(image_text *t,
                      int n); /* n > 0 rows of the picture, after those that were written before */
 void image_text_fini(image_text *t);
+
+/* Spans of rows that see each other, what stands behind included: each run of a picture's rows; the whole prompt, then
+ * in windowed layers too. */
+typedef enum both_ways { BOTH_NONE, BOTH_PICTURE, BOTH_PROMPT } both_ways;
 
 enum { SPEC_PACK_TAPS = 4 };
 typedef struct pack_row { /* a row of the result: the sum of weight[k] * joined row from[k]; from -1: none */
@@ -181,23 +209,38 @@ typedef struct model_spec {
     bool prompt_adds_special;
     prep_spec prep;
     /* ---- pictures; source: the reference's processor of the family. All are pure. ---- */
-    const char *placeholder; /* what the chat template writes for a picture; NULL: image_token's spelling */
+    const char *placeholder;   /* what the chat template writes for a picture; NULL: image_token's spelling */
+    int32_t placeholder_id;    /* or the token that it writes; 0: none */
+    int32_t open_id, close_id; /* tokens around a picture's rows, for write_image */
+    bool needs_picture;        /* the reference takes no prompt without */
+    bool bos_behind_pictures;  /* the processor puts BOS behind the last picture */
+    const char *prompt_end;    /* and this behind the prompt; NULL: nothing */
+    const char *chat_template; /* where a checkpoint brings none; NULL: none */
     /* The tiles that a picture becomes; NULL: by prep alone. Ends with prep_plan_finish. */
     bool (*plan_image)(const struct model_spec *s, const image_ask *a, const image_limits *lim,
                        prep_plan *out, status *st);
-    /* Rows of the result for a planned picture; 0: a size that the tower does not take. */
+    /* Rows of the result for a planned picture; 0: a size that the tower does not take. FUSE_CROSS: of keys and values. */
     int (*image_rows)(const struct model_spec *s, const prep_plan *p);
-    /* What replaces the placeholder; rows add up to image_rows. NULL: all of its rows in one run. */
+    /* What replaces the placeholder; rows add up to image_rows. NULL: all of its rows in one run; FUSE_CROSS: one. */
     void (*write_image)(const struct model_spec *s, const prep_plan *p, image_text *out);
     /* How the rows of the result are made of those that the join gave, tile by tile (behind the last one stands
      * S_NEWLINE's vector where there is one): fills rows[image_rows]. NULL: they are the same. */
     void (*pack)(const struct model_spec *s, const prep_plan *p, pack_row *rows);
-    bool newline;   /* the join brings a vector for ends of lines */
+    int (*arrangement)(const struct model_spec *s,
+                       const prep_plan *p); /* tower_together: which of 1 .. arrangements */
+    bool newline;                           /* the join brings a vector for ends of lines */
     int pack_limit; /* packing resamples a picture of more tiles' worth of rows than this; 0: never */
+    both_ways both_ways;
+    int span_rows; /* of the longest such span; 0: as long as the context */
     /* generation_config.json's defaults for a request; NaN / -1 where it says nothing */
     float temperature, top_p, min_p, repetition_penalty;
     int top_k, max_new_tokens;
 } model_spec;
+
+/* FUSE_CROSS: keys and values of a picture's row, of all layers that attend to them. Else the decoder's width. */
+int spec_image_width(const model_spec *s);
+/* FUSE_CROSS: rows in front that hold the picture itself; those behind stand for tiles that it does not have. */
+int spec_image_seen(const model_spec *s, const prep_plan *p);
 
 /* plan_image, or its default. */
 bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits *lim, prep_plan *out,

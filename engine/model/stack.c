@@ -16,6 +16,15 @@ static tensor normed(ctx *c, const stack_spec *s, const layer_weights *w, layer_
     return h;
 }
 
+/* Queries alone, normed, of rows that attend to others: x[N, D] to q[N, H*hd]. */
+void stack_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q) {
+    size_t mark = arena_mark(c->scratch);
+    tensor qh = tensor_heads(q, s->heads, s->head_dim);
+    op_linear(c, q, normed(c, s, w, L_NORM1_G, x), w->w[L_Q_W], w->w[L_Q_B], ACT_NONE, 0);
+    op_norm(c, qh, qh, w->w[L_QNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
+    arena_reset(c->scratch, mark);
+}
+
 /* x += y m + b, with the norms behind it. */
 static void join(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot before, layer_slot post,
                  layer_slot scale, tensor x, tensor y, const weight *m, const weight *b) {
@@ -70,6 +79,12 @@ void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, te
     else
         op_attn(c, yh, qh, tensor_heads(k, s->kv_heads, s->head_dim),
                 tensor_heads(v, s->kv_heads, s->head_dim), &a);
+    join(c, s, w, L_NORM1_G, L_POST1_G, L_SCALE1, x, y, w->w[L_O_W], w->w[L_O_B]);
+    arena_reset(c->scratch, mark);
+}
+
+void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y) {
+    size_t mark = arena_mark(c->scratch);
     join(c, s, w, L_NORM1_G, L_POST1_G, L_SCALE1, x, y, w->w[L_O_W], w->w[L_O_B]);
     arena_reset(c->scratch, mark);
 }

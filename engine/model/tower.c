@@ -96,10 +96,11 @@ static void upload_ids(ctx *c, encode *e, grid g) {
     mem_free(host);
 }
 
-/* Rows [from, from + n) after layer `state` (0: before the first), where a feature is made of them. */
-static void keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n) {
+void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, int64_t rows) {
     const tower_spec *t = &e->m->spec.tower;
-    int64_t drop = t->drop_first ? 1 : 0, to = from + n - drop, width = t->stack.width;
+    int64_t drop = t->drop_first ? 1 : 0, width = t->stack.width;
+    if (n > rows - from) n = rows - from;
+    int64_t to = from + n - drop;
     from = from > drop ? from - drop : 0;
     for (int i = 0; i < t->n_features && from < to; i++) {
         if (t->features[i] != state) continue;
@@ -128,23 +129,29 @@ static void add_positions(ctx *c, encode *e, grid g, tensor x, int64_t row, int6
     }
 }
 
+void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tensor out) {
+    const prep_spec *p = &e->m->spec.prep;
+    patchify_args a = {.patch = e->m->spec.tower.patch,
+                       .frames = e->m->spec.tower.frames,
+                       .rescale = p->rescale,
+                       .order = order};
+    memcpy(a.mean, p->mean, sizeof a.mean);
+    memcpy(a.std, p->std, sizeof a.std);
+    uint8_t *pixels = e->pixels.data ? (uint8_t *)e->pixels.data + at->at : NULL;
+    op_patchify(c, out, tensor_3d(pixels, DT_U8, at->h, at->w, 3), &a);
+}
+
 /* A block of patches; CLS goes with the first. */
 static void embed_patches(ctx *c, encode *e, const tile *at, int block) {
     const model *m = e->m;
     const tower_spec *t = &m->spec.tower;
-    const prep_spec *p = &m->spec.prep;
     grid g = tower_grid(t, at);
-    int64_t all = (int64_t)g.w * g.h, n = blocks_rows((int)all), from = block * n, cls = t->cls ? 1 : 0;
+    int64_t all = (int64_t)g.w * g.h, n = TOWER_BLOCK_ROWS, from = block * n, cls = t->cls ? 1 : 0;
     if (n > all - from) n = all - from;
     int64_t row = cls + from, frames = t->frames ? t->frames : 1;
     size_t mark = arena_mark(c->scratch);
     tensor patches = ctx_2d(c, DT_F32, n, 3 * frames * t->patch * t->patch);
-    patchify_args a = {
-        .patch = t->patch, .frames = t->frames, .rescale = p->rescale, .order = ids_at(e, from, n)};
-    memcpy(a.mean, p->mean, sizeof a.mean);
-    memcpy(a.std, p->std, sizeof a.std);
-    uint8_t *pixels = e->pixels.data ? (uint8_t *)e->pixels.data + at->at : NULL;
-    op_patchify(c, patches, tensor_3d(pixels, DT_U8, at->h, at->w, 3), &a);
+    tower_patchify(c, e, at, ids_at(e, from, n), patches);
     op_linear(c, tensor_rows(e->x, row, n), patches, m->w[S_PATCH_W], m->w[S_PATCH_B], ACT_NONE, 0);
     if (cls && block == 0) {
         op_embed(c, tensor_rows(e->x, 0, 1), m->w[S_CLASS], ids_at(e, 0, 1), 1);
@@ -153,7 +160,7 @@ static void embed_patches(ctx *c, encode *e, const tile *at, int block) {
     tensor x = tensor_rows(e->x, row, n);
     add_positions(c, e, g, x, row, n);
     if (t->pre_norm) op_norm(c, x, x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
-    keep_features(c, e, 0, row, n);
+    tower_keep_features(c, e, 0, row, n, all + cls);
     arena_reset(c->scratch, mark);
 }
 
@@ -197,7 +204,7 @@ static void run_layer(ctx *c, encode *e, grid g, int i, int pass, int block) {
     stack_attend(c, &t->stack, &m->tower[i], i, x, tensor_rows(e->q, b.from, b.n),
                  tensor_rows(e->k, see_from, see), tensor_rows(e->v, see_from, see), &run);
     stack_feed_forward(c, &t->stack, &m->tower[i], x);
-    keep_features(c, e, i + 1, b.from, b.n);
+    tower_keep_features(c, e, i + 1, b.from, b.n, tower_rows(t, g));
 }
 
 void tower_slice(ctx *c, encode *e, const tile *at, int i) {

@@ -7,37 +7,15 @@
 
 #define CONTENT_MAX 4096 /* bounds the work a position of a text can take */
 
-/* A trie in one table: child of (node, byte) by hashing. */
-typedef struct edge {
-    uint32_t key_node; /* node + 1; 0: empty slot */
-    uint32_t child;
-    uint8_t byte;
-} edge;
 struct added_trie {
-    edge *edges;
-    size_t mask;
-    int32_t *ends; /* index of the token that ends at a node, or -1 */
-    size_t nodes, depth;
+    trie t;          /* an end's value is the token's index in v */
     bool first[256]; /* bytes that some token begins with */
 };
 
 static void trie_free(added_trie *t) {
     if (!t) return;
-    mem_free(t->edges);
-    mem_free(t->ends);
+    trie_fini(&t->t);
     mem_free(t);
-}
-
-static inline size_t slot_of(const added_trie *t, uint32_t node, uint8_t byte) {
-    return (size_t)((((uint64_t)node << 8 | byte) * 0x9E3779B97F4A7C15u) >> 32) & t->mask;
-}
-
-static uint32_t child(const added_trie *t, uint32_t node, uint8_t byte) {
-    for (size_t k = slot_of(t, node, byte);; k = (k + 1) & t->mask) {
-        const edge *e = &t->edges[k];
-        if (!e->key_node) return 0;
-        if (e->key_node == node + 1 && e->byte == byte) return e->child;
-    }
 }
 
 static added_trie *trie_new(const added *a, bool normalized, status *st) {
@@ -49,38 +27,17 @@ static added_trie *trie_new(const added *a, bool normalized, status *st) {
         }
     if (!count) return NULL;
     added_trie *t = mem_calloc(1, sizeof *t);
-    size_t size = 16;
-    while (size < 2 * bytes + 2) size *= 2;
-    if (t) {
-        t->edges = mem_calloc(size, sizeof *t->edges);
-        t->ends = mem_alloc((bytes + 1) * sizeof *t->ends);
-    }
-    if (!t || !t->edges || !t->ends || bytes > UINT32_MAX / 4) {
+    if (!t || !trie_init(&t->t, bytes)) {
         trie_free(t);
         status_set(st, ST_NO_MEMORY, "no memory for added tokens");
         return NULL;
     }
-    t->mask = size - 1;
-    t->ends[0] = -1;
-    t->nodes = 1;
     for (size_t i = 0; i < a->n; i++) {
         const added_token *k = &a->v[i];
         if (k->normalized != normalized || !k->pattern_n) continue;
-        uint32_t node = 0;
         t->first[(unsigned char)k->pattern[0]] = true;
-        for (size_t b = 0; b < k->pattern_n; b++) {
-            uint8_t c = (uint8_t)k->pattern[b];
-            uint32_t next = child(t, node, c);
-            if (!next) {
-                next = (uint32_t)t->nodes++;
-                t->ends[next] = -1;
-                size_t s = slot_of(t, node, c);
-                while (t->edges[s].key_node) s = (s + 1) & t->mask;
-                t->edges[s] = (edge){node + 1, next, c};
-            }
-            node = next;
-        }
-        if (t->ends[node] < 0) t->ends[node] = (int32_t)i;
+        int32_t *end = trie_put(&t->t, k->pattern, k->pattern_n);
+        if (*end < 0) *end = (int32_t)i;
     }
     return t;
 }
@@ -130,10 +87,10 @@ static bool split_piece(const added *a, const added_trie *t, const cpmap *cps, c
         const added_token *k = NULL;
         size_t stop = i;
         for (size_t e = i; e < p.end;) {
-            node = child(t, node, (uint8_t)s[e++]);
+            node = trie_child(&t->t, node, (uint8_t)s[e++]);
             if (!node) break;
-            if (t->ends[node] < 0) continue;
-            const added_token *c = &a->v[t->ends[node]];
+            if (t->t.ends[node] < 0) continue;
+            const added_token *c = &a->v[t->t.ends[node]];
             if ((c->special || c->guarded) && from_user(text, u, i, e)) continue;
             k = c;
             stop = e;

@@ -281,14 +281,15 @@ static bool word_cached(const bpe *m, bpe_work *w, const char *s, size_t n, tok_
     return true;
 }
 
-static bool bpe_encode(const tok_model *base, void *work, const char *s, size_t n, tok_ids *out, status *st) {
+static bool bpe_encode(const tok_model *base, void *work, const char *s, size_t n, bool user, tok_ids *out,
+                       status *st) {
     const bpe *m = (const bpe *)base;
     bpe_work *w = work;
     if (n == 0) return true;
     if (n > INT32_MAX) return status_set(st, ST_TOO_LARGE, "a word of %zu bytes", n);
     if (m->ignore_merges) {
         int32_t id = vocab_find(&base->vocab, s, n);
-        if (id >= 0) return tok_ids_push(out, id) || no_memory(st);
+        if (id >= 0 && !tok_model_bars(base, user, id)) return tok_ids_push(out, id) || no_memory(st);
     }
     if (!m->cut) return word_cached(m, w, s, n, out, st);
     size_t from = 0;
@@ -341,25 +342,6 @@ static void bpe_free(tok_model *base) {
 }
 
 static const tok_model_ops bpe_ops = {bpe_free, work_new, work_free, bpe_encode};
-
-static bool load_vocab(bpe *m, const json_t *j, status *st) {
-    json_t *v = json_object_get(j, "vocab");
-    if (!json_is_object(v))
-        return status_set(st, ST_INVALID, "model.vocab: expected an object, found %s", jkind(v));
-    size_t n = json_object_size(v), bytes = 0;
-    const char *key;
-    size_t len;
-    json_t *id;
-    json_object_keylen_foreach(v, key, len, id) bytes += len;
-    if (!vocab_init(&m->base.vocab, n, bytes, st)) return false;
-    json_object_keylen_foreach(v, key, len, id) {
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
-            return status_set(st, ST_INVALID, "model.vocab['%.60s']: expected an id, found %s", key,
-                              jkind(id));
-        if (!vocab_put(&m->base.vocab, key, len, (int32_t)json_integer_value(id), st)) return false;
-    }
-    return vocab_index_ids(&m->base.vocab, st);
-}
 
 /* A merge over a byte token or the unknown one joins what the text shows apart. */
 static bool stands_for_other_text(const bpe *m, const char *s, size_t n) {
@@ -480,7 +462,8 @@ tok_model *bpe_load(const json_t *j, status *st) {
          load_option(j, "unk_token", &m->unk, &unk_n, st) &&
          jfield_bool(j, "fuse_unk", false, &m->fuse_unk, "model", st) &&
          jfield_bool(j, "byte_fallback", false, &m->byte_fallback, "model", st) &&
-         jfield_bool(j, "ignore_merges", false, &m->ignore_merges, "model", st) && load_vocab(m, j, st);
+         jfield_bool(j, "ignore_merges", false, &m->ignore_merges, "model", st) &&
+         vocab_from_json(&m->base.vocab, json_object_get(j, "vocab"), st);
     if (ok) {
         const vocab *w = &m->base.vocab;
         m->unk_id = m->unk ? vocab_find(w, m->unk, unk_n) : -1;

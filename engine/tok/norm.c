@@ -23,7 +23,8 @@ typedef enum norm_kind {
     NORM_REPLACE,
     NORM_NMT,
     NORM_BERT,
-    NORM_BYTE_LEVEL
+    NORM_BYTE_LEVEL,
+    NORM_PRECOMPILED
 } norm_kind;
 
 struct norm {
@@ -33,6 +34,7 @@ struct norm {
     char *text; /* what is prepended, or takes the place of matches */
     size_t text_n;
     rx *pattern;
+    charsmap *map;
     bool left, right;                        /* strip */
     bool clean, chinese, accents, lowercase; /* BertNormalizer */
 };
@@ -43,6 +45,7 @@ void norm_free(norm *m) {
     mem_free(m->parts);
     mem_free(m->text);
     rx_free(m->pattern);
+    charsmap_free(m->map);
     mem_free(m);
 }
 
@@ -354,6 +357,7 @@ bool norm_apply(const norm *m, const cpmap *cps, tok_str *x, tok_str *tmp, rx_wo
     case NORM_STRIP: strip(m, cps, x, tmp); break;
     case NORM_STRIP_ACCENTS: drop_flagged(cps, CP_ACCENT, x, tmp); break;
     case NORM_NMT: nmt(x, tmp); break;
+    case NORM_PRECOMPILED: charsmap_apply(m->map, x, tmp); break;
     case NORM_PREPEND:
         if (x->s.len) {
             tok_str_add_one(tmp, m->text, m->text_n, origin(x, 0));
@@ -417,6 +421,7 @@ static bool load(norm *m, const json_t *j, int depth, status *st) {
         {"Nmt", NORM_NMT},
         {"BertNormalizer", NORM_BERT},
         {"ByteLevel", NORM_BYTE_LEVEL},
+        {"Precompiled", NORM_PRECOMPILED},
     };
     const char *type = jfield_string(j, "type", NULL, "normalizer", st);
     if (!type) return false;
@@ -443,6 +448,7 @@ static bool load(norm *m, const json_t *j, int depth, status *st) {
     case NORM_STRIP:
         return jfield_bool(j, "strip_left", true, &m->left, "normalizer Strip", st) &&
                jfield_bool(j, "strip_right", true, &m->right, "normalizer Strip", st);
+    case NORM_PRECOMPILED: return (m->map = charsmap_load(j, st)) != NULL;
     case NORM_PREPEND: return load_text(m, j, "prepend", "normalizer Prepend", st);
     case NORM_REPLACE:
         m->pattern = jfield_pattern(j, "normalizer Replace", st);

@@ -50,6 +50,13 @@ bool post_apply(const post *p, bool add_special, tok_ids *out, size_t from, stat
     return ok || no_memory(st);
 }
 
+size_t post_added(const post *p) {
+    size_t n = 0;
+    for (size_t i = 0; i < p->n; i++) n += post_added(p->parts[i]);
+    for (size_t i = 0; i < p->items.n; i++) n += p->items.v[i] != TEXT;
+    return n;
+}
+
 static bool push_id(post *p, const json_t *id, const char *what, status *st) {
     if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
         return status_set(st, ST_INVALID, "post_processor: %s: expected a token id, found %s", what,

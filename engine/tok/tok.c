@@ -33,7 +33,10 @@ void tok_ids_fini(tok_ids *ids) {
 
 void tok_free(tok *t) {
     if (!t) return;
-    if (t->model) t->model->ops->free(t->model);
+    if (t->model) {
+        mem_free(t->model->barred);
+        t->model->ops->free(t->model);
+    }
     added_fini(&t->added);
     norm_free(t->norm);
     pretok_free(t->pretok);
@@ -63,13 +66,28 @@ static tok_model *load_model(const json_t *j, status *st) {
         status_set(st, ST_INVALID, "model.type: expected a string, found %s", jkind(type));
         return NULL;
     }
-    /* Files older than the field are BPE when they have merges. */
-    const char *name = type                           ? json_string_value(type)
-                       : json_object_get(j, "merges") ? "BPE"
-                                                      : "without a type";
-    if (strcmp(name, "BPE") == 0) return bpe_load(j, st);
-    status_set(st, ST_UNSUPPORTED, "tokenizer model '%.60s' is not built (BPE is)", name);
+    /* Files older than the field: the library tries the models in this order. */
+    const char *name = type                                             ? json_string_value(type)
+                       : json_object_get(j, "merges")                   ? "BPE"
+                       : json_object_get(j, "max_input_chars_per_word") ? "WordPiece"
+                       : json_is_array(json_object_get(j, "vocab"))     ? "Unigram"
+                       : json_object_get(j, "unk_token")                ? "WordLevel"
+                                                                        : "without a type";
+    static const struct {
+        const char *name;
+        tok_model *(*load)(const json_t *j, status *st);
+    } models[] = {{"BPE", bpe_load},
+                  {"WordPiece", wordpiece_load},
+                  {"Unigram", unigram_load},
+                  {"WordLevel", wordlevel_load}};
+    for (size_t i = 0; i < ARRAY_LEN(models); i++)
+        if (strcmp(name, models[i].name) == 0) return models[i].load(j, st);
+    status_set(st, ST_UNSUPPORTED, "tokenizer model '%.60s' is not built", name);
     return NULL;
+}
+
+static void bar(tok *t, int32_t id) {
+    if ((size_t)id < t->model->vocab.n_id) t->model->barred[id] = true;
 }
 
 static bool load_parts(tok *t, const json_t *j, status *st) {
@@ -82,7 +100,17 @@ static bool load_parts(tok *t, const json_t *j, status *st) {
     t->post = post_load(json_object_get(j, "post_processor"), st);
     t->decoder = decoder_load(json_object_get(j, "decoder"), st);
     if (st->code != ST_OK) return false;
-    return added_load(&t->added, json_object_get(j, "added_tokens"), &t->model->vocab, t->norm, &t->cps, st);
+    const json_t *pad = json_object_get(json_object_get(j, "padding"), "pad_id");
+    t->pad_id = json_is_integer(pad) && json_integer_value(pad) >= 0 && json_integer_value(pad) <= INT32_MAX
+                    ? (int32_t)json_integer_value(pad)
+                    : -1;
+    if (!added_load(&t->added, json_object_get(j, "added_tokens"), &t->model->vocab, t->norm, &t->cps, st))
+        return false;
+    t->model->barred = mem_calloc(t->model->vocab.n_id, sizeof *t->model->barred);
+    if (!t->model->barred) return status_set(st, ST_NO_MEMORY, "no memory for a tokenizer");
+    for (size_t i = 0; i < t->added.n; i++)
+        if (t->added.v[i].special) bar(t, t->added.v[i].id);
+    return true;
 }
 
 tok *tok_from_json(const json_t *j, status *st) {
@@ -211,7 +239,8 @@ static bool encode_pieces(const tok *t, tok_text *x, const tok_span *user, size_
     for (size_t i = 0; i < x->n && ok; i++) {
         tok_piece p = x->v[i];
         if (p.id < 0)
-            ok = t->model->ops->encode(t->model, work, x->t.s.data + p.begin, p.end - p.begin, out, st);
+            ok = t->model->ops->encode(t->model, work, x->t.s.data + p.begin, p.end - p.begin, n_user > 0,
+                                       out, st);
         else if (!tok_ids_push(out, p.id))
             ok = status_set(st, ST_NO_MEMORY, "no memory to tokenize a text");
     }
@@ -219,8 +248,19 @@ static bool encode_pieces(const tok *t, tok_text *x, const tok_span *user, size_
     return ok;
 }
 
-bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user,
-                bool add_special, tok_ids *out, status *st) {
+/* Cuts the ids of a text, so that max_ids are enough with what the post-processor adds. */
+static bool truncate_ids(const tok *t, bool add_special, size_t max_ids, tok_ids *out, size_t from,
+                         status *st) {
+    size_t around = add_special && t->post ? post_added(t->post) : 0;
+    if (around > max_ids)
+        return status_set(st, ST_INVALID, "expected room for the %zu ids that surround a text, found %zu",
+                          around, max_ids);
+    if (out->n - from > max_ids - around) out->n = from + max_ids - around;
+    return true;
+}
+
+bool tok_encode_max(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user,
+                    bool add_special, size_t max_ids, tok_ids *out, status *st) {
     if (n > (size_t)INT32_MAX / 2) return status_set(st, ST_TOO_LARGE, "a text of %zu bytes", n);
     tok_text x = {0};
     tok_span *moved = NULL;
@@ -254,11 +294,17 @@ bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, 
         tok_build_piece(&b, (tok_piece){0, (uint32_t)x.t.s.len, -1, 0});
         ok = tok_build_done(&b, false, st) && encode_pieces(t, &x, user, n_user, out, st);
     }
+    ok = ok && truncate_ids(t, add_special, max_ids, out, from, st);
     ok = ok && (!t->post || post_apply(t->post, add_special, out, from, st));
     if (!ok) out->n = from;
     tok_text_fini(&x);
     mem_free(moved);
     return ok;
+}
+
+bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user,
+                bool add_special, tok_ids *out, status *st) {
+    return tok_encode_max(t, text, n, user, n_user, add_special, SIZE_MAX, out, st);
 }
 
 /* ---- questions ---- */
@@ -286,7 +332,13 @@ const char *tok_id_string(const tok *t, int32_t id) {
 }
 
 bool tok_guard(tok *t, int32_t id) {
-    return added_guard(&t->added, id);
+    if (!added_guard(&t->added, id)) return false;
+    bar(t, id);
+    return true;
+}
+
+int32_t tok_pad_id(const tok *t) {
+    return t->pad_id;
 }
 
 bool tok_is_special(const tok *t, int32_t id) {

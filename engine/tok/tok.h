@@ -36,6 +36,11 @@ typedef struct tok_span {
 bool tok_encode(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user,
                 bool add_special, tok_ids *out, status *st);
 
+/* The same, with at most max_ids ids: the text's own are cut at its end until what the post-processor adds has room,
+ * so CLIP's end token stays (the library's truncation, direction right). ST_INVALID: there is no room for that alone. */
+bool tok_encode_max(const tok *t, const char *text, size_t n, const tok_span *user, size_t n_user,
+                    bool add_special, size_t max_ids, tok_ids *out, status *st);
+
 /* Appends the text of ids to out; valid UTF-8. skip_special drops tokens with special=true. Ids outside the
  * vocabulary give nothing. Equal to the library's decode(ids, skip_special_tokens). */
 bool tok_decode(const tok *t, const int32_t *ids, size_t n, bool skip_special, buf *out, status *st);
@@ -56,6 +61,10 @@ size_t tok_size(const tok *t);                       /* 1 + the largest id */
 int32_t tok_find(const tok *t, const char *token);   /* the id of a vocabulary or added token, or -1 */
 const char *tok_id_string(const tok *t, int32_t id); /* as in the vocabulary (undecoded), or NULL */
 bool tok_is_special(const tok *t, int32_t id);
+/* The pad_id of the file's "padding", or -1 without one. Encoding never pads or cuts by itself, whatever "padding" and
+ * "truncation" say: a caller that wants rows of one length appends this, or the id of tokenizer_config.json's
+ * pad_token, which counts before it in the reference. */
+int32_t tok_pad_id(const tok *t);
 /* After loading, before the tok is shared: no user's text matches this added token either, as if it had
  * special=true (a picture placeholder need not have it). Decoding does not change. False: no added token has this
  * id. */

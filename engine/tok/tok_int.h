@@ -35,6 +35,25 @@ bool vocab_index_ids(vocab *w, status *st);                    /* after the last
 int32_t vocab_find(const vocab *w, const char *s, size_t len); /* -1: none */
 const char *vocab_string(const vocab *w, int32_t id, size_t *len);
 uint32_t tok_hash(const char *s, size_t len);
+/* {"token": id, ...}, the way most models have it. Ends with vocab_index_ids. */
+bool vocab_from_json(vocab *w, const json_t *j, status *st);
+
+/* ---- trie.c: strings by their bytes, for matches at a place of a text ---- */
+
+typedef struct trie_edge {
+    uint32_t key_node; /* node + 1; 0: empty slot */
+    uint32_t child;
+    uint8_t byte;
+} trie_edge;
+typedef struct trie { /* one hash table of (node, byte); node 0 is the root */
+    trie_edge *edges;
+    size_t mask, nodes;
+    int32_t *ends; /* what trie_put's caller wrote for the string that ends at a node, or -1 */
+} trie;
+bool trie_init(trie *t, size_t bytes); /* room for strings of `bytes` together; false: no memory */
+void trie_fini(trie *t);
+int32_t *trie_put(trie *t, const char *s, size_t n);             /* where the value goes; -1 when new */
+uint32_t trie_child(const trie *t, uint32_t node, uint8_t byte); /* 0: none */
 
 /* ---- a text on its way to ids ---- */
 
@@ -101,6 +120,13 @@ void norm_free(norm *m);
 /* out := the normal form of in; both distinct, tmp is working memory. */
 bool norm_apply(const norm *m, const cpmap *cps, tok_str *in_out, tok_str *tmp, rx_work *rx, status *st);
 
+/* ---- charsmap.c: the normalizer that SentencePiece compiles ---- */
+
+typedef struct charsmap charsmap;
+charsmap *charsmap_load(const json_t *j, status *st);
+void charsmap_free(charsmap *m);
+void charsmap_apply(const charsmap *m, const tok_str *in, tok_str *out); /* no memory: out->s.failed */
+
 /* ---- pretok.c ---- */
 
 typedef struct pretok pretok;
@@ -141,20 +167,31 @@ bool added_guard(added *a, int32_t id); /* false: no added token has this id */
 bool added_split(const added *a, const added_trie *t, const cpmap *cps, tok_text *x, const tok_span *user,
                  size_t n_user, status *st);
 
-/* ---- model: BPE now, others later ---- */
+/* ---- the models: bpe.c, wordpiece.c, unigram.c ---- */
 
 typedef struct tok_model tok_model;
 typedef struct tok_model_ops {
     void (*free)(tok_model *m);
     void *(*work_new)(const tok_model *m, size_t text_n); /* working memory of one encode, NULL: no memory */
     void (*work_free)(void *work);
-    bool (*encode)(const tok_model *m, void *work, const char *s, size_t n, tok_ids *out, status *st);
+    /* Appends the ids of a word. user: no string of s is taken for a barred token. */
+    bool (*encode)(const tok_model *m, void *work, const char *s, size_t n, bool user, tok_ids *out,
+                   status *st);
 } tok_model_ops;
 struct tok_model { /* first member of each model's struct */
     const tok_model_ops *ops;
     vocab vocab;
+    /* By id below vocab.n_id: a special or guarded token. Added tokens are cut out of a text before the model sees it,
+     * but where a user's must stay text, the model may still have the same string in its vocabulary. */
+    bool *barred;
 };
+static inline bool tok_model_bars(const tok_model *m, bool user, int32_t id) {
+    return user && m->barred[id];
+}
 tok_model *bpe_load(const json_t *j, status *st);
+tok_model *wordpiece_load(const json_t *j, status *st);
+tok_model *wordlevel_load(const json_t *j, status *st); /* a word is a token or unknown; in wordpiece.c */
+tok_model *unigram_load(const json_t *j, status *st);
 
 /* ---- post.c ---- */
 
@@ -162,6 +199,7 @@ typedef struct post post;
 post *post_load(const json_t *j, status *st);
 void post_free(post *p);
 bool post_apply(const post *p, bool add_special, tok_ids *out, size_t from, status *st); /* out[from..] */
+size_t post_added(const post *p); /* the ids that it adds */
 
 /* ---- decode.c ---- */
 
@@ -176,6 +214,7 @@ struct tok {
     post *post;
     decoder *decoder;
     cpmap cps;
+    int32_t pad_id; /* of the file's padding, or -1 */
 };
 /* The string that decoding starts from, or NULL. */
 const char *tok_emitted(const tok *t, int32_t id, size_t *len);

@@ -129,3 +129,20 @@ const char *vocab_string(const vocab *w, int32_t id, size_t *len) {
     if (len) *len = e->len;
     return w->pool + e->at;
 }
+
+bool vocab_from_json(vocab *w, const json_t *j, status *st) {
+    if (!json_is_object(j))
+        return status_set(st, ST_INVALID, "model.vocab: expected an object, found %s", jkind(j));
+    json_t *v = (json_t *)j, *id;
+    size_t n = json_object_size(v), bytes = 0, len;
+    const char *key;
+    json_object_keylen_foreach(v, key, len, id) bytes += len;
+    if (!vocab_init(w, n, bytes, st)) return false;
+    json_object_keylen_foreach(v, key, len, id) {
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
+            return status_set(st, ST_INVALID, "model.vocab['%.60s']: expected an id, found %s", key,
+                              jkind(id));
+        if (!vocab_put(w, key, len, (int32_t)json_integer_value(id), st)) return false;
+    }
+    return vocab_index_ids(w, st);
+}

@@ -5,8 +5,9 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-#include "engine/tok/tok.h"
+#include "engine/prompt.h"
 
 static bool no_memory(status *st) {
     return status_set(st, ST_NO_MEMORY, "no memory");
@@ -92,10 +93,16 @@ static bool lines(const tok *t, const tool_tokenize_opts *o, FILE *in, FILE *out
     return ok;
 }
 
+/* A folder's tokenizer is the server's; a file is taken as it is. */
+static tok *load(const char *path, status *st) {
+    struct stat sb;
+    return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode) ? promptkit_tok(path, st) : tok_load(path, st);
+}
+
 bool tool_tokenize(const tool_tokenize_opts *o, FILE *in, FILE *out, status *st) {
     if (o->decode && !o->json_lines)
         return status_set(st, ST_INVALID, "--decode goes with --json-lines (an array of ids a line)");
-    tok *t = tok_load(o->path, st);
+    tok *t = load(o->path, st);
     if (!t) return false;
     bool ok;
     if (o->json_lines) {

@@ -87,6 +87,13 @@ def test_alone_is_batched_and_cold_is_warm(name):
         assert answers(server, cases, len(cases)) == alone
 
 
+def test_a_model_of_pictures_wants_one():
+    """The reference's processor takes no prompt of PaliGemma's without a picture."""
+    with Server(FOLDERS["both_ways_paligemma"]) as server:
+        reply = server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "What is it?"}]})
+        assert reply.status == 400 and reply.error()["param"] == "messages" and "picture" in reply.error()["message"]
+
+
 def test_bundled():
     run(MODEL, json.loads((GOLDEN / "models" / "vlmd_tiny.json").read_text()))
 

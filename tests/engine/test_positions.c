@@ -22,7 +22,8 @@ static void test_reference(void **state) {
     size_t i, k, cases = 0, pictures = 0;
     json_array_foreach(all, i, c) {
         prompt_rows runs[8];
-        prompt p = {.rows = runs};
+        prompt_place places[8];
+        prompt p = {.rows = runs, .places = places};
         int row = 0;
         json_array_foreach(json_object_get(c, "parts"), k, part) {
             int w = (int)json_integer_value(json_array_get(part, 0));

@@ -121,6 +121,13 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
         else
             snprintf(t[n].name, sizeof t[n].name, "%s%s", at[0],
                      i >= S_FIRST_TEXT ? s.text.names->names[i] : sheet->names[i]);
+        char *turned = strstr(t[n].name, "^T");
+        if (turned) {
+            int64_t in = t[n].d[1];
+            t[n].d[1] = t[n].d[0];
+            t[n].d[0] = in;
+            *turned = 0;
+        }
         random_scale(&t[n++], i == S_NORM_G || i == S_PRE_G || i == S_POST_G || i == S_JOIN_G,
                      i == S_NORM_G ? s.text.stack.norm_offset : 0,
                      i == S_POS || i == S_EMBED_POS || i == S_EMBED);

@@ -166,6 +166,24 @@ static void test_config(void **state) {
     bad_config("clip_llama", "{\"mm_projector_type\":\"mlp3x_gelu\"}", "mm_projector_type", "mlp3x_gelu");
     bad_config("clip_llama", "{\"multimodal_projector_bias\":\"yes\"}", "multimodal_projector_bias", "yes");
     bad_config("text_qwen2", "{\"layer_types\":[\"full_attention\"]}", "layer_types", "3");
+    bad_config("text_gemma", "{\"use_bidirectional_attention\":true}", "use_bidirectional_attention",
+               "false");
+    bad_config("text_gemma2", "{\"use_bidirectional_attention\":true}", "use_bidirectional_attention",
+               "false");
+    bad_config("text_gemma2", "{\"sliding_window\":null}", "layer_types", "no window");
+    bad_config("text_gemma2", "{\"attn_logit_softcapping\":0}", "attn_logit_softcapping", "found 0");
+    bad_config("text_gemma2", "{\"query_pre_attn_scalar\":\"x\"}", "query_pre_attn_scalar", "x");
+    bad_config("text_gemma3", "{\"sliding_window_pattern\":0}", "sliding_window_pattern", "found 0");
+    bad_config("text_gemma3", "{\"rope_scaling\":{\"rope_type\":\"longrope\"}}", "rope_scaling.rope_type",
+               "longrope");
+    bad_config("text_opt", "{\"activation_function\":\"mish\"}", "activation_function", "mish");
+    bad_config("text_opt", "{\"num_attention_heads\":5}", "hidden_size", "multiple");
+    bad_config("both_ways_gemma3", "{\"mm_tokens_per_image\":5}", "mm_tokens_per_image", "4 x 4");
+    bad_config("both_ways_gemma3", "{\"vision_config\":\"-\"}", "vision_config", "missing");
+    bad_config("both_ways_gemma3", "{\"text_config\":{\"use_bidirectional_attention\":true}}",
+               "text_config.use_bidirectional_attention", "false");
+    bad_config("both_ways_paligemma", "{\"projection_dim\":40}", "projection_dim", "found 40");
+    bad_config("both_ways_paligemma", "{\"text_config\":\"-\"}", "text_config", "missing");
     bad_config("text_qwen2",
                "{\"layer_types\":[\"chunked_attention\",\"full_attention\",\"full_attention\"]}",
                "layer_types", "chunked_attention");

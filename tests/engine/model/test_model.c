@@ -100,9 +100,18 @@ static tensor upload(rig *r, const int32_t *v, int n) {
     return t;
 }
 
+/* The keys that row t sees where it attends both ways: its prompt's, or those of the run of picture rows around it. */
+static int32_t limit_of(const rig *r, const part *p, int t) {
+    both_ways kind = model_get_spec(r->m)->both_ways;
+    if (kind == BOTH_PROMPT) return t < p->prompt_len ? p->prompt_len : 0;
+    if (kind == BOTH_NONE || p->ids[t] >= 0) return 0;
+    while (t < p->prompt_len && p->ids[t] < 0) t++;
+    return t;
+}
+
 /* One step over parts; the logits of each part's last row into out[n][vocab]. */
 static void rig_step(rig *r, const part *parts, int n, float *out) {
-    static int32_t ids[4096], pos[4096], len[4096], slots[4096];
+    static int32_t ids[4096], pos[4096], len[4096], slots[4096], limits[4096];
     int32_t start[MAX_SEQS + 1] = {0}, kv_len[MAX_SEQS], outs[MAX_SEQS], pages[MAX_SEQS * PAGES_A_SEQ];
     struct step_splice splices[64];
     step s = {.n_seqs = n, .n_out = n, .splices = splices};
@@ -115,11 +124,14 @@ static void rig_step(rig *r, const part *parts, int n, float *out) {
             pos[s.n_rows] = t;
             len[s.n_rows] = t + 1 > p->prompt_len ? t + 1 : p->prompt_len;
             slots[s.n_rows] = page_of(p->seq, t / KV_PAGE_TOK) * KV_PAGE_TOK + t % KV_PAGE_TOK;
+            limits[s.n_rows] = limit_of(r, p, t);
             if (p->ids[t] >= 0) continue;
-            int rows = (int)encode_rows(p->pics[0]).d[0]; /* all of one size */
-            tensor one = tensor_rows(encode_rows(p->pics[pic_row / rows]), pic_row % rows, 1);
+            encode **pic = p->pics;
+            int row = pic_row;
+            for (; row >= (int)encode_rows(*pic).d[0]; pic++) row -= (int)encode_rows(*pic).d[0];
+            tensor one = tensor_rows(encode_rows(*pic), row, 1);
             struct step_splice *last = s.n_splices ? &splices[s.n_splices - 1] : NULL;
-            if (last && pic_row % rows && last->row + last->rows.d[0] == s.n_rows)
+            if (last && row && last->row + last->rows.d[0] == s.n_rows)
                 last->rows.d[0]++;
             else
                 splices[s.n_splices++] = (struct step_splice){.row = s.n_rows, .rows = one};
@@ -135,6 +147,7 @@ static void rig_step(rig *r, const part *parts, int n, float *out) {
     s.pos = upload(r, pos, s.n_rows);
     s.rope_len = upload(r, len, s.n_rows);
     s.slots = upload(r, slots, s.n_rows);
+    if (model_get_spec(r->m)->both_ways) s.limit = upload(r, limits, s.n_rows);
     s.q_start = upload(r, start, n + 1);
     s.kv_len = upload(r, kv_len, n);
     s.out_rows = upload(r, outs, n);

@@ -2,8 +2,9 @@
  * program, whose definitions then stand in for engine/model's.
  *
  * Its "keys" are a hash chain: what a row writes depends on its id (or picture row), position, rope_len and
- * on what its predecessor's slot holds; a row's logits depend on all that its page table leads to. So a wrong
- * page, position, chunk border or splice, or a page given away too early, changes the answer. */
+ * on what its predecessor's slot holds, and in a span on all keys up to the span's end; a row's logits depend on all that
+ * its page table leads to. So a wrong page, position, chunk border or splice, or a page given away too early, changes the
+ * answer. */
 #ifndef VLMD_TESTS_FAKE_MODEL_H
 #define VLMD_TESTS_FAKE_MODEL_H
 
@@ -26,6 +27,8 @@ enum {
     FAKE_POISON_ID = 1999,  /* a step with this id fails */
     FAKE_POISON_PIXEL = 255 /* a picture that begins with it fails in its third slice */
 };
+
+static both_ways fake_both_ways; /* of models loaded from now on */
 
 struct model {
     model_spec spec;
@@ -64,6 +67,8 @@ model *model_load(const char *dir, backend *be, status *st) {
                           .rescale = 1,
                           .std = {1, 1, 1}};
     s->image_rows = fake_rows;
+    s->both_ways = fake_both_ways;
+    s->span_rows = fake_both_ways == BOTH_PICTURE ? FAKE_IMAGE_ROWS : 0;
     s->temperature = s->top_p = s->min_p = s->repetition_penalty = __builtin_nanf("");
     s->top_k = s->max_new_tokens = -1;
     return m;
@@ -149,6 +154,40 @@ static void fake_run_row(const kv_pool *kv, const step *s, int q, int row) {
     }
 }
 
+/* What row `row` of a span becomes once the keys of all are there; and whether its limit is right. */
+static void fake_run_span(const model *m, const kv_pool *kv, const step *s, int q, int row) {
+    const int32_t *pages = (const int32_t *)s->pages.data + (size_t)q * (size_t)s->pages.d[1];
+    int32_t limit = ((const int32_t *)s->limit.data)[row], pos = ((const int32_t *)s->pos.data)[row];
+    int32_t rope = ((const int32_t *)s->rope_len.data)[row];
+    if (m->spec.both_ways == BOTH_PICTURE) CHECK((((const int32_t *)s->ids.data)[row] < 0) == (limit > 0));
+    if (m->spec.both_ways == BOTH_PROMPT) CHECK(limit == rope || (limit == 0 && rope == pos + 1));
+    if (!limit) return;
+    CHECK(limit > pos && limit <= ((const int32_t *)s->kv_len.data)[q]);
+    uint32_t h = fake_mix(5, (uint32_t)pos);
+    for (int p = 0; p < limit; p++)
+        h = fake_mix(h, fake_get(kv->k[0], pages[p / KV_PAGE_TOK] * KV_PAGE_TOK + p % KV_PAGE_TOK));
+    fake_put(kv->v[FAKE_LAYERS - 1], ((const int32_t *)s->slots.data)[row], h);
+}
+
+/* Blocks describe each row once, at its own place. */
+static void fake_check_blocks(const step *s) {
+    const int32_t *all = s->q_start.data, *pos = s->pos.data;
+    CHECK(s->n_blocks == 0 || (s->n_rows > s->block_rows && s->n_rows <= s->n_blocks * s->block_rows));
+    for (int b = 0, row = 0; b < s->n_blocks; b++) {
+        const int32_t *start = s->blocks[b].q_start.data, *len = s->blocks[b].kv_len.data;
+        int rows = s->n_rows - row < s->block_rows ? s->n_rows - row : s->block_rows;
+        CHECK(start[0] == 0 && start[s->n_seqs] == rows);
+        for (int q = 0; q < s->n_seqs; q++) {
+            CHECK(len[q] >= start[q + 1] - start[q]);
+            for (int i = start[q]; i < start[q + 1]; i++) {
+                CHECK(row + i >= all[q] && row + i < all[q + 1]);
+                CHECK(pos[row + i] == len[q] - (start[q + 1] - i));
+            }
+        }
+        row += rows;
+    }
+}
+
 static uint32_t fake_read_row(const kv_pool *kv, const step *s, int q, int row) {
     const int32_t *pages = (const int32_t *)s->pages.data + (size_t)q * (size_t)s->pages.d[1];
     int32_t pos = ((const int32_t *)s->pos.data)[row];
@@ -172,7 +211,6 @@ static void fake_logits(float *x, uint32_t h) {
 }
 
 tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s) {
-    (void)m;
     tensor logits = ctx_2d(c, DT_F32, s->n_out, FAKE_VOCAB);
     if (c->dry || !ctx_ok(c)) return logits;
     const int32_t *q_start = s->q_start.data, *out_rows = s->out_rows.data, *ids = s->ids.data;
@@ -180,6 +218,10 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
         if (ids[row] == FAKE_POISON_ID) status_set(&c->st, ST_INTERNAL, "poisoned");
     for (int q = 0; q < s->n_seqs; q++)
         for (int row = q_start[q]; row < q_start[q + 1]; row++) fake_run_row(kv, s, q, row);
+    CHECK((s->limit.nd > 0) == (m->spec.both_ways != BOTH_NONE));
+    for (int q = 0; q < s->n_seqs && s->limit.nd; q++)
+        for (int row = q_start[q]; row < q_start[q + 1]; row++) fake_run_span(m, kv, s, q, row);
+    fake_check_blocks(s);
     for (int i = 0, q = 0; i < s->n_out; i++) {
         while (q_start[q + 1] <= out_rows[i]) q++;
         fake_logits((float *)logits.data + (size_t)i * FAKE_VOCAB, fake_read_row(kv, s, q, out_rows[i]));
@@ -225,8 +267,16 @@ int encode_slices(const encode *e) {
     (void)e;
     return FAKE_ENCODE_SLICES;
 }
+const prep_plan *encode_plan(const encode *e) {
+    (void)e;
+    return NULL;
+}
 tensor encode_rows(const encode *e) {
     return tensor_2d((void *)(uintptr_t)e->rows, DT_F32, FAKE_IMAGE_ROWS, FAKE_WIDTH);
+}
+size_t encode_kept_bytes(const encode *e) {
+    (void)e;
+    return FAKE_IMAGE_ROWS * FAKE_WIDTH * sizeof(float);
 }
 void encode_shrink(encode *e) {
     (void)e;

@@ -29,14 +29,14 @@ static void rows_of_two(void **state) {
     model *m = model_load("", NULL, NULL);
     tiles blank = one_tile(1, 1, (uint8_t[3]){0});
     picture pic = {.enc = encode_new(m, NULL, &blank, NULL), .ready = true};
-    seq_image im = {&pic};
+    seq_image im = {.pic = &pic};
     seq a, b;
     set_up(&a, &im);
     set_up(&b, &im);
     a.n_done = 5; /* begins inside the picture */
     b.n_done = 39;
     batch t;
-    assert_true(batch_init(&t, NULL, 32, 4, 4, NULL));
+    assert_true(batch_init(&t, NULL, 32, 0, 4, 4, 1, NULL));
     batch_clear(&t);
     assert_false(batch_add(&t, &a, 20)); /* rows 5..24: not the last */
     assert_true(batch_add(&t, &b, 1));   /* row 39 of 40 */
@@ -73,7 +73,7 @@ static void rows_of_two(void **state) {
 static void rows_ready(void **state) {
     (void)state;
     picture pic = {.ready = false};
-    seq_image im = {&pic};
+    seq_image im = {.pic = &pic};
     seq s;
     set_up(&s, &im);
     assert_int_equal(seq_rows_ready(&s), 3); /* stops before the picture */
@@ -88,13 +88,72 @@ static void rows_ready(void **state) {
     assert_true(seq_decodes(&s));
 }
 
+/* Limits of a picture's rows and of a whole prompt, where chunks may end, and a step in blocks. */
+static void rows_with_spans(void **state) {
+    (void)state;
+    model *m = model_load("", NULL, NULL);
+    tiles blank = one_tile(1, 1, (uint8_t[3]){0});
+    picture pic = {.enc = encode_new(m, NULL, &blank, NULL), .ready = true};
+    seq_image im = {.pic = &pic};
+    seq a, b;
+    set_up(&a, &im);
+    set_up(&b, &im);
+    a.both_ways = BOTH_PICTURE; /* rows 3..11 */
+    assert_int_equal(seq_unit(&a), 1);
+    assert_int_equal(seq_cut(&a, 2), 2);
+    assert_int_equal(seq_cut(&a, 3), 3);
+    assert_int_equal(seq_cut(&a, 4), 3);
+    assert_int_equal(seq_cut(&a, 11), 3);
+    assert_int_equal(seq_cut(&a, 12), 12);
+    assert_int_equal(seq_cut(&a, 40), 40);
+    a.wait_row = 5;
+    assert_int_equal(seq_rows_ready(&a), 3);
+    a.wait_row = INT_MAX;
+    a.n_done = 3;
+    assert_int_equal(seq_unit(&a), 9);
+    assert_int_equal(seq_cut(&a, 8), 0);
+    a.n_done = 5; /* the first two are in a page of somebody else */
+    assert_int_equal(seq_unit(&a), 7);
+    assert_int_equal(seq_cut(&a, 6), 0);
+    b.both_ways = BOTH_PROMPT; /* rows 0..37, then two of the answer */
+    assert_int_equal(seq_unit(&b), 38);
+    assert_int_equal(seq_cut(&b, 37), 0);
+    assert_int_equal(seq_cut(&b, 39), 39);
+    pic.ready = false;
+    assert_int_equal(seq_rows_ready(&b), 0);
+    pic.ready = true;
+    assert_int_equal(seq_rows_ready(&b), 40);
+    batch t;
+    assert_true(batch_init(&t, NULL, 16, 40, 4, 4, 0, NULL));
+    batch_clear(&t);
+    assert_false(batch_add(&t, &a, 9)); /* rows 5..13 */
+    assert_true(batch_add(&t, &b, 40));
+    for (int i = 0; i < 9; i++) assert_int_equal(t.limit[i], i < 7 ? 12 : 0);
+    for (int i = 0; i < 40; i++) assert_int_equal(t.limit[9 + i], i < 38 ? 38 : 0);
+    step s;
+    ctx none = {.dry = true};
+    batch_upload(&t, &none, &s);
+    assert_int_equal(s.n_blocks, 4);
+    assert_int_equal(s.block_rows, 16);
+    static const int start[4][3] = {{0, 9, 16}, {0, 0, 16}, {0, 0, 16}, {0, 0, 1}},
+                     len[4][2] = {{14, 7}, {0, 23}, {0, 39}, {0, 40}};
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(t.block_start[k * 16 + i], start[k][i]);
+            if (i < 2) assert_int_equal(t.block_len[k * 16 + i], len[k][i]);
+        }
+    batch_fini(&t);
+    encode_free(pic.enc);
+    model_free(m);
+}
+
 static void grow_and_drop(void **state) {
     (void)state;
     kv_cache kv;
     assert_true(kv_init(&kv, 4, NULL));
     int32_t pages[4];
     picture pic = {.ready = true};
-    seq_image im = {&pic};
+    seq_image im = {.pic = &pic};
     seq s;
     set_up(&s, &im);
     s.pages = pages;
@@ -116,6 +175,6 @@ static void grow_and_drop(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(rows_of_two), cmocka_unit_test(rows_ready),
-                                       cmocka_unit_test(grow_and_drop)};
+                                       cmocka_unit_test(rows_with_spans), cmocka_unit_test(grow_and_drop)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* test_bits.c - the bundled model through the scheduler: tokens, log-probs and text of every request are bit for bit
  * those it has alone, in batches of 1 to 16 of mixed lengths, with any chunk size, with preemption, on 1 or 2 threads,
- * for each instruction set that this machine has. */
+ * for each instruction set that this machine has; and the same where pictures or prompts attend both ways. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -33,6 +33,14 @@ typedef struct world {
 } world;
 
 static tok *g_tok;
+static both_ways g_both_ways; /* of the models loaded from now on */
+
+/* The bundled model knows no spans: it is made to have some, and a window in one layer. */
+static void give_spans(model *m) {
+    model_spec *s = (model_spec *)(uintptr_t)model_get_spec(m);
+    s->both_ways = g_both_ways;
+    if (g_both_ways) s->text.stack.window[1] = 21;
+}
 
 static bool world_init(world *w, const setting *x) {
     status st = {0};
@@ -42,6 +50,7 @@ static bool world_init(world *w, const setting *x) {
     w->model = model_load(DIR, w->be, &st);
     if (!w->model) print_error("%s\n", st.msg);
     assert_non_null(w->model);
+    give_spans(w->model);
     w->kit = (promptkit){.spec = model_get_spec(w->model), .tok = g_tok};
     runner_options ro = {.max_rows = x->rows, .max_seqs = x->seqs, .max_len = MAX_LEN, .n_pages = x->pages};
     if (!runner_init(&w->runner, w->be, w->model, &ro, &st)) print_error("%s\n", st.msg);
@@ -239,13 +248,32 @@ static void bits_avx512(void **state) {
     bits_of("avx512", (requests){JOBS, 0, 1});
 }
 
+static void spans_of(both_ways kind) {
+    g_both_ways = kind;
+    bits_of("avx2", (requests){JOBS, 0, 1});
+    warm_of("avx2");
+    g_both_ways = BOTH_NONE;
+}
+static void bits_where_pictures_attend_both_ways(void **state) {
+    (void)state;
+    spans_of(BOTH_PICTURE);
+}
+static void bits_where_prompts_attend_both_ways(void **state) {
+    (void)state;
+    spans_of(BOTH_PROMPT);
+}
+
 int main(void) {
     log_set_level(LOG_ERROR);
     status st = {0};
     g_tok = tok_load(DIR, &st);
     if (!g_tok) print_error("%s\n", st.msg);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(bits_portable), cmocka_unit_test(bits_avx2),
-                                       cmocka_unit_test(bits_avx512), cmocka_unit_test(cold_equals_warm)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bits_portable),
+                                       cmocka_unit_test(bits_avx2),
+                                       cmocka_unit_test(bits_avx512),
+                                       cmocka_unit_test(cold_equals_warm),
+                                       cmocka_unit_test(bits_where_pictures_attend_both_ways),
+                                       cmocka_unit_test(bits_where_prompts_attend_both_ways)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     tok_free(g_tok);
     return failed;

@@ -166,15 +166,36 @@ static void nobody_streams(void **state) {
     assert_int_equal(take_turn(&q, &SMALL, 0, 0, 512).rows, 512);
 }
 
+/* What could not be divided is paid for: streams lose no more over time than by rows that can. */
+static void debts_are_paid(void **state) {
+    (void)state;
+    pace p = {0};
+    warm(&p, &LARGE, 4);
+    double begin[2] = {0};
+    int rows[2] = {0};
+    for (int spans = 0; spans < 2; spans++)
+        for (int i = 0; i < 400; i++) {
+            pace_begin(&p, 4, true);
+            int n = pace_prefill_rows(&p, 512, false);
+            if (spans && n > 0) {
+                pace_overdrawn(&p, 100 - n);
+                n = 100;
+            }
+            double took = LARGE.fixed_s + LARGE.row_s * (4 + n);
+            pace_step_took(&p, 4 + n, took);
+            begin[spans] += took;
+            rows[spans] += n;
+        }
+    assert_true(rows[0] > 1000);
+    near(rows[1] / begin[1], rows[0] / begin[0], 0.1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(learns_the_machine),
-        cmocka_unit_test(turns_are_bounded),
-        cmocka_unit_test(both_progress),
-        cmocka_unit_test(follows_the_machine),
-        cmocka_unit_test(caches_go_cold),
-        cmocka_unit_test(nobody_streams),
-        cmocka_unit_test(free_rows_are_tried_slowly),
+        cmocka_unit_test(debts_are_paid),      cmocka_unit_test(learns_the_machine),
+        cmocka_unit_test(turns_are_bounded),   cmocka_unit_test(both_progress),
+        cmocka_unit_test(follows_the_machine), cmocka_unit_test(caches_go_cold),
+        cmocka_unit_test(nobody_streams),      cmocka_unit_test(free_rows_are_tried_slowly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

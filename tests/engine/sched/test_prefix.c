@@ -162,7 +162,9 @@ static void draw(int i, rng *r, const answers *got) {
     job *j = &g_jobs[i];
     int before = i ? (int)rnd(r, (uint32_t)i) : 0;
     const answer *a = &got[before][0];
-    if (i && rnd(r, 3) == 0 && a->n_final && g_jobs[before].n < MAX_LEN - 20)
+    if (i && fake_both_ways == BOTH_PROMPT && rnd(r, 2))
+        *j = g_jobs[before]; /* else nothing would be found */
+    else if (i && rnd(r, 3) == 0 && a->n_final && g_jobs[before].n < MAX_LEN - 20)
         next_turn(j, &g_jobs[before], a, r);
     else
         random_job(j, r, g_may_fail);
@@ -215,6 +217,30 @@ static void warm_with_cancels_and_failures(void **state) {
     assert_true(t.jobs > 1000 && t.preemptions > 20 && t.prefix_hits > 1000);
 }
 
+/* The same jobs where rows see each other: what a page's rows saw is in its key. */
+static void warm_with_spans(void **state) {
+    (void)state;
+    log_set_level(LOG_ERROR + 1);
+    for (int kind = BOTH_PICTURE; kind <= BOTH_PROMPT; kind++) {
+        rng r = {13};
+        tally t = {0};
+        fake_both_ways = (both_ways)kind;
+        for (uint32_t i = 0; i < 80; i++) {
+            schedule sh = random_schedule(&r, 28);
+            g_may_fail = i % 4 == 3;
+            sh.no_prefix_caching = false;
+            sh.cancel_one_in = i % 5 == 4 ? 8 : 0;
+            run_schedule(&sh, 2000 + i, &MAKER, &t);
+        }
+        print_message("%d of %d prompt tokens found, %d preemptions\n", (int)t.prefix_hits,
+                      (int)t.prefix_queries, (int)t.preemptions);
+        assert_true(t.preemptions > 10 &&
+                    t.prefix_hits > (kind == BOTH_PICTURE ? t.prefix_queries / 5 : 100));
+    }
+    fake_both_ways = BOTH_NONE;
+    log_set_level(LOG_ERROR);
+}
+
 /* ---- how much is found ---- */
 
 /* n ids of one beginning. */
@@ -261,6 +287,49 @@ static void whole_pages_and_never_the_last_token(void **state) {
     assert_int_equal(st.prefix_cache_queries, 50 + 50 + 48 + 50 + 50 + 15 + 48);
     assert_int_equal(st.prefix_cache_hits, 48 + 32 + 48 + 16);
     world_fini(&w);
+}
+
+/* A prompt that attends both ways is found whole or not at all: its equal, not one that begins alike. */
+static void only_equal_prompts_share_where_prompts_attend_both_ways(void **state) {
+    (void)state;
+    world w;
+    fake_both_ways = BOTH_PROMPT;
+    open_world(&w, &ROOMY, 0);
+    job j = plain(50, NULL), k = plain(48, NULL), p = plain(33, NULL);
+    assert_int_equal(found_only(&w, &j), 0);
+    assert_int_equal(found_only(&w, &j), 48);
+    assert_int_equal(found_only(&w, &k), 0);
+    assert_int_equal(found_only(&w, &k), 32);
+    k = j;
+    k.ids[49]++; /* the last token is seen by all */
+    assert_int_equal(found_only(&w, &k), 0);
+    add_picture(&p, 1);
+    assert_int_equal(found_only(&w, &p), 0);
+    assert_int_equal(found_only(&w, &p), 32);
+    p.pictures[0] = 2; /* behind the pages, and yet in them */
+    assert_int_equal(found_only(&w, &p), 0);
+    world_fini(&w);
+    fake_both_ways = BOTH_NONE;
+}
+
+/* A picture's rows are found also where a page ends within them; the rest of them is computed. */
+static void pages_within_a_picture_are_found(void **state) {
+    (void)state;
+    world w;
+    fake_both_ways = BOTH_PICTURE;
+    open_world(&w, &ROOMY, 0);
+    job j = plain(12, NULL);
+    add_picture(&j, 1); /* rows 12 to 20 */
+    rng r = {1};
+    add_text(&j, &r, 4);
+    assert_int_equal(found_only(&w, &j), 0);
+    assert_int_equal(found_only(&w, &j), 16);
+    job k = plain(12, NULL);
+    add_picture(&k, 1);
+    add_text(&k, &r, 9);
+    assert_int_equal(found_only(&w, &k), 16);
+    world_fini(&w);
+    fake_both_ways = BOTH_NONE;
 }
 
 static void answers_are_found_in_the_next_turn(void **state) {
@@ -505,6 +574,9 @@ int main(void) {
         cmocka_unit_test(choices_in_a_small_pool),
         cmocka_unit_test(cancelled_at_each_stage),
         cmocka_unit_test(warm_equals_alone),
+        cmocka_unit_test(warm_with_spans),
+        cmocka_unit_test(only_equal_prompts_share_where_prompts_attend_both_ways),
+        cmocka_unit_test(pages_within_a_picture_are_found),
         cmocka_unit_test(warm_with_cancels_and_failures),
     };
     return cmocka_run_group_tests(tests, sched_set_up, sched_tear_down);

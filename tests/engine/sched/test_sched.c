@@ -70,6 +70,29 @@ static void alone_equals_batched(void **state) {
     assert_true(t.preemptions > 20 && t.choices > t.jobs + 200 && t.picture_hits > 100);
 }
 
+/* Rows that see each other: never in two steps, with a span longer than a step's rows, with preemption, cancels and
+ * failures. */
+static void spans_are_never_cut(void **state) {
+    (void)state;
+    log_set_level(LOG_ERROR + 1);
+    for (int kind = BOTH_PICTURE; kind <= BOTH_PROMPT; kind++) {
+        rng r = {4};
+        tally t = {0};
+        fake_both_ways = (both_ways)kind;
+        for (uint32_t i = 0; i < 120; i++) {
+            schedule sh = random_schedule(&r, 15);
+            g_run.poison_one_in = i % 3 == 2 ? 4 : 0;
+            sh.cancel_one_in = i % 4 == 3 ? 8 : 0;
+            run(&sh, 5000 + i, &t);
+        }
+        print_message("%d jobs, %d preemptions\n", (int)t.jobs, (int)t.preemptions);
+        assert_true(t.preemptions > 10);
+    }
+    g_run.poison_one_in = 0;
+    fake_both_ways = BOTH_NONE;
+    log_set_level(LOG_ERROR);
+}
+
 static void cancels_at_any_turn(void **state) {
     (void)state;
     rng r = {2};
@@ -223,10 +246,46 @@ static void refused_at_submit(void **state) {
     world_fini(&w);
 }
 
+/* A prompt that must run whole, beside a stream and others of its kind: each in one step of many blocks, one after the other. */
+static void a_span_is_one_step(void **state) {
+    (void)state;
+    world w;
+    runner_options ro = {16, 4, MAX_LEN, 64};
+    fake_both_ways = BOTH_PROMPT;
+    world_init(&w, g_be, g_tok, MAX_LEN, &ro, 0);
+    engine_params p;
+    params_default(w.kit.spec, &p);
+    p.ignore_eos = true;
+    p.max_tokens = 30;
+    answer stream = {0}, whole[3];
+    memset(whole, 0, sizeof whole);
+    submit_plain(&w, 5, &p, &stream);
+    sched_turn(w.sched);
+    for (int i = 0; i < 3; i++) submit_plain(&w, 90 + i, &p, &whole[i]);
+    int turns = 0;
+    for (; whole[2].n == 0; turns++) {
+        assert_true(turns < 1000);
+        assert_int_equal(stream.n_final, 0); /* nobody starves */
+        sched_turn(w.sched);
+    }
+    engine_stats stats;
+    sched_get_stats(w.sched, &stats);
+    assert_int_equal(stats.prompt_tokens, 5 + 90 + 91 + 92);
+    while (sched_turn(w.sched)) continue;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(whole[i].n, 30);
+        answer_fini(&whole[i]);
+    }
+    answer_fini(&stream);
+    world_fini(&w);
+    fake_both_ways = BOTH_NONE;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone_equals_batched),      cmocka_unit_test(cancels_at_any_turn),
         cmocka_unit_test(failures_are_one_jobs_own), cmocka_unit_test(preemption_never_touches_the_oldest),
+        cmocka_unit_test(spans_are_never_cut),       cmocka_unit_test(a_span_is_one_step),
         cmocka_unit_test(rules_of_length),           cmocka_unit_test(rules_of_stopping),
         cmocka_unit_test(too_long_for_the_pool),     cmocka_unit_test(refused_at_submit),
     };

@@ -1,5 +1,5 @@
-/* test_tok.c - tokenizers against the Hugging Face library's ids and texts (tests/golden/tok/make_golden.py), user
- * spans, streams, sizes, files that are wrong, and vlmd tokenize. */
+/* test_tok.c - tokenizers against the Hugging Face library's ids and texts (tests/golden/tok/make_golden.py and
+ * make_models.py), user spans, streams, sizes, files that are wrong, and vlmd tokenize. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,9 +15,10 @@
 #include "engine/tok/tok.h"
 
 #define GOLDEN "tests/golden/tok/"
-static const char *const names[] = {"gpt2",   "roberta", "llama3",  "qwen",    "o200k",     "deepseek",
-                                    "smollm", "clip",    "llama2",  "mistral", "metaspace", "gemma",
-                                    "phi3",   "corners", "bertbpe", "oldbpe",  "bytenorm"};
+static const char *const names[] = {"gpt2",      "roberta",   "llama3",  "qwen",    "o200k",     "deepseek",
+                                    "smollm",    "clip",      "llama2",  "mistral", "metaspace", "gemma",
+                                    "phi3",      "corners",   "bertbpe", "oldbpe",  "bytenorm",  "bert",
+                                    "bertcased", "wordlevel", "t5",      "siglip",  "unicorners"};
 
 static tok *load(const char *name) {
     char path[256];
@@ -138,6 +139,53 @@ static void decodes_as_library(void **state) {
     assert_int_equal(bad, 0);
 }
 
+static void cuts_as_library(void **state) {
+    (void)state;
+    int bad = 0, seen = 0;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        tok *t = load(names[i]);
+        json_t *j = cases_of(names[i]), *c;
+        size_t k;
+        json_array_foreach(json_object_get(j, "cuts"), k, c) {
+            const json_t *text = json_object_get(c, "text");
+            size_t n = (size_t)json_integer_value(json_object_get(c, "n"));
+            tok_ids ids = {0};
+            status st = {0};
+            if (!tok_encode_max(t, json_string_value(text), json_string_length(text), NULL, 0, true, n, &ids,
+                                &st) ||
+                !same_ids(&ids, json_object_get(c, "ids")) || ids.n > n) {
+                print_error("%s: '%s' in %zu ids: %s\n", names[i], json_string_value(text), n, st.msg);
+                bad++;
+            }
+            seen++;
+            tok_ids_fini(&ids);
+        }
+        json_decref(j);
+        tok_free(t);
+    }
+    assert_int_equal(bad, 0);
+    assert_true(seen > 40);
+    tok *t = load("bert");
+    tok_ids ids = {0};
+    status st = {0};
+    assert_true(tok_ids_push(&ids, 7)); /* what is there already does not count */
+    assert_false(tok_encode_max(t, "the dog", 7, NULL, 0, true, 1, &ids, &st));
+    assert_int_equal(st.code, ST_INVALID);
+    assert_int_equal(ids.n, 1);
+    st = (status){0};
+    assert_true(tok_encode_max(t, "the dog", 7, NULL, 0, true, 3, &ids, &st));
+    assert_int_equal(ids.n, 4);
+    assert_int_equal(ids.v[3], tok_find(t, "[SEP]"));
+    assert_true(tok_encode_max(t, "the dog", 7, NULL, 0, false, 1, &ids, &st));
+    assert_int_equal(ids.n, 5);
+    assert_int_equal(tok_pad_id(t), -1);
+    tok_ids_fini(&ids);
+    tok_free(t);
+    t = load("siglip");
+    assert_int_equal(tok_pad_id(t), 1);
+    tok_free(t);
+}
+
 static size_t count_id(const tok *t, const char *text, tok_span *user, size_t n_user, const char *token) {
     tok_ids ids = {0};
     status st = {0};
@@ -175,6 +223,21 @@ static void user_text_is_no_special_token(void **state) {
     assert_int_equal(count_id(t, u, &first, 1, "<s>"), 1);
     assert_int_equal(count_id(t, u, &second, 1, "<s>"), 1);
     tok_free(t);
+    static const char *const models[] = {"bert", "wordlevel", "t5", "siglip", "unicorners"};
+    static const char *const tokens[] = {"[SEP]", "</s>", "</s>", "</s>", "<s>"};
+    for (size_t i = 0; i < ARRAY_LEN(models); i++) {
+        t = load(models[i]);
+        char made[64];
+        size_t k = strlen(tokens[i]);
+        /* U+FB01 becomes two characters, two spaces one: spans are in bytes of the original all the same */
+        snprintf(made, sizeof made, "\xEF\xAC\x81  %s a %s", tokens[i], tokens[i]);
+        tok_span here = {5, 5 + k}, last = {k + 8, 2 * k + 8}, all = {0, 2 * k + 8};
+        assert_int_equal(count_id(t, made, NULL, 0, tokens[i]), 2);
+        assert_int_equal(count_id(t, made, &here, 1, tokens[i]), 1);
+        assert_int_equal(count_id(t, made, &last, 1, tokens[i]), 1);
+        assert_int_equal(count_id(t, made, &all, 1, tokens[i]), 0);
+        tok_free(t);
+    }
 }
 
 static void broken_utf8_is_replaced(void **state) {
@@ -204,22 +267,28 @@ static void broken_utf8_is_replaced(void **state) {
     tok_free(t);
 }
 
-/* A long word and a text of one word: merged through the heap and in cut pieces, yet as the word itself. */
+/* A word of a megabyte, of every model: time that grows with its square would be minutes. Spaces are fewer, because a
+ * regular expression gives up on a million of them. */
 static void long_words(void **state) {
     (void)state;
-    size_t n = 100000;
-    char *text = malloc(n + 1);
+    size_t most = 1000000;
+    char *text = malloc(most + 1);
     assert_non_null(text);
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         tok *t = load(names[i]);
-        for (int kind = 0; kind < 3; kind++) {
+        for (int kind = 0; kind < 4; kind++) {
+            size_t n = kind == 1 ? most / 10 : most;
             for (size_t k = 0; k < n; k++)
-                text[k] = kind == 0 ? 'a' : kind == 1 ? ' ' : (char)("ab1 ."[(k * k / 7) % 5]);
+                text[k] = kind == 0   ? 'a'
+                          : kind == 1 ? ' '
+                          : kind == 2 ? "ab1 ."[(k * k / 7) % 5]
+                                      : "\xCC\x81"[k % 2]; /* one accent after the other */
             text[n] = 0;
             tok_ids ids = {0};
             status st = {0};
-            assert_true(tok_encode(t, text, n, NULL, 0, false, &ids, &st));
-            assert_true(ids.n <= n + 10);
+            if (!tok_encode(t, text, n, NULL, 0, false, &ids, &st))
+                fail_msg("%s, text %d: %s", names[i], kind, st.msg);
+            assert_true(ids.n <= 2 * n + 10);
             tok_ids_fini(&ids);
         }
         tok_free(t);
@@ -277,8 +346,18 @@ static void wrong_files(void **state) {
         {"{", "JSON", ST_INVALID},
         {"[]", "object", ST_INVALID},
         {"{}", "model", ST_INVALID},
-        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "WordPiece", ST_UNSUPPORTED},
-        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "Unigram", ST_UNSUPPORTED},
+        {"{\"model\":{\"type\":\"Odd\",\"vocab\":{}}}", "Odd", ST_UNSUPPORTED},
+        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "unk_token", ST_INVALID},
+        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{},\"unk_token\":\"?\"}}", "continuing_subword_prefix",
+         ST_INVALID},
+        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{},\"unk_token\":\"?\",\"continuing_subword_prefix\":"
+         "\"\","
+         "\"max_input_chars_per_word\":-1}}",
+         "max_input_chars_per_word", ST_INVALID},
+        {"{\"model\":{\"type\":\"WordLevel\",\"vocab\":[],\"unk_token\":\"?\"}}", "vocab", ST_INVALID},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":{}}}", "vocab", ST_INVALID},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0],[\"b\"]]}}", "vocab[1]", ST_INVALID},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0]],\"unk_id\":1}}", "unk_id", ST_INVALID},
         {"{\"model\":{\"type\":\"BPE\",\"vocab\":[],\"merges\":[]}}", "vocab", ST_INVALID},
         {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}}", "id", ST_INVALID},
         {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":2000000000},\"merges\":[]}}", "id", ST_INVALID},
@@ -289,7 +368,19 @@ static void wrong_files(void **state) {
          ST_UNSUPPORTED},
         {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{\"type\":"
          "\"Precompiled\"}}",
-         "Precompiled", ST_UNSUPPORTED},
+         "Precompiled", ST_INVALID},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]},\"normalizer\":{\"type\":\"Precompiled\","
+         "\"precompiled_charsmap\":\"a?\"}}",
+         "base64", ST_INVALID},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]},\"normalizer\":{\"type\":\"Precompiled\","
+         "\"precompiled_charsmap\":\"AAAAAA==\"}}",
+         "trie", ST_INVALID},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]},\"normalizer\":{\"type\":\"Precompiled\","
+         "\"precompiled_charsmap\":\"BAAAAAAAAAD/\"}}",
+         "UTF-8", ST_INVALID},
+        {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{\"type\":"
+         "\"Odd\"}}",
+         "Odd", ST_UNSUPPORTED},
         {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":"
          "\"Split\",\"pattern\":{\"Regex\":"
          "\"(\"},\"behavior\":\"Isolated\",\"invert\":false}}",
@@ -332,6 +423,24 @@ static void wrong_files(void **state) {
     tok_ids_fini(&ids);
     assert_int_equal(tok_size(t), 6);
     tok_free(t);
+    /* what is unknown and has no token to stand for it is an error of the text's encoding */
+    static const char *const no_unk[] = {
+        "{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",-1]]}}",
+        "{\"model\":{\"vocab\":{\"a\":0},\"unk_token\":\"?\",\"continuing_subword_prefix\":\"\","
+        "\"max_input_chars_per_word\":100}}",
+        "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0},\"unk_token\":\"?\"}}"};
+    for (size_t i = 0; i < ARRAY_LEN(no_unk); i++) {
+        assert_non_null(t = load_text(no_unk[i], &st));
+        tok_ids none = {0};
+        assert_true(tok_encode(t, "a", 1, NULL, 0, true, &none, &st));
+        assert_int_equal(none.n, 1);
+        assert_false(tok_encode(t, "x", 1, NULL, 0, true, &none, &st));
+        assert_int_equal(st.code, ST_INVALID);
+        assert_int_equal(none.n, 1);
+        st = (status){0};
+        tok_ids_fini(&none);
+        tok_free(t);
+    }
     assert_non_null(t = tok_load("models/vlmd-tiny", &st)); /* a folder */
     tok_free(t);
 }
@@ -379,6 +488,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(encodes_as_library),
         cmocka_unit_test(decodes_as_library),
+        cmocka_unit_test(cuts_as_library),
         cmocka_unit_test(user_text_is_no_special_token),
         cmocka_unit_test(broken_utf8_is_replaced),
         cmocka_unit_test(long_words),

@@ -114,9 +114,11 @@ def ask(folder, model, proc, size, parts=False):
 
 
 def save_processor(proc, folder):
-    names = [a for a in type(proc).get_attributes() if getattr(proc, a) is not None]
+    video = proc.__dict__.pop("video_processor", None)
+    names = [a for a in type(proc).get_attributes() if hasattr(proc, a)]
     type(proc).get_attributes = staticmethod(lambda: names)
     proc.save_pretrained(folder)
+    proc.video_processor = video
 
 
 def make(name, model, proc, size, dtype, seed, tweak=None, parts=False, embed=3.5):

@@ -185,15 +185,18 @@ def greedy(model, inputs):
     return ids, top, gap
 
 
-def goldens(folder, model, processor, size):
+def goldens(folder, model, processor, size, own_cases=None, call=None):
+    """call: what the processor is told besides, where it does not take it from its files."""
     is_mm = size > 0
     out, model = [], model.eval()
-    for name, make in cases(size, is_mm):
+    for name, make in own_cases or cases(size, is_mm):
         for ask in ASKS:
             messages = make(ask)
             inputs = processor.apply_chat_template(for_library(messages), tokenize=True, return_dict=True,
-                                                   add_generation_prompt=True, return_tensors="pt")
-            inputs = {k: v for k, v in inputs.items() if k in ("input_ids", "pixel_values")}
+                                                   add_generation_prompt=True, return_tensors="pt",
+                                                   **({"processor_kwargs": call} if call else {}))
+            inputs = {k: v for k, v in inputs.items() if k in ("input_ids", "pixel_values", "token_type_ids")
+                      and (k != "token_type_ids" or own_cases)}
             ids, top, gap = greedy(model, inputs)
             if gap >= MIN_GAP:
                 break
@@ -234,14 +237,17 @@ def text(**over):
 
 
 def make(name, model, size, tok_bos, template, dtype, seed, tower="clip", tweak=None, shards=None,
-         select="default", extra_tokens=1, prep=None, attn=None, embed=3.5):
+         select="default", extra_tokens=1, prep=None, attn=None, embed=3.5,
+         processor=None, cases=None, call=None):
     """Writes the checkpoint, reads it back in f32 and asks it. tweak(config, weights) rewrites what was saved."""
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     fill(model, seed, dtype, embed)
     tok = tokenizer(VOCAB - 7, tok_bos)
-    if size:
+    if processor:
+        proc = processor(tok)
+    elif size:
         if tower == "clip":
             ip = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size},
                                        **(prep or {}))
@@ -282,11 +288,11 @@ def make(name, model, size, tok_bos, template, dtype, seed, tower="clip", tweak=
                   metadata={"format": "pt"})
     if config.get("mm_projector_type") != "linear":  # else the reference has no class for it
         model = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation=attn)
-    ask(name, folder, size, proc, model)
+    ask(name, folder, size, proc, model, cases, call)
 
 
-def ask(name, folder, size, proc, model):
-    out = goldens(name, model, proc, size)
+def ask(name, folder, size, proc, model, cases=None, call=None):
+    out = goldens(name, model, proc, size, cases, call)
     dump(folder / "golden.json" if folder.parent == HERE else HERE / f"{name}.json",
          {"model": name, "versions": PINNED, "image_size": size, "cases": out})
     print(name, "smallest gap", min(c["min_gap"] for c in out), flush=True)

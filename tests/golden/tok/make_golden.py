@@ -279,40 +279,66 @@ def build():
     yield "bytenorm", t
 
 
-def main():
+def unmatched(text):
+    """The tokenizer for a user's text: no special token of the model's vocabulary is the text that it looks like."""
+    j = json.loads(text)
+    model, gone = j["model"], {a["content"]: "\uffff" + a["content"] for a in j["added_tokens"] if a["special"]}
+    if isinstance(model["vocab"], list):
+        model["vocab"] = [[gone.get(s, s), p] for s, p in model["vocab"]]
+    elif "merges" not in model:
+        model["vocab"] = {gone.get(s, s): i for s, i in model["vocab"].items()}
+        model["unk_token"] = gone.get(model["unk_token"], model["unk_token"])
+    else:
+        return Tokenizer.from_str(text)
+    j["added_tokens"] = [a for a in j["added_tokens"] if not a["special"]]
+    j["post_processor"] = None
+    return Tokenizer.from_str(json.dumps(j))
+
+
+def write(name, t, merges=None):
+    """NAME.tok.json and NAME.cases.json of a tokenizer."""
+    j = json.loads(t.to_str())
+    if merges:
+        j["model"]["merges"] = merges
+    write_file(name, json.dumps(j, ensure_ascii=False, separators=(",", ":")))
+
+
+def write_file(name, text, cuts=()):
+    """The same of a tokenizer.json. cuts: numbers of ids to truncate to; the cases then have {"cuts": [{text, n, ids}]}."""
+    with open(os.path.join(out, name + ".tok.json"), "w") as f:
+        f.write(text + "\n")
+    t = Tokenizer.from_str(text)
+    u = unmatched(text)
+    for x in (t, u):
+        x.no_truncation()
+        x.no_padding()
+    u.encode_special_tokens = True
+    names = [x.content for x in t.get_added_tokens_decoder().values()]
+    texts = ODD + SENTENCES + [rand_text(names) for _ in range(60)]
+    size = t.get_vocab_size()
+    cases, decodes = [], []
+    for s in texts:
+        ids = t.encode(s).ids
+        cases.append({"text": s, "ids": ids, "plain": t.encode(s, add_special_tokens=False).ids,
+                      "user": u.encode(s, add_special_tokens=False).ids})
+    lists = [c["ids"] for c in cases[:: 2]] + [[rng.randrange(size + 2) for _ in range(rng.randrange(12))] for _ in range(30)]
+    byte_ids = [t.token_to_id(b) for b in BYTES if t.token_to_id(b) is not None]
+    for _ in range(20 if byte_ids else 0):
+        raw = rng.choice(SENTENCES)[:5].encode()
+        lists.append([t.token_to_id("<0x%02X>" % b) or 0 for b in raw] + [rng.choice(byte_ids) for _ in range(rng.randrange(3))] +
+                     [rng.randrange(size)])
+    for ids in lists:
+        decodes.append({"ids": ids, "text": t.decode(ids, skip_special_tokens=False), "skip": t.decode(ids)})
+    cases = {"texts": cases, "decodes": decodes}
+    for n in cuts:
+        t.enable_truncation(n)
+        cases.setdefault("cuts", []).extend({"text": s, "n": n, "ids": t.encode(s).ids} for s in ["", "a"] + SENTENCES[:5])
+    with open(os.path.join(out, name + ".cases.json"), "w") as f:
+        json.dump(cases, f, separators=(",", ":"))
+        f.write("\n")
+    print(name, size)
+
+
+if __name__ == "__main__":
     for name, t in build():
-        merges = None
-        if isinstance(t, tuple):
-            t, merges = t
-        j = json.loads(t.to_str())
-        if merges:
-            j["model"]["merges"] = merges
-        text = json.dumps(j, ensure_ascii=False, separators=(",", ":"))
-        with open(os.path.join(out, name + ".tok.json"), "w") as f:
-            f.write(text + "\n")
-        t = Tokenizer.from_str(text)
-        u = Tokenizer.from_str(text)
-        u.encode_special_tokens = True
-        names = [x.content for x in t.get_added_tokens_decoder().values()]
-        texts = ODD + SENTENCES + [rand_text(names) for _ in range(60)]
-        size = t.get_vocab_size()
-        cases, decodes = [], []
-        for s in texts:
-            ids = t.encode(s).ids
-            cases.append({"text": s, "ids": ids, "plain": t.encode(s, add_special_tokens=False).ids,
-                          "user": u.encode(s, add_special_tokens=False).ids})
-        lists = [c["ids"] for c in cases[:: 2]] + [[rng.randrange(size + 2) for _ in range(rng.randrange(12))] for _ in range(30)]
-        byte_ids = [t.token_to_id(b) for b in BYTES if t.token_to_id(b) is not None]
-        for _ in range(20 if byte_ids else 0):
-            raw = rng.choice(SENTENCES)[:5].encode()
-            lists.append([t.token_to_id("<0x%02X>" % b) or 0 for b in raw] + [rng.choice(byte_ids) for _ in range(rng.randrange(3))] +
-                         [rng.randrange(size)])
-        for ids in lists:
-            decodes.append({"ids": ids, "text": t.decode(ids, skip_special_tokens=False), "skip": t.decode(ids)})
-        with open(os.path.join(out, name + ".cases.json"), "w") as f:
-            json.dump({"texts": cases, "decodes": decodes}, f, separators=(",", ":"))
-            f.write("\n")
-        print(name, size)
-
-
-main()
+        write(name, *(t if isinstance(t, tuple) else (t,)))

@@ -6,6 +6,8 @@ its punctuation test come from four tables), so every table here is measured on 
     python3 tests/golden/tok/make_unicode.py > engine/tok/unicode_tables.c        (needs: pip install tokenizers)
 """
 import sys
+
+import charsmap
 import tokenizers
 from tokenizers import Regex, normalizers as N, pre_tokenizers as P
 
@@ -144,6 +146,37 @@ for c in CPS:
         if k == chr(c) and nfd.normalize_str(s) != s:
             active.add(c)
 sets.append(("normal", active))
+
+# Grapheme clusters, as the library's Precompiled normalizer has them: a grapheme under six bytes whose beginning is in
+# the map is replaced as a whole, so that what follows a mapped character tells whether it stands alone.
+def probe(form, lookup, joined, cps):
+    """Code points c for which form(c), with lookup in the map, becomes joined(c)."""
+    pre = N.Precompiled(charsmap.build({lookup: "*"}))
+    return {c for c in cps if pre.normalize_str(form(chr(c))) == joined(chr(c))}
+
+
+plain = [c for c in CPS if c not in (0, ord("A"), ord("*"))]
+joins = probe(lambda c: "A" + c, "A", lambda c: "*", plain)
+sets.append(("gbjoins", joins))
+others = [c for c in plain if c not in joins]
+prepend, control = set(), set()
+for i in range(0, len(others), 128):
+    part = others[i:i + 128]
+    pre = N.Precompiled(charsmap.build({chr(c): "*" for c in part}))
+    prepend.update(c for c in part if pre.normalize_str(chr(c) + "A") == "*" and c not in (0xD, 0xA))
+    # over four bytes it makes no difference
+    control.update(c for c in part if c < 0x10000 and pre.normalize_str(chr(c) + "\u0301") != "*")
+sets.append(("gbcontrol", control | by["Cc"]))
+sets.append(("gbprepend", prepend))
+# Where two characters join, the second one's accent does not stand in a short grapheme and is kept.
+kept = lambda head: lambda c: head(c) + "*\u0301"
+chain = lambda head, ch, cps: probe(lambda c: head(c) + ch + "\u0301", ch, kept(head), cps)
+apart = [c for c in others if c not in prepend]
+sets.append(("gbpict", chain(lambda c: c + "\u200d", "\u2122", apart) | {0x2122}))
+sets.append(("gbpictmark", chain(lambda c: "\U0001f600" + c + "\u200d", "\u2122", joins)))
+sets.append(("gbconsonant", chain(lambda c: c + "\u094d", "\u0958", apart) | {0x958}))
+sets.append(("gblinker", chain(lambda c: "\u0915" + c, "\u0958", joins)))
+sets.append(("gbconsonantmark", chain(lambda c: "\u0915\u094d" + c, "\u0958", joins)))
 
 low = N.Lowercase()
 lower = [(c, [ord(x) for x in low.normalize_str(chr(c))]) for c in CPS if low.normalize_str(chr(c)) != chr(c)]
