@@ -8,12 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "engine/model/model.h"
 
-#define GOLDEN "tests/golden/models"
+#define GOLDEN   "tests/golden/models"
+#define FAMILIES "tests/golden/families"
 enum { MAX_TOK = 640, MAX_SEQS = 3, PAGES_A_SEQ = MAX_TOK / KV_PAGE_TOK };
 
 /* ---- a rig: one model, a small KV pool with its pages in no order ------------------------------------------------ */
@@ -109,19 +111,45 @@ static int32_t limit_of(const rig *r, const part *p, int t) {
     return t;
 }
 
+/* Where row t stands for a rope of picture, line and column: text by one number, a picture's rows by its grid, and what comes
+ * behind it goes on from its longer side. */
+static void place_of(const rig *r, const part *p, int t, int32_t at[ROPE_MAX_AXES]) {
+    const model_spec *s = model_get_spec(r->m);
+    int side = s->tower.patch * s->join.merge, next = 0;
+    encode **pic = p->pics;
+    for (int i = 0; i < t || p->ids[i] < 0;) {
+        if (p->ids[i] >= 0) {
+            next++, i++;
+            continue;
+        }
+        tile one = prep_plan_tile(encode_plan(*pic), 0);
+        int w = one.w / side, h = one.h / side, k = t - i;
+        if (k < w * h) {
+            at[0] = next, at[1] = next + k / w, at[2] = next + k % w;
+            return;
+        }
+        next += w > h ? w : h;
+        i += w * h;
+        pic++;
+    }
+    at[0] = at[1] = at[2] = next;
+}
+
 /* One step over parts; the logits of each part's last row into out[n][vocab]. */
 static void rig_step(rig *r, const part *parts, int n, float *out) {
-    static int32_t ids[4096], pos[4096], len[4096], slots[4096], limits[4096];
+    static int32_t ids[4096], pos[4096 * ROPE_MAX_AXES], len[4096], slots[4096], limits[4096];
     int32_t start[MAX_SEQS + 1] = {0}, kv_len[MAX_SEQS], outs[MAX_SEQS], pages[MAX_SEQS * PAGES_A_SEQ];
     struct step_splice splices[64];
     step s = {.n_seqs = n, .n_out = n, .splices = splices};
+    int axes = model_get_spec(r->m)->text.stack.rope.axes > 1 ? ROPE_MAX_AXES : 1;
     for (int i = 0; i < n; i++) {
         const part *p = &parts[i];
         int pic_row = 0;
         for (int t = 0; t < p->from; t++) pic_row += p->ids[t] < 0;
         for (int t = p->from; t < p->to; t++, s.n_rows++) {
             ids[s.n_rows] = p->ids[t];
-            pos[s.n_rows] = t;
+            pos[s.n_rows * axes] = t;
+            if (axes > 1) place_of(r, p, t, pos + s.n_rows * axes);
             len[s.n_rows] = t + 1 > p->prompt_len ? t + 1 : p->prompt_len;
             slots[s.n_rows] = page_of(p->seq, t / KV_PAGE_TOK) * KV_PAGE_TOK + t % KV_PAGE_TOK;
             limits[s.n_rows] = limit_of(r, p, t);
@@ -134,7 +162,8 @@ static void rig_step(rig *r, const part *parts, int n, float *out) {
             if (last && row && last->row + last->rows.d[0] == s.n_rows)
                 last->rows.d[0]++;
             else
-                splices[s.n_splices++] = (struct step_splice){.row = s.n_rows, .rows = one};
+                splices[s.n_splices++] =
+                    (struct step_splice){.row = s.n_rows, .rows = one, .picture = *pic, .from = row};
             pic_row++;
         }
         start[i + 1] = s.n_rows;
@@ -144,7 +173,8 @@ static void rig_step(rig *r, const part *parts, int n, float *out) {
     }
     r->used = 0;
     s.ids = upload(r, ids, s.n_rows);
-    s.pos = upload(r, pos, s.n_rows);
+    s.pos = upload(r, pos, s.n_rows * axes);
+    if (axes > 1) s.pos = tensor_2d(s.pos.data, DT_I32, s.n_rows, axes);
     s.rope_len = upload(r, len, s.n_rows);
     s.slots = upload(r, slots, s.n_rows);
     if (model_get_spec(r->m)->both_ways) s.limit = upload(r, limits, s.n_rows);
@@ -185,6 +215,7 @@ static encode *encode_picture(rig *r, const char *name, int slices) {
     prep_plan plan;
     tiles ready = {0};
     snprintf(path, sizeof path, GOLDEN "/pictures/%s", name);
+    if (access(path, R_OK) != 0) snprintf(path, sizeof path, FAMILIES "/pictures/%s", name);
     read_file(path, &file);
     const model_spec *s = model_get_spec(r->m);
     if (!image_decode_bytes(file.data, file.len, &IMAGE_LIMITS_DEFAULT, &raw, &st) ||
@@ -317,6 +348,19 @@ static void test_goldens(void **state) {
     free(list);
 }
 
+/* Positions in three directions, grids of any size, sets of rows that go deep. */
+static void test_native(void **state) {
+    (void)state;
+    static const char *const names[] = {"qwen2_vl",       "qwen2_vl_new", "qwen2_5_vl",
+                                        "qwen2_5_vl_new", "qwen3_vl",     "qwen3_vl_plain"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char dir[200], golden[240];
+        snprintf(dir, sizeof dir, FAMILIES "/%s", names[i]);
+        snprintf(golden, sizeof golden, "%s/golden.json", dir);
+        run_golden(names[i], dir, golden, NULL);
+    }
+}
+
 static void test_bundled(void **state) {
     (void)state;
     if (getenv("VLMD_SHORT")) skip();
@@ -381,6 +425,8 @@ static void test_invariance(void **state) {
     invariance("clip_mistral_window");
     invariance("dynamic_rope");
     invariance("text_qwen2");
+    invariance("../families/qwen2_5_vl");
+    invariance("../families/qwen3_vl");
     invariance("text_gemma3");
     invariance("text_opt_after");
 }
@@ -439,9 +485,10 @@ static void test_inspect(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bundled),          cmocka_unit_test(test_goldens),
-        cmocka_unit_test(test_portable_path),    cmocka_unit_test(test_invariance),
-        cmocka_unit_test(test_dry_run_measures), cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_bundled),    cmocka_unit_test(test_goldens),
+        cmocka_unit_test(test_native),     cmocka_unit_test(test_portable_path),
+        cmocka_unit_test(test_invariance), cmocka_unit_test(test_dry_run_measures),
+        cmocka_unit_test(test_inspect),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
