@@ -17,7 +17,7 @@ LDLIBS := $(SAN) -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lgif -
 NVCC := $(or $(NVCC),$(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc)))
 CUDA ?= $(if $(NVCC),1,0)
 # That of this machine's GPUs; the last is also there as PTX, for later ones. `make release` has all.
-CUDA_ARCHS ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -x '[0-9.]*' | tr -d . | sort -u),90)
+CUDA_ARCHS := $(or $(CUDA_ARCHS),$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -x '[0-9.]*' | tr -d . | sort -u),90)
 CUDA_HOME := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 # Neither the kernels nor the runtime need C++'s library.
 NVFLAGS = -std=c++17 -O3 -lineinfo -I. -MMD -MP -Xcompiler -Wall,-Wextra,-fno-exceptions,-fno-threadsafe-statics -Werror all-warnings \
@@ -112,6 +112,19 @@ test-tsan: deps ## server and scheduler tests under ThreadSanitizer
 	@VLMD_SUITE=tsan $(MAKE) --no-print-directory -j$$(nproc) check BUILD=build/tsan SAN="-fsanitize=thread"
 test-cuda-emu: deps ## the CUDA backend on this machine's CPU, emulated, under AddressSanitizer, in three orders
 	@tests/cuda_emu/run.sh
+# What a GPU is to show: from here, or unpacked elsewhere.
+GPUBIN := $(BUILD)/vlmd $(BUILD)/tests/tools/random_checkpoint $(BUILD)/tests/engine/model/test_model $(filter $(BUILD)/tests/kernels/test_ops% $(BUILD)/tests/kernels/test_sample $(BUILD)/tests/kernels/test_device% $(BUILD)/tests/engine/sched/test_device,$(UNIT))
+gpu-bins: $(GPUBIN)
+gpu-check: deps ## every op, goldens, load on this machine's GPU (GPU_ARGS="--smoke --device cpu": the scripts alone)
+	@$(MAKE) --no-print-directory -j$$(nproc) gpu-bins
+	@BUILD=$(BUILD) tests/gpu/check.sh $(GPU_ARGS)
+gpu-bench: deps ## its figures beside the GPU's bounds, transformers and vLLM: build/gpu-bench.md, .json
+	@$(MAKE) --no-print-directory -j$$(nproc) gpu-bins
+	@BUILD=$(BUILD) python3 tests/gpu/bench.py $(GPU_ARGS)
+bundle: deps ## build/vlmd-bundle.tar.gz: gpu-check and gpu-bench for a machine without compiler and packages
+	@$(MAKE) --no-print-directory -j$$(nproc) bundle-pack BUILD=build/bundle-bin CUDA=1 CUDA_ARCHS="80 90"
+bundle-pack: gpu-bins
+	@tests/gpu/bundle.sh $(BUILD) $(GPUBIN)
 lint: ## formatting, static checks, the direction of includes
 	@tests/lint.sh
 bench: ## figures of speed, as ratios measured in the same run
@@ -133,6 +146,6 @@ format: ## rewrite the sources with clang-format
 clean: ## remove what make wrote
 	rm -rf build
 FORCE:
-.PHONY: FORCE all release help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
+.PHONY: FORCE all release gpu-bins gpu-check gpu-bench bundle bundle-pack help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

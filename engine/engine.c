@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "engine/claim.h"
+#include "engine/embed_sched.h"
 #include "engine/memplan.h"
 #include "engine/params.h"
 #include "engine/sched.h"
@@ -25,8 +26,10 @@ struct engine {
     piccache *pictures;
     workers *workers;
     sched *sched;
+    embed_run embed_run; /* these two of a dual encoder; else runner and sched */
+    embed_sched *embeds;
     pthread_t thread;
-    bool has_kit, has_runner, has_inbox, has_queue, has_thread, by_priority;
+    bool has_kit, has_runner, has_embed_run, has_inbox, has_queue, has_thread, by_priority;
     int max_model_len, max_seqs, max_rows, n_pages;
     size_t kv_bytes;
     memplan_device device; /* total_bytes 0: none of its own */
@@ -45,17 +48,36 @@ static size_t image_room(const engine_options *o) {
     return o->image_bytes ? o->image_bytes : (size_t)1 << 30;
 }
 
+static bool takes_images(const model_spec *s) {
+    return s->dual.on || s->fuse != FUSE_NONE;
+}
+
 static bool plan_lengths(engine *e, const engine_options *o, status *st) {
     int longest = e->spec->text.max_pos;
     e->max_model_len = positive(o->max_model_len, longest);
     if (e->max_model_len < 2 || e->max_model_len > longest)
         return status_set(st, ST_INVALID, "max-model-len is %d; this model takes 2 to %d", e->max_model_len,
                           longest);
-    e->max_seqs = positive(o->max_num_seqs, 16);
-    e->max_rows = positive(o->max_num_batched_tokens, 512);
+    const bool own = backend_get_memory(e->be).total_bytes > 0; /* a GPU wants many rows */
+    e->max_seqs = positive(o->max_num_seqs, own ? 128 : 16);
+    e->max_rows = positive(o->max_num_batched_tokens, own ? 2048 : 512);
     if (e->max_seqs > 4096 || e->max_rows > 1 << 20)
         return status_set(st, ST_INVALID,
                           "max-num-seqs can be at most 4096 and max-num-batched-tokens at most %d", 1 << 20);
+    return true;
+}
+
+/* Rows of a step of texts: any text fits. */
+static int embed_rows(const engine *e) {
+    return e->max_rows > e->spec->text.max_pos ? e->max_rows : e->spec->text.max_pos;
+}
+
+static bool measure_steps(engine *e, size_t *bytes, status *st) {
+    if (e->spec->dual.on) return embed_run_measure(e->be, e->model, embed_rows(e), bytes, st);
+    runner_options ro = {e->max_rows, e->max_seqs, e->max_model_len, 2};
+    runner_needs needs;
+    if (!runner_measure(e->be, e->model, &ro, &needs, st)) return false;
+    *bytes = needs.activation_bytes + needs.step_bytes;
     return true;
 }
 
@@ -69,19 +91,19 @@ static bool plan_memory(engine *e, const engine_options *o, status *st) {
                      .asked_bytes = o->kv_cache_bytes};
     memplan plan;
     if (now.total_bytes) {
-        runner_options ro = {e->max_rows, e->max_seqs, e->max_model_len, 2};
-        runner_needs needs;
-        if (!runner_measure(e->be, e->model, &ro, &needs, st)) return false;
+        size_t steps;
+        if (!measure_steps(e, &steps, st)) return false;
         const backend_memory work = backend_get_memory(e->be);
         e->device = (memplan_device){.free_bytes = now.free_bytes,
                                      .total_bytes = now.total_bytes,
                                      .utilization = o->gpu_memory_utilization,
                                      .weights = model_device_bytes(e->model),
-                                     .activations = needs.activation_bytes + needs.step_bytes,
+                                     .activations = steps,
                                      .workspace = work.work_bytes,
                                      .taken = work.taken_bytes,
-                                     .pictures = e->spec->fuse != FUSE_NONE ? image_room(o) : 0};
+                                     .pictures = takes_images(e->spec) ? image_room(o) : 0};
     }
+    if (e->spec->dual.on) return !now.total_bytes || memplan_without_kv(&e->device, st);
     if (!(now.total_bytes ? memplan_on_device(&kv, &e->device, &plan, st) : memplan_on_host(&kv, &plan, st)))
         return false;
     e->max_model_len = plan.max_len;
@@ -108,8 +130,7 @@ static bool plan_waiting(engine *e, const engine_options *o, status *st) {
 /* Tokens that a picture of 1024 x 768 becomes. */
 static int picture_tokens(const model_spec *spec, const image_limits *lim) {
     prep_plan plan;
-    if (spec->fuse == FUSE_NONE || !spec_plan_image(spec, &(image_ask){1024, 768, 1}, lim, &plan, NULL))
-        return 0;
+    if (!takes_images(spec) || !spec_plan_image(spec, &(image_ask){1024, 768, 1}, lim, &plan, NULL)) return 0;
     return spec->image_rows(spec, &plan);
 }
 
@@ -123,27 +144,41 @@ static void describe(engine *e, const engine_options *o) {
     if (t->n_layers)
         snprintf(tower, sizeof tower, "tower %dx%d at %s, join %s, ", t->n_layers, t->width, size,
                  joins[s->join.kind]);
-    snprintf(e->summary, sizeof e->summary,
-             "%sdecoder %dx%d, %d/%d heads, vocabulary %d, %s weights of %.1f MiB, %s", tower, d->n_layers,
-             d->width, d->heads, d->kv_heads, s->text.vocab, dtype_name(model_weight_dtype(e->model)),
-             (double)model_weight_bytes(e->model) / (1 << 20), backend_describe(e->be));
+    if (s->dual.on)
+        snprintf(e->summary, sizeof e->summary,
+                 "two towers: pictures %dx%d at %s%d px, texts %dx%d up to %d tokens, vectors of %d, weights "
+                 "of %.1f MiB, %s",
+                 t->n_layers, t->width, s->tower.pos_side ? "patches of " : "",
+                 s->tower.pos_side ? s->tower.patch : s->tower.image_size, d->n_layers, d->width,
+                 e->kit.embed.max_tok, s->dual.width, (double)model_weight_bytes(e->model) / (1 << 20),
+                 backend_describe(e->be));
+    else
+        snprintf(e->summary, sizeof e->summary,
+                 "%sdecoder %dx%d, %d/%d heads, vocabulary %d, %s weights of %.1f MiB, %s", tower,
+                 d->n_layers, d->width, d->heads, d->kv_heads, s->text.vocab,
+                 dtype_name(model_weight_dtype(e->model)), (double)model_weight_bytes(e->model) / (1 << 20),
+                 backend_describe(e->be));
     e->info = (engine_info){
         .family = s->family,
         .summary = e->summary,
-        .takes_images = s->fuse != FUSE_NONE,
-        .max_model_len = e->max_model_len,
+        .takes_images = takes_images(s),
+        .max_model_len = s->dual.on ? e->kit.embed.max_tok : e->max_model_len,
         .vocab_size = s->text.vocab,
         .weight_bytes = model_weight_bytes(e->model),
         .kv_bytes = e->kv_bytes,
-        .kv_bytes_per_token = kv_page_bytes(d) / KV_PAGE_TOK,
-        .activation_bytes = e->runner.scratch.cap_bytes,
-        .image_bytes = s->fuse != FUSE_NONE ? image_room(o) : 0,
-        .image_cache_bytes = s->fuse != FUSE_NONE ? o->image_cache_bytes : 0,
+        .kv_bytes_per_token = s->dual.on ? 0 : kv_page_bytes(d) / KV_PAGE_TOK,
+        .activation_bytes = s->dual.on ? e->embed_run.scratch.cap_bytes : e->runner.scratch.cap_bytes,
+        .image_bytes = takes_images(s) ? image_room(o) : 0,
+        .image_cache_bytes = takes_images(s) ? o->image_cache_bytes : 0,
+        .embed_width = s->dual.on ? s->dual.width : 0,
         .image_tokens = picture_tokens(s, &e->kit.limits),
         .device_bytes = e->device.total_bytes,
         .device_planned_bytes = e->device.total_bytes ? memplan_budget(&e->device) : 0,
         .workspace_bytes = e->device.workspace,
     };
+    if (!s->dual.on) return;
+    const dual_rule *r = dual_rule_of(e->model);
+    e->info.rule = (engine_rule){r->scale, r->bias, r->sigmoid};
 }
 
 /* ---- life ---- */
@@ -151,29 +186,46 @@ static void describe(engine *e, const engine_options *o) {
 static void *run(void *arg) {
     engine *e = arg;
     while (inbox_wait(&e->inbox))
-        while (sched_turn(e->sched)) continue;
+        while (e->embeds ? embed_sched_turn(e->embeds) : sched_turn(e->sched)) continue;
     return NULL;
 }
 
-static bool start_threads(engine *e, const engine_options *o, status *st) {
+static bool new_sched(engine *e, const engine_options *o, status *st) {
     sched_options so = {.max_seqs = e->max_seqs,
                         .max_rows = e->max_rows,
                         .pictures = e->pictures,
                         .queue = &e->queue,
-                        .no_prefix_caching = o->no_prefix_caching};
+                        .no_prefix_caching = o->no_prefix_caching,
+                        .lost = o->lost,
+                        .user = o->lost_user};
+    embed_sched_options eo = {e->max_seqs, e->max_rows, e->pictures, &e->queue};
+    if (e->spec->dual.on)
+        e->embeds = embed_sched_new(&eo, &e->embed_run, &e->inbox, e->workers, st);
+    else
+        e->sched = sched_new(&so, &e->runner, &e->inbox, e->workers, st);
+    return e->embeds || e->sched;
+}
+
+static bool start_threads(engine *e, const engine_options *o, status *st) {
     if (!(e->has_inbox = inbox_init(&e->inbox, st))) return false;
     /* Signals are the server's: no thread of ours may take one. */
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     e->workers = workers_new(positive(o->image_workers, 2), &e->kit, e->pictures, &e->inbox, st);
-    e->sched = e->workers ? sched_new(&so, &e->runner, &e->inbox, e->workers, st) : NULL;
-    if (e->sched) {
+    if (e->workers && new_sched(e, o, st)) {
         e->has_thread = pthread_create(&e->thread, NULL, run, e) == 0;
         if (!e->has_thread) status_set(st, ST_NO_MEMORY, "the system refused the engine's thread");
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return e->has_thread;
+}
+
+static bool init_runner(engine *e, status *st) {
+    if (e->spec->dual.on)
+        return e->has_embed_run = embed_run_init(&e->embed_run, e->be, e->model, embed_rows(e), st);
+    runner_options ro = {e->max_rows, e->max_seqs, e->max_model_len, e->n_pages};
+    return e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st);
 }
 
 static bool start(engine *e, const engine_options *o, status *st) {
@@ -190,8 +242,7 @@ static bool start(engine *e, const engine_options *o, status *st) {
     if (!(e->has_kit = promptkit_load(&e->kit, o->model_dir, e->spec, e->max_model_len, &lim, st)))
         return false;
     if (!model_upload(e->model, st)) return false;
-    runner_options ro = {e->max_rows, e->max_seqs, e->max_model_len, e->n_pages};
-    if (!(e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st))) return false;
+    if (!init_runner(e, st)) return false;
     if (!backend_seal(e->be, e->device.pictures, st)) return false;
     describe(e, o);
     if (!(e->pictures = piccache_new(o->image_cache_bytes, st))) return false;
@@ -218,11 +269,13 @@ void engine_free(engine *e) {
         pthread_join(e->thread, NULL);
     }
     sched_free(e->sched);
+    embed_sched_free(e->embeds);
     workers_free(e->workers);
     piccache_free(e->pictures);
     if (e->has_inbox) inbox_fini(&e->inbox);
     if (e->has_queue) admission_fini(&e->queue);
     if (e->has_runner) runner_fini(&e->runner);
+    if (e->has_embed_run) embed_run_fini(&e->embed_run);
     if (e->has_kit) promptkit_fini(&e->kit);
     model_free(e->model);
     backend_free(e->be);
@@ -236,56 +289,75 @@ const engine_info *engine_get_info(const engine *e) {
 /* ---- prompts and jobs ---- */
 
 prompt *engine_prompt_chat(engine *e, const engine_chat *c, status *st) {
-    return prompt_new_chat(&e->kit, c, st);
+    if (!e->spec->dual.on) return prompt_new_chat(&e->kit, c, st);
+    status_set(st, ST_UNSUPPORTED, "this model makes embeddings and takes no chat; use /v1/embeddings");
+    return NULL;
 }
 
 void engine_default_params(const engine *e, engine_params *out) {
     params_default(e->spec, out);
 }
 
+static bool check_priority(const engine *e, int priority, status *st) {
+    if (priority == 0 || e->by_priority) return true;
+    status_set(st, ST_INVALID,
+               "priority is %d, but this server runs requests in the order they come "
+               "(--scheduling-policy priority would mind it)",
+               priority);
+    return status_param(st, "priority");
+}
+
 bool engine_check_params(const engine *e, const engine_params *p, const prompt *pr, status *st) {
-    if (p->priority != 0 && !e->by_priority) {
-        status_set(st, ST_INVALID,
-                   "priority is %d, but this server runs requests in the order they come "
-                   "(--scheduling-policy priority would mind it)",
-                   p->priority);
-        return status_param(st, "priority");
-    }
+    if (!check_priority(e, p->priority, st)) return false;
     return params_check(p, e->spec, pr ? (int)pr->ids.n : -1, e->max_model_len, st);
 }
 
-/* A job that may wait, with room for its pictures; NULL: refused, and nothing is held. */
-static seq *new_job(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
-                    status *st) {
-    int tokens = (int)p->ids.n;
-    if (!admission_enter(&e->queue, tokens, st)) {
-        prompt_free(p);
-        return NULL;
-    }
-    seq *s = seq_new(p, params, &e->kit, e->max_model_len, sink, user, st);
-    if (s && claim_pictures(s, e->pictures, st)) {
-        s->queued = true;
-        return s;
-    }
+/* The job may wait, and there is room for its pictures; else it is freed. May be given none. */
+static bool take_in(engine *e, seq *s, int tokens, status *st) {
+    if (s && claim_pictures(s, e->pictures, st)) return s->queued = true;
     seq_free(s);
     admission_left(&e->queue, tokens);
-    return NULL;
+    return false;
 }
 
-uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
-                       status *st) {
-    if (!engine_check_params(e, params, p, st)) {
-        prompt_free(p);
-        return 0;
-    }
-    seq *s = new_job(e, p, params, sink, user, st);
-    if (!s) return 0;
+static uint64_t send_off(engine *e, seq *s) {
     uint64_t job = inbox_enter(&e->inbox, s);
     if (s->prompt->n_images && !s->awaits_room)
         workers_add(e->workers, s);
     else
         inbox_post(&e->inbox, s);
     return job;
+}
+
+uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
+                       status *st) {
+    int tokens = (int)p->ids.n;
+    if (!engine_check_params(e, params, p, st) || !admission_enter(&e->queue, tokens, st)) {
+        prompt_free(p);
+        return 0;
+    }
+    seq *s = seq_new(p, params, &e->kit, e->max_model_len, sink, user, st);
+    return take_in(e, s, tokens, st) ? send_off(e, s) : 0;
+}
+
+embed *engine_embed_new(engine *e, const engine_embed_input *in, int n, const engine_embed_options *o,
+                        status *st) {
+    if (!e->spec->dual.on)
+        status_set(st, ST_UNSUPPORTED,
+                   "this model generates text and makes no embeddings; use /v1/chat/completions");
+    else if (check_priority(e, o->priority, st))
+        return embed_new(&e->kit, in, n, o, st);
+    return NULL;
+}
+
+uint64_t engine_embed_submit(engine *e, embed *x, engine_sink sink, void *user, status *st) {
+    int tokens = x->n_tokens;
+    if (!admission_enter(&e->queue, tokens, st)) {
+        embed_free(x);
+        return 0;
+    }
+    seq *s = embed_job_new(x, sink, user, st);
+    return take_in(e, s, tokens, st) ? send_off(e, s) : 0;
 }
 
 void engine_cancel(engine *e, uint64_t job) {
@@ -301,7 +373,10 @@ int engine_retry_after_s(engine *e) {
 }
 
 void engine_get_stats(engine *e, engine_stats *out) {
-    sched_get_stats(e->sched, out);
+    if (e->embeds)
+        embed_sched_get_stats(e->embeds, out);
+    else
+        sched_get_stats(e->sched, out);
     int waiting = inbox_live(&e->inbox) - out->running;
     out->waiting = waiting > 0 ? waiting : 0; /* two snapshots: a job may have ended between them */
     out->pixels_in_flight = inbox_pixels(&e->inbox);

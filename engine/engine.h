@@ -20,8 +20,8 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     const char *isa;            /* [best]; see backend_options */
     int threads;                /* [one per online core] */
     int max_model_len;          /* [the model's max_position_embeddings] prompt and answer, in tokens */
-    int max_num_seqs;           /* [16] sequences in a step */
-    int max_num_batched_tokens; /* [512] rows in a step */
+    int max_num_seqs;           /* [16; 128 on a GPU] sequences in a step */
+    int max_num_batched_tokens; /* [512; 2048 on a GPU] rows in a step */
     size_t
         kv_cache_bytes; /* [enough for max_num_seqs/2 full lengths, at most a quarter of memory; a GPU: what
                                    the plan leaves] */
@@ -36,12 +36,23 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     int64_t max_queued_tokens; /* [a million] prompt tokens of all of them */
     size_t image_bytes;        /* [1 GiB] pictures waiting, being decoded, being encoded, encoded and kept */
     bool by_priority;          /* engine_params.priority goes before the order of arrival */
+    /* [nothing] Called once, on the engine's thread, when the device has failed for good: jobs that run and jobs to come end
+     * with ST_LOST, and only another process can use the device again. */
+    void (*lost)(void *user, const status *why);
+    void *lost_user;
 } engine_options;
 
 /* Loads the model and starts the threads; returns when jobs can run. Errors name file, tensor, expected, found. */
 engine *engine_new(const engine_options *o, status *st);
 /* Every job gets its final event (ENGINE_ERROR, ST_CANCELLED) before this returns. */
 void engine_free(engine *e);
+
+/* How a model that makes vectors judges a pair: scale * cosine + bias is its logit; probabilities are each pair's own
+ * (sigmoid), or those of one picture's labels together (softmax). */
+typedef struct engine_rule {
+    double scale, bias;
+    bool sigmoid;
+} engine_rule;
 
 typedef struct engine_info {
     const char *family;  /* "llava", "llama", ... as the registry names it */
@@ -51,6 +62,8 @@ typedef struct engine_info {
     size_t weight_bytes, kv_bytes, kv_bytes_per_token, activation_bytes;
     size_t image_bytes, image_cache_bytes; /* the latter within the former */
     int image_tokens;                      /* of a typical picture, 0 without a tower */
+    int embed_width; /* numbers of a vector: the model makes vectors (engine_embed_new) and no chat; 0: the other way round */
+    engine_rule rule; /* of a model that makes vectors */
     /* A device with memory of its own, else 0: all it has, what is planned of that, and for the backend's own work. */
     size_t device_bytes, device_planned_bytes, workspace_bytes;
 } engine_info;
@@ -162,6 +175,9 @@ typedef struct engine_event {
     /* Seconds from submission to the first turn that runs it (its pictures' decode included), from there to the first
      * token, and from the first token to the end. */
     double queue_s, prefill_s, decode_s;
+    /* DONE of a job for vectors: f32 [n_vectors, vector_width], in the order of its inputs; prefill_s is all its time */
+    const float *vectors;
+    int n_vectors, vector_width;
     /* ERROR */
     const status *error;
 } engine_event;
@@ -175,6 +191,42 @@ typedef void (*engine_sink)(void *user, const engine_event *ev);
  * now, see engine_has_room; ST_TOO_LARGE: it never will. */
 uint64_t engine_submit(engine *e, prompt *p, const engine_params *params, engine_sink sink, void *user,
                        status *st);
+/* ---- vectors: a model of two towers ---------------------------------------------------------------------------- */
+
+typedef struct engine_embed_input { /* one of the three */
+    const char *text;
+    size_t n_text;
+    const int32_t *ids; /* of a text, as they are to be read: nothing is added */
+    size_t n_ids;
+    const engine_image *image; /* bytes and param as in engine_chat */
+    const char *param;         /* the field a text came from, for messages */
+} engine_embed_input;
+
+typedef struct engine_embed_options {
+    bool truncate; /* cut texts that are too long */
+    bool raw;      /* vectors as the towers give them, of any length */
+    int priority;  /* as engine_params.priority */
+} engine_embed_options;
+
+typedef struct embed embed; /* inputs as ids and pictures not yet decoded */
+
+/* Tokenises texts and looks at picture headers; n is at least 1. A user's text never becomes a special token. Errors:
+ * ST_UNSUPPORTED, the model makes no vectors; ST_INVALID, a text that is too long (with both numbers), a bad id or
+ * picture, each with its param. */
+embed *engine_embed_new(engine *e, const engine_embed_input *in, int n, const engine_embed_options *o,
+                        status *st);
+void embed_free(embed *x);        /* NULL is fine */
+int embed_tokens(const embed *x); /* of texts; of a picture, its rows in the tower */
+/* As engine_submit: takes x; INPUT_DONE, then one final event, DONE with the vectors or ERROR. */
+uint64_t engine_embed_submit(engine *e, embed *x, engine_sink sink, void *user, status *st);
+
+/* Any thread, pure: vectors [1 + n_labels, width], a picture's and its labels', of any length, to logits and
+ * probabilities [n_labels]. */
+void engine_judge(const engine_rule *r, int width, const float *vectors, int n_labels, double *logits,
+                  double *probabilities);
+
+/* ---- jobs of both kinds ---- */
+
 /* Frees what the job holds within one turn; its final events still come. A number that is over is ignored. */
 void engine_cancel(engine *e, uint64_t job);
 /* Whether a job could be taken now, as far as can be said before its body is parsed; constant time. Errors: ST_BUSY. */
@@ -214,6 +266,7 @@ typedef struct engine_stats {
     uint64_t rows, steps_by_rows[ENGINE_ROW_BUCKETS]; /* steps by how many rows they had; not cumulative */
     uint64_t prefix_cache_queries, prefix_cache_hits; /* prompt tokens looked for and found; by choice 0 */
     int64_t pixels_in_flight;                         /* of submitted pictures that are not encoded yet */
+    uint64_t embeddings;                              /* vectors made */
     double image_decode_seconds, image_resize_seconds, image_encode_seconds;
 } engine_stats;
 void engine_get_stats(engine *e, engine_stats *out);

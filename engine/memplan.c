@@ -81,16 +81,27 @@ static bool does_not_fit(const memplan_device *d, size_t kv_bytes, const char *h
                       mib(d->free_bytes));
 }
 
+static bool is_free(const memplan_device *d, status *st) {
+    if (memplan_budget(d) <= d->free_bytes + d->taken) return true;
+    return status_set(
+        st, ST_NO_MEMORY,
+        "gpu-memory-utilization %.2g is %.1f MiB of the GPU's %.1f, but only %.1f are free: give it "
+        "less, or end what uses the rest",
+        d->utilization > 0 ? d->utilization : 0.9, mib(memplan_budget(d)), mib(d->total_bytes),
+        mib(d->free_bytes));
+}
+
+bool memplan_without_kv(const memplan_device *d, status *st) {
+    if (!is_free(d, st)) return false;
+    return d->weights + d->activations + d->workspace + d->pictures <= memplan_budget(d) ||
+           does_not_fit(d, 0, "of", st);
+}
+
 bool memplan_on_device(const memplan_kv *kv, const memplan_device *d, memplan *out, status *st) {
     const size_t budget = memplan_budget(d),
                  others = d->weights + d->activations + d->workspace + d->pictures;
     const size_t least = (kv->len_is_asked ? full_length(kv) + 1 : 2) * kv->page_bytes;
-    if (budget > d->free_bytes + d->taken)
-        return status_set(
-            st, ST_NO_MEMORY,
-            "gpu-memory-utilization %.2g is %.1f MiB of the GPU's %.1f, but only %.1f are free: give it "
-            "less, or end what uses the rest",
-            d->utilization > 0 ? d->utilization : 0.9, mib(budget), mib(d->total_bytes), mib(d->free_bytes));
+    if (!is_free(d, st)) return false;
     size_t left = budget > others ? budget - others : 0;
     if (kv->asked_bytes && left < kv->asked_bytes) return does_not_fit(d, kv->asked_bytes, "of", st);
     if (kv->asked_bytes) left = kv->asked_bytes;

@@ -34,5 +34,7 @@ bool memplan_on_host(const memplan_kv *kv, memplan *out, status *st);
 /* On the device: what the other parts leave of the budget is KV pages, or what was asked for. Errors: ST_NO_MEMORY, with
  * each part; ST_INVALID. */
 bool memplan_on_device(const memplan_kv *kv, const memplan_device *d, memplan *out, status *st);
+/* The same of a model without a KV cache. */
+bool memplan_without_kv(const memplan_device *d, status *st);
 
 #endif

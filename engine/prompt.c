@@ -36,26 +36,28 @@ static bool plan_image(const promptkit *k, prompt_image *im, int n_images, statu
                       first.w, first.h);
 }
 
+bool prompt_take_images(const promptkit *k, const engine_image *images, int n, prompt *p, status *st) {
+    p->images = mem_calloc((size_t)n, sizeof *p->images);
+    if (!p->images) return no_memory(st);
+    for (int i = 0; i < n; i++) {
+        prompt_image *im = &p->images[p->n_images++];
+        im->source = (image_source){images[i].b64, images[i].n};
+        im->param = mem_strdup(images[i].param ? images[i].param : "messages");
+        if (!im->param) return no_memory(st);
+        if (!plan_image(k, im, n, st)) return blame_picture(im, st);
+    }
+    return true;
+}
+
 static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
     if (c->n_images == 0 && k->spec->needs_picture) {
         status_set(st, ST_INVALID, "this model was made for prompts with a picture; the messages hold none");
         return status_param(st, "messages");
     }
     if (c->n_images == 0) return true;
-    if (!k->row_token) {
-        status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
-        return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
-    }
-    p->images = mem_calloc((size_t)c->n_images, sizeof *p->images);
-    if (!p->images) return no_memory(st);
-    for (int i = 0; i < c->n_images; i++) {
-        prompt_image *im = &p->images[p->n_images++];
-        im->source = (image_source){c->images[i].b64, c->images[i].n};
-        im->param = mem_strdup(c->images[i].param ? c->images[i].param : "messages");
-        if (!im->param) return no_memory(st);
-        if (!plan_image(k, im, c->n_images, st)) return blame_picture(im, st);
-    }
-    return true;
+    if (k->row_token) return prompt_take_images(k, c->images, c->n_images, p, st);
+    status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
+    return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
 }
 
 /* ---- messages in the form that the template takes ---- */

@@ -27,6 +27,11 @@ typedef struct promptkit {
     char *row_token;
     int max_model_len;
     image_limits limits;
+    struct {                 /* of a dual encoder (embed.h) */
+        int max_tok, pad_to; /* tokens of a text at most; to which it is padded, 0: it is not */
+        int32_t pad_id;
+        bool pad_left;
+    } embed;
 } promptkit;
 /* model_dir: tokenizer.json, tokenizer_config.json and special_tokens_map.json (both optional), the chat template
  * wherever find.h looks. Errors say which file. After a failure nothing is owned. */
@@ -68,6 +73,8 @@ struct prompt {
 
 /* Errors: those of engine_prompt_chat. */
 prompt *prompt_new_chat(const promptkit *k, const engine_chat *c, status *st);
+/* Probes and plans pictures for a prompt without any. Errors name the picture's param. */
+bool prompt_take_images(const promptkit *k, const engine_image *images, int n, prompt *p, status *st);
 /* The same ids, rows and pictures, without their bytes and pixels: for another answer to it. NULL: no memory. */
 prompt *prompt_clone(const prompt *p, status *st);
 /* Decodes and prepares picture i; afterwards its source is not read any more. cancelled: NULL, or a flag that

@@ -2,8 +2,8 @@
  * The loading thread; the kit owns all that it points to but the spec. */
 #include <string.h>
 
+#include "engine/embed.h"
 #include "engine/families/token_classes.h"
-#include "engine/prompt.h"
 #include "engine/tmpl/find.h"
 #include "kernels/json.h"
 
@@ -155,7 +155,8 @@ bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec,
     json_t *config = NULL;
     bool ok = load_object(model_dir, "tokenizer_config.json", ANY_SIZE, &config, st) &&
               load_tokenizer(k, model_dir, config, st) && load_names(k, model_dir, config, st) &&
-              load_placeholder(k, st) && load_template(k, model_dir, st);
+              (spec->dual.on ? embed_rules_read(k, config, st)
+                             : load_placeholder(k, st) && load_template(k, model_dir, st));
     json_decref(config);
     if (ok) return true;
     promptkit_fini(k);

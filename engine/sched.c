@@ -19,6 +19,7 @@ struct sched {
     pace pace;
     int next; /* whose turn it is where prefill rows do not reach for all */
     uint64_t n_arrived;
+    status lost; /* the device failed for good */
     engine_stats stats;
     pthread_mutex_t mu; /* of published */
     engine_stats published;
@@ -99,6 +100,28 @@ static void remove_failed(sched *sc) {
     sc->n_running = n;
 }
 
+/* ---- a device that is lost ---- */
+
+static bool note_loss(sched *sc, const status *why) {
+    if (why->code != ST_LOST) return false;
+    if (sc->lost.code == ST_OK) {
+        status_set(&sc->lost, ST_LOST, "the device failed: %.300s", why->msg);
+        log_error("%s; nothing can run any more", sc->lost.msg);
+        if (sc->o.lost) sc->o.lost(sc->o.user, &sc->lost);
+    }
+    return true;
+}
+
+static void end_lost(sched *sc, seq *s) {
+    s->st = sc->lost;
+    end(sc, s, FINISH_STOP);
+}
+
+static void end_all_lost(sched *sc) {
+    while (sc->n_running) end_lost(sc, sc->running[--sc->n_running]);
+    for (seq *s; (s = seq_list_pop(&sc->waiting));) end_lost(sc, s);
+}
+
 /* ---- arrivals and cancels ---- */
 
 static void sweep_cancelled(sched *sc) {
@@ -151,6 +174,8 @@ static void drain(sched *sc) {
     for (seq *s; (s = seq_list_pop(&arrived));) {
         if (atomic_load(&s->cancelled)) {
             end_cancelled(sc, s);
+        } else if (sc->lost.code != ST_OK) {
+            end_lost(sc, s);
         } else if (s->awaits_room) {
             s->awaits_room = false;
             workers_add(sc->w, s);
@@ -221,7 +246,10 @@ static void look_around(sched *sc) {
 /* One slice of picture i of s, for all that show it. What goes wrong is this job's alone: others try again. */
 static void encode_slice(sched *sc, seq *s, int i) {
     picture *pic = s->images[i].pic;
-    if (!pic->enc && !(pic->enc = encode_new(sc->r->model, sc->r->be, &pic->pixels, &s->st))) return;
+    if (!pic->enc && !(pic->enc = encode_new(sc->r->model, sc->r->be, &pic->pixels, &s->st))) {
+        note_loss(sc, &s->st);
+        return;
+    }
     if (runner_encode(sc->r, pic->enc, &s->st)) {
         int64_t rows = encode_rows(pic->enc).d[0];
         if (rows == s->prompt->images[i].n_rows) {
@@ -232,6 +260,7 @@ static void encode_slice(sched *sc, seq *s, int i) {
         status_set(&s->st, ST_INTERNAL, "picture %d became %d rows instead of %d", i, (int)rows,
                    s->prompt->images[i].n_rows);
     }
+    note_loss(sc, &s->st);
     if (s->st.code != ST_OK) picture_reset(pic);
 }
 
@@ -272,7 +301,7 @@ static void prepare_seen(sched *sc) {
 static bool encode_some(sched *sc) {
     double begin = time_now_s(), now = begin;
     int at = -1, i = find_picture(sc, 0, &at);
-    while (i < sc->n_running && pace_may_encode(&sc->pace)) {
+    while (i < sc->n_running && sc->lost.code == ST_OK && pace_may_encode(&sc->pace)) {
         double before = now;
         encode_slice(sc, sc->running[i], at);
         now = time_now_s();
@@ -403,6 +432,7 @@ static int pack(sched *sc) {
 }
 
 static void step_failed(sched *sc, const status *why) {
+    if (note_loss(sc, why)) return;
     bool alone = sc->r->batch.n_seqs == 1;
     log_error("a step of %d rows of %d sequences failed: %s", sc->r->batch.n_rows, sc->r->batch.n_seqs,
               why->msg);
@@ -473,6 +503,18 @@ static void publish(sched *sc) {
     pthread_mutex_unlock(&sc->mu);
 }
 
+static void run_step(sched *sc, int rows) {
+    status st = {0};
+    double begin = time_now_s();
+    bool ok = runner_step(sc->r, &st);
+    pace_step_took(&sc->pace, rows, time_now_s() - begin);
+    count_step(sc, rows);
+    if (ok)
+        collect(sc);
+    else
+        step_failed(sc, &st);
+}
+
 bool sched_turn(sched *sc) {
     drain(sc);
     admit(sc);
@@ -481,17 +523,8 @@ bool sched_turn(sched *sc) {
     share_rows(sc, encode_some(sc));
     share_pages(sc);
     int rows = pack(sc);
-    if (rows > 0) {
-        status st = {0};
-        double begin = time_now_s();
-        bool ok = runner_step(sc->r, &st);
-        pace_step_took(&sc->pace, rows, time_now_s() - begin);
-        count_step(sc, rows);
-        if (ok)
-            collect(sc);
-        else
-            step_failed(sc, &st);
-    }
+    if (rows > 0 && sc->lost.code == ST_OK) run_step(sc, rows);
+    if (sc->lost.code != ST_OK) end_all_lost(sc);
     publish(sc);
     return sc->n_running > 0 || sc->waiting.head;
 }

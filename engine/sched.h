@@ -5,7 +5,8 @@
  * others, as many as the turn's time allows (engine/pace.h), runs the step, and sends what it chose. When pages run out
  * the last in that order gives its pages back and is computed again later, bit for bit the same; the first always
  * progresses. Pages of equal beginnings are computed once (engine/share.h). A job of several choices is scheduled as one
- * until it has its first token (seq.h); the others then join in its place.
+ * until it has its first token (seq.h); the others then join in its place. After ST_LOST nothing runs any more: every job, those
+ * to come included, ends with it.
  *
  * Threads: the engine's; sched_get_stats: any. Owner: the engine; jobs taken from the inbox belong to it
  * until their final event. Tested by tests/engine/sched/test_sched.c and test_fair.c. */
@@ -25,6 +26,9 @@ typedef struct sched_options {
     admission *queue;       /* NULL: no job counts as waiting */
     int max_chunk;          /* prefill rows of one sequence in a step; 0: max_rows */
     bool no_prefix_caching; /* every job computes its whole prompt */
+    /* NULL, or called once when the device has failed for good (ST_LOST), before the jobs hear of it. */
+    void (*lost)(void *user, const status *why);
+    void *user;
 } sched_options;
 
 /* Does not own runner, inbox and workers (NULL: jobs are posted by somebody else). */

@@ -161,6 +161,7 @@ void seq_free(seq *s) {
     for (int i = 0; s->images && i < s->prompt->n_images; i++) picture_release(s->images[i].pic);
     sampler_fini(&s->sampler);
     textout_fini(&s->textout);
+    embed_free(s->embed);
     prompt_free(s->prompt);
     mem_free(s->pages);
     mem_free(s->keys);

@@ -37,6 +37,7 @@ typedef struct seq {
     int n_choices;  /* that end with this one: 1, and the forks */
     engine_sink sink;
     void *user;
+    embed *embed;          /* of a job that wants vectors; NULL: one that wants an answer */
     prompt *prompt;        /* its ids grow: the answer's follow the prompt's */
     int n_prompt, max_len; /* tokens; max_len: prompt and answer together at most */
     int min_tokens;

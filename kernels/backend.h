@@ -41,6 +41,7 @@ typedef struct backend_ops {
     void (*kv_write)(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots);
     void (*attn)(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a);
     void (*patchify)(ctx *c, tensor x, tensor pixels, const patchify_args *a);
+    void (*pair_loss)(ctx *c, tensor loss, tensor terms, tensor logits, bool sigmoid);
     void (*sample)(ctx *c, tensor logits, const sample_row *rows, sample_result *out);
 } backend_ops;
 

@@ -434,6 +434,21 @@ void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a) {
         c->be->ops->patchify(c, x, pixels, a);
 }
 
+static void pair_loss(ctx *c, const char *op, tensor loss, tensor terms, tensor logits, bool sigmoid) {
+    int64_t n = logits.d[0];
+    if (EXPECT("logits", logits, DT_F32, n, n) && EXPECT("terms", terms, DT_F32, n) &&
+        EXPECT("loss", loss, DT_F32, 1) && launch(c, &logits))
+        c->be->ops->pair_loss(c, loss, terms, logits, sigmoid);
+}
+
+void op_info_nce(ctx *c, tensor loss, tensor terms, tensor logits) {
+    pair_loss(c, "info_nce", loss, terms, logits, false);
+}
+
+void op_sigmoid_loss(ctx *c, tensor loss, tensor terms, tensor logits) {
+    pair_loss(c, "sigmoid_loss", loss, terms, logits, true);
+}
+
 void op_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out) {
     const char *op = "sample";
     if (!EXPECT("logits", logits, DT_F32, -1, -1) ||

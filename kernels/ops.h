@@ -190,6 +190,16 @@ typedef struct patchify_args {
  * are floored to whole patches. */
 void op_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a);
 
+/* ---- what a batch of pairs loses ------------------------------------------------------------------------------- */
+
+/* logits f32 [N,N]: row i is text i against every picture, the pairs stand on the diagonal. terms f32 [N]: each pair's part;
+ * loss f32 [1]: their mean. Sums in the order of a dot product; terms[i] depends on row i, and with op_info_nce on column i,
+ * alone. N >= 1.
+ * op_info_nce: the mean of the cross-entropies of row and column i (van den Oord et al. 2018, as in CLIP).
+ * op_sigmoid_loss: -sum over j of log sigmoid(z * logits[i,j]), z = 1 for the pair and -1 else (Zhai et al. 2023). */
+void op_info_nce(ctx *c, tensor loss, tensor terms, tensor logits);
+void op_sigmoid_loss(ctx *c, tensor loss, tensor terms, tensor logits);
+
 /* ---- choosing a token --------------------------------------------------------------------------------------------- */
 
 /* One row of logits and how to choose from it. Order: logit bias, penalties, min_tokens bans, temperature, top-k,

@@ -2,6 +2,7 @@
  * app_take_engine. */
 #include "server/app.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -21,13 +22,22 @@ void app_fini(app *a) {
     pthread_mutex_destroy(&a->unknown_lock);
 }
 
+void app_fail(app *a, const char *why) {
+    snprintf(a->failure, sizeof a->failure, "%s", why);
+    int state = atomic_load(&a->state); /* what drains goes on to do so */
+    while (state != APP_DRAINING && !atomic_compare_exchange_weak(&a->state, &state, APP_FAILED)) continue;
+}
+
 engine *app_enter(app *a, status *st) {
     pthread_rwlock_rdlock(&a->engine_lock);
     int state = atomic_load(&a->state);
     if (state == APP_READY && a->e) return a->e;
     pthread_rwlock_unlock(&a->engine_lock);
-    status_set(st, ST_CANCELLED,
-               state == APP_LOADING ? "the model is still loading" : "the server is shutting down");
+    if (state == APP_FAILED)
+        status_set(st, ST_CANCELLED, "%s; the server is ending", a->failure);
+    else
+        status_set(st, ST_CANCELLED,
+                   state == APP_LOADING ? "the model is still loading" : "the server is shutting down");
     return NULL;
 }
 

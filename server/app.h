@@ -15,12 +15,13 @@
 
 #define VLMD_VERSION "0.1.0"
 
-typedef enum app_state { APP_LOADING, APP_READY, APP_DRAINING } app_state;
+typedef enum app_state { APP_LOADING, APP_READY, APP_DRAINING, APP_FAILED } app_state;
 
 enum { APP_MAX_UNKNOWN = 64 };
 
 typedef struct app {
     atomic_int state;
+    char failure[320];            /* set before the state becomes APP_FAILED */
     pthread_rwlock_t engine_lock; /* readers use the engine, the writer takes it away */
     engine *e;
     arg_list names; /* the first is the one that replies carry */
@@ -35,7 +36,9 @@ typedef struct app {
 bool app_init(app *a, arg_list names, status *st);
 void app_fini(app *a);
 
-/* The engine, or NULL with ST_CANCELLED (503) while loading or shutting down. Pair with app_leave. */
+/* The device is gone for good: from now on there is no engine for anyone. Once; any thread. */
+void app_fail(app *a, const char *why);
+/* The engine, or NULL with ST_CANCELLED (503) while loading, shutting down or after app_fail. Pair with app_leave. */
 engine *app_enter(app *a, status *st);
 void app_leave(app *a);
 /* Hands the engine over when it is ready; takes it back, once nobody is inside. */

@@ -8,7 +8,26 @@
 #include <sys/random.h>
 
 /* The keys on the way to a picture's URL. */
-typedef enum key_kind { KEY_OTHER, KEY_MESSAGES, KEY_CONTENT, KEY_IMAGE_URL, KEY_URL } key_kind;
+typedef enum key_kind {
+    KEY_OTHER,
+    KEY_MESSAGES,
+    KEY_CONTENT,
+    KEY_IMAGE_URL,
+    KEY_URL,
+    KEY_INPUT,
+    KEY_IMAGE
+} key_kind;
+
+/* What stands on the way from the body to a picture's URL: the key of each object, A for a list. */
+static const char KEY_SIGNS[] = "?MCIUNG";
+static const char *const PICTURE_PATHS[] = {
+    "MACAI", "MACAIU", /* messages[].content[].image_url(.url) */
+    "NI",    "NIU",    "NAI",   "NAIU",
+    "NG",    "NGU",    "NAG",   "NAGU",   /* input(.|[].)image_url(.url), input(.|[].)image */
+    "NCAI",  "NCAIU",  "NACAI", "NACAIU", /* input(.|[].)content[].image_url(.url) */
+    "G",     "GU",     "GI",    "GIU",    /* image, image.url, image.image_url(.url) */
+};
+enum { PICTURE_MAX_DEPTH = 6 };
 
 typedef struct walker {
     char *p;
@@ -43,21 +62,21 @@ static key_kind key_of(const char *s, size_t n) {
     static const struct {
         const char *name;
         key_kind kind;
-    } keys[] = {
-        {"messages", KEY_MESSAGES}, {"content", KEY_CONTENT}, {"image_url", KEY_IMAGE_URL}, {"url", KEY_URL}};
+    } keys[] = {{"messages", KEY_MESSAGES}, {"content", KEY_CONTENT}, {"image_url", KEY_IMAGE_URL},
+                {"url", KEY_URL},           {"input", KEY_INPUT},     {"image", KEY_IMAGE}};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++)
         if (strlen(keys[i].name) == n && memcmp(keys[i].name, s, n) == 0) return keys[i].kind;
     return KEY_OTHER;
 }
 
-/* messages[].content[].image_url or messages[].content[].image_url.url */
 static bool at_picture(const walker *w) {
-    const struct level *at = w->at;
-    if (w->depth != 5 && w->depth != 6) return false;
-    if (!at[1].object || at[1].key != KEY_MESSAGES || at[2].object || !at[3].object ||
-        at[3].key != KEY_CONTENT || at[4].object || !at[5].object || at[5].key != KEY_IMAGE_URL)
-        return false;
-    return w->depth == 5 || (at[6].object && at[6].key == KEY_URL);
+    char path[PICTURE_MAX_DEPTH + 1];
+    if (w->depth < 1 || w->depth > PICTURE_MAX_DEPTH) return false;
+    for (int i = 0; i < w->depth; i++) path[i] = w->at[i + 1].object ? KEY_SIGNS[w->at[i + 1].key] : 'A';
+    path[w->depth] = 0;
+    for (size_t i = 0; i < ARRAY_LEN(PICTURE_PATHS); i++)
+        if (strcmp(PICTURE_PATHS[i], path) == 0) return true;
+    return false;
 }
 
 static int hex4(const char *p) {

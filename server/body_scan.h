@@ -1,7 +1,7 @@
-/* body_scan.h - lifts pictures out of a chat body before the JSON library sees it.
+/* body_scan.h - lifts pictures out of a body before the JSON library sees it.
  *
  * A picture arrives as a data URL of many megabytes inside a JSON string. The scanner walks the body once,
- * notes where such strings lie (messages[].content[].image_url or .image_url.url only), undoes their JSON
+ * notes where such strings lie (where a chat or a request for vectors has its pictures, and nowhere else), undoes their JSON
  * escapes in place, and writes a skeleton in which each is a short placeholder. The base64 is never copied.
  * The walk is linear, judges nothing but nesting depth, and leaves malformed text for the JSON library to
  * refuse. Threads: one. Memory: spans point into the body, which must stay; the skeleton is owned by the

@@ -3,10 +3,10 @@
  */
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "server/chat_request.h"
 #include "server/fields.h"
+#include "server/image_url.h"
 
 static bool no_memory(status *st) {
     return status_set(st, ST_NO_MEMORY, "no memory for the request");
@@ -29,70 +29,18 @@ static bool add_image(chat_request *r, const char *b64, size_t n, const char *pa
     return true;
 }
 
-/* data:[<type>][;attribute=value]*;base64,<data> (RFC 2397). The type is not believed: content decides. */
-static bool parse_data_url(chat_request *r, const char *url, size_t n, const char *param, status *st) {
-    const char *comma = memchr(url, ',', n < 512 ? n : 512);
-    if (!comma) {
-        status_set(st, ST_INVALID, "%s: a data URL needs a comma before its data: data:image/png;base64,...",
-                   param);
-        return status_param(st, "%s", param);
-    }
-    size_t head = (size_t)(comma - url);
-    if (head < 12 || strncasecmp(comma - 7, ";base64", 7) != 0) {
-        status_set(st, ST_UNSUPPORTED, "%s: only base64 data URLs are accepted: data:image/png;base64,...",
-                   param);
-        return status_param(st, "%s", param);
-    }
-    size_t len = n - head - 1;
-    if (len == 0) {
-        status_set(st, ST_INVALID, "%s: the data URL holds no picture", param);
-        return status_param(st, "%s", param);
-    }
-    return add_image(r, comma + 1, len, param, st);
-}
-
-static bool parse_url(chat_request *r, const json_t *v, const char *param, status *st) {
-    const char *url = json_string_value(v);
-    size_t n = json_string_length(v);
-    const body_span *span = body_scan_find(&r->scan, url, n);
-    if (span) return parse_data_url(r, span->p, span->n, param, st);
-    if (n >= 5 && strncasecmp(url, "data:", 5) == 0) {
-        /* Not lifted, for it is spelt with escapes; its part is about to be replaced. */
-        if (!r->kept) r->kept = json_array();
-        if (json_array_append(r->kept, (json_t *)v) != 0) return no_memory(st);
-        return parse_data_url(r, url, n, param, st);
-    }
-    if (n == 0)
-        status_set(st, ST_INVALID, "%s: empty, expected a data URL with a picture", param);
-    else if (strncasecmp(url, "http://", 7) == 0 || strncasecmp(url, "https://", 8) == 0)
-        status_set(st, ST_UNSUPPORTED,
-                   "%s: vlmd fetches no pictures from the network; send the picture itself as a data URL "
-                   "(data:image/jpeg;base64,...)",
-                   param);
-    else
-        status_set(st, ST_INVALID, "%s: expected a data URL (data:image/jpeg;base64,...), found \"%.40s\"",
-                   param, url);
-    return status_param(st, "%s", param);
-}
-
+/* A string that was not lifted, for it is spelt with escapes, outlives its part, which is about to be replaced. */
 static bool parse_image_part(chat_request *r, const json_t *part, const char *path, status *st) {
-    char param[64];
-    const json_t *v = field_get(part, "image_url");
+    char param[64], full[64];
+    const char *b64;
+    size_t n;
+    bool lifted;
     snprintf(param, sizeof param, "%s.image_url", path);
-    if (json_is_string(v)) return parse_url(r, v, param, st);
-    if (!json_is_object(v)) return field_wrong(st, v, "a data URL or an object with \"url\"", "%s", param);
-    const json_t *detail = field_get(v, "detail"), *url = field_get(v, "url");
-    if (detail && !json_is_string(detail)) return field_wrong(st, detail, "text", "%s.detail", param);
-    if (detail) {
-        const char *d = json_string_value(detail);
-        if (strcmp(d, "auto") != 0 && strcmp(d, "low") != 0 && strcmp(d, "high") != 0) {
-            status_set(st, ST_INVALID, "%s.detail: expected auto, low or high, found \"%.40s\"", param, d);
-            return status_param(st, "%s.detail", param);
-        }
-    }
-    snprintf(param, sizeof param, "%s.image_url.url", path);
-    if (!json_is_string(url)) return field_wrong(st, url, "a data URL", "%s", param);
-    return parse_url(r, url, param, st);
+    const json_t *url = image_url_of(field_get(part, "image_url"), param, full, st);
+    if (!url || !image_url_find(&r->scan, url, full, &b64, &n, &lifted, st)) return false;
+    if (!lifted && !r->kept) r->kept = json_array();
+    if (!lifted && json_array_append(r->kept, (json_t *)(uintptr_t)url) != 0) return no_memory(st);
+    return add_image(r, b64, n, full, st);
 }
 
 static bool parse_part(chat_request *r, json_t *parts, size_t j, size_t i, status *st) {

@@ -1,5 +1,5 @@
 /* main.c - the program: picks the subcommand, prints what it says, and is the only place that exits.
- * Exit status: 0 done, 1 it failed (a message on stderr says why), 2 bad usage. */
+ * Exit status: 0 done, 1 it failed (a message on stderr says why), 2 bad usage, 70 the device failed while it served. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,7 @@
 #include "kernels/json.h"
 #include "server/serve.h"
 
-enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_LOST = 70 /* as sysexits.h has it */ };
 
 static const char top_help[] =
     "usage: vlmd COMMAND ...\n"
@@ -73,9 +73,9 @@ static int run_serve(int argc, char **argv) {
         } else if ((res = serve_run(&o, dir, &st)) == SERVE_FAILED) {
             code = failed("serve", &st);
         }
-        if (res == SERVE_LOADING) {
+        if (res == SERVE_LOADING || res == SERVE_LOST) {
             fflush(stdout);
-            _exit(EXIT_DONE);
+            _exit(res == SERVE_LOST ? EXIT_LOST : EXIT_DONE);
         }
     }
     args_fini(&serve_command, &v);

@@ -184,6 +184,7 @@ static void write_engine(buf *b, const char *m, const engine_info *info, const e
     one(b, "engine_steps_total", "counter", "Steps of the engine.", m, (double)s->steps);
     write_steps(b, m, s);
     write_images(b, m, s);
+    one(b, "embeddings_total", "counter", "Vectors made.", m, (double)s->embeddings);
     one(b, "weight_bytes", "gauge", "Memory of the weights.", m, (double)info->weight_bytes);
     one(b, "kv_cache_bytes", "gauge", "Memory of the KV cache.", m, (double)info->kv_bytes);
     one(b, "activation_bytes", "gauge", "Memory of a step's activations.", m, (double)info->activation_bytes);

@@ -185,6 +185,10 @@ static void put_done(outbox *ob, const engine_event *ev) {
     if (ob->detached) return;
     ob->pending.choices[ev->choice].ended = true;
     ob->pending.choices[ev->choice].finish = ev->finish;
+    size_t floats = (size_t)ev->n_vectors * (size_t)ev->vector_width;
+    if (floats &&
+        !buf_append(&ob->pending.choices[ev->choice].bytes, ev->vectors, floats * sizeof *ev->vectors))
+        ob->no_memory = true;
 }
 
 /* Of several choices that fail the first one's reason counts. */

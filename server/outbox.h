@@ -37,7 +37,7 @@ typedef struct outbox_choice { /* what came of one choice */
     size_t n_tokens, cap_tokens;
     outbox_top *tops;
     size_t n_tops, cap_tops;
-    buf bytes;
+    buf bytes;  /* of a job for vectors: its floats */
     bool ended; /* by itself, since the last take */
     engine_finish finish;
 } outbox_choice;

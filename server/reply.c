@@ -77,6 +77,24 @@ void json_put_real(buf *b, double v) {
     if (!strpbrk(text, ".e")) buf_puts(b, ".0");
 }
 
+void reply_base64(buf *b, const void *bytes, size_t n) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const uint8_t *p = bytes;
+    char *to = buf_reserve(b, (n + 2) / 3 * 4 + 1) ? b->data + b->len : NULL;
+    for (size_t i = 0; to && i < n; i += 3) {
+        uint32_t v = (uint32_t)p[i] << 16;
+        if (i + 1 < n) v |= (uint32_t)p[i + 1] << 8;
+        if (i + 2 < n) v |= p[i + 2];
+        *to++ = digits[v >> 18];
+        *to++ = digits[v >> 12 & 63];
+        *to++ = i + 1 < n ? digits[v >> 6 & 63] : '=';
+        *to++ = i + 2 < n ? digits[v & 63] : '=';
+    }
+    if (!to) return;
+    *to = 0;
+    b->len = (size_t)(to - b->data);
+}
+
 /* ---- errors ----------------------------------------------------------------------------------------------
  */
 

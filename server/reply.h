@@ -15,6 +15,8 @@ void json_put_cstring(buf *b, const char *s); /* null when s is NULL */
 /* A finite number; infinities and NaN, which JSON lacks, become +-9999 and 0, as OpenAI's clients know them.
  */
 void json_put_real(buf *b, double v);
+/* Standard alphabet, padded (RFC 4648), without quotes. */
+void reply_base64(buf *b, const void *bytes, size_t n);
 
 /* 200 for ST_OK; the table is in kernels/base.h beside each code. */
 int reply_http_status(const status *st);

@@ -10,9 +10,14 @@
 static void health_handler(http_req *r) {
     const app *a = http_app(r);
     int state = atomic_load(&a->state);
-    static const char *const words[] = {"loading", "ok", "draining"};
+    static const char *const words[] = {"loading", "ok", "draining", "failed"};
     buf b = {0};
-    buf_printf(&b, "{\"status\":\"%s\"}\n", words[state]);
+    buf_printf(&b, "{\"status\":\"%s\"", words[state]);
+    if (state == APP_FAILED) {
+        buf_puts(&b, ",\"reason\":");
+        json_put_cstring(&b, a->failure);
+    }
+    buf_puts(&b, "}\n");
     http_reply(r, state == APP_READY ? 200 : 503, "application/json", &b);
 }
 
@@ -22,12 +27,16 @@ static void version_handler(http_req *r) {
     http_reply(r, 200, "application/json", &b);
 }
 
-static void put_model(buf *b, const app *a, int i, int max_model_len) {
+static void put_model(buf *b, const app *a, int i, const engine_info *info) {
     buf_puts(b, "{\"id\":");
     json_put_cstring(b, a->names.v[i]);
     buf_printf(b, ",\"object\":\"model\",\"created\":%ld,\"owned_by\":\"vlmd\",\"root\":", a->started);
     json_put_cstring(b, a->names.v[0]);
-    buf_printf(b, ",\"parent\":null,\"max_model_len\":%d}", max_model_len);
+    buf_printf(b, ",\"parent\":null,\"max_model_len\":%d", info->max_model_len);
+    if (info->embed_width)
+        buf_printf(b, ",\"task\":\"embed\",\"embedding_size\":%d}", info->embed_width);
+    else
+        buf_puts(b, ",\"task\":\"generate\"}");
 }
 
 static void models_handler(http_req *r) {
@@ -38,7 +47,7 @@ static void models_handler(http_req *r) {
         http_reply_status(r, &st);
         return;
     }
-    int len = engine_get_info(e)->max_model_len;
+    const engine_info info = *engine_get_info(e);
     app_leave(a);
     buf b = {0};
     const char *below = strncmp(http_path(r), "/v1/models/", 11) == 0 ? http_path(r) + 11 : NULL;
@@ -48,12 +57,12 @@ static void models_handler(http_req *r) {
             return;
         }
         for (int i = 0; i < a->names.n; i++)
-            if (strcmp(a->names.v[i], below) == 0 && !b.len) put_model(&b, a, i, len);
+            if (strcmp(a->names.v[i], below) == 0 && !b.len) put_model(&b, a, i, &info);
     } else {
         buf_puts(&b, "{\"object\":\"list\",\"data\":[");
         for (int i = 0; i < a->names.n; i++) {
             if (i) buf_putc(&b, ',');
-            put_model(&b, a, i, len);
+            put_model(&b, a, i, &info);
         }
         buf_puts(&b, "]}");
     }
@@ -80,6 +89,8 @@ const http_route routes_table[] = {
     {"/v1/models", HTTP_GET, false, NULL, models_handler},
     {"/v1/models/*", HTTP_GET, false, NULL, models_handler},
     {"/v1/chat/completions", HTTP_POST, false, app_has_room, chat_handler},
+    {"/v1/embeddings", HTTP_POST, false, app_has_room, embeddings_handler},
+    {"/v1/zero-shot", HTTP_POST, false, app_has_room, zero_shot_handler},
     {"/tokenize", HTTP_POST, false, NULL, tokenize_handler},
     {"/detokenize", HTTP_POST, false, NULL, detokenize_handler},
 };

@@ -9,6 +9,8 @@ extern const http_route routes_table[];
 extern const int routes_count;
 
 void chat_handler(http_req *r);
+void embeddings_handler(http_req *r);
+void zero_shot_handler(http_req *r);
 void tokenize_handler(http_req *r);
 void detokenize_handler(http_req *r);
 

@@ -19,6 +19,8 @@
 #include "server/http.h"
 #include "server/routes.h"
 
+enum { LOST_SECONDS = 10 }; /* for replies after the device failed */
+
 /* ---- the model folder
  * ------------------------------------------------------------------------------------------ */
 
@@ -91,6 +93,15 @@ static void *load(void *arg) {
     return NULL;
 }
 
+/* On the engine's thread. */
+static void on_lost(void *user, const status *why) {
+    loader *l = user;
+    uint64_t one = 1;
+    app_fail(l->app, why->msg);
+    ssize_t k = write(l->done_fd, &one, sizeof one); /* the main thread looks at the state */
+    (void)k;
+}
+
 /* A black rectangle, 64x64: any model with eyes has something to say. */
 static const char sample_png[] =
     "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAAxklEQVR4nO3ZMQ6CQBQAUdHtoZIo3sSCW1l6CDpjpyHxWGpt"
@@ -127,14 +138,20 @@ static void print_memory(const engine_info *i, size_t bodies) {
 static void print_loaded(const loader *l, const char *name, const char *curl, bool keyed) {
     const engine_info *i = engine_get_info(l->e);
     printf("serving %s: %s\n", name, i->summary ? i->summary : i->family);
-    printf("  %d tokens at most, %zu bytes of KV cache each; loaded in %.1f s\n", i->max_model_len,
-           i->kv_bytes_per_token, l->seconds);
+    if (i->embed_width)
+        printf("  a text has %d tokens at most; loaded in %.1f s\n", i->max_model_len, l->seconds);
+    else
+        printf("  %d tokens at most, %zu bytes of KV cache each; loaded in %.1f s\n", i->max_model_len,
+               i->kv_bytes_per_token, l->seconds);
     print_memory(i, l->app->bodies.max);
-    printf(
-        "try:\n  curl %s/v1/chat/completions -H 'Content-Type: application/json'%s -d '{\"max_tokens\": 32, "
-        "\"messages\": [{\"role\": \"user\", \"content\": ",
-        curl, keyed ? " -H \"Authorization: Bearer $VLMD_API_KEY\"" : "");
-    if (i->takes_images)
+    printf("try:\n  curl %s%s -H 'Content-Type: application/json'%s -d ", curl,
+           i->embed_width ? "/v1/zero-shot" : "/v1/chat/completions",
+           keyed ? " -H \"Authorization: Bearer $VLMD_API_KEY\"" : "");
+    if (!i->embed_width) printf("'{\"max_tokens\": 32, \"messages\": [{\"role\": \"user\", \"content\": ");
+    if (i->embed_width)
+        printf("'{\"labels\": [\"black rectangle\", \"cat\"], \"image\": \"data:image/png;base64,%s\"}'\n",
+               sample_png);
+    else if (i->takes_images)
         printf("[{\"type\": \"image_url\", \"image_url\": {\"url\": \"data:image/png;base64,%s\"}}, "
                "{\"type\": \"text\", \"text\": \"What is in the image?\"}]}]}'\n",
                sample_png);
@@ -168,8 +185,7 @@ static int wait_event(const waiter *w, bool loading, int timeout_ms) {
 }
 
 /* Lets running requests finish for a while, then ends them with an error. A second signal ends the wait. */
-static void drain(app *a, http_server *http, const waiter *w, double seconds) {
-    atomic_store(&a->state, APP_DRAINING);
+static void drain(http_server *http, const waiter *w, double seconds, const char *why) {
     double until = time_now_s() + seconds;
     int n = http_in_flight(http);
     if (n) log_info("stopping: waiting for %d requests, at most %g s", n, seconds);
@@ -177,13 +193,22 @@ static void drain(app *a, http_server *http, const waiter *w, double seconds) {
         if (wait_event(w, false, 50) > 0) break;
     until = time_now_s() + 5;
     while (http_in_flight(http) && time_now_s() < until) {
-        http_cancel_all(http, ST_CANCELLED, "the server is shutting down");
+        http_cancel_all(http, ST_CANCELLED, why);
         wait_event(w, false, 50);
     }
 }
 
+/* The engine has ended its jobs; their replies are to reach their clients. It is not taken apart: calls to a device that is
+ * gone may not return. */
+static serve_result end_lost(http_server *http, const waiter *w, const serve_options *o) {
+    drain(http, w, o->drain_seconds < LOST_SECONDS ? o->drain_seconds : LOST_SECONDS, "the device failed");
+    if (o->uds) unlink(o->uds);
+    return SERVE_LOST;
+}
+
 static void stop(app *a, http_server *http, const waiter *w, double seconds) {
-    drain(a, http, w, seconds);
+    atomic_store(&a->state, APP_DRAINING);
+    drain(http, w, seconds, "the server is shutting down");
     engine *e = app_take_engine(a);
     if (e) engine_free(e); /* every outbox gets its end: nothing stays suspended */
     http_stop(http);
@@ -206,7 +231,12 @@ static serve_result run(app *a, http_server *http, loader *l, const serve_option
     }
     app_set_engine(a, l->e); /* first: who reads the curl line may send it */
     print_loaded(l, a->names.v[0], curl, o->api_key.n > 0);
-    wait_event(w, false, -1);
+    while (wait_event(w, true, -1) == 0) {
+        uint64_t n;
+        ssize_t k = read(w->done_fd, &n, sizeof n); /* the loader's, or on_lost's */
+        (void)k;
+        if (atomic_load(&a->state) == APP_FAILED) return end_lost(http, w, o);
+    }
     stop(a, http, w, o->drain_seconds);
     return SERVE_DONE;
 }
@@ -298,13 +328,13 @@ static serve_result serve_network(const serve_options *o, const char *dir, app *
                                       .max_queued_requests = o->max_queued_requests,
                                       .max_queued_tokens = o->max_queued_tokens,
                                       .by_priority = strcmp(o->scheduling_policy, "priority") == 0,
-                                      .no_prefix_caching = o->no_prefix_caching};
+                                      .no_prefix_caching = o->no_prefix_caching,
+                                      .lost = on_lost,
+                                      .lost_user = l};
         res = run(a, http, l, o, curl, &w, st);
     }
-    if (res == SERVE_LOADING) {
-        if (o->uds) unlink(o->uds);
-        return res;
-    }
+    if (res == SERVE_LOADING && o->uds) unlink(o->uds);
+    if (res == SERVE_LOADING || res == SERVE_LOST) return res;
     close(w.done_fd); /* the handler stays, and its pipe */
     return res;
 }
@@ -317,7 +347,7 @@ static serve_result serve(const serve_options *o, const char *dir, app *a, loade
         return SERVE_FAILED;
     }
     serve_result res = serve_network(o, dir, a, l, st);
-    if (res == SERVE_LOADING) return res;
+    if (res == SERVE_LOADING || res == SERVE_LOST) return res;
     tls_fini(&l->tls);
     cors_fini(&l->cors);
     return res;
@@ -341,10 +371,11 @@ serve_result serve_run(const serve_options *o, const char *positional, status *s
         if (ok && app_init(a, names, st)) {
             a->bodies.max = o->request_memory;
             res = serve(o, dir.data, a, l, st);
-            if (res != SERVE_LOADING) app_fini(a);
+            if (res != SERVE_LOADING && res != SERVE_LOST) app_fini(a);
         }
     }
-    if (res == SERVE_LOADING) return res; /* the loading thread still reads all of this */
+    /* The loading thread, or the engine's, still reads all of this. */
+    if (res == SERVE_LOADING || res == SERVE_LOST) return res;
     mem_free(a);
     mem_free(l);
     buf_fini(&dir);

@@ -9,6 +9,7 @@
 typedef enum serve_result {
     SERVE_DONE,   /* drained after a signal */
     SERVE_FAILED, /* st says why */
+    SERVE_LOST, /* the device failed for good, and who was there has been told: leave, with a status of its own */
     SERVE_LOADING /* a signal came while the model was loading: that thread still runs, leave without waiting
                    */
 } serve_result;

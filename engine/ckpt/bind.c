@@ -102,8 +102,8 @@ bool bind_take(bind *b, const char *const *prefixes, const char *part_name, int 
     mark *m = &b->marks[i];
     if (m->state == BIND_USED && (m->n_parts != parts || (m->parts >> part & 1)))
         return status_set(st, ST_INVALID, "tensor %s is asked for twice", t->name);
-    int lead = t->nd - nd; /* dimensions of 1 in front say nothing */
-    bool same = lead >= 0;
+    int lead = t->nd - nd;                                         /* dimensions of 1 in front say nothing */
+    bool same = lead >= 0 || (t->nd == 0 && nd == 1 && d[0] == 1); /* the latter: a lone number */
     for (int k = 0; same && k < t->nd; k++) same = t->d[k] == (k < lead ? 1 : d[k - lead]);
     if (!same)
         return status_set(st, ST_INVALID, "%s: tensor %.160s: expected shape %s, found %s",

@@ -37,6 +37,7 @@ static const prep_class classes[] = {
     {"PvtImageProcessor",            RESAMPLE_BICUBIC,  {0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}, 1 / 255.0, 0, 224, 224, 0, false, true, false},
     {"Qwen2VLImageProcessor",        RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"Qwen2_5_VLImageProcessor",     RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0,   0,   0,    0,  false, false, false},
+    {"Siglip2ImageProcessor",     RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"SiglipImageProcessor",         RESAMPLE_BICUBIC,  HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, false, false},
     {"SmolVLMImageProcessor",        RESAMPLE_LANCZOS,  HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"ViTImageProcessor",            RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, true,  false},
@@ -90,4 +91,11 @@ const prep_native *prep_class_native(const prep_class *c) {
     for (size_t i = 0; i < ARRAY_LEN(natives); i++)
         if (strcmp(natives[i].name, c->name) == 0) return &natives[i].v;
     return NULL;
+}
+
+bool prep_class_grid(const prep_class *c, int *max_patches, int *patch) {
+    if (strcmp(c->name, "Siglip2ImageProcessor") != 0) return false;
+    *max_patches = 256;
+    *patch = 16;
+    return true;
 }

@@ -31,6 +31,9 @@ static const family *const FAMILIES[] = {
     &FAMILY_GEMMA2,
     &FAMILY_GEMMA3_TEXT,
     &FAMILY_OPT,
+    &FAMILY_CLIP,
+    &FAMILY_SIGLIP,
+    &FAMILY_SIGLIP2,
     /* clang-format on */
 };
 
@@ -97,7 +100,17 @@ static bool read_prep(const char *dir, model_spec *out, status *st) {
     if (!ok && st->code != ST_OK && st->code != ST_NOT_FOUND) status_prefix(st, "%s/%s", dir, name);
     json_decref(j);
     if (!ok) return false;
-    if (out->tower.image_size == 0) return true; /* each picture's own size is looked at when it comes */
+    const prep_spec *p = &out->prep;
+    if (p->size == PREP_SIZE_PATCHES) {
+        if (!out->tower.pos_side || p->size_h != out->tower.patch)
+            return status_set(
+                st, ST_INVALID,
+                "%s/%s: pictures become grids of patches of %d pixels, which the tower does not take", dir,
+                name, p->size_h);
+        out->tower.max_patches = p->size_w;
+    }
+    /* Each picture's own size is looked at when it comes. */
+    if (out->tower.pos_side || out->tower.image_size == 0) return true;
     /* A picture of the tower's own size must become what the tower was made for. */
     prep_plan plan;
     image_ask ask = {out->tower.image_size, out->tower.image_size, 1};

@@ -56,6 +56,13 @@ bool class_token_of(const class_token *c, const char *tokenizer_class) {
     return strlen(c->class) == n && memcmp(tokenizer_class, c->class, n) == 0;
 }
 
+bool token_class_pads_left(const char *tokenizer_class) {
+    static const class_token left[] = {{"GemmaTokenizer", NULL, NULL}, {"Siglip2Tokenizer", NULL, NULL}};
+    for (size_t i = 0; i < ARRAY_LEN(left); i++)
+        if (class_token_of(&left[i], tokenizer_class)) return true;
+    return false;
+}
+
 /* The reference looks for the word anywhere in the file. */
 static bool mentions_byte_level(const json_t *j) {
     const char *key;

@@ -17,6 +17,9 @@ const class_token *class_token_at(int i); /* NULL after the last */
 /* Whether c speaks of this tokenizer_class, with or without its "Fast". */
 bool class_token_of(const class_token *c, const char *tokenizer_class);
 
+/* Of a class whose file says nothing else: padding goes in front. */
+bool token_class_pads_left(const char *tokenizer_class);
+
 /* Some classes of the reference take only vocabulary, merges, added tokens and post-processor from tokenizer.json and
  * build the rest themselves (LlamaTokenizer's __init__; AutoTokenizer decides by model_type whether the class is
  * asked at all). Changes a tokenizer.json that was read to what the reference makes of it. config: config.json,

@@ -15,20 +15,23 @@ typedef struct tower_kind {
     const char *activation;
     double eps;
     bool patch_bias, cls, pre_norm, own_family; /* own_family: only for the family that asks for it */
+    bool grids;                                 /* num_patches, a table for any grid, instead of image_size */
     /* The class's own defaults, and those of a config that is left out as a whole. */
     tower_sizes own, whole;
 } tower_kind;
 
 /* clang-format off */
 static const tower_kind KINDS[] = {
-    {"clip_vision_model", "quick_gelu", 1e-5, false, true, true, false,
+    {"clip_vision_model", "quick_gelu", 1e-5, false, true, true, false, false,
      {12, 768, 3072, 12, 224, 32}, {24, 1024, 4096, 16, 336, 14}},
-    {"siglip_vision_model", "gelu_pytorch_tanh", 1e-6, true, false, false, false,
+    {"siglip_vision_model", "gelu_pytorch_tanh", 1e-6, true, false, false, false, false,
      {12, 768, 3072, 12, 224, 16}, {26, 1152, 4304, 16, 384, 14}},
-    {"internvl_vision", "gelu", 1e-6, true, true, false, true,
+    {"internvl_vision", "gelu", 1e-6, true, true, false, true, false,
      {24, 1024, 4096, 16, 448, 14}, {24, 1024, 4096, 16, 448, 14}},
-    {"idefics3_vision", "gelu_pytorch_tanh", 1e-6, true, false, false, true,
+    {"idefics3_vision", "gelu_pytorch_tanh", 1e-6, true, false, false, true, false,
      {12, 1152, 3072, 16, 224, 32}, {12, 1152, 3072, 16, 224, 32}},
+    {"siglip2_vision_model", "gelu_pytorch_tanh", 1e-6, true, false, false, true, true,
+     {12, 768, 3072, 12, 0, 16}, {12, 768, 3072, 12, 0, 16}},
 };
 /* clang-format on */
 
@@ -36,6 +39,15 @@ static const tower_kind *find(const char *name) {
     for (size_t i = 0; i < ARRAY_LEN(KINDS); i++)
         if (strcmp(KINDS[i].name, name) == 0) return &KINDS[i];
     return NULL;
+}
+
+/* A square table of positions. How many patches a picture may have is the processor's to say. */
+static void read_table(config *c, tower_spec *t) {
+    t->max_patches = (int)config_int(c, "num_patches", 256, 1, 1 << 16);
+    while ((t->pos_side + 1) * (t->pos_side + 1) <= t->max_patches) t->pos_side++;
+    if (t->pos_side * t->pos_side != t->max_patches)
+        config_fail(c, ST_INVALID, "num_patches", "expected a square number, found %d", t->max_patches);
+    t->image_size = t->pos_side * t->patch;
 }
 
 static bool read_kind(config *c, const tower_kind *k, tower_spec *t) {
@@ -55,8 +67,11 @@ static bool read_kind(config *c, const tower_kind *k, tower_spec *t) {
     s->activation = config_act(c, "hidden_act", k->activation);
     s->q_bias = s->k_bias = s->v_bias = s->o_bias = s->mlp_bias = true;
     s->rope.kind = ROPE_NONE;
-    t->image_size = config_square(c, "image_size", d->image);
     t->patch = config_square(c, "patch_size", d->patch);
+    if (k->grids)
+        read_table(c, t);
+    else
+        t->image_size = config_square(c, "image_size", d->image);
     if (t->patch > t->image_size)
         return config_fail(c, ST_INVALID, "patch_size", "%d is larger than image_size %d", t->patch,
                            t->image_size);

@@ -81,6 +81,8 @@ typedef enum prep_size {
     PREP_SIZE_LONGEST,  /* the long side becomes size_w */
     PREP_SIZE_EXACT,    /* size_w x size_h */
     PREP_SIZE_PIXELS, /* about its own size and ratio, from size_w to size_h pixels in all, sides multiples of patch * merge */
+    /* as many patches of size_h pixels as fit into size_w of them at about the same ratio, sides rounded up to whole ones */
+    PREP_SIZE_PATCHES,
     PREP_SIZE_WITHIN /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
 } prep_size;
 

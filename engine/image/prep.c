@@ -32,6 +32,18 @@ static void about_its_own(const prep_spec *p, double w, double h, double *rw, do
     }
 }
 
+/* The library looks for the scale by halving an interval, and so its answer is not quite the best one. */
+static void fit_patches(double w, double h, double patch, double most, double *rw, double *rh) {
+    double low = 1e-5 / 10, high = 100;
+    for (bool found = false;; found = high - low < 1e-5) {
+        double scale = found ? low : (low + high) / 2;
+        *rw = fmax(patch, ceil(w * scale / patch) * patch);
+        *rh = fmax(patch, ceil(h * scale / patch) * patch);
+        if (found) return;
+        *(*rw / patch * (*rh / patch) <= most ? &low : &high) = scale;
+    }
+}
+
 /* Sides as doubles: they hold every intermediate value exactly as the library's do. */
 static void resized(const prep_spec *p, double w, double h, double *rw, double *rh) {
     double edge = p->size_w, shorter = w < h ? w : h, longer = w < h ? h : w;
@@ -57,6 +69,7 @@ static void resized(const prep_spec *p, double w, double h, double *rw, double *
             *rh = w < h ? floor(raw * h / w) : edge;
         }
         return;
+    case PREP_SIZE_PATCHES: fit_patches(w, h, p->size_h, p->size_w, rw, rh); return;
     case PREP_SIZE_LONGEST:
     case PREP_SIZE_WITHIN: {
         double sh = (p->size == PREP_SIZE_WITHIN ? p->size_h : edge) / h, sw = edge / w,

@@ -37,6 +37,9 @@ typedef struct prep_cut_class {
  */
 const prep_class *prep_class_find(const char *name, size_t n);
 const prep_native *prep_class_native(const prep_class *c); /* NULL: it is not one */
+/* Of a class whose pictures become grids of patches instead of one size: max_num_patches and patch_size where a file leaves
+ * them out. False: it is not one. */
+bool prep_class_grid(const prep_class *c, int *max_patches, int *patch);
 /* NULL: a class whose pictures stay whole. */
 const prep_cut_class *prep_class_cut(const char *name);
 

@@ -349,6 +349,7 @@ static void warn_unknown(const json_t *config) {
                                         "patch_size",
                                         "merge_size",
                                         "temporal_patch_size",
+                                        "max_num_patches",
                                         "max_image_size",
                                         "return_row_col_info",
                                         "video_sampling",
@@ -394,6 +395,16 @@ static bool read_pan(const json_t *config, prep_spec *out, status *st) {
                       "do_pan_and_scan without a size of height and width is not supported");
 }
 
+static bool get_filter(const json_t *config, prep_spec *out, status *st) {
+    const json_t *filter = get(config, "resample");
+    if (!filter) return true;
+    if (!json_is_integer(filter) || json_integer_value(filter) < 0 || json_integer_value(filter) > 5)
+        return status_set(st, ST_INVALID, "resample: expected 0 to 5 (Pillow's filters), found %s",
+                          json_is_integer(filter) ? "another number" : kind_of(filter));
+    out->filter = (resample)json_integer_value(filter);
+    return true;
+}
+
 bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
     memset(out, 0, sizeof *out);
     if (json_is_object(json_object_get(config, "image_processor")))
@@ -427,11 +438,18 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
 
     const prep_native *native = prep_class_native(class);
     if (native && !read_native(config, native, out, st)) return false;
-    if (do_resize) {
+    if (do_resize && prep_class_grid(class, &out->size_w, &out->size_h)) {
+        out->size = PREP_SIZE_PATCHES;
+        out->filter = (resample) class->filter;
+        const json_t *most = get(config, "max_num_patches"), *patch = get(config, "patch_size");
+        if ((most && !edge(most, "max_num_patches", &out->size_w, st)) ||
+            (patch && !edge(patch, "patch_size", &out->size_h, st)) || !get_filter(config, out, st))
+            return false;
+    } else if (do_resize) {
         if ((!native && !not_null(config, "size", "do_resize", st)) ||
             !not_null(config, "resample", "do_resize", st))
             return false;
-        const json_t *v = get(config, "size"), *filter = get(config, "resample");
+        const json_t *v = get(config, "size");
         size_value size = {.shortest = class->shortest,
                            .longest = cut ? cut->longest : 0,
                            .height = class->height,
@@ -447,12 +465,7 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         if (out->size == PREP_SIZE_SHORTEST && out->size_h && out->size_h < out->size_w)
             log_warn("image processor: size.longest_edge is less than size.shortest_edge");
         out->filter = (resample) class->filter;
-        if (filter) {
-            if (!json_is_integer(filter) || json_integer_value(filter) < 0 || json_integer_value(filter) > 5)
-                return status_set(st, ST_INVALID, "resample: expected 0 to 5 (Pillow's filters), found %s",
-                                  json_is_integer(filter) ? "another number" : kind_of(filter));
-            out->filter = (resample)json_integer_value(filter);
-        }
+        if (!get_filter(config, out, st)) return false;
     }
     const json_t *max_tiles = get(config, "max_image_tiles");
     if (max_tiles && !(json_is_integer(max_tiles) && json_integer_value(max_tiles) >= 1 &&

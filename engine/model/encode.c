@@ -266,6 +266,17 @@ static void pack_slice(ctx *c, encode *e, int i) {
            tensor_rows(e->by, from, n));
 }
 
+static void dual_slice(ctx *c, encode *e, grid g, int i) {
+    int64_t rows = tower_rows(&e->m->spec.tower, g);
+    dual_picture p = {.x = tensor_rows(e->features, 0, rows),
+                      .k = tensor_rows(e->k, 0, rows),
+                      .v = tensor_rows(e->v, 0, rows),
+                      .out = e->rows,
+                      .one = tower_one(e, g),
+                      .len = tower_len(e, g)};
+    dual_picture_slice(c, e->m, &p, i);
+}
+
 /* Slice i of what begins with tile `at` and whose joined rows begin at `joined`: its layers, and behind some of them a join of
  * what they are then, behind all the join of the features. */
 static void pass_slice(ctx *c, encode *e, const tile *at, int64_t joined, int i) {
@@ -291,8 +302,11 @@ static void pass_slice(ctx *c, encode *e, const tile *at, int64_t joined, int i)
         }
         if (deep) i -= joins;
     }
-    join_slice(c, e, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
-               tensor_rows(e->joined, joined, rows), i);
+    if (s->dual.on)
+        dual_slice(c, e, g, i);
+    else
+        join_slice(c, e, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
+                   tensor_rows(e->joined, joined, rows), i);
 }
 
 static void run_slice(ctx *c, encode *e, int i) {

@@ -43,6 +43,9 @@ int tower_slices_until(const tower_spec *t, grid g, int state);
 int tower_slices(const tower_spec *t, grid g);
 /* Slice i of tile `at`, whose features are complete after the last. */
 void tower_slice(ctx *c, encode *e, const tile *at, int i);
+/* i32 {0, 1} and {tower_rows} on the device, of the tile whose slices have begun. */
+tensor tower_one(const encode *e, grid g);
+tensor tower_len(const encode *e, grid g);
 /* Patches of a tile in the given order, normalised, to out[n, 3 * patch * patch]. */
 void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tensor out);
 /* Rows [from, from + n) after layer `state` (0: before the first), where a feature is made of them; of `rows` rows that are
@@ -84,6 +87,14 @@ void corners_taps(int side, grid g, int x, int y, int32_t from[CORNER_TAPS], flo
 /* ---- bucket.c: where patch i of n in a line stands in a table of `side` places ---- */
 
 int bucket_of(int i, int n, int side);
+
+/* ---- resample.c: a square table of positions for another grid ---- */
+
+/* Places of a table of side x side that a place of the grid is a mixture of, at most. */
+int resample_taps(int side, grid g);
+/* Which they are and how much of each, for places line by line: [g.w * g.h, taps]. Source: torch's upsample_bilinear2d
+ * with antialias. */
+void resample_table(int side, grid g, int32_t *from, float *by);
 
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 

@@ -18,6 +18,7 @@ typedef struct plan {
     bool transposed[S_COUNT];                   /* it stands there as [in, out] */
     tensor (*tower)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
     tensor (*deep)[JOIN_SLOTS];                 /* [deep.n] */
+    tensor dual[DUAL_COUNT];
     size_t weight_bytes;
 } plan;
 bool plan_open(plan *p, const char *dir, status *st);
@@ -46,8 +47,9 @@ struct model {
     layer_weights *tower, *text;
     weight *(*deep)[JOIN_SLOTS]; /* [deep.n] */
     model_rope rope, rope_local, rope_tower;
-    void *turned[S_COUNT]; /* copies of matrices that the checkpoint has the other way round */
-    float tiled_scale[4];  /* tower_tiled.c's tables are multiplied by these */
+    struct dual_part *dual; /* dual.h; NULL: there is a decoder */
+    void *turned[S_COUNT];  /* copies of matrices that the checkpoint has the other way round */
+    float tiled_scale[4];   /* tower_tiled.c's tables are multiplied by these */
     size_t weight_bytes, device_bytes;
     dtype weight_dtype;
     weight **all; /* each of the above once */
@@ -66,6 +68,25 @@ enum { TOWER_BLOCK_ROWS = 128 };
 void rope_frequencies(const rope_spec *r, float *inv_freq, float *attention_factor);
 /* Which of a row's positions turns each pair, axis[dims/2]; false: a row has one. */
 bool rope_axes(const rope_spec *r, float *axis);
+
+/* Declares a weight of the model; model_upload brings its bytes to the device (load.c). */
+bool model_declare(model *m, const tensor *t, unsigned use, weight **out, status *st);
+
+/* ---- dual encoders (dual_bind.c, dual.c) ---- */
+
+int dual_slot_shape(const model_spec *s, dual_slot which, int64_t d[4], unsigned *use);
+bool dual_bind(plan *p, status *st);                 /* fills p->dual */
+bool dual_make(model *m, const plan *p, status *st); /* m->dual */
+void dual_free(model *m);
+
+/* A picture's features, behind the norm of the last layer, and what its encode lends: k and v of all rows to be written, device i32 {0, 1}
+ * and {rows}. */
+typedef struct dual_picture {
+    tensor x, k, v, out; /* out [1, width] */
+    tensor one, len;
+} dual_picture;
+int dual_picture_slices(const model_spec *s, int rows);
+void dual_picture_slice(ctx *c, const model *m, const dual_picture *p, int slice);
 
 /* What a layer needs besides its weights and its rows. */
 typedef struct layer_run {

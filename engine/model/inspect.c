@@ -169,9 +169,54 @@ static void put_deep(buf *out, const deep_spec *d) {
     }
 }
 
+static void put_pick(buf *out, const dual_spec *d) {
+    if (d->pick == DUAL_PICK_ID) buf_printf(out, "the first row of id %d", (int)d->pick_id);
+    if (d->pick == DUAL_PICK_GREATEST) buf_puts(out, "the first row of the greatest id");
+    if (d->pick == DUAL_PICK_LAST) buf_puts(out, "the last row");
+}
+
+static void put_dual(buf *out, const model_spec *s) {
+    const tower_spec *t = &s->tower;
+    const dual_spec *d = &s->dual;
+    int side = t->image_size / t->patch;
+    buf_printf(out, "\nmakes vectors of %d numbers from texts and pictures, and no text: a dual encoder\n",
+               d->width);
+    if (t->pos_side)
+        buf_printf(out,
+                   "\npictures: a ViT on up to %d patches of %d x %d pixels in the picture's own aspect "
+                   "ratio, positions "
+                   "resampled from a table of %d x %d\n",
+                   t->max_patches, t->patch, t->patch, t->pos_side, t->pos_side);
+    else
+        buf_printf(out, "\npictures: a ViT on %d x %d pixels, %d x %d patches of %d%s\n", t->image_size,
+                   t->image_size, side, side, t->patch, t->cls ? " and a CLS row" : "");
+    put_stack(out, &t->stack);
+    if (d->head == DUAL_HEAD_FIRST)
+        buf_printf(out, "  vector       the first row, normed and projected, %d to %d\n", t->stack.width,
+                   d->width);
+    else
+        buf_puts(
+            out,
+            "  vector       what a learned query attends to in all rows, then a feed-forward of its own\n");
+    buf_printf(out, "\ntexts: vocabulary of %d, up to %d learned positions%s\n", s->text.vocab,
+               s->text.max_pos, d->pads ? ", padded, and the padding is read" : "");
+    put_stack(out, &s->text.stack);
+    buf_puts(out, "  vector       ");
+    put_pick(out, d);
+    buf_printf(out, ", normed and projected, %d to %d%s\n", s->text.stack.width, d->width,
+               d->text_bias ? ", bias" : "");
+    buf_printf(out, "\npairs: %s\n",
+               d->sigmoid ? "each on its own, sigmoid(scale * cosine + bias)"
+                          : "a picture's labels against each other, softmax(scale * cosine)");
+}
+
 static void put_words(buf *out, const model_spec *s) {
     const tower_spec *t = &s->tower;
     buf_printf(out, "family %s\n", s->family);
+    if (s->dual.on) {
+        put_dual(out, s);
+        return;
+    }
     if (t->stack.n_layers) {
         int side = t->image_size / t->patch;
         if (t->image_size)
@@ -279,11 +324,15 @@ bool model_inspect(const char *dir, buf *out, status *st) {
     double per_tok = 2.0 * kept * k->kv_heads * k->head_dim * (double)sizeof(float);
     buf_puts(out, "\nmemory: weights ");
     put_bytes(out, (double)p.weight_bytes);
-    buf_printf(out, " in %d file%s, KV cache ", ckpt_n_files(p.ckpt), ckpt_n_files(p.ckpt) > 1 ? "s" : "");
-    put_bytes(out, per_tok);
-    buf_puts(out, " a token, ");
-    put_bytes(out, per_tok * p.spec.text.max_pos);
-    buf_printf(out, " for %d tokens\n", p.spec.text.max_pos);
+    buf_printf(out, " in %d file%s", ckpt_n_files(p.ckpt), ckpt_n_files(p.ckpt) > 1 ? "s" : "");
+    if (!p.spec.dual.on) {
+        buf_puts(out, ", KV cache ");
+        put_bytes(out, per_tok);
+        buf_puts(out, " a token, ");
+        put_bytes(out, per_tok * p.spec.text.max_pos);
+        buf_printf(out, " for %d tokens", p.spec.text.max_pos);
+    }
+    buf_puts(out, "\n");
     buf_puts(out, "\ntensors\n");
     bool ok = put_tensors(out, &p, false);
     buf_puts(out, "\nignored\n");

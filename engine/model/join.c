@@ -9,6 +9,7 @@ static int merged(const join_spec *j) {
 }
 
 int join_rows(const model_spec *s, grid g) {
+    if (s->dual.on) return 1;
     const join_spec *j = &s->join;
     if (j->kind == JOIN_POOL) return (g.w / j->pool) * (g.h / j->pool);
     int rows = tower_features_rows(&s->tower, g.w, g.h), k = merged(j);
@@ -17,6 +18,7 @@ int join_rows(const model_spec *s, grid g) {
 }
 
 int join_slices(const model_spec *s, grid g) {
+    if (s->dual.on) return dual_picture_slices(s, tower_rows(&s->tower, g));
     return (join_rows(s, g) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 

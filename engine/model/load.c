@@ -6,8 +6,7 @@
 
 #include "engine/model/impl.h"
 
-/* Declares a weight; model_upload brings its bytes to the device. */
-static bool declare(model *m, const tensor *t, unsigned use, weight **out, status *st) {
+bool model_declare(model *m, const tensor *t, unsigned use, weight **out, status *st) {
     if ((m->n_all & (m->n_all - 1)) == 0) { /* room doubles */
         weight **all = mem_realloc(m->all, (m->n_all ? 2 * (size_t)m->n_all : 1) * sizeof(weight *));
         if (!all) return status_set(st, ST_NO_MEMORY, "no memory for %d weights", m->n_all + 1);
@@ -22,7 +21,7 @@ static bool make_weight(model *m, tensor t, unsigned use, weight **out, status *
     /* A convolution whose windows do not overlap is a matrix over patches; a lone row is a table of one. */
     if (t.nd > 3) t = tensor_2d(t.data, t.dt, t.d[0], tensor_count(&t) / t.d[0]);
     if (t.nd == 1 && use == WEIGHT_TABLE) t = tensor_2d(t.data, t.dt, 1, t.d[0]);
-    return declare(m, &t, use, out, st);
+    return model_declare(m, &t, use, out, st);
 }
 
 /* Memory of the host that weights view, until the model is freed; NULL without memory. */
@@ -41,7 +40,7 @@ static bool make_gate(model *m, tensor t, int width, weight **out, status *st) {
     float g = tanhf(tensor_host_number(&t, 0));
     for (int i = 0; i < width; i++) v[i] = g;
     tensor all = tensor_1d(v, DT_F32, width);
-    return declare(m, &all, WEIGHT_VECTOR, out, st);
+    return model_declare(m, &all, WEIGHT_VECTOR, out, st);
 }
 
 /* A matrix over features that lie in turn, f1[0] f2[0] .. f1[1] f2[1] .., behind the first one: as one over features that lie
@@ -102,8 +101,8 @@ static bool make_rope(model *m, const rope_spec *r, model_rope *out, status *st)
     if (!out->host) return status_set(st, ST_NO_MEMORY, "no memory for rope frequencies");
     rope_frequencies(r, out->host, &out->args.factor);
     tensor t = tensor_1d(out->host, DT_F32, pairs), a = tensor_1d(out->host + pairs, DT_F32, pairs);
-    bool ok = declare(m, &t, WEIGHT_VECTOR, &out->inv_freq, st) &&
-              (!rope_axes(r, out->host + pairs) || declare(m, &a, WEIGHT_VECTOR, &out->axis, st));
+    bool ok = model_declare(m, &t, WEIGHT_VECTOR, &out->inv_freq, st) &&
+              (!rope_axes(r, out->host + pairs) || model_declare(m, &a, WEIGHT_VECTOR, &out->axis, st));
     out->args.axis = out->axis;
     out->args.inv_freq = out->inv_freq;
     out->args.theta = r->theta;
@@ -160,7 +159,9 @@ static bool make_all(model *m, const plan *p, status *st) {
            make_layers(m, &m->spec.text.stack, m->spec.text.stack.n_layers, p->text, &m->text, st) &&
            make_rope(m, &m->spec.text.stack.rope, &m->rope, st) &&
            make_rope(m, &m->spec.text.rope_local, &m->rope_local, st) &&
-           make_rope(m, &m->spec.tower.stack.rope, &m->rope_tower, st) && make_deep(m, p->deep, st);
+           make_rope(m, &m->spec.tower.stack.rope, &m->rope_tower, st) && make_deep(m, p->deep, st) &&
+
+           (!m->spec.dual.on || dual_make(m, p, st));
 }
 
 model *model_open(const char *dir, backend *be, status *st) {
@@ -225,6 +226,7 @@ void model_free(model *m) {
     free_rope(&m->rope_local);
     free_rope(&m->rope_tower);
     for (int i = 0; i < S_COUNT; i++) mem_free(m->turned[i]);
+    dual_free(m);
     mem_free(m->all);
     while (m->kept) {
         struct model_kept *k = m->kept;

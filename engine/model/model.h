@@ -72,6 +72,8 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
 /* ---- pictures: tower and join, resumable within a layer -------------------------------------------------------- */
 
 typedef struct encode encode;
+/* Whether a tile of w x h pixels is what the tower was made for. */
+bool tower_takes(const tower_spec *t, int w, int h);
 /* Device bytes that the encode of a picture of this plan holds between its slices, its result included. */
 size_t encode_bytes(const model_spec *s, const prep_plan *plan);
 /* Starts an encode of prepared pixels, which are copied. Owns its buffers until encode_free. pixels->rgb NULL: holds no

@@ -87,10 +87,12 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
         d[0] = width, d[1] = 3, d[2] = d[3] = t->patch;
         nd = 4, on = tower, *use = WEIGHT_LINEAR;
         if (t->frames) nd = 5, d[2] = t->frames, d[4] = t->patch;
+        if (t->pos_side) nd = 2, d[1] *= d[2] * d[3];
         break;
     case S_PATCH_B: d[0] = width, on = tower && t->patch_bias; break;
     case S_CLASS: d[0] = width, on = tower && t->cls, *use = WEIGHT_TABLE; break;
     case S_POS:
+        if (t->pos_side) side = t->pos_side;
         d[0] = t->pos_corners ? t->pos_rows : side * side + (t->cls ? 1 : 0), d[1] = width;
         nd = 2, on = tower && !t->no_pos, *use = WEIGHT_TABLE;
         break;
@@ -136,7 +138,8 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
         nd = 2, on = text->embed_width > 0, *use = WEIGHT_LINEAR;
         break;
     case S_HEAD:
-        d[0] = text->vocab, d[1] = text_embed_width(text), nd = 2, on = !text->tied, *use = WEIGHT_LINEAR;
+        d[0] = text->vocab, d[1] = text_embed_width(text), nd = 2, on = !text->tied && !s->dual.on,
+        *use = WEIGHT_LINEAR;
         break;
     case S_COUNT: on = false; break;
     }
@@ -221,6 +224,7 @@ static bool take_deep(plan *p, status *st) {
 /* The reference ties the head only where the checkpoint has one of the two, or both alike. */
 static bool settle_tie(plan *p, status *st) {
     const name_sheet *s = p->sheet;
+    if (p->spec.dual.on) return true;
     const char *const *names = p->spec.text.names->names;
     size_t head = bind_find(p->bind, s->head_at, names[S_HEAD], st);
     size_t embed = bind_find(p->bind, s->text_at, names[S_EMBED], st);
@@ -285,6 +289,7 @@ static bool bind_all(plan *p, status *st) {
                      (layer_names){.all = text->layer, .cross = text->cross}, &p->text, st) ||
         !take_deep(p, st))
         return false;
+    if (s->dual.on && !dual_bind(p, st)) return false;
     if (s->tower.stack.n_layers) ignore_unused_layers(p);
     for (const ignore_rule *r = n->ignored; r->glob; r++) bind_ignore_like(p->bind, r->glob, r->why);
     return bind_finish(p->bind, st);

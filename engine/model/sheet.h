@@ -71,6 +71,31 @@ typedef enum slot {
 } slot;
 enum { S_FIRST_JOIN = S_JOIN_G, JOIN_SLOTS = S_NEWLINE - S_FIRST_JOIN, S_FIRST_TEXT = S_EMBED };
 
+/* Parameters of a dual encoder beside its two stacks. */
+typedef enum dual_slot {
+    DUAL_TEXT_W,
+    DUAL_TEXT_B,  /* [width, D] */
+    DUAL_IMAGE_W, /* [width, D] */
+    DUAL_PROBE,   /* [1, 1, D] */
+    DUAL_Q_W,
+    DUAL_Q_B,
+    DUAL_K_W,
+    DUAL_K_B,
+    DUAL_V_W,
+    DUAL_V_B,
+    DUAL_O_W,
+    DUAL_O_B, /* [D, D], of the probe's attention */
+    DUAL_NORM_G,
+    DUAL_NORM_B, /* before its feed-forward */
+    DUAL_UP_W,
+    DUAL_UP_B, /* [F, D] */
+    DUAL_DOWN_W,
+    DUAL_DOWN_B, /* [D, F] */
+    DUAL_SCALE,
+    DUAL_BIAS, /* [] or [1]: logarithm of the scale, and what is added behind it */
+    DUAL_COUNT
+} dual_slot;
+
 typedef struct ignore_rule {
     const char *glob, *why; /* whole tensor name, '*' any run of characters */
 } ignore_rule;
@@ -92,7 +117,8 @@ typedef struct name_sheet {
     const char *const *names; /* [S_FIRST_TEXT]; "name^T": the matrix stands there as [in, out] */
     const char *const
         *deep; /* [JOIN_SLOTS] of the joins of hidden states, with "%d" for which, at tower_at */
-    const ignore_rule *ignored; /* ends with glob NULL */
+    const char *const *dual_at, *const *dual; /* dual: [DUAL_COUNT] */
+    const ignore_rule *ignored;               /* ends with glob NULL */
 } name_sheet;
 
 #endif

@@ -82,6 +82,9 @@ typedef struct tower_spec {
     int features[SPEC_MAX_FEATURES]; /* 0 = input of layer 0, n = output of layer n-1 */
     bool drop_first;                 /* select strategy "default": the first row goes */
     int run_layers;                  /* layers that the features need; those behind them are not loaded */
+    /* 0: the table of positions is image_size's grid. Else a square table of pos_side, resampled to a tile's own grid of at
+     * most max_patches; the patch matrix then reads channels after pixels. */
+    int pos_side, max_patches;
     /* All tiles of a picture in one sequence, padded to max_tiles of them and each to a multiple of pad_rows (0: each tile is
      * one of its own): positions by arrangement of tiles, gated; from layer tail_from on behind a norm (S_POST_G) and another
      * embedding of the tile. */
@@ -155,6 +158,30 @@ static inline int text_embed_width(const text_spec *t) {
  * to, kept apart from the text's. */
 typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE, FUSE_CROSS } fuse_kind;
 
+/* Two towers that meet in one space, instead of a decoder: `text` is the stack that reads a text, and a text or a picture
+ * becomes one vector of join.out numbers. */
+typedef enum dual_pick {                     /* the row that stands for a text */
+                         DUAL_PICK_ID,       /* the first that is pick_id, where none is the first of all */
+                         DUAL_PICK_GREATEST, /* the first of the greatest id */
+                         DUAL_PICK_LAST
+} dual_pick;
+typedef enum dual_head {                  /* the row that stands for a picture */
+                         DUAL_HEAD_FIRST, /* the first, normed and projected */
+                         DUAL_HEAD_PROBE /* what a learned query finds in all of them, and a feed-forward of the tower's shape */
+} dual_head;
+typedef struct dual_spec {
+    bool on;
+    int width; /* of the vectors */
+    dual_pick pick;
+    int32_t pick_id;
+    bool text_bias; /* of the text's projection */
+    bool pads;      /* every text is padded to the same length, and its rows see the padding */
+    int pad_to;     /* that length; 0: the tokenizer's model_max_length, at most text.max_pos */
+    int32_t pad_id; /* unless the tokenizer names another */
+    dual_head head;
+    bool sigmoid; /* a pair is judged on its own, with a bias, instead of against the other labels */
+} dual_spec;
+
 /* What a family knows of a picture when it says what becomes of it: its header, and how many the prompt has. */
 typedef struct image_ask {
     int w, h, n_images;
@@ -198,6 +225,7 @@ typedef struct model_spec {
     join_spec join;
     deep_spec deep;
     text_spec text;
+    dual_spec dual;
     fuse_kind fuse;
     int32_t image_token;       /* the placeholder's id, -1 without pictures */
     int32_t video_token;       /* its like for what is not served; 0: none */

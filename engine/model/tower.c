@@ -9,7 +9,7 @@
  * layers have windows, window by window.
  *
  * The tile's index arrays (encode.h: ids), each after the other: which patch a row is (0 first); each row's place in the
- * table of positions, CLS's included; those of the blocks; {rows}; for rotary positions each row's line and column; where
+ * table of positions, CLS's included; those of the blocks; {0, 1}; {rows}; for rotary positions each row's line and column; where
  * the table is resampled each patch's taps and f32 weights.
  *
  * Thread: the engine's. */
@@ -25,15 +25,27 @@ int tower_rows(const tower_spec *t, grid g) {
     return g.w * g.h + (t->cls ? 1 : 0);
 }
 
+bool tower_takes(const tower_spec *t, int w, int h) {
+    if (!t->pos_side) return w == t->image_size && h == t->image_size;
+    return w >= t->patch && h >= t->patch && w % t->patch == 0 && h % t->patch == 0 &&
+           (int64_t)(w / t->patch) * (h / t->patch) <= t->max_patches;
+}
+
+/* Places of a resampled table that one patch's position is made of; 0: its own alone. */
+static int pos_taps(const tower_spec *t, grid g) {
+    return t->pos_corners ? CORNER_TAPS : t->pos_side ? resample_taps(t->pos_side, g) : 0;
+}
+
 /* Where the index arrays begin. */
 typedef struct ids_layout {
-    int order, place, blocks, len, turns, taps, weights, end;
+    int order, place, blocks, one, len, turns, taps, weights, end;
 } ids_layout;
 static ids_layout lay_out(const tower_spec *t, grid g) {
-    int patches = g.w * g.h, all = tower_rows(t, g), taps = t->pos_corners ? CORNER_TAPS * patches : 0;
+    int patches = g.w * g.h, all = tower_rows(t, g), taps = pos_taps(t, g) * patches;
     ids_layout l = {.place = patches};
     l.blocks = l.place + all;
-    l.len = l.blocks + blocks_ids(t, g);
+    l.one = l.blocks + blocks_ids(t, g);
+    l.len = l.one + 2;
     l.turns = l.len + 1;
     l.taps = l.turns + (t->stack.rope.kind == ROPE_NONE ? 0 : 2 * all);
     l.weights = l.taps + taps;
@@ -57,6 +69,14 @@ static tensor ids_at(const encode *e, int64_t from, int64_t n) {
     return tensor_1d(e->ids.data ? (int32_t *)e->ids.data + from : NULL, DT_I32, n);
 }
 
+tensor tower_one(const encode *e, grid g) {
+    return ids_at(e, lay_out(&e->m->spec.tower, g).one, 2);
+}
+
+tensor tower_len(const encode *e, grid g) {
+    return ids_at(e, lay_out(&e->m->spec.tower, g).len, 1);
+}
+
 /* Patches in the order of their rows, and their places. */
 static bool fill_order(const model_spec *s, grid g, const ids_layout *l, int32_t *ids) {
     const tower_spec *t = &s->tower;
@@ -76,6 +96,7 @@ static bool fill_order(const model_spec *s, grid g, const ids_layout *l, int32_t
             corners_taps(t->pos_corners, g, x, y, ids + l->taps + CORNER_TAPS * i,
                          (float *)ids + l->weights + CORNER_TAPS * i);
     }
+    if (t->pos_side) resample_table(t->pos_side, g, ids + l->taps, (float *)ids + l->weights);
     mem_free(cells);
     return true;
 }
@@ -87,6 +108,7 @@ static void upload_ids(ctx *c, encode *e, grid g) {
     int32_t *host = mem_calloc((size_t)l.end, sizeof *host);
     if (host && fill_order(&e->m->spec, g, &l, host)) {
         blocks_fill(t, g, host + l.blocks);
+        host[l.one + 1] = 1;
         host[l.len] = tower_rows(t, g);
         ctx_upload(c, ids_at(e, 0, l.end), host);
         e->ids_of = g;
@@ -113,32 +135,33 @@ void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, 
     }
 }
 
-/* Positions of rows [row, row + n) of x. */
-static void add_positions(ctx *c, encode *e, grid g, tensor x, int64_t row, int64_t n) {
-    const tower_spec *t = &e->m->spec.tower;
-    const weight *table = e->m->w[S_POS];
-    ids_layout l = lay_out(t, g);
-    if (t->no_pos) return;
-    if (t->pos_corners) {
-        int64_t k = CORNER_TAPS;
-        CHECK(!t->cls);
-        op_embed_mix(c, x, table, tensor_2d(ids_at(e, l.taps + row * k, n * k).data, DT_I32, n, k),
-                     tensor_2d(ids_at(e, l.weights + row * k, n * k).data, DT_F32, n, k));
-    } else {
-        op_embed_add(c, x, table, ids_at(e, l.place + row, n));
-    }
-}
-
 void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tensor out) {
     const prep_spec *p = &e->m->spec.prep;
     patchify_args a = {.patch = e->m->spec.tower.patch,
                        .frames = e->m->spec.tower.frames,
                        .rescale = p->rescale,
+                       .channels_last = e->m->spec.tower.pos_side > 0,
                        .order = order};
     memcpy(a.mean, p->mean, sizeof a.mean);
     memcpy(a.std, p->std, sizeof a.std);
     uint8_t *pixels = e->pixels.data ? (uint8_t *)e->pixels.data + at->at : NULL;
     op_patchify(c, out, tensor_3d(pixels, DT_U8, at->h, at->w, 3), &a);
+}
+
+/* Positions of rows [row, row + n) of x. */
+static void add_positions(ctx *c, encode *e, grid g, tensor x, int64_t row, int64_t n) {
+    const tower_spec *t = &e->m->spec.tower;
+    const weight *table = e->m->w[S_POS];
+    ids_layout l = lay_out(t, g);
+    int64_t k = pos_taps(t, g);
+    if (t->no_pos) return;
+    if (!k) {
+        op_embed_add(c, x, table, ids_at(e, l.place + row, n));
+        return;
+    }
+    CHECK(!t->cls);
+    op_embed_mix(c, x, table, tensor_2d(ids_at(e, l.taps + row * k, n * k).data, DT_I32, n, k),
+                 tensor_2d(ids_at(e, l.weights + row * k, n * k).data, DT_F32, n, k));
 }
 
 /* A block of patches; CLS goes with the first. */

@@ -183,6 +183,7 @@ static const backend_ops cpu_ops = {
     .kv_write = cpu_kv_write,
     .attn = cpu_attn,
     .patchify = cpu_patchify,
+    .pair_loss = cpu_pair_loss,
     .sample = cpu_sample,
 };
 

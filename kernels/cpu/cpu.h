@@ -67,6 +67,8 @@ void cpu_mix(ctx *c, tensor y, tensor x, const weight *table, tensor from, tenso
 void cpu_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a);
 void cpu_rope(ctx *c, tensor x, tensor cs);
 void cpu_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a);
+/* loss.c */
+void cpu_pair_loss(ctx *c, tensor loss, tensor terms, tensor logits, bool sigmoid);
 /* sample.c */
 void cpu_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out);
 

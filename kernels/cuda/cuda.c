@@ -273,6 +273,11 @@ static void cuda_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *
     launched(c, "patchify");
 }
 
+static void cuda_pair_loss(ctx *c, tensor loss, tensor terms, tensor logits, bool sigmoid) {
+    cuk_pair_loss(stream_of(c), loss.data, terms.data, logits.data, logits.ld, logits.d[0], sigmoid);
+    launched(c, "pair_loss");
+}
+
 /* ---- life ---- */
 
 static void cuda_free(backend *b) {
@@ -316,6 +321,7 @@ static const backend_ops cuda_ops = {
     .kv_write = cuda_kv_write,
     .attn = cuda_attn,
     .patchify = cuda_patchify,
+    .pair_loss = cuda_pair_loss,
     .sample = cuda_sample,
 };
 

@@ -147,6 +147,12 @@ void cuk_linear_few(cuk_stream s, const cuk_linear *l);
 /* Any number of rows, in the same order of summation as cuk_linear_few: row-exact for every row count. */
 void cuk_linear_exact(cuk_stream s, const cuk_linear *l);
 
+/* ---- loss.cu ---- */
+
+/* logits f32 [n, n]; terms [n], their mean in *loss. sigmoid: each pair on its own, else InfoNCE both ways. n >= 1 */
+void cuk_pair_loss(cuk_stream s, float *loss, float *terms, const float *logits, int64_t ld, int64_t n,
+                   bool sigmoid);
+
 /* ---- sample.cu ---- */
 
 /* One row's rule, packed for the device: as ops.h: sample_row, lists as offsets into two shared arrays. */

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Builds the CUDA backend for the host against the emulator, under ASan and UBSan, and runs the tests of ops and models on it:
 # once forward, once with everything the other way round, once shuffled; then the goldens of the reference library, a few
-# steps each. EMU_QUICK=1: ops alone, forward.
+# steps each; and the server on it (tests/e2e/test_cuda.py). EMU_QUICK=1: ops alone, forward, and the server's short tests.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 B=build/emu
 more=()
-tests=(tests/cuda_emu/test_emu tests/kernels/test_ops_rows tests/kernels/test_ops_attn tests/kernels/test_ops_linear tests/kernels/test_sample
+tests=(tests/cuda_emu/test_emu tests/kernels/test_ops_rows tests/kernels/test_ops_attn tests/kernels/test_ops_linear tests/kernels/test_ops_loss tests/kernels/test_sample
     tests/kernels/test_device_memory)
-[ -n "${EMU_QUICK:-}" ] || more=(tests/engine/model/test_model)
+[ -n "${EMU_QUICK:-}" ] || more=(tests/engine/model/test_model tests/engine/model/test_dual)
 make --no-print-directory -j"$(nproc)" BUILD=$B CUDA=emu SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" \
-    "${tests[@]/#/$B/}" ${more[@]/#/$B/} || exit 1
+    "$B/vlmd" "${tests[@]/#/$B/}" ${more[@]/#/$B/} || exit 1
 failed=0
 run() {
     for t in "${tests[@]}"; do
@@ -20,6 +20,9 @@ run() {
     done
 }
 run env EMU_ORDER=forward EMU_STREAMS=lazy EMU_SHARED=0xff
+python=python3
+"$python" -c 'import pytest' 2>/dev/null || python=/usr/bin/python3
+VLMD_EMU_BIN=$PWD/$B/vlmd "$python" -m pytest -q -p no:cacheprovider tests/e2e/test_cuda.py -k "emulated${EMU_QUICK:+ and not long}" || failed=1
 if [ -z "${EMU_QUICK:-}" ]; then
     run env EMU_ORDER=reverse EMU_STREAMS=eager EMU_SHARED=0
     run env EMU_ORDER=shuffle EMU_STREAMS=lazy EMU_SHARED=0x3f

@@ -1,15 +1,18 @@
 """The GPU as an operator sees it: which device is taken, what its memory is planned for, what happens when it fails.
 
 Without a GPU the program has to say so. What needs one runs on the emulated device of tests/cuda_emu, in the program that
-tests/cuda_emu/run.sh builds (VLMD_EMU_BIN, default build/emu/vlmd), and is skipped where that is not there."""
+tests/cuda_emu/run.sh builds, runs and names by VLMD_EMU_BIN; without it that is skipped."""
 import os
 import pathlib
+import re
 import subprocess
+import threading
+import time
 
 import pytest
-from conftest import MODEL, PATIENCE, ROOT, VLMD, Server
+from conftest import MODEL, PATIENCE, ROOT, VLMD, Server, Stream, image_part, picture, text_part
 
-EMU = pathlib.Path(os.environ.get("VLMD_EMU_BIN", ROOT / "build" / "emu" / "vlmd"))
+EMU = os.environ.get("VLMD_EMU_BIN")
 
 
 @pytest.fixture
@@ -32,3 +35,158 @@ def test_auto_falls_back_and_says_why(no_gpu):
         assert s.chat("hello", max_tokens=2).status == 200
         why = [line for line in s.log if "computing on the CPU: " in line]
         assert len(why) == 1 and ("NVIDIA" in why[0] or "without CUDA" in why[0]), s.text()
+
+
+# ---- a device that fails while it serves ----
+
+FAILED = 70  # the exit status, as docs/operation.md has it
+
+
+def ask_all(server, contents, stream):
+    """Asks for all at once; returns the threads, and the list that replies, or lists of events, come into."""
+    replies = [None] * len(contents)
+
+    def one(i):
+        replies[i] = server.stream(contents[i]) if stream[i] else server.chat(contents[i])
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(contents))]
+    for t in threads:
+        t.start()
+    return threads, replies
+
+
+def is_failure(reply, says):
+    """A reply, or a stream's events, that ended with the device's failure."""
+    if isinstance(reply, list):
+        error = reply[-2]["error"]
+        assert reply[-1] == "[DONE]"
+    else:
+        assert reply.status == 500, (reply.status, reply.body)
+        error = reply.error()
+    assert error["type"] == "server_error" and "the device failed" in error["message"] and says in error["message"], error
+    return True
+
+
+@pytest.mark.tsan
+def test_lost_device(make_fake):
+    """Who runs is told, who comes gets 503, /health says why, and the process ends by itself."""
+    s = make_fake()
+    threads, replies = ask_all(s, ["tokens=100000 delay_ms=10", "tokens=100000 delay_ms=10", "tokens=9 queue_ms=60000"], [True, False, False])
+    while s.metric("num_requests_running") < 2 or s.metric("num_requests_waiting") < 1:
+        time.sleep(0.02)
+    held = Stream(s, {"messages": [{"role": "user", "content": "tokens=2000 big=20000"}], "stream": True})  # keeps the process until it is read
+    assert s.get("/health").json() == {"status": "ok"}
+    assert is_failure(s.chat("tokens=5 lost_after=3"), 'illegal')
+    r = s.get("/health")
+    assert r.status == 503 and r.json() == {"status": "failed", "reason": 'the device failed: test: "illegal" address'}
+    r = s.chat("tokens=1")
+    assert r.status == 503 and "illegal" in r.error()["message"] and "ending" in r.error()["message"]
+    assert s.get("/v1/models").status == 503 and s.get("/metrics").status == 200
+    for t in threads:
+        t.join()
+    assert all(is_failure(r, "illegal") for r in replies)
+    held.close()
+    assert s.proc.wait(PATIENCE) == FAILED
+
+
+def test_lost_device_does_not_wait_for_ever(make_fake):
+    s = make_fake("--drain-seconds", "1")
+    held = Stream(s, {"messages": [{"role": "user", "content": "tokens=2000 big=20000"}], "stream": True})
+    t0 = time.time()
+    assert is_failure(s.chat("lost_after=0"), "illegal")
+    assert s.proc.wait(PATIENCE) == FAILED and time.time() - t0 < 20
+    held.close()
+
+
+def test_lost_device_while_stopping(make_fake):
+    """A stop that is under way stays one."""
+    s = make_fake()
+    threads, replies = ask_all(s, ["tokens=50 delay_ms=40 lost_after=40"], [True])
+    while s.metric("num_requests_running") < 1:
+        time.sleep(0.02)
+    assert s.stop() == 0
+    threads[0].join()
+    assert is_failure(replies[0], "illegal")
+
+
+# ---- the emulated device ----
+
+SMALL = ("--max-num-batched-tokens", "48", "--max-num-seqs", "4", "--max-model-len", "160", "--image-memory", "8M", "--image-cache-memory", "2M")
+
+
+def emulated(*args, memory=120 << 20, wait=True, **env):
+    if not EMU:
+        pytest.skip("needs VLMD_EMU_BIN (make test-cuda-emu)")
+    env = {"EMU_MEMORY": str(memory), "ASAN_OPTIONS": "detect_stack_use_after_return=0", **env}
+    return Server(MODEL, "--device", "cuda", *SMALL, *args, binary=EMU, env=env, wait=wait)
+
+
+def with_picture(text, name="easy-vqa-1044.png"):
+    return [image_part(picture(name)), text_part(text)]
+
+
+def test_emulated_plan_of_memory():
+    """What is planned is what is taken; the rest of the run takes no more."""
+    with emulated() as s:
+        planned = re.search(r"GPU memory: ([\d.]+) MB weights, ([\d.]+) MB KV cache, ([\d.]+) MB activations, ([\d.]+) MB workspace, "
+                            r"([\d.]+) MB pictures .* within ([\d.]+) of ([\d.]+) MB", s.text())
+        weights, kv, activations, workspace, pictures, budget, total = map(float, planned.groups())
+        assert abs(total - 125.8) < 0.1 and abs(budget - 0.9 * total) < 0.2 and abs(pictures - 8.4) < 0.1
+        assert 0 <= budget - (weights + kv + activations + workspace + pictures) < 0.6, s.text()  # less than a page and what rounding hides
+        alone = s.chat(with_picture("What is in the image?"), temperature=0, max_tokens=6, logprobs=True)
+        assert alone.status == 200
+        threads, replies = ask_all(s, ["hello there", with_picture("What?"), with_picture("Which colour?", "easy-vqa-550.png"), "a b c d e f"], [False] * 4)
+        for t in threads:
+            t.join()
+        assert all(r.status == 200 for r in replies)
+        r = s.chat("hello", temperature=0.7, seed=1, max_tokens=4, logit_bias={"5": 3}, frequency_penalty=0.5, repetition_penalty=1.1)
+        assert r.status == 200
+        assert "more than was planned" not in s.text()
+
+
+def test_emulated_plan_that_does_not_fit():
+    """Each part is named, and nothing was taken before."""
+    s = emulated(memory=20 << 20, wait=False)
+    try:
+        assert s.proc.wait(PATIENCE) == 1
+    finally:
+        s.proc.kill()
+    s.reader.join(10)
+    for part in ("weights 11.", "activations ", "workspace ", "pictures 8.0", "KV cache of at least ", "together, of 18.0", "0.9 of 20.0; 20.0 are free"):
+        assert part in s.text(), (part, s.text())
+
+
+def test_emulated_utilization():
+    with emulated("--gpu-memory-utilization", "0.5") as half, emulated("--gpu-memory-utilization", "0.9") as more:
+        a, b = (s.metric("kv_cache_bytes") for s in (half, more))
+        assert 0.39 * (120 << 20) < b - a < 0.41 * (120 << 20)
+
+
+def test_emulated_device_that_breaks():
+    """A kernel that breaks the device, some steps after the start."""
+    s = emulated("--max-model-len", "1024", EMU_FAIL_LAUNCH="1500")
+    threads, replies = ask_all(s, ["tell me more", "and more", "and still more"], [True, False, True])
+    for t in threads:
+        t.join()
+    while s.proc.poll() is None and all(getattr(r, "status", 200) == 200 and not (isinstance(r, list) and "error" in r[-2]) for r in replies):
+        replies = [s.chat("go on", ignore_eos=True, max_tokens=50)]
+    assert is_failure(replies[0], "unspecified launch failure"), s.text()
+    assert s.proc.wait(PATIENCE) == FAILED, s.text()
+
+
+def test_emulated_deterministic_long_alone_as_together():
+    """Greedy answers and log-probabilities, digit by digit, alone and beside others."""
+    with emulated("--deterministic", "--no-prefix-caching") as s:
+        def ask(text):
+            return s.chat(text, temperature=0, max_tokens=3, logprobs=True, top_logprobs=2, ignore_eos=True).json()["choices"]
+        texts = ["hello", "a red circle on the left of a blue square, and a longer text than the others", "one two three", "what is it?"]
+        alone = [ask(t) for t in texts]
+        together = [None] * len(texts)
+
+        def one(i):
+            together[i] = ask(texts[i])
+        threads = [threading.Thread(target=one, args=(i,)) for i in range(len(texts))]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert together == alone

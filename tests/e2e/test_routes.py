@@ -32,7 +32,8 @@ def test_unknown_route(fake):
 
 
 @pytest.mark.parametrize("path,right", [("/health", "GET"), ("/metrics", "GET"), ("/version", "GET"), ("/v1/models", "GET"),
-                                        ("/v1/chat/completions", "POST"), ("/tokenize", "POST"), ("/detokenize", "POST")])
+                                        ("/v1/chat/completions", "POST"), ("/v1/embeddings", "POST"), ("/v1/zero-shot", "POST"),
+                                        ("/tokenize", "POST"), ("/detokenize", "POST")])
 def test_wrong_method(fake, path, right):
     for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - {right}:
         r = fake.request(method, path, b"{}" if method != "GET" else None)

@@ -193,6 +193,27 @@ static void test_gpu_bits(void **state) {
     }
 }
 
+/* The promise of --deterministic, for every number of rows from 1 on. */
+static void test_every_row_count(void **state) {
+    (void)state;
+    uint64_t seed = 14;
+    const int64_t n = 35;
+    for (size_t d = 0; d < ARRAY_LEN(types); d++) {
+        lin l = lin_new(&seed, n, 40, 9, types[d], true);
+        rig r;
+        assert_true(rig_init_as(&r, NULL, 2, true));
+        float *alone = lin_run(&r, &l, 1, true, ACT_SILU, 0);
+        for (int64_t together = 2; together <= n; together++) {
+            float *y = lin_run(&r, &l, together, true, ACT_SILU, 0);
+            same_bits("alone and together", alone, y, n * l.y_ld);
+            op_free(y);
+        }
+        op_free(alone);
+        rig_fini(&r);
+        lin_free(&l);
+    }
+}
+
 /* BULK: bits do not depend on the thread count. */
 static void test_bulk_bits(void **state) {
     (void)state;
@@ -279,8 +300,10 @@ static void test_empty_and_dry(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_truth),    cmocka_unit_test(test_bits),
-                                       cmocka_unit_test(test_gpu_bits), cmocka_unit_test(test_bulk_bits),
-                                       cmocka_unit_test(test_special),  cmocka_unit_test(test_empty_and_dry)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_truth),        cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_gpu_bits),     cmocka_unit_test(test_every_row_count),
+        cmocka_unit_test(test_bulk_bits),    cmocka_unit_test(test_special),
+        cmocka_unit_test(test_empty_and_dry)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,11 +4,13 @@ for them, and compares every answer bit by bit with that of a server of its own 
 
 Text, token ids, log-probabilities digit by digit, finish_reason and usage have to be equal; streamed and whole replies are mixed,
 and some clients leave. Ends with an error also when nothing was preempted, shared, or dropped from a cache: it would have proved
-nothing. MIXED_SEED makes another run, VLMD_BIN names the program."""
+nothing. MIXED_SEED makes another run, VLMD_BIN names the program; MIXED_ARGS are options for both
+servers (--device cuda --deterministic)."""
 import asyncio
 import collections
 import json
 import os
+import shlex
 import sys
 import time
 
@@ -18,7 +20,7 @@ from wire import CHAT, MODEL, Broken, Conn, Full, Server, exact, seeded
 N = int(os.environ.get("MIXED_REQUESTS", 2000))
 SEED = int(os.environ.get("MIXED_SEED", 1))
 CLIENTS, HANG_S = 24, 180
-LENGTH = ["--max-model-len", "1024", "--log-level", "warn"]
+LENGTH = ["--max-model-len", "1024", "--log-level", "warn", *shlex.split(os.environ.get("MIXED_ARGS", ""))]
 ALONE = [*LENGTH, "--no-prefix-caching", "--image-cache-memory", "0"]
 SMALL = [*LENGTH, "--kv-cache-memory", "5M", "--image-cache-memory", "400K", "--max-num-batched-tokens", "96"]
 

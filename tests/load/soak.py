@@ -4,7 +4,8 @@
 First every case is asked alone, one after the other, of a server of its own; then SOAK_CLIENTS (24) clients ask the same cases
 for SOAK_SECONDS (600) of a fresh server with a small KV cache, while some of them leave at every stage, read or write slowly,
 and send broken pictures and bad JSON. Ends with 0 when nothing was found. SOAK_SEED makes another run, SOAK_ARGS adds options
-of `vlmd serve`, VLMD_BIN names the program."""
+of `vlmd serve` to the server under load, arguments (--device cuda --deterministic) to both, VLMD_BIN names the program. On a GPU
+its memory must not grow either."""
 import asyncio
 import collections
 import json
@@ -16,14 +17,14 @@ import sys
 import time
 
 from cases import GOLDEN, ask_alone, cases, wait_idle
-from wire import CHAT, MODEL, VLMD, Broken, Conn, Server, chat_body, choices_of, empty_answer, image_part, percentile, png
+from wire import CHAT, MODEL, VLMD, Broken, Conn, Server, chat_body, choices_of, empty_answer, gpu_memory, image_part, percentile, png
 from wire import read_stream_event, seeded, text_part, words
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", 600))
 CLIENTS = int(os.environ.get("SOAK_CLIENTS", 24))
 SEED = int(os.environ.get("SOAK_SEED", 1))
 HANG_S = 180  # a request that takes longer hangs
-ARGS = ["--kv-cache-memory", "12M", "--headers-timeout", "5", "--body-timeout", "5", "--log-level", "warn"]
+ARGS = ["--kv-cache-memory", "12M", "--headers-timeout", "5", "--body-timeout", "5", "--log-level", "warn", *sys.argv[1:]]
 
 
 def options():
@@ -289,7 +290,7 @@ def main():
     files, threads = server.files(), server.threads()
     s = Soak(server, bodies, solo)
     print(f"soak: {SECONDS:.0f} s, {CLIENTS} clients, {len(bodies)} cases, seed {SEED}, options: {' '.join(args)}", flush=True)
-    begin = time.time()
+    begin, on_gpu = time.time(), gpu_memory()
     rss = asyncio.run(s.run())
     took = time.time() - begin
     m = wait_idle(server)
@@ -314,6 +315,9 @@ def main():
     growth = last[len(last) // 2] - middle[len(middle) // 2]
     if growth > (24 << 20) + 0.03 * middle[0] and not os.environ.get("SOAK_NO_RSS"):
         s.fault("RSS grows", f"{middle[len(middle) // 2] >> 20} MiB in the middle, {last[len(last) // 2] >> 20} MiB at the end")
+    gpu_growth = (gpu_memory() or 0) - (on_gpu or 0)
+    if gpu_growth > 64 << 20 or any("more than was planned" in line for line in server.log):
+        s.fault("GPU memory grows", f"{gpu_growth >> 20} MiB; " + "".join(line for line in server.log if "planned" in line))
     code = server.stop()
     if code != 0:
         s.fault("stop", f"ended with {code}: " + "".join(server.log[-5:]))

@@ -31,6 +31,15 @@ def machine_line(load):
     return f"cpu: {cpu}, {os.cpu_count()} cores; load before the run {load:.1f}" + (" - NOT QUIET" if load > 0.5 else "")
 
 
+def gpu_memory():
+    """Bytes of all GPUs that are in use, or None where there are none."""
+    try:
+        out = subprocess.run(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20)
+        return sum(int(x) << 20 for x in out.stdout.split())
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+
+
 class Server:
     """A running vlmd; its log is kept, line by line."""
 

@@ -146,3 +146,23 @@ void ref_attn(double *y, const float *q, const float *k, const float *v, int64_t
         }
     for (int64_t d = 0; d < hd; d++) y[d] /= sum;
 }
+
+static double ref_log_sum_exp(const float *x, int64_t step, int64_t n) {
+    double max = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < n; j++) max = x[j * step] > max ? x[j * step] : max;
+    for (int64_t j = 0; j < n; j++) sum += exp((double)x[j * step] - max);
+    return max + log(sum);
+}
+
+void ref_pair_loss(double *terms, const float *logits, int64_t ld, int64_t n, bool sigmoid) {
+    for (int64_t i = 0; i < n; i++) {
+        const float *row = logits + i * ld;
+        terms[i] = 0;
+        for (int64_t j = 0; j < n && sigmoid; j++) {
+            double x = j == i ? row[j] : -(double)row[j];
+            terms[i] += x > 0 ? log1p(exp(-x)) : log1p(exp(x)) - x;
+        }
+        if (!sigmoid)
+            terms[i] = (ref_log_sum_exp(row, 1, n) + ref_log_sum_exp(logits + i, ld, n)) / 2 - row[i];
+    }
+}

@@ -31,4 +31,7 @@ void ref_rope(double *x, int64_t hd, const double *cos_sin, int64_t half);
 void ref_attn(double *y, const float *q, const float *k, const float *v, int64_t ld, int64_t lo, int64_t hi,
               int64_t hd, double scale, double softcap);
 
+/* terms[n] of op_info_nce or op_sigmoid_loss. */
+void ref_pair_loss(double *terms, const float *logits, int64_t ld, int64_t n, bool sigmoid);
+
 #endif

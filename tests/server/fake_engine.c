@@ -4,6 +4,7 @@
  *   tokens=N  delay_ms=N (between tokens)  first_ms=N (before the first)  input_ms=N (before INPUT_DONE)
  *   say=TEXT (each token; "_" is a space, "#" the choice's number)  big=N (bytes per token)  error_after=N
  *   more=N (tokens that each choice makes more than the one before)  error_choice=N (which one error_after is of)
+ *   lost_after=N (then the device fails for good, for all)
  *   queue_ms=N (it waits so long to begin)  inline=1 (it runs before engine_submit returns)
  * Choices make their tokens in turn, with ids from 7 on. One thread a job, all at a time; prompts cost a token a byte of text and 36 a picture. The environment
  * variable FAKE_LOAD_MS delays engine_new, FAKE_LOAD_ERROR makes it fail. */
@@ -45,6 +46,7 @@ struct engine {
     job *jobs;
     uint64_t next;
     atomic_int running;
+    atomic_bool lost;
     int n_queued; /* under the lock, like the rest of what waits */
     int64_t queued_tokens;
     engine_options o;
@@ -269,7 +271,8 @@ int engine_retry_after_s(engine *e) {
 /* ---- a job's life ---- */
 
 static void naps(job *j, int ms) {
-    for (; ms > 0 && !atomic_load(&j->cancelled); ms -= 20) nap(ms < 20 ? ms : 20);
+    for (; ms > 0 && !atomic_load(&j->cancelled) && !atomic_load(&j->e->lost); ms -= 20)
+        nap(ms < 20 ? ms : 20);
 }
 
 /* What each token of a choice says; big: or so many bytes. */
@@ -287,9 +290,21 @@ static char *word_of(const char *script, int choice, int big) {
     return word;
 }
 
+static void lose(engine *e) {
+    if (atomic_exchange(&e->lost, true) || !e->o.lost) return;
+    status st = {0};
+    status_set(&st, ST_LOST, "the device failed: test: \"illegal\" address");
+    e->o.lost(e->o.lost_user, &st);
+}
+
 /* One token, or the end. */
 static void step(job *j, int choice, const char *word) {
     const char *s = j->p->script;
+    if (j->made[choice] == number(s, "lost_after", -1)) lose(j->e);
+    if (atomic_load(&j->e->lost)) {
+        finish(j, choice, 1, ST_LOST, "the device failed: test: \"illegal\" address", false);
+        return;
+    }
     int tokens = number(s, "tokens", 5) + choice * number(s, "more", 0),
         error_after = number(s, "error_after", -1);
     if (number(s, "error_choice", choice) != choice) error_after = -1;
@@ -367,6 +382,35 @@ void engine_cancel(engine *e, uint64_t number_) {
     for (job *j = e->jobs; j; j = j->next)
         if (j->number == number_) atomic_store(&j->cancelled, true);
     pthread_mutex_unlock(&e->lock);
+}
+
+/* ---- vectors: it makes none ---- */
+
+embed *engine_embed_new(engine *e, const engine_embed_input *in, int n, const engine_embed_options *o,
+                        status *st) {
+    (void)e, (void)in, (void)n, (void)o;
+    status_set(st, ST_UNSUPPORTED, "this model generates text and makes no embeddings");
+    return NULL;
+}
+
+void embed_free(embed *x) {
+    CHECK(!x);
+}
+
+int embed_tokens(const embed *x) {
+    (void)x;
+    return 0;
+}
+
+uint64_t engine_embed_submit(engine *e, embed *x, engine_sink sink, void *user, status *st) {
+    (void)e, (void)x, (void)sink, (void)user;
+    status_set(st, ST_INTERNAL, "no vectors");
+    return 0;
+}
+
+void engine_judge(const engine_rule *r, int width, const float *vectors, int n_labels, double *logits,
+                  double *probabilities) {
+    (void)r, (void)width, (void)vectors, (void)n_labels, (void)logits, (void)probabilities;
 }
 
 /* ---- the rest ---- */

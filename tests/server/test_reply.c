@@ -313,13 +313,28 @@ static void test_stream_error(void **state) {
     buf_fini(&b);
 }
 
+static void test_base64(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {{"", ""},        {"f", "Zg=="},        {"fo", "Zm8="},
+                                           {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"\xff\xfe\xfb", "//77"}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        buf b = {0};
+        buf_puts(&b, "\"");
+        reply_base64(&b, cases[i][0], strlen(cases[i][0]));
+        buf_puts(&b, "\"");
+        assert_int_equal(b.len, strlen(cases[i][1]) + 2);
+        assert_memory_equal(b.data + 1, cases[i][1], b.len - 2);
+        buf_fini(&b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_strings),        cmocka_unit_test(test_reals),
         cmocka_unit_test(test_errors),         cmocka_unit_test(test_special_token),
         cmocka_unit_test(test_completion),     cmocka_unit_test(test_stream),
         cmocka_unit_test(test_stream_error),   cmocka_unit_test(test_completion_of_many),
-        cmocka_unit_test(test_stream_of_many),
+        cmocka_unit_test(test_stream_of_many), cmocka_unit_test(test_base64),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

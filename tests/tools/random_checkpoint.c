@@ -4,7 +4,7 @@
  *   build/tests/tools/random_checkpoint [--preset NAME] [--dtype f32|f16|bf16] [--seed N] [--like FOLDER] DIR
  *
  * --preset writes config.json (and the picture settings) first; --like copies a tokenizer and a chat template, so that
- * the folder can be served. Thread: main. */
+ * the folder can be served: presets with pictures name the picture's token as models/vlmd-tiny has it. Thread: main. */
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -16,6 +16,11 @@
     "\"width\":336},\"do_center_crop\":true,\"do_resize\":true,\"do_normalize\":true,\"do_rescale\":true,"   \
     "\"resample\":3,\"image_mean\":[0.48145466,0.4578275,0.40821073],"                                       \
     "\"image_std\":[0.26862954,0.26130258,0.27577711]}\n"
+/* What the reference library's processor wants besides. */
+#define LLAVA_PROCESSOR                                                                                      \
+    "{\"processor_class\":\"LlavaProcessor\",\"image_token\":\"<image>\",\"patch_size\":14,"                 \
+    "\"num_additional_image_tokens\":1,\"vision_feature_select_strategy\":\"default\"}\n"
+#define LLAVA "{\"model_type\":\"llava\",\"image_token_index\":4,\"image_seq_length\":576,\"text_config\":{"
 #define LLAMA_1B                                                                                             \
     "\"model_type\":\"llama\",\"hidden_size\":2048,\"intermediate_size\":5632,\"num_hidden_layers\":22,"     \
     "\"num_attention_heads\":32,\"num_key_value_heads\":4,\"vocab_size\":32064,\"max_position_embeddings\":" \
@@ -32,10 +37,10 @@ static const struct preset {
     const char *name, *config, *prep;
 } PRESETS[] = {
     {"llama-1.1b", "{" LLAMA_1B "}\n", NULL},
-    {"llava-1.1b", "{\"model_type\":\"llava\",\"text_config\":{" LLAMA_1B "}}\n", CLIP_L_PREP},
+    {"llava-1.1b", LLAVA LLAMA_1B "}}\n", CLIP_L_PREP},
     {"llava-1.5-7b",
-     "{\"model_type\":\"llava\",\"text_config\":{\"model_type\":\"llama\",\"vocab_size\":32064,"
-     "\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-5}}\n",
+     LLAVA "\"model_type\":\"llama\",\"vocab_size\":32064,"
+           "\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-5}}\n",
      CLIP_L_PREP},
     {"qwen2-vl-2b",
      "{\"model_type\":\"qwen2_vl\",\"vocab_size\":151936,\"hidden_size\":1536,\"intermediate_size\":8960,"
@@ -57,6 +62,19 @@ static const struct preset {
      "2048,"
      "\"deepstack_visual_indexes\":[5,11,17]}}\n",
      QWEN_PREP("16", "65536", "16777216")},
+    {"clip-b32", "{\"model_type\":\"clip\",\"text_config\":{},\"vision_config\":{}}\n",
+     "{\"image_processor_type\":\"CLIPImageProcessor\"}\n"},
+    {"clip-l14-336",
+     "{\"model_type\":\"clip\",\"projection_dim\":768,\"text_config\":{\"hidden_size\":768,\"intermediate_"
+     "size\":3072,"
+     "\"num_attention_heads\":12},\"vision_config\":{\"hidden_size\":1024,\"intermediate_size\":4096,"
+     "\"num_hidden_layers\":24,\"num_attention_heads\":16,\"image_size\":336,\"patch_size\":14}}\n",
+     CLIP_L_PREP},
+    {"siglip-b16", "{\"model_type\":\"siglip\",\"text_config\":{},\"vision_config\":{}}\n",
+     "{\"image_processor_type\":\"SiglipImageProcessor\"}\n"},
+    {"siglip2-b16-naflex",
+     "{\"model_type\":\"siglip2\",\"text_config\":{\"vocab_size\":256000},\"vision_config\":{}}\n",
+     "{\"image_processor_type\":\"Siglip2ImageProcessor\"}\n"},
 };
 
 static bool write_text(const char *dir, const char *name, const char *text, size_t n) {
@@ -132,7 +150,10 @@ int main(int argc, char **argv) {
     if (!dir || (dt == DT_BF16 && strcmp(type, "bf16") != 0)) return usage();
     mkdir(dir, 0777);
     if (p && !write_text(dir, "config.json", p->config, strlen(p->config))) return 1;
-    if (p && p->prep && !write_text(dir, "preprocessor_config.json", p->prep, strlen(p->prep))) return 1;
+    if (p && p->prep &&
+        (!write_text(dir, "preprocessor_config.json", p->prep, strlen(p->prep)) ||
+         !write_text(dir, "processor_config.json", LLAVA_PROCESSOR, strlen(LLAVA_PROCESSOR))))
+        return 1;
     if (like && !copy_like(like, dir)) return 1;
     status st = {0};
     if (!random_weights(dir, dt, seed, &st)) {

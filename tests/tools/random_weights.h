@@ -101,7 +101,7 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
     const name_sheet *sheet;
     if (!family_read(dir, &s, &sheet, st)) return false;
     size_t cap = S_COUNT + (size_t)(s.tower.stack.n_layers + s.text.stack.n_layers) * L_COUNT +
-                 (size_t)s.deep.n * JOIN_SLOTS,
+                 (size_t)s.deep.n * JOIN_SLOTS + DUAL_COUNT,
            n = 0;
     random_tensor *t = mem_calloc(cap, sizeof *t);
     float *normal = mem_calloc(1 << 16, sizeof *normal);
@@ -155,6 +155,17 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
         snprintf(name, sizeof name, sheet->deep[i % JOIN_SLOTS], i / JOIN_SLOTS);
         snprintf(t[n].name, sizeof t[n].name, "%s%s", sheet->tower_at[0], name);
         random_scale(&t[n++], which == S_JOIN_G, 0, false);
+    }
+    for (int i = 0; i < DUAL_COUNT && s.dual.on; i++) {
+        t[n].nd = dual_slot_shape(&s, (dual_slot)i, t[n].d, &use);
+        if (!t[n].nd) continue;
+        int part = 0, parts = 1;
+        char *fused = strchr(sheet->dual[i], '#');
+        if (fused) sscanf(fused, "#%d/%d", &part, &parts);
+        if (part) continue; /* stands in the first one's tensor */
+        t[n].d[0] *= parts;
+        snprintf(t[n].name, sizeof t[n].name, "%.*s", (int)strcspn(sheet->dual[i], "#"), sheet->dual[i]);
+        random_scale(&t[n++], i == DUAL_NORM_G, 0, i == DUAL_PROBE);
     }
     buf header = {0};
     uint64_t at = 0;

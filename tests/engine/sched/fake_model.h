@@ -29,6 +29,8 @@ enum {
 };
 
 static both_ways fake_both_ways; /* of models loaded from now on */
+/* Set: the device is lost, for steps (1) or for pictures (2). */
+static atomic_int fake_lost __attribute__((unused));
 
 struct model {
     model_spec spec;
@@ -40,7 +42,7 @@ static int fake_rows(const model_spec *s, const prep_plan *p) {
     return FAKE_IMAGE_ROWS;
 }
 
-model *model_load(const char *dir, backend *be, status *st) {
+model *model_open(const char *dir, backend *be, status *st) {
     (void)dir, (void)st;
     model *m = mem_calloc(1, sizeof *m);
     m->be = be;
@@ -73,8 +75,8 @@ model *model_load(const char *dir, backend *be, status *st) {
     s->top_k = s->max_new_tokens = -1;
     return m;
 }
-model *model_open(const char *dir, backend *be, status *st) {
-    return model_load(dir, be, st);
+model *model_load(const char *dir, backend *be, status *st) {
+    return model_open(dir, be, st);
 }
 bool model_upload(model *m, status *st) {
     (void)m, (void)st;
@@ -216,6 +218,7 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
     const int32_t *q_start = s->q_start.data, *out_rows = s->out_rows.data, *ids = s->ids.data;
     for (int row = 0; row < s->n_rows; row++)
         if (ids[row] == FAKE_POISON_ID) status_set(&c->st, ST_INTERNAL, "poisoned");
+    if (atomic_load(&fake_lost) == 1) status_set(&c->st, ST_LOST, "a step that broke it");
     for (int q = 0; q < s->n_seqs; q++)
         for (int row = q_start[q]; row < q_start[q + 1]; row++) fake_run_row(kv, s, q, row);
     CHECK((s->limit.nd > 0) == (m->spec.both_ways != BOTH_NONE));
@@ -251,6 +254,8 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
     return e;
 }
 bool encode_run(ctx *c, encode *e, int max_slices) {
+    if (!c->dry && atomic_load(&fake_lost) == 2)
+        return status_set(&c->st, ST_LOST, "a picture that broke it");
     for (int i = 0; i < max_slices && e->slice < FAKE_ENCODE_SLICES; i++) {
         ctx_2d(c, DT_F32, FAKE_IMAGE_ROWS, FAKE_WIDTH);
         if (++e->slice == 3 && e->poisoned) return status_set(&c->st, ST_INTERNAL, "poisoned picture");

@@ -2,6 +2,7 @@
  * time, pictures through the workers, the engine freed under load. Mostly for ThreadSanitizer. */
 #include <pthread.h>
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -64,6 +65,12 @@ static void client_wait(client *c, int n) {
 }
 
 static size_t g_picture_bytes;
+static atomic_int g_losses;
+
+static void count_loss(void *user, const status *why) {
+    (void)user;
+    if (why->code == ST_LOST && strstr(why->msg, "the device failed: ")) atomic_fetch_add(&g_losses, 1);
+}
 
 static engine *new_engine(int seqs, int rows, size_t kv_tokens) {
     status st = {0};
@@ -75,7 +82,8 @@ static engine *new_engine(int seqs, int rows, size_t kv_tokens) {
                         .max_num_seqs = seqs,
                         .max_num_batched_tokens = rows,
                         .kv_cache_bytes = (kv_tokens / KV_PAGE_TOK + 1) * page,
-                        .max_model_len = FAKE_MAX_POS};
+                        .max_model_len = FAKE_MAX_POS,
+                        .lost = count_loss};
     engine *e = engine_new(&o, &st);
     if (!e) print_error("%s\n", st.msg);
     assert_non_null(e);
@@ -250,6 +258,51 @@ static void freed_under_load(void **state) {
             }
             client_fini(&c[i]);
         }
+    }
+}
+
+/* Who runs, waits, has pictures decoded or comes later: all end with the loss, which is told once. */
+static void lost_device(void **state) {
+    (void)state;
+    enum { JOBS = 30 };
+    for (int how = 1; how <= 2; how++) {
+        static client c[JOBS], late;
+        engine *e = new_engine(4, 32, FAKE_MAX_POS);
+        int lost = 0;
+        atomic_store(&g_losses, 0);
+        for (int i = 0; i < JOBS; i++) {
+            client_init(&c[i]);
+            c[i].n = 1 + i % CHOICES;
+            submit_kind(e, i % KINDS, i, &c[i]);
+            if (i == 0) client_wait(&c[0], 2);
+            /* before any picture is encoded: its rows would be found in the cache later */
+            if (i == (how == 2 ? 0 : 4)) atomic_store(&fake_lost, how);
+        }
+        for (int i = 0; i < JOBS; i++) {
+            client_wait(&c[i], FAKE_MAX_POS);
+            for (int k = 0; k < c[i].n; k++) {
+                assert_int_equal(c[i].all[k].n_final, 1);
+                assert_false(c[i].all[k].out_of_order);
+                if (!c[i].all[k].error) continue;
+                assert_int_equal(c[i].all[k].code, ST_LOST);
+                lost++;
+            }
+        }
+        assert_true(lost > JOBS / 2);
+        atomic_store(&fake_lost, 0); /* the device seems to be well again: nobody asks it */
+        client_init(&late);
+        submit_kind(e, 0, 0, &late);
+        client_wait(&late, FAKE_MAX_POS);
+        assert_true(late.a.error);
+        assert_int_equal(late.a.code, ST_LOST);
+        assert_int_equal(atomic_load(&g_losses), 1);
+        engine_stats stats;
+        engine_get_stats(e, &stats);
+        assert_int_equal(stats.running + stats.waiting, 0);
+        assert_true(stats.kv_usage == 0);
+        for (int i = 0; i < JOBS; i++) client_fini(&c[i]);
+        client_fini(&late);
+        engine_free(e);
     }
 }
 
@@ -445,12 +498,10 @@ static void plans(void **state) {
 
 int main(void) {
     log_set_level(LOG_ERROR);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(many_clients),
-                                       cmocka_unit_test(freed_under_load),
-                                       cmocka_unit_test(broken_picture),
-                                       cmocka_unit_test(plans),
-                                       cmocka_unit_test(one_picture_eight_times),
-                                       cmocka_unit_test(owners_leave),
-                                       cmocka_unit_test(broken_picture_eight_times)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(many_clients), cmocka_unit_test(freed_under_load),
+        cmocka_unit_test(lost_device),  cmocka_unit_test(broken_picture),
+        cmocka_unit_test(plans),        cmocka_unit_test(one_picture_eight_times),
+        cmocka_unit_test(owners_leave), cmocka_unit_test(broken_picture_eight_times)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

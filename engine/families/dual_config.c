@@ -1,0 +1,94 @@
+/* dual_config.c - what the dual encoders share: the text tower's config, a vision tower without features, tensor names.
+ *
+ * Source: transformers' CLIPTextConfig, SiglipTextConfig, Siglip2TextConfig and their modeling files. Thread: the
+ * loader's. */
+#include <math.h>
+
+#include "engine/families/dual_config.h"
+#include "engine/model/model.h"
+
+const char *const NAMES_DUAL_TOWER[S_FIRST_TEXT] = {
+    [S_PATCH_W] = "embeddings.patch_embedding.weight",
+    [S_PATCH_B] = "embeddings.patch_embedding.bias",
+    [S_CLASS] = "embeddings.class_embedding",
+    [S_POS] = "embeddings.position_embedding.weight",
+    [S_PRE_G] = "pre_layrnorm.weight",
+    [S_PRE_B] = "pre_layrnorm.bias",
+    [S_POST_G] = "post_layernorm.weight",
+    [S_POST_B] = "post_layernorm.bias",
+};
+static const char *const TEXT[S_COUNT] = {
+    [S_EMBED] = "embeddings.token_embedding.weight",
+    [S_EMBED_POS] = "embeddings.position_embedding.weight",
+    [S_NORM_G] = "final_layer_norm.weight",
+    [S_NORM_B] = "final_layer_norm.bias",
+};
+static const text_names NAMES_DUAL_TEXT = {.layer = NAMES_TOWER_LAYER, .names = TEXT};
+
+bool dual_config_text(config *c, const dual_text_defaults *d, model_spec *out) {
+    text_spec *t = &out->text;
+    stack_spec *s = &t->stack;
+    t->vocab = (int)config_int(c, "vocab_size", d->vocab, 1, 1 << 24);
+    t->max_pos = (int)config_int(c, "max_position_embeddings", d->max_pos, 2, 1 << 20);
+    t->learned_pos = t->max_pos;
+    t->names = &NAMES_DUAL_TEXT;
+    t->tied = false;
+    t->embed_scale = 1;
+    t->bos = t->eos = -1;
+    s->n_layers = (int)config_int(c, "num_hidden_layers", 12, 1, SPEC_MAX_LAYERS);
+    s->width = (int)config_int(c, "hidden_size", d->width, 1, 1 << 16);
+    s->ffn = (int)config_int(c, "intermediate_size", d->ffn, 1, 1 << 20);
+    s->heads = s->kv_heads = (int)config_int(c, "num_attention_heads", d->heads, 1, 1 << 12);
+    if (s->width % s->heads)
+        return config_fail(c, ST_INVALID, "hidden_size",
+                           "expected a multiple of num_attention_heads %d, found %d", s->heads, s->width);
+    s->head_dim = s->width / s->heads;
+    s->attn_scale = (float)(1.0 / sqrt((double)s->head_dim));
+    s->norm = NORM_LAYER;
+    s->norm_eps = (float)config_num(c, "layer_norm_eps", d->eps, 0, 1);
+    s->activation = config_act(c, "hidden_act", d->activation);
+    s->q_bias = s->k_bias = s->v_bias = s->o_bias = s->mlp_bias = true;
+    s->causal = d->causal;
+    s->rope.kind = ROPE_NONE;
+    return c->st->code == ST_OK;
+}
+
+bool dual_config_tower(config *c, const char *def, model_spec *out) {
+    json_t *empty = json_object();
+    if (!empty) return status_set(c->st, ST_NO_MEMORY, "no memory for config.json");
+    if (!c->j) c->j = empty; /* a config that is left out takes the class's own defaults */
+    tower_spec *t = &out->tower;
+    bool ok = tower_config_read(c, def, t);
+    if (c->j == empty) c->j = NULL;
+    json_decref(empty);
+    if (!ok) return false;
+    t->run_layers = t->stack.n_layers;
+    t->n_features = 1;
+    t->features[0] = t->stack.n_layers;
+    t->post_norm = true;
+    return true;
+}
+
+/* One, whatever the tower takes. */
+static int image_rows(const model_spec *s, const prep_plan *p) {
+    tile one = prep_plan_tile(p, 0);
+    return p->n_tiles == 1 && tower_takes(&s->tower, one.w, one.h);
+}
+
+void dual_config_done(config *c, model_spec *out) {
+    out->dual.on = true;
+    out->fuse = FUSE_NONE;
+    out->image_token = -1;
+    out->image_rows = image_rows;
+    out->join.out = out->dual.width;
+    out->prompt_adds_special = true;
+    config_warn_unknown(c);
+}
+
+const char *const DUAL_AT[] = {"", "model.", NULL};
+const char *const DUAL_TEXT_AT[] = {"text_model.", "model.text_model.", NULL};
+const char *const DUAL_TOWER_AT[] = {"vision_model.", "model.vision_model.", NULL};
+const ignore_rule DUAL_IGNORED[] = {
+    {"*embeddings.position_ids", "a plain count"},
+    {NULL, NULL},
+};

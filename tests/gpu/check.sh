@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Everything that must hold on a GPU, from the tree (make gpu-check) or from an unpacked bundle; ends with the number of parts
+# that failed, and what each part did lies in build/gpu-check/.
+# usage: check.sh [--device NAME] [--smoke]
+#   --device  cuda (the default), cuda:1, cpu      --smoke  the same parts, as short as they can be
+# BUILD names the folder of the binaries (build); SANITIZER=0 leaves out compute-sanitizer, which takes longest.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+device=cuda smoke=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --device) device=$2; shift ;;
+    --smoke) smoke=1 ;;
+    *) sed -n 's/^# usage: /usage: /p' "$0" >&2; exit 2 ;;
+    esac
+    shift
+done
+B=$PWD/${BUILD:-build}
+export VLMD_DEVICE=$device VLMD_BIN=$B/vlmd
+[ -d lib ] && export LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+out=$PWD/build/gpu-check
+rm -rf "$out"
+mkdir -p "$out"
+failed=0 skipped=()
+# part NAME COMMAND...: runs it, keeps what it says, counts a failure.
+part() {
+    local name=$1 begin=$SECONDS
+    shift
+    if "$@" >"$out/$name.log" 2>&1; then
+        echo "ok      $name ($((SECONDS - begin)) s)"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $name ($((SECONDS - begin)) s): $out/$name.log"
+        tail -n 25 "$out/$name.log" | sed 's/^/        /'
+    fi
+}
+skip() {
+    echo "SKIPPED $1: $2"
+    skipped+=("$1")
+}
+
+echo "commit $(cat COMMIT 2>/dev/null || git describe --always --dirty 2>/dev/null), $(date -u +%FT%TZ)"
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"
+if ! "$VLMD_BIN" --version; then
+    echo "the program does not start here (its C library may be newer than this machine's)"
+    exit 1
+fi
+
+# ---- ops and models against references in double precision and of the reference library ----
+ops=(test_ops_rows test_ops_attn test_ops_linear test_sample test_device_memory)
+for t in "${ops[@]}"; do part "$t" "$B/tests/kernels/$t"; done
+part test_model ${smoke:+env VLMD_SHORT=1} "$B/tests/engine/model/test_model"
+t=$B/tests/engine/sched/test_device # the scheduler on a device: steps ahead, captured and not
+[ -x "$t" ] && part test_device "$t"
+
+# ---- the server: goldens; captured = eager; alone = together ----
+part parity python3 tests/gpu/parity.py --device "$device" ${smoke:+--smoke}
+MIXED_ARGS="--device $device --deterministic" MIXED_REQUESTS=${smoke:+150} MIXED_REQUESTS=${MIXED_REQUESTS:-600} \
+    part alone_as_together python3 tests/load/mixed.py
+
+# ---- a load run with clients that leave, its answers compared, no growth ----
+SOAK_SECONDS=${smoke:+8} SOAK_SECONDS=${SOAK_SECONDS:-120} SOAK_CLIENTS=${smoke:+4} SOAK_CLIENTS=${SOAK_CLIENTS:-24} \
+    SOAK_NO_RSS=$smoke part load python3 tests/load/soak.py --device "$device" --deterministic
+
+# ---- compute-sanitizer over the ops ----
+sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
+if [ "${SANITIZER:-1}" = 0 ] || [ -z "$sanitizer" ] || [ "$device" = cpu ]; then
+    skip compute-sanitizer "${sanitizer:-it is not there}, device $device"
+else
+    for tool in memcheck racecheck synccheck; do
+        for t in "${ops[@]}"; do
+            part "$tool-$t" "$sanitizer" --tool "$tool" --error-exitcode 9 "$B/tests/kernels/$t"
+        done
+    done
+fi
+echo "$failed failed${skipped[*]:+, skipped: ${skipped[*]}}"
+exit $((failed > 0))

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""The golden checkpoints of the reference library through a server on a device: by default, and bit for bit with --deterministic.
+
+  --deterministic   token ids are the reference's, log-probabilities within EXACT: everything is computed in f32, as the reference
+                    did (its checkpoints' 16-bit weights widened).
+  default           f32 checkpoints likewise. With 16-bit weights, products of more than 16 rows take activations rounded to that
+                    type: each carries a relative error of up to 2^-9 (bf16; f16: 2^-12), they are independent of each other and
+                    add up as their root over the 2 to 12 products on the way to a logit: some 1 % of logits that are near 10, and
+                    twice that in a difference. So ROUNDED; and where the reference's first two tokens lie closer than that either
+                    may be chosen, after which the answers are two different texts and are compared no further.
+  captured = eager  the same answers, digit by digit, where the program knows --enforce-eager.
+
+usage: parity.py [--device NAME] [--smoke]. Standard library only; VLMD_BIN names the program."""
+import argparse
+import asyncio
+import base64
+import json
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "load"))
+from wire import CHAT, MODEL, ROOT, VLMD, Conn, Server, exact  # noqa: E402
+
+GOLDEN = ROOT / "tests" / "golden" / "models"
+EXACT, ROUNDED = 1e-3, 0.2
+
+
+def for_api(messages):
+    def part(p):
+        if p["type"] != "image":
+            return p
+        kind = "png" if p["path"].endswith("png") else "jpeg"
+        data = base64.b64encode((GOLDEN / "pictures" / p["path"]).read_bytes()).decode()
+        return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}
+    return [{**m, "content": m["content"] if isinstance(m["content"], str) else [part(p) for p in m["content"]]} for m in messages]
+
+
+def body(case):
+    return {"messages": for_api(case["messages"]), "max_tokens": len(case["tokens"]), "temperature": 0, "ignore_eos": True,
+            "repetition_penalty": 1.0, "logprobs": True, "top_logprobs": 5, "return_token_ids": True}
+
+
+async def ask_all(port, bodies):
+    c, out = await Conn(port).open(), []
+    for b in bodies:
+        await c.request("POST", CHAT, json.dumps(b).encode())
+        status = await c.reply()
+        text = await c.rest()
+        if status != 200:
+            raise SystemExit(f"refused with {status}: {text.decode()[:300]}")
+        out.append(text.decode())
+    c.close()
+    return out
+
+
+def compare(reply, case, tolerance):
+    """What is wrong, and the largest difference of a log-probability."""
+    choice, worst = reply["choices"][0], 0.0
+    if reply["prompt_token_ids"] != case["prompt_ids"]:
+        return "other prompt ids", worst
+    for step, (mine, entry, top) in enumerate(zip(choice["token_ids"], choice["logprobs"]["content"], case["top"])):
+        want = dict((k, v) for k, v in top)
+        if mine != case["tokens"][step]:
+            margin = top[0][1] - top[1][1]
+            if tolerance > EXACT and mine in want and top[0][1] - want[mine] <= 2 * tolerance:
+                return None, worst
+            return f"step {step}: token {mine} instead of {case['tokens'][step]}, which leads by {margin:.4f}", worst
+        for t, (_, w) in zip(entry["top_logprobs"], top):  # the n-th best of both: ties may change places
+            worst = max(worst, abs(t["logprob"] - w))
+        if worst > tolerance:
+            return f"step {step}: a log-probability is {worst:.5f} off", worst
+    return None, worst
+
+
+def answers(folder, cases, *args):
+    server = Server(folder, "--log-level", "warn", *args)
+    out = asyncio.run(ask_all(server.port, [body(c) for c in cases]))
+    if server.stop() != 0:
+        raise SystemExit("the server did not end well: " + "".join(server.log[-5:]))
+    return out
+
+
+def plain(text):
+    """Without what differs from one asking to the next; numbers as they are spelled."""
+    reply = exact(text)
+    return reply["choices"], reply["prompt_token_ids"]
+
+
+def is_f32(folder):
+    file = sorted(pathlib.Path(folder).glob("*.safetensors"))[0].open("rb")
+    header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return all(t["dtype"] == "F32" for name, t in header.items() if name != "__metadata__")
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument("--device", default="cuda")
+    a.add_argument("--smoke", action="store_true")
+    o = a.parse_args()
+    help_text = subprocess.run([str(VLMD), "serve", "--help"], capture_output=True, text=True, check=True).stdout
+    models = [(p.parent, json.loads(p.read_text())) for p in sorted(GOLDEN.glob("*/golden.json"))] + [(MODEL, json.loads((GOLDEN / "vlmd_tiny.json").read_text()))]
+    wrong = []
+    for folder, golden in models[::6] if o.smoke else models:
+        cases = golden["cases"][:2 if o.smoke else None]
+        f32, said = is_f32(folder), []
+        for name, tolerance, args in (("deterministic", EXACT, ["--deterministic"]), ("default", EXACT if f32 else ROUNDED, [])):
+            replies, worst = answers(folder, cases, "--device", o.device, *args), 0.0
+            for case, text in zip(cases, replies):
+                what, off = compare(json.loads(text), case, tolerance)
+                worst = max(worst, off)
+                if what:
+                    wrong.append(f"{folder.name}, {name}, {case['name']}: {what}")
+            said.append(f"{name} {worst:.2e} of {tolerance:g}")
+            if "--enforce-eager" in help_text and not args:
+                eager = answers(folder, cases, "--device", o.device, "--enforce-eager")
+                if [plain(t) for t in eager] != [plain(t) for t in replies]:
+                    wrong.append(f"{folder.name}: captured steps and eager ones differ")
+                said.append("captured = eager")
+        print(f"{folder.name:28s} {'f32' if f32 else '16 bits'}, {len(cases)} cases: {', '.join(said)}", flush=True)
+    if "--enforce-eager" not in help_text:
+        print("captured = eager was not compared: the program has no --enforce-eager")
+    for w in wrong:
+        print("WRONG " + w)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
