@@ -71,7 +71,8 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     l.q = take(&l.total, rows * (size_t)t->stack.heads * head);
     l.k = take(&l.total, rows * kv);
     l.v = take(&l.total, rows * kv);
-    l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
+    if (!tower_hidden_is_feature(t))
+        l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
     l.ids = take(&l.total, (size_t)l.n_ids * sizeof(int32_t));
     l.pool_from = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(int32_t));
     l.pool_by = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(float));
@@ -104,6 +105,7 @@ static void point(encode *e, const layout *l) {
     e->k = tensor_2d(AT(k), DT_F32, l->rows, k->kv_heads * hd);
     e->v = tensor_2d(AT(v), DT_F32, l->rows, k->kv_heads * hd);
     e->features = tensor_2d(AT(features), DT_F32, l->features_rows, (int64_t)k->width * s->tower.n_features);
+    if (tower_hidden_is_feature(&s->tower)) e->features = e->x;
     e->ids = tensor_1d(AT(ids), DT_I32, l->n_ids);
     if (l->pool_rows) {
         e->pool_from = tensor_2d(AT(pool_from), DT_I32, l->pool_rows, l->pool_taps);

@@ -22,7 +22,7 @@ struct encode {
     void *result;      /* `sets` */
     tensor pixels;     /* u8, all tiles */
     tensor x, q, k, v; /* hidden rows and a layer's q, k, v of the tile under way; room for the largest */
-    tensor features;   /* what the join reads, likewise */
+    tensor features;   /* what the join reads, likewise, or x itself */
     tensor ids;        /* i32: the tile's index arrays, see tower.c */
     grid ids_of;       /* the grid that ids describes; w 0: none yet */
     tensor joined;     /* f32 [join rows of all tiles, and the newline's], or `rows` itself */
@@ -43,6 +43,8 @@ int tower_slices_until(const tower_spec *t, grid g, int state);
 int tower_slices(const tower_spec *t, grid g);
 /* Slice i of tile `at`, whose features are complete after the last. */
 void tower_slice(ctx *c, encode *e, const tile *at, int i);
+/* The join reads the hidden rows themselves. */
+bool tower_hidden_is_feature(const tower_spec *t);
 /* i32 {0, 1} and {tower_rows} on the device, of the tile whose slices have begun. */
 tensor tower_one(const encode *e, grid g);
 tensor tower_len(const encode *e, grid g);

@@ -111,8 +111,8 @@ static void put_image_costs(buf *out, const model_spec *s) {
             first = n;
             buf_printf(out, "%d tokens", n);
         } else if (n != first) {
-            buf_printf(out, ", of %d x %d pixels %d in %d tile%s", ask.w, ask.h, n, p.n_tiles,
-                       p.n_tiles == 1 ? "" : "s");
+            buf_printf(out, ", of %d x %d pixels %d", ask.w, ask.h, n);
+            if (p.n_tiles > 1) buf_printf(out, " in %d tiles", p.n_tiles);
         }
     }
     if (s->fuse == FUSE_CROSS)

@@ -31,6 +31,11 @@ bool tower_takes(const tower_spec *t, int w, int h) {
            (int64_t)(w / t->patch) * (h / t->patch) <= t->max_patches;
 }
 
+bool tower_hidden_is_feature(const tower_spec *t) {
+    return t->n_features == 1 && t->features[0] == t->run_layers && !t->cls && !t->drop_first &&
+           !t->post_norm && !tower_together(t);
+}
+
 /* Places of a resampled table that one patch's position is made of; 0: its own alone. */
 static int pos_taps(const tower_spec *t, grid g) {
     return t->pos_corners ? CORNER_TAPS : t->pos_side ? resample_taps(t->pos_side, g) : 0;
@@ -121,6 +126,7 @@ static void upload_ids(ctx *c, encode *e, grid g) {
 void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, int64_t rows) {
     const tower_spec *t = &e->m->spec.tower;
     int64_t drop = t->drop_first ? 1 : 0, width = t->stack.width;
+    if (tower_hidden_is_feature(t)) return;
     if (n > rows - from) n = rows - from;
     int64_t to = from + n - drop;
     from = from > drop ? from - drop : 0;

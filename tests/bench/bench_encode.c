@@ -1,5 +1,5 @@
-/* bench_encode.c - what a picture costs before the decoder sees it: tokens, time, memory, by size; and the longest slice, which
- * is what decode steps beside it wait for.
+/* bench_encode.c - what a picture costs before the decoder sees it: tokens, time (also of processors, which says the same while
+ * others work beside it), memory, by size; and the longest slice, which is what decode steps beside it wait for.
  *
  *   build/tests/bench/bench_encode FOLDER [--threads N] [WIDTHxHEIGHT ...]
  *
@@ -7,12 +7,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "engine/model/model.h"
 
 static void die(const char *what, const status *st) {
     fprintf(stderr, "bench_encode: %s: %s\n", what, st->msg);
     exit(1);
+}
+
+static double processor_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 static void bench(const model *m, backend *be, arena *scratch, int w, int h) {
@@ -31,6 +38,7 @@ static void bench(const model *m, backend *be, arena *scratch, int w, int h) {
     encode *e = encode_new(m, be, &t, &st);
     if (!e) die("encode", &st);
     from = time_now_s();
+    double cpu = processor_s();
     for (bool done = false; !done;) {
         double begin = time_now_s();
         done = encode_run(&c, e, 1);
@@ -38,10 +46,11 @@ static void bench(const model *m, backend *be, arena *scratch, int w, int h) {
         if (!ctx_ok(&c)) die("encode", &c.st);
         if (time_now_s() - begin > longest) longest = time_now_s() - begin;
     }
-    printf("%5d x %-5d %3d tile%s %6d tokens %8.2f s encode (%d slices, longest %.0f ms), %.3f s pixels, "
-           "%.0f MiB\n",
+    cpu = processor_s() - cpu;
+    printf("%5d x %-5d %3d tile%s %6d tokens %8.2f s encode (%.2f s of processors; %d slices, longest %.0f "
+           "ms), %.3f s pixels, %.0f MiB\n",
            w, h, plan.n_tiles, plan.n_tiles == 1 ? " " : "s", s->image_rows(s, &plan), time_now_s() - from,
-           encode_slices(e), longest * 1e3, prepared, (double)encode_bytes(s, &plan) / (1 << 20));
+           cpu, encode_slices(e), longest * 1e3, prepared, (double)encode_bytes(s, &plan) / (1 << 20));
     encode_free(e);
     tiles_fini(&t);
     image_fini(&in);
