@@ -21,6 +21,7 @@ struct embed_sched {
     float *row; /* [width] */
     pace pace;
     uint64_t n_arrived;
+    status lost; /* the device failed for good */
     engine_stats stats;
     pthread_mutex_t mu; /* of published */
     engine_stats published;
@@ -146,9 +147,29 @@ static void remove_ended(embed_sched *sc) {
         }
         sc->next_text -= i < text;
         sc->next_picture -= i < shown;
+        if (s->st.code == ST_LOST) s->st = sc->lost;
         end(sc, s);
     }
     sc->n_running = n;
+}
+
+/* ---- a device that is lost ---- */
+
+static void note_loss(embed_sched *sc, const status *why) {
+    if (why->code != ST_LOST || sc->lost.code != ST_OK) return;
+    status_set(&sc->lost, ST_LOST, "the device failed: %.300s", why->msg);
+    log_error("%s; nothing can run any more", sc->lost.msg);
+    if (sc->o.lost) sc->o.lost(sc->o.user, &sc->lost);
+}
+
+static void end_lost(embed_sched *sc, seq *s) {
+    s->st = sc->lost;
+    end(sc, s);
+}
+
+static void end_all_lost(embed_sched *sc) {
+    while (sc->n_running) end_lost(sc, sc->running[--sc->n_running]);
+    for (seq *s; (s = seq_list_pop(&sc->waiting));) end_lost(sc, s);
 }
 
 /* ---- arrivals and cancels ---- */
@@ -174,6 +195,8 @@ static void drain(embed_sched *sc) {
     for (seq *s; (s = seq_list_pop(&arrived));) {
         if (atomic_load(&s->cancelled)) {
             end_cancelled(sc, s);
+        } else if (sc->lost.code != ST_OK) {
+            end_lost(sc, s);
         } else if (s->awaits_room) {
             s->awaits_room = false;
             workers_add(sc->w, s);
@@ -216,6 +239,7 @@ static bool encode_slice(embed_sched *sc, seq *s, int i) {
         return true;
     }
     if (s->st.code == ST_OK) return false;
+    note_loss(sc, &s->st);
     picture_reset(pic);
     return true;
 }
@@ -242,6 +266,7 @@ static void collect_pictures(embed_sched *sc, seq *s) {
         if (embed_run_row(sc->r, s->images[it->image].pic->enc, sc->row, &s->st) &&
             !embed_take(x, it, sc->row))
             status_set(&s->st, ST_INTERNAL, "the model made a vector of numbers that are not finite");
+        note_loss(sc, &s->st);
     }
     if (s->pixels > 0 && seq_images_ready(s)) inbox_encoded(sc->in, s);
 }
@@ -251,7 +276,7 @@ static bool encode_some(embed_sched *sc) {
     double begin = time_now_s(), now = begin;
     int at = -1;
     seq *s = find_picture(sc, &at);
-    while (s && pace_may_encode(&sc->pace)) {
+    while (s && sc->lost.code == ST_OK && pace_may_encode(&sc->pace)) {
         double before = now;
         if (encode_slice(sc, s, at)) sc->next_picture++;
         now = time_now_s();
@@ -301,6 +326,7 @@ static void pack(embed_sched *sc, int max_rows) {
 
 static void step_failed(embed_sched *sc, const status *why) {
     const embed_run *r = sc->r;
+    note_loss(sc, why);
     bool alone = true;
     for (int i = 1; i < r->n_texts; i++) alone = alone && sc->places[i].s == sc->places[0].s;
     log_error("a step of %d rows of %d texts failed: %s", r->n_rows, r->n_texts, why->msg);
@@ -354,8 +380,9 @@ bool embed_sched_turn(embed_sched *sc) {
     for (int i = 0; i < sc->n_running && !texts; i++) texts = embed_next_text(sc->running[i]->embed) != NULL;
     pace_begin(&sc->pace, 0, texts);
     bool left = encode_some(sc);
-    run_texts(sc, pace_prefill_rows(&sc->pace, sc->o.max_rows, left));
+    if (sc->lost.code == ST_OK) run_texts(sc, pace_prefill_rows(&sc->pace, sc->o.max_rows, left));
     remove_ended(sc);
+    if (sc->lost.code != ST_OK) end_all_lost(sc);
     publish(sc);
     return sc->n_running > 0 || sc->waiting.head;
 }

@@ -21,6 +21,9 @@ typedef struct embed_sched_options {
     int max_jobs, max_rows; /* of a step; a text that is longer runs alone */
     piccache *pictures;     /* outlives the jobs */
     admission *queue;
+    /* NULL, or called once when the device has failed for good (ST_LOST), before the jobs hear of it. */
+    void (*lost)(void *user, const status *why);
+    void *user;
 } embed_sched_options;
 
 /* Does not own runner, inbox and workers. */

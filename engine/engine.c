@@ -137,7 +137,7 @@ static int picture_tokens(const model_spec *spec, const image_limits *lim) {
 static void describe(engine *e, const engine_options *o) {
     const model_spec *s = e->spec;
     const stack_spec *d = &s->text.stack, *t = &s->tower.stack;
-    static const char *const joins[] = {"none", "linear", "MLP", "pool"};
+    static const char *const joins[] = {"none", "linear", "MLP", "pool", "perceiver"};
     char tower[96] = "";
     char size[32] = "any size";
     if (s->tower.image_size) snprintf(size, sizeof size, "%d px", s->tower.image_size);
@@ -198,7 +198,7 @@ static bool new_sched(engine *e, const engine_options *o, status *st) {
                         .no_prefix_caching = o->no_prefix_caching,
                         .lost = o->lost,
                         .user = o->lost_user};
-    embed_sched_options eo = {e->max_seqs, e->max_rows, e->pictures, &e->queue};
+    embed_sched_options eo = {e->max_seqs, e->max_rows, e->pictures, &e->queue, o->lost, o->lost_user};
     if (e->spec->dual.on)
         e->embeds = embed_sched_new(&eo, &e->embed_run, &e->inbox, e->workers, st);
     else

@@ -227,13 +227,33 @@ static bool count_placeholders(const prompt *p, int found, status *st) {
     return status_param(st, "messages");
 }
 
+static bool is_space(const char *p, size_t n) {
+    uint32_t c;
+    if (!utf8_decode(p, n, &c)) return false;
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
+           c == 0x3000;
+}
+
+/* Before more of the prompt's text: a space where a picture's text is to be set off from it. */
+static void set_off(image_text *out, const char *p, size_t n) {
+    if (n == 0) return;
+    if (out->set_off && *p != '<' && !is_space(p, n)) image_text_puts(out, " ");
+    out->set_off = false;
+}
+
+static void put_text(image_text *out, const char *p, size_t n) {
+    set_off(out, p, n);
+    if (!buf_append(out->text, p, n)) out->failed = true;
+}
+
 /* text[0, n) to out, with the pictures' own text in place of their placeholders, counted in *found. */
 static void put_trusted(const promptkit *k, const prompt *p, const char *text, size_t n, image_text *out,
                         int *found) {
     size_t len = k->placeholder ? strlen(k->placeholder) : 0;
     const char *at;
     while (len && (at = memmem(text, n, k->placeholder, len))) {
-        if (!buf_append(out->text, text, (size_t)(at - text))) out->failed = true;
+        put_text(out, text, (size_t)(at - text));
         out->image = (*found)++;
         if (out->image < p->n_images) spec_write_image(k->spec, &p->images[out->image].pixels.plan, out);
         if (k->spec->bos_behind_pictures && out->image == p->n_images - 1)
@@ -241,7 +261,7 @@ static void put_trusted(const promptkit *k, const prompt *p, const char *text, s
         n -= (size_t)(at - text) + len;
         text = at + len;
     }
-    if (!buf_append(out->text, text, n)) out->failed = true;
+    put_text(out, text, n);
 }
 
 static const char *spell(const void *of, int32_t id) {
@@ -261,6 +281,7 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
     for (size_t i = 0; i < text->n_user; i++) {
         size_t begin = text->user[i].begin, end = text->user[i].end;
         put_trusted(k, p, text->text.data + at, begin - at, out, &found);
+        set_off(out, text->text.data + begin, end - begin);
         text->user[i].begin = all.len;
         if (!buf_append(&all, text->text.data + begin, end - begin)) out->failed = true;
         text->user[i].end = all.len;

@@ -28,6 +28,8 @@ static const tower_kind KINDS[] = {
      {12, 768, 3072, 12, 224, 16}, {26, 1152, 4304, 16, 384, 14}},
     {"internvl_vision", "gelu", 1e-6, true, true, false, true, false,
      {24, 1024, 4096, 16, 448, 14}, {24, 1024, 4096, 16, 448, 14}},
+    {"idefics2_vision", "gelu_pytorch_tanh", 1e-6, true, false, false, true, false,
+     {12, 768, 3072, 12, 224, 32}, {12, 768, 3072, 12, 224, 32}},
     {"idefics3_vision", "gelu_pytorch_tanh", 1e-6, true, false, false, true, false,
      {12, 1152, 3072, 16, 224, 32}, {12, 1152, 3072, 16, 224, 32}},
     {"siglip2_vision_model", "gelu_pytorch_tanh", 1e-6, true, false, false, true, true,

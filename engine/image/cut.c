@@ -141,6 +141,35 @@ static void plan_edge(const prep_spec *s, int w, int h, prep_plan *out) {
     if (columns * rows > 1) add_tiles(out, from + 1, columns * side, rows * side, 1, 1, s);
 }
 
+/* ---- quarters ---- */
+
+static void add_scaled(const prep_spec *s, int x, int y, int w, int h, prep_plan *out) {
+    int rw = w, rh = h, least = s->size_w, most = s->size_h;
+    double ratio = (double)w / h;
+    if (s->size == PREP_SIZE_EXACT) {
+        rw = s->size_w;
+        rh = s->size_h;
+    } else if (s->size == PREP_SIZE_SHORTEST) {
+        if (w >= h && w > most) {
+            rw = most;
+            rh = (int)(rw / ratio);
+        } else if (h > w && h > most) {
+            rh = most;
+            rw = (int)(rh * ratio);
+        }
+        rw = rw > least ? rw : least;
+        rh = rh > least ? rh : least;
+    }
+    prep_plan_add(out, -1, x, y, w, h, rw, rh, s->filter);
+}
+
+static void plan_quarters(const prep_spec *s, int w, int h, prep_plan *out) {
+    int mw = w / 2, mh = h / 2;
+    for (int i = 0; i < 4 && !s->cut.whole_only; i++)
+        add_scaled(s, i % 2 ? mw : 0, i / 2 ? mh : 0, i % 2 ? w - mw : mw, i / 2 ? h - mh : mh, out);
+    add_scaled(s, 0, 0, w, h, out);
+}
+
 bool prep_plan_cut(const prep_spec *s, int w, int h, const image_limits *lim, prep_plan *out, status *st) {
     if (s->cut.kind == PREP_CUT_NONE) return prep_plan_one(s, w, h, lim, out, st);
     memset(out, 0, sizeof *out);
@@ -148,6 +177,7 @@ bool prep_plan_cut(const prep_spec *s, int w, int h, const image_limits *lim, pr
     switch (s->cut.kind) {
     case PREP_CUT_POINTS: plan_points(s, w, h, out); break;
     case PREP_CUT_RATIO: plan_ratio(s, w, h, out); break;
+    case PREP_CUT_QUARTERS: plan_quarters(s, w, h, out); break;
     case PREP_CUT_EDGE: plan_edge(s, w, h, out); break;
     case PREP_CUT_NONE: break;
     }

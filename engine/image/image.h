@@ -91,6 +91,7 @@ typedef enum prep_cut_kind {
     PREP_CUT_NONE,
     PREP_CUT_POINTS, /* the whole, squashed into a tile; then the best of a list of sizes, with black around */
     PREP_CUT_RATIO, /* the grid of the nearest ratio; behind more than one tile the whole, squashed into one */
+    PREP_CUT_QUARTERS, /* four quarters and the whole, or the whole alone, each scaled for itself within two edges */
     PREP_CUT_EDGE /* scaled by the longest edge, sides raised to whole tiles; behind several the whole, squashed */
 } prep_cut_kind;
 
@@ -99,7 +100,7 @@ typedef struct prep_cut {
     prep_cut_kind kind;
     int side;                 /* of a tile, pixels */
     int min_tiles, max_tiles; /* ratio: of the grid */
-    bool whole_only;          /* edge: scaled, then squashed into one tile */
+    bool whole_only;          /* edge: scaled, then squashed into one tile; quarters: none */
     int n_points;
     struct prep_point {
         int32_t h, w; /* multiples of side */

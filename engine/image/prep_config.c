@@ -276,10 +276,22 @@ static bool read_edge(const json_t *config, const prep_cut_class *class, bool do
     return true;
 }
 
+static bool read_quarters(const json_t *config, const prep_cut_class *class, bool do_resize, prep_spec *out,
+                          status *st) {
+    bool split;
+    if (!get_bool(config, "do_image_splitting", class->split, &split, st)) return false;
+    if (do_resize && !(out->size == PREP_SIZE_SHORTEST && out->size_h) && out->size != PREP_SIZE_EXACT)
+        return status_set(st, ST_INVALID,
+                          "size: expected shortest_edge and longest_edge, or height and width");
+    out->cut.whole_only = !split;
+    return true;
+}
+
 static bool read_cut(const json_t *config, const prep_cut_class *class, bool do_resize, const double mean[3],
                      prep_spec *out, status *st) {
     out->cut.kind = class->kind;
     if (class->kind == PREP_CUT_EDGE) return read_edge(config, class, do_resize, out, st);
+    if (class->kind == PREP_CUT_QUARTERS) return read_quarters(config, class, do_resize, out, st);
     /* Used where a picture is not cut but stands in a square. */
     for (int c = 0; c < 3; c++) {
         if (!(mean[c] > -1 / 255.0 && mean[c] * 255 < 256))
@@ -431,7 +443,7 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
     if (!get(config, "default_to_square")) square = class->square;
     if (flip) return status_set(st, ST_UNSUPPORTED, "do_flip_channel_order: true is not supported");
     const prep_cut_class *cut = prep_class_cut(class->name);
-    if (split && !(cut && cut->kind == PREP_CUT_EDGE))
+    if (split && !(cut && (cut->kind == PREP_CUT_EDGE || cut->kind == PREP_CUT_QUARTERS)))
         return status_set(st, ST_UNSUPPORTED, "do_image_splitting: true is not supported");
     if (do_pad && !class->pads_square && get(config, "pad_size"))
         return status_set(st, ST_UNSUPPORTED, "do_pad with a pad_size is not supported");

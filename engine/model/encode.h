@@ -28,8 +28,9 @@ struct encode {
     tensor joined;     /* f32 [join rows of all tiles, and the newline's], or `rows` itself */
     tensor from, by;   /* [rows, SPEC_PACK_TAPS] how the result is packed; nd 0: it is `joined` */
     tensor pool_from, pool_by; /* join_pool_taps of its tiles, which are of one size; nd 0: none */
-    tensor sets;               /* f32 [1 + deep sets, rows each, text width] as rows: the result */
-    tensor rows;               /* the first of them */
+    tensor context, join_k, join_v, join_x, join_ids; /* of a join with layers; nd 0: none */
+    tensor sets; /* f32 [1 + deep sets, rows each, text width] as rows: the result */
+    tensor rows; /* the first of them */
 };
 
 /* ---- tower.c: one tile ---- */
@@ -97,6 +98,11 @@ int resample_taps(int side, grid g);
 /* Which they are and how much of each, for places line by line: [g.w * g.h, taps]. Source: torch's upsample_bilinear2d
  * with antialias. */
 void resample_table(int side, grid g, int32_t *from, float *by);
+
+/* ---- perceiver.c: the join of learned latents; rows: of the tile's features ---- */
+
+int perceiver_slices(const model_spec *s, int64_t rows);
+void perceiver_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 

@@ -14,10 +14,10 @@ typedef struct plan {
     const name_sheet *sheet;
     ckpt *ckpt;
     bind *bind;
-    tensor slots[S_COUNT];                      /* nd 0: empty */
-    bool transposed[S_COUNT];                   /* it stands there as [in, out] */
-    tensor (*tower)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
-    tensor (*deep)[JOIN_SLOTS];                 /* [deep.n] */
+    tensor slots[S_COUNT];                                        /* nd 0: empty */
+    bool transposed[S_COUNT];                                     /* it stands there as [in, out] */
+    tensor (*tower)[L_COUNT], (*join)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
+    tensor (*deep)[JOIN_SLOTS];                                   /* [deep.n] */
     tensor dual[DUAL_COUNT];
     size_t weight_bytes;
 } plan;
@@ -44,7 +44,7 @@ struct model {
     ckpt *ckpt;
     backend *be;
     weight *w[S_COUNT];
-    layer_weights *tower, *text;
+    layer_weights *tower, *join, *text;
     weight *(*deep)[JOIN_SLOTS]; /* [deep.n] */
     model_rope rope, rope_local, rope_tower;
     struct dual_part *dual; /* dual.h; NULL: there is a decoder */

@@ -151,7 +151,14 @@ static void put_join(buf *out, const join_spec *j) {
     if (j->normed != JOIN_NORM_NONE && j->kind != JOIN_POOL)
         buf_printf(out, "%s norm %s, ", j->norm == NORM_RMS ? "RMS" : "layer",
                    j->normed == JOIN_NORM_ROW ? "of each" : "of all");
-    if (j->kind == JOIN_POOL)
+    if (j->kind == JOIN_PERCEIVER) {
+        buf_printf(
+            out,
+            "a perceiver: a gated feed-forward, %d to %d, then %d learned latents attend to each tile and to "
+            "themselves\n",
+            j->in, j->out, j->latents);
+        put_stack(out, &j->stack);
+    } else if (j->kind == JOIN_POOL)
         buf_printf(out, "mean of %d x %d patches, RMS norm, linear, %d to %d\n", j->pool, j->pool, j->in,
                    j->out);
     else if (j->kind == JOIN_LINEAR)

@@ -156,6 +156,8 @@ static bool make_all(model *m, const plan *p, status *st) {
     }
     return (!p->tower ||
             make_layers(m, &m->spec.tower.stack, m->spec.tower.run_layers, p->tower, &m->tower, st)) &&
+           (!p->join ||
+            make_layers(m, &m->spec.join.stack, m->spec.join.stack.n_layers, p->join, &m->join, st)) &&
            make_layers(m, &m->spec.text.stack, m->spec.text.stack.n_layers, p->text, &m->text, st) &&
            make_rope(m, &m->spec.text.stack.rope, &m->rope, st) &&
            make_rope(m, &m->spec.text.rope_local, &m->rope_local, st) &&
@@ -218,6 +220,7 @@ void model_free(model *m) {
     if (!m) return;
     for (int i = 0; i < S_COUNT; i++) weight_free(m->w[i]);
     free_layers(m->tower, m->spec.tower.run_layers);
+    free_layers(m->join, m->spec.join.stack.n_layers);
     free_layers(m->text, m->spec.text.stack.n_layers);
     for (int i = 0; m->deep && i < m->spec.deep.n; i++)
         for (int k = 0; k < JOIN_SLOTS; k++) weight_free(m->deep[i][k]);

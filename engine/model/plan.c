@@ -40,6 +40,7 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     case L_UP_B: out = s->ffn, on = s->mlp_bias; break;
     case L_DOWN_W: out = s->width, in = s->ffn; break;
     case L_DOWN_B: out = s->width, on = s->mlp_bias; break;
+    case L_CONTEXT_G: out = s->width, on = s->context_norm; break;
     case L_SCALE1:
     case L_SCALE2: out = s->gated[layer] ? 1 : s->width, on = s->layer_scale || s->gated[layer]; break;
     case L_COUNT: on = false; break;
@@ -52,15 +53,18 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
 }
 
 int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], unsigned *use) {
-    bool is = j->kind != JOIN_NONE, mlp = j->kind == JOIN_MLP, normed = j->normed != JOIN_NORM_NONE;
+    bool is = j->kind != JOIN_NONE, gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
+    bool normed = j->normed != JOIN_NORM_NONE;
     int64_t one = j->normed == JOIN_NORM_ROW && j->merge > 1 ? j->in / (j->merge * j->merge) : j->in;
-    int64_t out = 0, in = 0; /* in 0: a vector */
+    int64_t hidden = mlp ? j->hidden : j->out, out = 0, in = 0; /* in 0: a vector */
     bool on = false;
     switch (which) {
-    case S_JOIN_G: out = one, on = normed; break;
+    case S_JOIN_G: out = gated ? j->out : one, on = gated || normed; break;
     case S_JOIN_B: out = one, on = normed && j->norm == NORM_LAYER; break;
-    case S_FC1_W: out = mlp ? j->hidden : j->out, in = j->in, on = is; break;
-    case S_FC1_B: out = mlp ? j->hidden : j->out, on = is && j->bias; break;
+    case S_LATENTS: out = j->latents, in = j->out, on = gated; break;
+    case S_FC_GATE_W: out = hidden, in = j->in, on = gated; break;
+    case S_FC1_W: out = hidden, in = j->in, on = is; break;
+    case S_FC1_B: out = hidden, on = is && j->bias; break;
     case S_FC2_W: out = j->out, in = j->hidden, on = mlp; break;
     case S_FC2_B: out = j->out, on = mlp && j->bias; break;
     default: CHECK((int)which < S_FIRST_JOIN || (int)which >= S_FIRST_JOIN + JOIN_SLOTS);
@@ -68,7 +72,7 @@ int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], 
     if (!on) return 0;
     d[0] = out;
     d[1] = in;
-    *use = in ? WEIGHT_LINEAR : WEIGHT_VECTOR;
+    *use = which == S_LATENTS ? WEIGHT_TABLE : in ? WEIGHT_LINEAR : WEIGHT_VECTOR;
     return in ? 2 : 1;
 }
 
@@ -114,6 +118,8 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
         break;
     case S_JOIN_G:
     case S_JOIN_B:
+    case S_LATENTS:
+    case S_FC_GATE_W:
     case S_FC1_W:
     case S_FC1_B:
     case S_FC2_W:
@@ -285,6 +291,9 @@ static bool bind_all(plan *p, status *st) {
             (layer_names){.all = n->tower_layer, .tail = n->tower_tail, .tail_from = s->tower.tail_from},
             &p->tower, st))
         return false;
+    if (s->join.stack.n_layers && !take_layers(p, &s->join.stack, s->join.stack.n_layers, n->join_at,
+                                               (layer_names){.all = n->join_layer}, &p->join, st))
+        return false;
     if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at,
                      (layer_names){.all = text->layer, .cross = text->cross}, &p->text, st) ||
         !take_deep(p, st))
@@ -306,6 +315,7 @@ bool plan_open(plan *p, const char *dir, status *st) {
 void plan_close(plan *p) {
     bind_free(p->bind);
     mem_free(p->tower);
+    mem_free(p->join);
     mem_free(p->text);
     mem_free(p->deep);
     ckpt_close(p->ckpt);

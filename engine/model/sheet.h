@@ -31,7 +31,8 @@ typedef enum layer_slot {
     L_DOWN_W,
     L_DOWN_B, /* [D, F] */
     L_POST2_G,
-    L_POST2_B, /* behind the feed-forward */
+    L_POST2_B,   /* behind the feed-forward */
+    L_CONTEXT_G, /* before keys and values of the rows that others attend to */
     L_SCALE1,
     L_SCALE2, /* [D], or [1] of a gate: what attention and feed-forward give is multiplied by it */
     L_COUNT
@@ -55,6 +56,8 @@ typedef enum slot {
     S_POST_TILE_GATE, /* [arrangements + 1, max_tiles * D] and [1]; tower of tiles together */
     S_JOIN_G,
     S_JOIN_B,
+    S_LATENTS,   /* [latents, D] */
+    S_FC_GATE_W, /* [hidden, in]: FC1 and FC2 are gated */
     S_FC1_W,
     S_FC1_B,
     S_FC2_W,
@@ -112,6 +115,7 @@ typedef struct name_sheet {
     const char *const *tower_at, *const *join_at, *const *text_at, *const *head_at;
     const char *const *linear_at;   /* of a join of one matrix, whose tensors are "weight" and "bias" */
     const char *const *tower_layer; /* [L_COUNT], "%d" for the layer */
+    const char *const *join_layer;  /* likewise, of a join with layers */
     const char *const
         *tower_tail; /* likewise from tower.tail_from on, counted from there; NULL: tower_layer goes on */
     const char *const *names; /* [S_FIRST_TEXT]; "name^T": the matrix stands there as [in, out] */

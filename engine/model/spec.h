@@ -44,6 +44,7 @@ typedef struct stack_spec {
     float norm_offset; /* a gain g counts as norm_offset + g */
     bool norm_plain;   /* layer norms without parameters */
     bool norm_after; /* of the sum with the residual, instead of what goes into attention and feed-forward */
+    bool context_norm; /* rows that others attend to have a norm of their own */
     bool
         layer_scale; /* what comes out of either is multiplied by a vector, the last thing before the residual */
     bool gated[SPEC_MAX_LAYERS]; /* likewise, by tanh of a single number */
@@ -99,8 +100,8 @@ static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
     return gw * gh + (t->cls ? 1 : 0) - (t->drop_first ? 1 : 0);
 }
 
-/* POOL: the mean of pool x pool patches, then normed and linear */
-typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP, JOIN_POOL } join_kind;
+/* POOL: the mean of pool x pool patches, then normed and linear . PERCEIVER: learned latents attend to a tile, perceiver.c */
+typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP, JOIN_POOL, JOIN_PERCEIVER } join_kind;
 typedef enum join_norm {
     JOIN_NORM_NONE,
     JOIN_NORM_ROW,   /* of each feature row */
@@ -117,6 +118,8 @@ typedef struct join_spec {
     int in, hidden, out; /* in: of a merged row */
     int pool;
     float norm_offset; /* a gain g counts as norm_offset + g */
+    stack_spec stack;  /* of a join with layers: PERCEIVER */
+    int latents;       /* rows that a tile becomes, whatever its size */
     int interleaved; /* that many features lie behind the first one, number by number in turn; 0: one after the other */
 } join_spec;
 
@@ -190,6 +193,7 @@ typedef struct image_ask {
 /* The text that stands for pictures in a prompt, while it is written. A run of rows is written as one placeholder of its
  * length, so that a long one costs nothing before its length is checked. */
 typedef struct image_text {
+    bool set_off; /* a space follows the picture, unless white space or '<' does */
     buf *text;
     const char *row_token;                            /* the spelling of image_token */
     const json_t *names;                              /* the tokenizer's named tokens, or NULL */

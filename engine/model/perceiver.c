@@ -1,0 +1,96 @@
+/* perceiver.c - the join that resamples a tile: its features, led through a gated feed-forward, are the context that a few
+ * learned latents attend to, layer by layer; the latents are the rows.
+ *
+ * Each layer attends over the context and the latents themselves. Its slices: keys and values of the context, a block of
+ * rows each; then the latents, at once. Row-exact: a tile's rows depend on that tile alone.
+ * Thread: the engine's. Source: transformers' modeling_idefics2.py (Idefics2Connector, Idefics2PerceiverResampler).
+ * Tested by tests/e2e/test_parity.py. */
+#include "engine/model/encode.h"
+
+static int n_blocks(int64_t rows) {
+    return (int)((rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS);
+}
+
+int perceiver_slices(const model_spec *s, int64_t rows) {
+    return n_blocks(rows) + s->join.stack.n_layers * (n_blocks(rows) + 1);
+}
+
+/* ids: 0, 1, ... for the latents; {0, latents}; {context and latents}. */
+static void upload_ids(ctx *c, const encode *e, int64_t rows) {
+    int n = e->m->spec.join.latents;
+    int32_t *v = mem_calloc((size_t)n + 3, sizeof *v);
+    if (!v) {
+        status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
+        return;
+    }
+    for (int i = 0; i < n; i++) v[i] = i;
+    v[n + 1] = n;
+    v[n + 2] = (int32_t)rows + n;
+    ctx_upload(c, e->join_ids, v);
+    mem_free(v);
+}
+
+static tensor ids_at(const encode *e, int64_t from, int64_t n) {
+    return tensor_1d(e->join_ids.data ? (int32_t *)e->join_ids.data + from : NULL, DT_I32, n);
+}
+
+static void project(ctx *c, const encode *e, tensor features, int64_t from, int64_t n) {
+    const model *m = e->m;
+    const join_spec *j = &m->spec.join;
+    tensor x = tensor_rows(features, from, n), gate = ctx_2d(c, DT_F32, n, j->hidden),
+           up = ctx_2d(c, DT_F32, n, j->hidden);
+    op_linear(c, gate, x, m->w[S_FC_GATE_W], NULL, ACT_NONE, 0);
+    op_linear(c, up, x, m->w[S_FC1_W], NULL, ACT_NONE, 0);
+    op_glu(c, gate, gate, up, j->activation);
+    op_linear(c, tensor_rows(e->context, from, n), gate, m->w[S_FC2_W], NULL, ACT_NONE, 0);
+}
+
+/* Keys and values of x, normed by gain, from row `at` on. */
+static void keep(ctx *c, const encode *e, const layer_weights *w, layer_slot gain, tensor x, int64_t at) {
+    const stack_spec *k = &e->m->spec.join.stack;
+    tensor h = ctx_2d(c, DT_F32, x.d[0], x.d[1]);
+    op_norm(c, h, x, w->w[gain], NULL, k->norm, k->norm_eps, 0);
+    op_linear(c, tensor_rows(e->join_k, at, x.d[0]), h, w->w[L_K_W], NULL, ACT_NONE, 0);
+    op_linear(c, tensor_rows(e->join_v, at, x.d[0]), h, w->w[L_V_W], NULL, ACT_NONE, 0);
+}
+
+static void attend(ctx *c, const encode *e, int layer, int64_t rows) {
+    const stack_spec *k = &e->m->spec.join.stack;
+    const layer_weights *w = &e->m->join[layer];
+    int64_t n = e->m->spec.join.latents, all = rows + n;
+    tensor x = e->join_x, q = ctx_2d(c, DT_F32, n, (int64_t)k->heads * k->head_dim);
+    keep(c, e, w, L_NORM1_G, x, rows);
+    tensor h = ctx_2d(c, DT_F32, n, k->width);
+    op_norm(c, h, x, w->w[L_NORM1_G], NULL, k->norm, k->norm_eps, 0);
+    op_linear(c, q, h, w->w[L_Q_W], NULL, ACT_NONE, 0);
+    layer_run run = {0};
+    run.attn.n_seqs = 1;
+    run.attn.q_start = ids_at(e, n, 2);
+    run.attn.kv_len = ids_at(e, n + 2, 1);
+    stack_attend(c, k, w, layer, x, q, tensor_rows(e->join_k, 0, all), tensor_rows(e->join_v, 0, all), &run);
+    stack_feed_forward(c, k, w, x);
+}
+
+void perceiver_slice(ctx *c, const encode *e, tensor features, tensor out, int i) {
+    const model *m = e->m;
+    const stack_spec *k = &m->spec.join.stack;
+    int64_t rows = features.d[0];
+    int blocks = n_blocks(rows), layer = (i - blocks) / (blocks + 1), at = (i - blocks) % (blocks + 1);
+    int64_t from = (int64_t)(i < blocks ? i : at) * TOWER_BLOCK_ROWS,
+            n = rows - from < TOWER_BLOCK_ROWS ? rows - from : TOWER_BLOCK_ROWS;
+    size_t mark = arena_mark(c->scratch);
+    if (i == 0) {
+        upload_ids(c, e, rows);
+        op_embed(c, e->join_x, m->w[S_LATENTS], ids_at(e, 0, m->spec.join.latents), 1);
+    }
+    if (i < blocks) {
+        project(c, e, features, from, n);
+    } else if (at < blocks) {
+        keep(c, e, &m->join[layer], L_CONTEXT_G, tensor_rows(e->context, from, n), from);
+    } else {
+        attend(c, e, layer, rows);
+        if (layer + 1 == k->n_layers)
+            op_norm(c, out, e->join_x, m->w[S_JOIN_G], NULL, k->norm, k->norm_eps, 0);
+    }
+    arena_reset(c->scratch, mark);
+}
