@@ -88,6 +88,8 @@ static bool fill_order(const model_spec *s, grid g, const ids_layout *l, int32_t
     int k = s->join.merge > 1 ? s->join.merge : 1, side = t->image_size / t->patch, cls = t->cls ? 1 : 0;
     int32_t *place = ids + l->place + cls, *turns = ids + l->turns + 2 * cls;
     int32_t *cells = mem_alloc((size_t)(g.w / k * (g.h / k)) * sizeof *cells);
+    void *weights = ids + l->weights;
+    float *by = weights;
     if (!cells) return false;
     blocks_order(t, k, g, cells);
     for (int i = 0; i < g.w * g.h; i++) {
@@ -98,10 +100,9 @@ static bool fill_order(const model_spec *s, grid g, const ids_layout *l, int32_t
         place[i] = cls + at;
         if (l->taps > l->turns) turns[2 * i] = y, turns[2 * i + 1] = x;
         if (t->pos_corners)
-            corners_taps(t->pos_corners, g, x, y, ids + l->taps + CORNER_TAPS * i,
-                         (float *)ids + l->weights + CORNER_TAPS * i);
+            corners_taps(t->pos_corners, g, x, y, ids + l->taps + CORNER_TAPS * i, by + CORNER_TAPS * i);
     }
-    if (t->pos_side) resample_table(t->pos_side, g, ids + l->taps, (float *)ids + l->weights);
+    if (t->pos_side) resample_table(t->pos_side, g, ids + l->taps, by);
     mem_free(cells);
     return true;
 }

@@ -472,15 +472,29 @@ static void test_dry_run_measures(void **state) {
     rig_close(&r);
 }
 
-static void test_inspect(void **state) {
-    (void)state;
+/* What vlmd understood of a checkpoint, in words. */
+static void says(const char *dir, const char *const *words) {
     status st = {0};
     buf out = {0};
-    if (!model_inspect("models/vlmd-tiny", &out, &st)) fail_msg("%s", st.msg);
-    assert_non_null(strstr(out.data, "36 tokens"));
-    assert_non_null(strstr(out.data, "post_layernorm"));
-    assert_non_null(strstr(out.data, "[2048, 192]"));
+    if (!model_inspect(dir, &out, &st)) fail_msg("%s: %s", dir, st.msg);
+    for (; *words; words++)
+        if (!strstr(out.data, *words)) fail_msg("%s: \"%s\" is not in\n%s", dir, *words, out.data);
     buf_fini(&out);
+}
+
+static void test_inspect(void **state) {
+    (void)state;
+    says("models/vlmd-tiny", (const char *const[]){"36 tokens", "post_layernorm", "[2048, 192]", NULL});
+    says(FAMILIES "/qwen2_vl",
+         (const char *const[]){"784 to 7840 pixels in all", "each 2 times as a still among frames",
+                               "half of the pairs by line, half by column", "in sections of 1, 2, 2",
+                               "2 x 2 neighbours side by side, layer norm of each", "of 200 x 1600 pixels 34",
+                               NULL});
+    says(FAMILIES "/qwen2_5_vl",
+         (const char *const[]){"6 x 6 patches in 2 of 3 layers", "RMS norm of each", NULL});
+    says(FAMILIES "/qwen3_vl", (const char *const[]){"a table of 7 x 7, resampled", "in turn, up to 4, 3, 3",
+                                                     "hidden state 1 is added behind the decoder's layer 0",
+                                                     "layer norm of all", NULL});
 }
 
 int main(void) {
