@@ -66,6 +66,12 @@ static bool read(config *c, model_spec *out) {
     return c->st->code == ST_OK;
 }
 
+static bool check(config *c, model_spec *out) {
+    return out->prep.cut.kind == PREP_CUT_EDGE ||
+           config_fail(c, ST_UNSUPPORTED, "model_type",
+                       "the image processor's class is not Idefics3's or SmolVLM's, which it needs");
+}
+
 static const char *const TOWER_AT[] = {"model.vision_model.", "vision_model.", NULL};
 static const char *const LINEAR_AT[] = {"model.connector.modality_projection.proj.",
                                         "connector.modality_projection.proj.", NULL};
@@ -90,6 +96,7 @@ const family FAMILY_IDEFICS3 = {
     .name = "idefics3",
     .architecture = "Idefics3ForConditionalGeneration",
     .read = read,
+    .check = check,
     .sheet = &SHEET,
 };
 
@@ -97,5 +104,6 @@ const family FAMILY_SMOLVLM = {
     .name = "smolvlm",
     .architecture = "SmolVLMForConditionalGeneration",
     .read = read,
+    .check = check,
     .sheet = &SHEET,
 };

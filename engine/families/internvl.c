@@ -76,6 +76,12 @@ static bool read(config *c, model_spec *out) {
     return c->st->code == ST_OK;
 }
 
+static bool check(config *c, model_spec *out) {
+    return out->prep.cut.kind == PREP_CUT_RATIO ||
+           config_fail(c, ST_UNSUPPORTED, "model_type",
+                       "the image processor's class is not GotOcr2ImageProcessor, which it needs");
+}
+
 static const char *const TOWER_LAYER[L_COUNT] = {
     [L_NORM1_G] = "encoder.layer.%d.layernorm_before.weight",
     [L_NORM1_B] = "encoder.layer.%d.layernorm_before.bias",
@@ -132,5 +138,6 @@ const family FAMILY_INTERNVL = {
     .name = "internvl",
     .architecture = "InternVLForConditionalGeneration",
     .read = read,
+    .check = check,
     .sheet = &SHEET,
 };

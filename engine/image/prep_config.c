@@ -327,7 +327,8 @@ static const char *class_name(const json_t *config, char *room, size_t cap, size
 }
 
 static void warn_unknown(const json_t *config) {
-    static const char *const known[] = {"auto_map",
+    static const char *const known[] = {"aspect_ratio_setting", /* the reference goes by its class alone */
+                                        "auto_map",
                                         "crop_size",
                                         "data_format",
                                         "default_to_square",
@@ -382,6 +383,16 @@ static void warn_unknown(const json_t *config) {
     }
 }
 
+static bool get_filter(const json_t *config, prep_spec *out, status *st) {
+    const json_t *filter = get(config, "resample");
+    if (!filter) return true;
+    if (!json_is_integer(filter) || json_integer_value(filter) < 0 || json_integer_value(filter) > 5)
+        return status_set(st, ST_INVALID, "resample: expected 0 to 5 (Pillow's filters), found %s",
+                          json_is_integer(filter) ? "another number" : kind_of(filter));
+    out->filter = (resample)json_integer_value(filter);
+    return true;
+}
+
 /* A number from lo to hi under key. */
 static bool get_num(const json_t *config, const char *key, double def, double lo, double hi, double *out,
                     status *st) {
@@ -405,16 +416,6 @@ static bool read_pan(const json_t *config, prep_spec *out, status *st) {
     if (out->size == PREP_SIZE_EXACT) return true;
     return status_set(st, ST_UNSUPPORTED,
                       "do_pan_and_scan without a size of height and width is not supported");
-}
-
-static bool get_filter(const json_t *config, prep_spec *out, status *st) {
-    const json_t *filter = get(config, "resample");
-    if (!filter) return true;
-    if (!json_is_integer(filter) || json_integer_value(filter) < 0 || json_integer_value(filter) > 5)
-        return status_set(st, ST_INVALID, "resample: expected 0 to 5 (Pillow's filters), found %s",
-                          json_is_integer(filter) ? "another number" : kind_of(filter));
-    out->filter = (resample)json_integer_value(filter);
-    return true;
 }
 
 bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
@@ -450,12 +451,15 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
 
     const prep_native *native = prep_class_native(class);
     if (native && !read_native(config, native, out, st)) return false;
+    if (do_resize || cut) {
+        out->filter = (resample) class->filter;
+        if (!get_filter(config, out, st)) return false;
+    }
     if (do_resize && prep_class_grid(class, &out->size_w, &out->size_h)) {
         out->size = PREP_SIZE_PATCHES;
-        out->filter = (resample) class->filter;
         const json_t *most = get(config, "max_num_patches"), *patch = get(config, "patch_size");
         if ((most && !edge(most, "max_num_patches", &out->size_w, st)) ||
-            (patch && !edge(patch, "patch_size", &out->size_h, st)) || !get_filter(config, out, st))
+            (patch && !edge(patch, "patch_size", &out->size_h, st)))
             return false;
     } else if (do_resize) {
         if ((!native && !not_null(config, "size", "do_resize", st)) ||
@@ -476,8 +480,6 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         if (!native) put_size(&size, out);
         if (out->size == PREP_SIZE_SHORTEST && out->size_h && out->size_h < out->size_w)
             log_warn("image processor: size.longest_edge is less than size.shortest_edge");
-        out->filter = (resample) class->filter;
-        if (!get_filter(config, out, st)) return false;
     }
     const json_t *max_tiles = get(config, "max_image_tiles");
     if (max_tiles && !(json_is_integer(max_tiles) && json_integer_value(max_tiles) >= 1 &&

@@ -60,9 +60,13 @@ static void put_stack(buf *out, const stack_spec *s) {
     buf_printf(out, "  layers       %d, width %d\n", s->n_layers, s->width);
     buf_printf(out, "  attention    %d heads of %d", s->heads, s->head_dim);
     if (s->kv_heads != s->heads) buf_printf(out, ", %d key/value heads", s->kv_heads);
-    if (s->qk_norm) buf_puts(out, ", RMS norm on queries and keys");
+    if (s->qk_norm || s->qk_norm_full)
+        buf_printf(out, ", RMS norm on queries and keys%s", s->qk_norm ? "" : ", all heads as one");
     if (s->attn_softcap > 0) buf_printf(out, ", scores capped at %g", (double)s->attn_softcap);
-    const char *bias = s->o_bias ? ", biases" : s->q_bias ? ", biases on q, k, v" : "";
+    const char *bias = s->o_bias && s->q_bias ? ", biases"
+                       : s->o_bias            ? ", a bias on the output"
+                       : s->q_bias            ? ", biases on q, k, v"
+                                              : "";
     buf_printf(out, "%s%s\n", bias, s->causal ? ", causal" : ", both ways");
     int cross = 0;
     for (int i = 0; i < s->n_layers; i++) cross += s->cross[i];
@@ -84,6 +88,7 @@ static void put_stack(buf *out, const stack_spec *s) {
     buf_puts(out, s->norm_after   ? ", behind the residual"
                   : s->post_norms ? ", before and behind each half"
                                   : "");
+    if (s->layer_scale) buf_puts(out, "; each half is scaled by a vector");
     buf_puts(out, "\n");
 }
 
@@ -96,6 +101,18 @@ static void put_text(buf *out, const text_spec *t) {
     if (t->embed_width)
         buf_printf(out, "  embeddings   %d wide, a matrix leads in and out\n", t->embed_width);
     if (t->logit_softcap > 0) buf_printf(out, "  logits       capped at %g\n", (double)t->logit_softcap);
+}
+
+/* Where company changes what becomes of a picture. */
+static void put_company(buf *out, const model_spec *s) {
+    prep_plan alone, with;
+    image_ask ask = {1024, 768, 1};
+    bool ok = spec_plan_image(s, &ask, &IMAGE_LIMITS_DEFAULT, &alone, NULL);
+    ask.n_images = 2;
+    if (!ok || !spec_plan_image(s, &ask, &IMAGE_LIMITS_DEFAULT, &with, NULL)) return;
+    if (with.n_tiles == alone.n_tiles) return;
+    buf_printf(out, "; with others in a prompt %d each, in %d tile%s", s->image_rows(s, &with), with.n_tiles,
+               with.n_tiles == 1 ? " padded to a square" : "s");
 }
 
 /* Rows by size, where they differ. */
@@ -118,10 +135,77 @@ static void put_image_costs(buf *out, const model_spec *s) {
     if (s->fuse == FUSE_CROSS)
         buf_printf(
             out,
-            " of keys and values apart from the text's, %zu bytes each, and one token in the prompt, id %d\n",
+            " of keys and values apart from the text's, %zu bytes each, and one token in the prompt, id %d",
             (size_t)spec_image_width(s) * sizeof(float), (int)s->image_token);
     else
-        buf_printf(out, " in place of the placeholder, id %d\n", (int)s->image_token);
+        buf_printf(out, " in place of the placeholder, id %d", (int)s->image_token);
+    put_company(out, s);
+    buf_puts(out, "\n");
+}
+
+static void put_join(buf *out, const join_spec *j) {
+    if (j->merge > 1) buf_printf(out, "blocks of %d x %d rows side by side, ", j->merge, j->merge);
+    if (j->normed != JOIN_NORM_NONE)
+        buf_printf(out, "%s norm%s, ", j->norm == NORM_RMS ? "RMS" : "layer",
+                   j->normed == JOIN_NORM_ROW && j->merge > 1 ? " of each before" : "");
+    if (j->kind == JOIN_LINEAR)
+        buf_printf(out, "linear, %d to %d%s\n", j->in, j->out, j->bias ? ", bias" : "");
+    else if (j->kind == JOIN_PERCEIVER)
+        buf_printf(
+            out,
+            "a perceiver: a gated feed-forward, %d to %d, then %d learned latents attend to each tile and to "
+            "themselves\n",
+            j->in, j->out, j->latents);
+    else if (j->kind == JOIN_POOL)
+        buf_printf(out, "mean of %d x %d patches, RMS norm, linear, %d to %d\n", j->pool, j->pool, j->in,
+                   j->out);
+    else
+        buf_printf(out, "two-layer MLP, %d to %d to %d, %s%s\n", j->in, j->hidden, j->out,
+                   act_name(j->activation), j->bias ? ", biases" : "");
+}
+
+/* How a picture becomes tiles, and what stands between their rows. */
+static void put_cut(buf *out, const model_spec *s) {
+    const prep_cut *c = &s->prep.cut;
+    switch (c->kind) {
+    case PREP_CUT_NONE: return;
+    case PREP_CUT_POINTS:
+        buf_printf(
+            out,
+            "tiles: of %d x %d pixels: the whole picture in one, then the best of %d sizes, black around "
+            "it\n",
+            c->side, c->side, c->n_points);
+        break;
+    case PREP_CUT_RATIO:
+        if (c->max_tiles > 1)
+            buf_printf(
+                out,
+                "tiles: of %d x %d pixels in the grid of the nearest ratio, %d to %d of them; the whole "
+                "picture in one behind several\n",
+                c->side, c->side, c->min_tiles, c->max_tiles);
+        break;
+    case PREP_CUT_QUARTERS:
+        buf_puts(out, c->whole_only ? "tiles: the whole picture, at its own ratio\n"
+                                    : "tiles: four quarters and the whole picture, each at its own ratio\n");
+        break;
+    case PREP_CUT_EDGE:
+        buf_puts(out, "tiles: ");
+        if (s->prep.size == PREP_SIZE_LONGEST)
+            buf_printf(out, "scaled to a longest edge of %d, ", s->prep.size_w);
+        if (s->prep.size == PREP_SIZE_EXACT)
+            buf_printf(out, "scaled to %d x %d, ", s->prep.size_w, s->prep.size_h);
+        buf_printf(out,
+                   c->whole_only ? "squashed to %d x %d pixels\n"
+                                 : "sides raised to tiles of %d x %d pixels; the whole picture in one behind "
+                                   "several\n",
+                   c->side, c->side);
+        break;
+    }
+    if (s->newline)
+        buf_puts(out, "  newline      a row of its own behind each line of rows, without the black\n");
+    if (s->pack_limit)
+        buf_printf(out, "  limit        resampled to about the rows of %d tiles where they are more\n",
+                   s->pack_limit);
 }
 
 /* A tower that takes a picture as large as it is. */
@@ -144,28 +228,6 @@ static void put_tower_windows(buf *out, const tower_spec *t) {
     if (t->window)
         buf_printf(out, "  windows      %d x %d patches in %d of %d layers\n", t->window, t->window,
                    t->run_layers - all, t->run_layers);
-}
-
-static void put_join(buf *out, const join_spec *j) {
-    if (j->merge > 1) buf_printf(out, "%d x %d neighbours side by side, ", j->merge, j->merge);
-    if (j->normed != JOIN_NORM_NONE && j->kind != JOIN_POOL)
-        buf_printf(out, "%s norm %s, ", j->norm == NORM_RMS ? "RMS" : "layer",
-                   j->normed == JOIN_NORM_ROW ? "of each" : "of all");
-    if (j->kind == JOIN_PERCEIVER) {
-        buf_printf(
-            out,
-            "a perceiver: a gated feed-forward, %d to %d, then %d learned latents attend to each tile and to "
-            "themselves\n",
-            j->in, j->out, j->latents);
-        put_stack(out, &j->stack);
-    } else if (j->kind == JOIN_POOL)
-        buf_printf(out, "mean of %d x %d patches, RMS norm, linear, %d to %d\n", j->pool, j->pool, j->in,
-                   j->out);
-    else if (j->kind == JOIN_LINEAR)
-        buf_printf(out, "linear, %d to %d%s\n", j->in, j->out, j->bias ? ", bias" : "");
-    else
-        buf_printf(out, "two-layer MLP, %d to %d to %d, %s%s\n", j->in, j->hidden, j->out,
-                   act_name(j->activation), j->bias ? ", biases" : "");
 }
 
 static void put_deep(buf *out, const deep_spec *d) {
@@ -240,16 +302,19 @@ static void put_words(buf *out, const model_spec *s) {
                        t->max_tiles, t->arrangements, t->stack.n_layers - t->tail_from);
         put_rope(out, &t->stack.rope, "");
         put_tower_windows(out, t);
+        if (t->pos_buckets)
+            buf_puts(out, "  positions    by the fraction of the side, a tile's grid may differ\n");
         buf_printf(out, "  features     hidden state%s", t->n_features > 1 ? "s" : "");
         for (int i = 0; i < t->n_features; i++) buf_printf(out, "%s %d", i ? "," : "", t->features[i]);
-        buf_printf(out, " of 0..%d%s%s", t->stack.n_layers, t->n_features > 1 ? " side by side" : "",
-                   t->post_norm    ? ", behind the last norm"
-                   : t->drop_first ? ", first row dropped"
-                                   : "");
+        buf_printf(out, " of 0..%d%s%s%s", t->stack.n_layers, t->n_features > 1 ? " side by side" : "",
+                   t->post_norm ? ", layer norm behind the last" : "",
+                   t->drop_first ? ", first row dropped" : "");
         if (side) buf_printf(out, ", %d rows", tower_features_rows(t, side, side));
         buf_puts(out, "\n\njoin: ");
         put_join(out, &s->join);
         put_deep(out, &s->deep);
+        if (s->join.stack.n_layers) put_stack(out, &s->join.stack);
+        put_cut(out, s);
         put_image_costs(out, s);
     }
     buf_printf(out, "\ndecoder: vocabulary of %d, up to %d positions, %s\n", s->text.vocab, s->text.max_pos,
@@ -275,13 +340,14 @@ typedef struct line {
 /* "a.layers.12.b" to "a.layers.*.b"; returns the number, or -1. */
 static int pattern_of(const char *name, char *out, size_t n) {
     const char *p = strstr(name, "layers.");
-    if (!p || !isdigit((unsigned char)p[7])) {
+    p = p ? p + 7 : (p = strstr(name, "layer.")) ? p + 6 : NULL;
+    if (!p || !isdigit((unsigned char)*p)) {
         snprintf(out, n, "%s", name);
         return -1;
     }
     char *end;
-    long k = strtol(p + 7, &end, 10);
-    snprintf(out, n, "%.*s*%s", (int)(p + 7 - name), name, end);
+    long k = strtol(p, &end, 10);
+    snprintf(out, n, "%.*s*%s", (int)(p - name), name, end);
     return k < 0 || k > 1 << 20 ? -1 : (int)k;
 }
 

@@ -20,19 +20,59 @@ static void put(const char *name, const void *p, size_t n) {
     fclose(f);
 }
 
+/* The image processor's file that goes with a config, by a word in it; the tiles are those of the corpus. */
+static const char *prep_for(const uint8_t *data, size_t n) {
+    static const char *const preps[][2] = {
+        {"llava_next",
+         "{\"image_processor_type\":\"LlavaNextImageProcessor\",\"size\":{\"shortest_edge\":28},"
+         "\"crop_size\":28,\"image_grid_pinpoints\":[[56,56]]}"},
+        {"llava_onevision",
+         "{\"image_processor_type\":\"LlavaOnevisionImageProcessor\",\"size\":{\"height\":28,\"width\":28},"
+         "\"image_grid_pinpoints\":[[56,56]]}"},
+        {"internvl",
+         "{\"image_processor_type\":\"GotOcr2ImageProcessor\",\"size\":{\"height\":28,\"width\":28}}"},
+        {"idefics3",
+         "{\"image_processor_type\":\"Idefics3ImageProcessor\",\"max_image_size\":{\"longest_edge\":28}}"},
+        {"_vl", "{\"image_processor_type\":\"Qwen2VLImageProcessor\"}"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(preps); i++)
+        if (memmem(data, n, preps[i][0], strlen(preps[i][0]))) return preps[i][1];
+    return "{\"image_processor_type\":\"CLIPImageProcessor\",\"do_center_crop\":false,\"do_resize\":false}";
+}
+
+/* Pictures of any size become tiles, rows and text that agree, or are refused. */
+static void ask(const model_spec *s) {
+    static const int sizes[][2] = {{28, 28}, {1, 1}, {640, 480}, {5, 700}};
+    for (size_t i = 0; i < ARRAY_LEN(sizes) * 2; i++) {
+        prep_plan p;
+        image_ask a = {sizes[i / 2][0], sizes[i / 2][1], 1 + (int)(i % 2)};
+        if (!spec_plan_image(s, &a, &IMAGE_LIMITS_DEFAULT, &p, NULL)) continue;
+        int n = s->image_rows(s, &p);
+        if (n < 1 || n > 1 << 20) continue;
+        buf text = {0};
+        image_text t = {.text = &text, .row_token = "R"};
+        spec_write_image(s, &p, &t);
+        for (int k = 0; k < t.n_runs && s->fuse == FUSE_SPLICE; k++) n -= t.runs[k].n;
+        CHECK(n == 0 || s->fuse != FUSE_SPLICE);
+        image_text_fini(&t);
+        buf_fini(&text);
+        if (!s->pack) continue;
+        n = s->image_rows(s, &p);
+        pack_row *rows = calloc((size_t)n, sizeof *rows);
+        CHECK(rows);
+        s->pack(s, &p, rows);
+        free(rows);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     static int started;
-    static const char prep[] = "{\"image_processor_type\":\"CLIPImageProcessor\",\"do_center_crop\":false}";
-    static const char native[] =
-        "{\"image_processor_type\":\"Qwen2VLImageProcessor\"}"; /* for who takes any size */
     if (!started++) {
         CHECK(mkdtemp(g_dir));
         log_set_level(LOG_ERROR);
     }
-    if (memmem(data, n, "_vl", 3))
-        put("preprocessor_config.json", native, sizeof native - 1);
-    else
-        put("preprocessor_config.json", prep, sizeof prep - 1);
+    const char *prep = prep_for(data, n);
+    put("preprocessor_config.json", prep, strlen(prep));
     put("config.json", data, n);
     model_spec s;
     const name_sheet *sheet;
@@ -48,6 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     for (int i = 0; i < L_COUNT; i++)
         for (int k = layer_slot_shape(&s.text.stack, 0, (layer_slot)i, d, &use) - 1; k >= 0; k--)
             CHECK(d[k] > 0);
+    if (s.tower.stack.n_layers) ask(&s);
     float *f = malloc((size_t)s.text.stack.rope.dims * sizeof *f), factor;
     CHECK(f);
     rope_frequencies(&s.text.stack.rope, f, &factor);

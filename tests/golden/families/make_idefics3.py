@@ -62,10 +62,10 @@ def smolvlm_tiles():
 
 
 def smolvlm_whole():
-    """No splitting: scaled, then squashed. A table smaller than the grid, and one that the buckets do not read in order."""
-    smolvlm("smolvlm_whole", SmolVLMImageProcessorPil(size={"longest_edge": 70}, max_image_size={"longest_edge": 38},
-                                                      do_image_splitting=False, resample=3), 361,
-            {**VISION, "image_size": 38, "patch_size": 2}, 143, torch.bfloat16, scale=1, num_key_value_heads=6, head_dim=6, max_position_embeddings=1200)
+    """No splitting: scaled, then squashed. The buckets do not read the table of 25 x 25 in order."""
+    smolvlm("smolvlm_whole", SmolVLMImageProcessorPil(size={"longest_edge": 70}, max_image_size={"longest_edge": 50},
+                                                      do_image_splitting=False, resample=3), 25,
+            {**VISION, "image_size": 50, "patch_size": 2}, 143, torch.bfloat16, scale=5, num_key_value_heads=6, head_dim=6)
 
 
 if __name__ == "__main__":
