@@ -10,6 +10,7 @@
 typedef struct family {
     const char *name;         /* config.json's model_type */
     const char *architecture; /* the reference's class that vlmd serves */
+    const char *does;         /* a line for the table of families: how pictures reach the text */
     /* config.json as a whole to a spec; NULL for a part that never stands alone. */
     bool (*read)(config *c, model_spec *out);
     /* The family as the text half of another, or on its own; NULL without a decoder. */

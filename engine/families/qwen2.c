@@ -22,6 +22,7 @@ static bool read_text(config *c, text_spec *t) {
 
 const family FAMILY_QWEN2 = {
     .name = "qwen2",
+    .does = "text",
     .architecture = "Qwen2ForCausalLM",
     .read = family_read_text_only,
     .read_text = read_text,

@@ -65,6 +65,7 @@ static const name_sheet SHEET = {
 
 const family FAMILY_QWEN2_5_VL = {
     .name = "qwen2_5_vl",
+    .does = "early fusion at native resolution, windows in the tower, M-RoPE",
     .architecture = "Qwen2_5_VLForConditionalGeneration",
     .read = read,
     .check = native_check,

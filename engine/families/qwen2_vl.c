@@ -47,6 +47,7 @@ static const name_sheet SHEET = {
 
 const family FAMILY_QWEN2_VL = {
     .name = "qwen2_vl",
+    .does = "early fusion at native resolution: 2-D rotary tower, 2 x 2 merged, M-RoPE",
     .architecture = "Qwen2VLForConditionalGeneration",
     .read = read,
     .check = native_check,

@@ -25,6 +25,7 @@ static bool read_text(config *c, text_spec *t) {
 
 const family FAMILY_QWEN3 = {
     .name = "qwen3",
+    .does = "text, q/k norms",
     .architecture = "Qwen3ForCausalLM",
     .read = family_read_text_only,
     .read_text = read_text,

@@ -118,6 +118,7 @@ static const name_sheet SHEET = {
 
 const family FAMILY_QWEN3_VL = {
     .name = "qwen3_vl",
+    .does = "early fusion at native resolution, resampled positions, deep features, interleaved M-RoPE",
     .architecture = "Qwen3VLForConditionalGeneration",
     .read = read,
     .check = native_check,

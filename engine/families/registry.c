@@ -42,6 +42,14 @@ const char *family_name(int i) {
     return i >= 0 && i < (int)ARRAY_LEN(FAMILIES) ? FAMILIES[i]->name : NULL;
 }
 
+bool family_table(buf *out) {
+    buf_puts(out, "| `model_type` | class | |\n|---|---|---|\n");
+    for (size_t i = 0; i < ARRAY_LEN(FAMILIES); i++)
+        buf_printf(out, "| `%s` | `%s` | %s |\n", FAMILIES[i]->name, FAMILIES[i]->architecture,
+                   FAMILIES[i]->does);
+    return !out->failed;
+}
+
 const family *family_find(const char *model_type) {
     for (size_t i = 0; i < ARRAY_LEN(FAMILIES); i++)
         if (strcmp(FAMILIES[i]->name, model_type) == 0) return FAMILIES[i];
@@ -49,7 +57,7 @@ const family *family_find(const char *model_type) {
 }
 
 static bool unknown(config *c, const char *what, const char *type, bool text) {
-    char list[256];
+    char list[512];
     size_t at = 0;
     for (size_t i = 0; i < ARRAY_LEN(FAMILIES) && at < sizeof list; i++)
         if (!text || FAMILIES[i]->read_text)
