@@ -43,7 +43,7 @@ static size_t block_words(int n_seqs) {
 static layout lay_out(const batch *b, int n_rows, int n_seqs, int n_out, size_t list_words) {
     const size_t rows = (size_t)n_rows, seqs = (size_t)n_seqs, out = (size_t)n_out;
     layout l = {.n = {[IDS] = rows,
-                      [POS] = rows,
+                      [POS] = rows * (size_t)b->axes,
                       [ROPE_LEN] = rows,
                       [SLOTS] = rows,
                       [FROM] = rows,
@@ -66,13 +66,14 @@ size_t batch_bytes(const batch *b) {
     return largest(b).at[END] * sizeof(int32_t);
 }
 
-bool batch_init(batch *b, backend *be, int block_rows, int span_rows, int max_seqs, int max_pages,
+bool batch_init(batch *b, backend *be, int block_rows, int span_rows, int max_seqs, int max_pages, int axes,
                 size_t max_list_words, status *st) {
     *b = (batch){.block_rows = block_rows,
                  .max_rows = block_rows + span_rows,
                  .spans = span_rows > 0,
                  .max_seqs = max_seqs,
                  .max_pages = max_pages,
+                 .axes = axes > 1 ? axes : 1,
                  .max_list_words = max_list_words,
                  .be = be};
     b->max_blocks = count_blocks(b, b->max_rows);
@@ -128,8 +129,15 @@ static void splice(batch *b, const seq *s, int from, int to, int row0) {
         CHECK(b->n_splices < b->max_rows && seq_image_ready(s, r->image));
         tensor rows = encode_rows(s->images[r->image].pic->enc);
         b->splices[b->n_splices++] =
-            (struct step_splice){row0 + lo - from, tensor_rows(rows, r->from + lo - r->row, hi - lo)};
+            (struct step_splice){row0 + lo - from, tensor_rows(rows, r->from + lo - r->row, hi - lo),
+                                 s->images[r->image].pic->enc, r->from + lo - r->row};
     }
+}
+
+static void set_position(batch *b, const seq *s, int p, int row) {
+    int32_t at[ROPE_MAX_AXES] = {p};
+    if (b->axes > 1) prompt_position(s->prompt, p, at);
+    for (int a = 0; a < b->axes; a++) b->pos[row * b->axes + a] = at[a];
 }
 
 static void add_row(batch *b, const seq *s, int p) {
@@ -137,7 +145,7 @@ static void add_row(batch *b, const seq *s, int p) {
     bool known = p < seq_len(s);
     b->ids[row] = known ? s->prompt->ids.v[p] : 0;
     b->from[row] = known ? -1 : s->last_result;
-    b->pos[row] = p;
+    set_position(b, s, p, row);
     /* The reference runs the whole prompt at once and then one row at a time: so it is also where an
      * answer's rows are computed again after a preemption. */
     b->rope_len[row] = p + 1 > s->n_prompt ? p + 1 : s->n_prompt;
@@ -192,7 +200,8 @@ void batch_pad(batch *b, int n_seqs, int each) {
     for (; b->n_seqs < n_seqs; b->q_start[b->n_seqs] = b->n_rows) {
         for (int i = 0; i < each; i++) {
             int row = b->n_rows++;
-            b->ids[row] = b->pos[row] = 0;
+            b->ids[row] = 0;
+            for (int a = 0; a < b->axes; a++) b->pos[row * b->axes + a] = 0;
             b->rope_len[row] = 1;
             b->slots[row] = b->from[row] = -1;
             if (b->spans) b->limit[row] = 0;
@@ -241,6 +250,7 @@ static void describe(const batch *b, bool data, int rows, int seqs, int outs, ba
     step *s = &out->s;
     s->ids = array(b, &l, data, IDS);
     s->pos = array(b, &l, data, POS);
+    if (b->axes > 1) s->pos = tensor_2d(s->pos.data, DT_I32, rows, b->axes);
     s->rope_len = array(b, &l, data, ROPE_LEN);
     s->slots = array(b, &l, data, SLOTS);
     s->q_start = array(b, &l, data, Q_START);

@@ -9,6 +9,7 @@
 
 typedef struct batch {
     int max_rows, max_seqs, max_pages; /* max_pages: of one sequence */
+    int axes;                          /* positions of a row */
     int block_rows, max_blocks;        /* a step of more rows than block_rows runs in blocks of so many */
     int n_rows, n_seqs, n_out, n_splices;
     size_t n_list_words, max_list_words; /* of the rules' lists */
@@ -32,9 +33,9 @@ typedef struct batch_step {
 } batch_step;
 
 /* One pass takes block_rows; span_rows more fit into a step (0: nothing attends both ways), so that a span always does.
- * max_list_words: room for the rules' lists of one step. be NULL: host side only. Errors: ST_NO_MEMORY. After a failure
+ * axes: as rope_spec has it. max_list_words: room for the rules' lists of one step. be NULL: host side only. Errors: ST_NO_MEMORY. After a failure
  * nothing is owned. */
-bool batch_init(batch *b, backend *be, int block_rows, int span_rows, int max_seqs, int max_pages,
+bool batch_init(batch *b, backend *be, int block_rows, int span_rows, int max_seqs, int max_pages, int axes,
                 size_t max_list_words, status *st);
 /* Makes room for sequences whose pictures stand apart. */
 bool batch_init_cross(batch *b, int width, status *st); /* width: of their rows, spec_image_width */

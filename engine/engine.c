@@ -140,9 +140,11 @@ static void describe(engine *e, const engine_options *o) {
     const stack_spec *d = &s->text.stack, *t = &s->tower.stack;
     static const char *const joins[] = {"none", "linear", "MLP", "pool", "perceiver"};
     char tower[96] = "";
+    char size[32] = "any size";
+    if (s->tower.image_size) snprintf(size, sizeof size, "%d px", s->tower.image_size);
     if (t->n_layers)
-        snprintf(tower, sizeof tower, "tower %dx%d at %d px, join %s, ", t->n_layers, t->width,
-                 s->tower.image_size, joins[s->join.kind]);
+        snprintf(tower, sizeof tower, "tower %dx%d at %s, join %s, ", t->n_layers, t->width, size,
+                 joins[s->join.kind]);
     if (s->dual.on)
         snprintf(e->summary, sizeof e->summary,
                  "two towers: pictures %dx%d at %s%d px, texts %dx%d up to %d tokens, vectors of %d, weights "

@@ -282,5 +282,7 @@ bool tool_tokenize(const tool_tokenize_opts *o, FILE *in, FILE *out, status *st)
 bool tool_render(const char *template_file_or_dir, FILE *in, FILE *out, status *st);
 /* What vlmd understood of a checkpoint: architecture, tensors, what was ignored, memory, tokens per picture. */
 bool tool_inspect(const char *model_dir, FILE *out, status *st);
+/* The families of models that vlmd knows, a table in Markdown. */
+bool tool_families(FILE *out, status *st);
 
 #endif

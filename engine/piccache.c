@@ -235,11 +235,10 @@ static void encoded(piccache *c, picture *p) {
 void picture_ready(picture *p) {
     piccache *c = p->cache;
     encode_shrink(p->enc);
-    tensor rows = encode_rows(p->enc);
     tiles_fini(&p->pixels);
     p->ready = true;
     pthread_mutex_lock(&c->mu);
-    set_bytes(c, p, sizeof *p + (size_t)(rows.d[0] * rows.d[1]) * sizeof(float));
+    set_bytes(c, p, sizeof *p + encode_kept_bytes(p->enc));
     encoded(c, p);
     picture *gone = evict(c);
     pthread_mutex_unlock(&c->mu);

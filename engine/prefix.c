@@ -10,25 +10,12 @@ void prefix_root(page_key *out, const void *blob, size_t n) {
     sha256_digest(&c, sizeof out->h, out->h);
 }
 
-/* The first run of picture rows that ends behind row. */
-static int first_run(const prompt *p, int row) {
-    int lo = 0, hi = p->n_rows;
-    while (lo < hi) {
-        int mid = lo + (hi - lo) / 2;
-        if (p->rows[mid].row + p->rows[mid].n > row)
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    return lo;
-}
-
 /* Ids are never negative, and what begins with -1 has a fixed length: no two pages give the same bytes. */
 void prefix_rows(page_key *out, const page_key *parent, const prompt *p, int row0, int end) {
     struct sha256_ctx c;
     sha256_init(&c);
     sha256_update(&c, sizeof parent->h, parent->h);
-    int run = first_run(p, row0);
+    int run = prompt_run_behind(p, row0);
     CHECK(row0 >= 0 && (size_t)end <= p->ids.n);
     for (int row = row0; row < end;) {
         const prompt_rows *r = run < p->n_rows && p->rows[run].row < end ? &p->rows[run] : NULL;

@@ -296,6 +296,52 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
     return out->failed ? no_memory(st) : count_placeholders(p, found, st);
 }
 
+int prompt_run_behind(const prompt *p, int row) {
+    int lo = 0, hi = p->n_rows;
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2;
+        if (p->rows[mid].row + p->rows[mid].n > row)
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    return lo;
+}
+
+void prompt_position(const prompt *p, int row, int32_t at[ROPE_MAX_AXES]) {
+    int i = prompt_run_behind(p, row);
+    if (i < p->n_rows && p->rows[i].row <= row) {
+        const prompt_place *in = &p->places[i];
+        int k = row - p->rows[i].row;
+        at[0] = in->first;
+        at[1] = in->first + k / in->across;
+        at[2] = in->first + k % in->across;
+    } else {
+        const prompt_rows *last = i > 0 ? &p->rows[i - 1] : NULL;
+        at[0] = at[1] = at[2] = last ? p->places[i - 1].next + row - last->row - last->n : row;
+    }
+}
+
+void prompt_place_last(prompt *p, int across, int down) {
+    int last = p->n_rows - 1;
+    int32_t at[ROPE_MAX_AXES];
+    p->n_rows--; /* where it would stand as text */
+    prompt_position(p, p->rows[last].row, at);
+    p->n_rows++;
+    p->places[last] = (prompt_place){across, at[0], at[0] + (across > down ? across : down)};
+}
+
+/* The last run of rows, in the grid of its picture's merged patches. */
+static void place_run(const promptkit *k, prompt *p) {
+    const prompt_rows *r = &p->rows[p->n_rows - 1];
+    if (!p->places) return;
+    CHECK(r->from == 0 && r->n == p->images[r->image].n_rows);
+    tile one = prep_plan_tile(&p->images[r->image].pixels.plan, 0);
+    int side = k->spec->tower.patch * k->spec->join.merge;
+    CHECK(r->n == one.w / side * (one.h / side));
+    prompt_place_last(p, one.w / side, one.h / side);
+}
+
 /* ids with one id for a run of rows to p->ids with all of them. Lengths are added up before anything grows. */
 static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const image_text *t, status *st) {
     size_t total = ids->n;
@@ -306,10 +352,18 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
                    k->row_token);
         return status_param(st, "messages");
     }
+    for (size_t i = 0; k->spec->video_token > 0 && i < ids->n; i++)
+        if (ids->v[i] == k->spec->video_token) {
+            status_set(st, ST_INVALID,
+                       "the model's chat template writes a video's placeholder; this server takes "
+                       "pictures, but no videos");
+            return status_param(st, "messages");
+        }
     for (int r = 0; r < t->n_runs; r++) total += (size_t)t->runs[r].n - 1;
     if (!check_length(k, total, st)) return false;
     p->rows = mem_alloc((size_t)t->n_runs * sizeof *p->rows);
-    if (!p->rows) return no_memory(st);
+    if (k->spec->text.stack.rope.axes > 1) p->places = mem_calloc((size_t)t->n_runs, sizeof *p->places);
+    if (!p->rows || (k->spec->text.stack.rope.axes > 1 && !p->places)) return no_memory(st);
     for (size_t i = 0; i < ids->n; i++) {
         int n = 1;
         if (k->row_token && ids->v[i] == k->spec->image_token) {
@@ -317,6 +371,7 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
             if (p->n_rows == 0 || r[-1].image != r->image) from = 0;
             n = r->n;
             p->rows[p->n_rows++] = (prompt_rows){(int)p->ids.n, n, r->image, from};
+            place_run(k, p);
             from += n;
             CHECK(from <= p->images[r->image].n_rows);
         }
@@ -362,6 +417,7 @@ void prompt_free(prompt *p) {
     }
     mem_free(p->images);
     mem_free(p->rows);
+    mem_free(p->places);
     tok_ids_fini(&p->ids);
     mem_free(p);
 }
@@ -378,12 +434,14 @@ static bool copy(prompt *to, const prompt *from) {
     to->ids.v = mem_alloc((from->ids.n + 1) * sizeof *to->ids.v);
     to->images = mem_alloc((size_t)from->n_images * sizeof *to->images);
     to->rows = mem_alloc((size_t)from->n_rows * sizeof *to->rows);
-    if (!to->ids.v || !to->images || !to->rows) return false;
+    if (from->places) to->places = mem_alloc((size_t)from->n_rows * sizeof *to->places);
+    if (!to->ids.v || !to->images || !to->rows || !to->places != !from->places) return false;
     to->ids.n = from->ids.n;
     to->ids.cap = from->ids.n + 1;
     to->n_rows = from->n_rows;
     if (from->ids.n) memcpy(to->ids.v, from->ids.v, from->ids.n * sizeof *to->ids.v);
     if (from->n_rows) memcpy(to->rows, from->rows, (size_t)from->n_rows * sizeof *to->rows);
+    if (from->places) memcpy(to->places, from->places, (size_t)from->n_rows * sizeof *to->places);
     while (to->n_images < from->n_images) {
         int i = to->n_images++; /* prompt_free takes what is there */
         if (!copy_image(&to->images[i], &from->images[i])) return false;

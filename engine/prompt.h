@@ -55,11 +55,18 @@ typedef struct prompt_rows { /* rows [row, row+n) of the prompt are rows [from, 
     int row, n, image, from;
 } prompt_rows;
 
+typedef struct
+    prompt_place { /* of a run that is a whole picture: its rows stand in a grid of `across` columns from position
+                                 `first` on, and what comes behind them counts on from `next` */
+    int across, first, next;
+} prompt_place;
+
 struct prompt {
     tok_ids ids; /* placeholders expanded */
     prompt_image *images;
     int n_images;
-    prompt_rows *rows; /* in rising order */
+    prompt_rows *rows;    /* in rising order */
+    prompt_place *places; /* [n_rows]; NULL: rows have one position */
     int n_rows;
     double resize_s; /* seconds spent resizing and cropping */
 };
@@ -74,6 +81,14 @@ prompt *prompt_clone(const prompt *p, status *st);
  * ends a long decode early (ST_CANCELLED). An error speaks of "the picture", so that it can be said of another prompt
  * with the same one. */
 bool prompt_decode_image(const promptkit *k, prompt *p, int i, const atomic_bool *cancelled, status *st);
+/* The first run of picture rows that ends behind row; n_rows: none does. */
+int prompt_run_behind(const prompt *p, int row);
+/* The last run's picture has so many columns and lines of rows: where they stand, and what comes behind them. */
+void prompt_place_last(prompt *p, int across, int down);
+/* Where row `row` of the prompt or its answer stands: a picture's rows by picture, line and column, text by the same number
+ * in all three. Only where the model's rope has axes. Source: get_rope_index of Qwen2VLModel. Tested by
+ * tests/engine/test_positions.c. */
+void prompt_position(const prompt *p, int row, int32_t at[ROPE_MAX_AXES]);
 /* Names picture i as the one that st is about. Returns false. */
 bool prompt_blame_image(const prompt *p, int i, status *st);
 

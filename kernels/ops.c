@@ -458,8 +458,12 @@ void op_embed_mix(ctx *c, tensor y, const weight *table, tensor from, tensor by)
 
 void op_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
     const char *op = "rope_table";
-    if (!EXPECT("cs", cs, DT_F32, -1, -1, 2) || !EXPECT("pos", pos, DT_I32, cs.d[0]) ||
+    if (!EXPECT("cs", cs, DT_F32, -1, -1, 2) ||
         !expect_weight(c, op, "inv_freq", a->inv_freq, WEIGHT_VECTOR, cs.d[1]))
+        return;
+    if (!a->axis ? !EXPECT("pos", pos, DT_I32, cs.d[0])
+                 : !EXPECT("pos", pos, DT_I32, cs.d[0], -1) ||
+                       !expect_weight(c, op, "axis", a->axis, WEIGHT_VECTOR, cs.d[1]))
         return;
     if (a->dyn_factor > 0) {
         if (!expect_that(c, a->max_pos > 0 && a->theta > 0 && cs.d[1] > 1, op,

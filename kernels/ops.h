@@ -176,9 +176,11 @@ typedef struct rope_args {
      * theta * ((dyn_factor*len/max_pos) - (dyn_factor-1))^(rot/(rot-2)); dyn_factor 0: off */
     float theta, dyn_factor;
     int max_pos;
+    const weight
+        *axis; /* f32 vector [rot/2]: which of its row's positions turns each pair; NULL: a row has one */
 } rope_args;
-/* cs[N, rot/2, 2] = (cos, sin) * factor of pos[i] * inv_freq. pos i32 [N]; len i32 [N] (the row's sequence length as
- * the reference sees it, for dyn_factor) or data NULL. Computed once a step for all layers. */
+/* cs[N, rot/2, 2] = (cos, sin) * factor of pos[i] * inv_freq. pos i32 [N], or [N, axes] with axis; len i32 [N] (the row's
+ * sequence length as the reference sees it, for dyn_factor) or data NULL. Computed once a step for all layers. */
 void op_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a);
 /* Rotates x[N,H,hd] in place, rotate-half pairing (i, i + rot/2) over the first rot = 2*cs.d[1] of each head. */
 void op_rope(ctx *c, tensor x, tensor cs);

@@ -11,7 +11,7 @@ typedef enum dtype { DT_F32, DT_F16, DT_BF16, DT_I32, DT_U8 } dtype;
 size_t dtype_size(dtype t);      /* bytes of one element */
 const char *dtype_name(dtype t); /* "f32", ... */
 
-enum { TENSOR_MAX_DIMS = 4 };
+enum { TENSOR_MAX_DIMS = 5 };
 typedef struct tensor {
     void *data; /* NULL in a dry run */
     dtype dt;

@@ -21,6 +21,7 @@ static const char top_help[] =
     "  tokenize TOKENIZER       text on stdin, token ids on stdout\n"
     "  render TEMPLATE          a JSON object of variables on stdin, the prompt on stdout\n"
     "  inspect MODEL_DIR        what vlmd understands of a checkpoint\n"
+    "  families                 the families of models that vlmd knows, as a table\n"
     "  --help, --version\n";
 
 static int failed(const char *command, const status *st) {
@@ -124,6 +125,12 @@ static const arg_command inspect_command = {
     .pos_name = "MODEL_DIR",
 };
 
+static const arg_command families_command = {
+    .name = "families",
+    .usage = "families",
+    .about = "The families of models that vlmd knows, as a table in Markdown.",
+};
+
 static int run_tool(const arg_command *cmd, int argc, char **argv) {
     tool_options o = {0};
     arg_values v;
@@ -141,6 +148,8 @@ static int run_tool(const arg_command *cmd, int argc, char **argv) {
             ok = tool_tokenize(&t, stdin, stdout, &st);
         } else if (cmd == &render_command) {
             ok = tool_render(v.pos[0], stdin, stdout, &st);
+        } else if (cmd == &families_command) {
+            ok = tool_families(stdout, &st);
         } else {
             ok = tool_inspect(v.pos[0], stdout, &st);
         }
@@ -151,7 +160,8 @@ static int run_tool(const arg_command *cmd, int argc, char **argv) {
 }
 
 static int run_unknown(const char *name) {
-    static const char *const names[] = {"serve", "tokenize", "render", "inspect", "--help", "--version"};
+    static const char *const names[] = {"serve",    "tokenize", "render",   "inspect",
+                                        "families", "--help",   "--version"};
     const char *near = args_nearest(name, names, ARRAY_LEN(names));
     fprintf(stderr, "vlmd: unknown command \"%.60s\"%s%s%s\nusage: vlmd COMMAND ... (see vlmd --help)\n",
             name, near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
@@ -160,7 +170,8 @@ static int run_unknown(const char *name) {
 
 int main(int argc, char **argv) {
     json_init();
-    static const arg_command *const tools[] = {&tokenize_command, &render_command, &inspect_command};
+    static const arg_command *const tools[] = {&tokenize_command, &render_command, &inspect_command,
+                                               &families_command};
     if (argc < 2) {
         fprintf(stderr, "vlmd: no command given\nusage: vlmd COMMAND ... (see vlmd --help)\n");
         return EXIT_USAGE;

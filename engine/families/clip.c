@@ -51,6 +51,7 @@ static const name_sheet SHEET = {
 
 const family FAMILY_CLIP = {
     .name = "clip",
+    .does = "dual encoder: contrastive, softmax over labels; pooled at the end of the text",
     .architecture = "CLIPModel",
     .read = read,
     .sheet = &SHEET,

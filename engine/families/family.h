@@ -10,6 +10,7 @@
 typedef struct family {
     const char *name;         /* config.json's model_type */
     const char *architecture; /* the reference's class that vlmd serves */
+    const char *does;         /* a line for the table of families: how pictures reach the text */
     /* config.json as a whole to a spec; NULL for a part that never stands alone. */
     bool (*read)(config *c, model_spec *out);
     /* The family as the text half of another, or on its own; NULL without a decoder. */
@@ -26,6 +27,7 @@ bool family_read_text(config *c, const char *def, text_spec *out);
 extern const family FAMILY_MLLAMA, FAMILY_MLLAMA_TEXT;
 extern const family FAMILY_LLAVA, FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3, FAMILY_GEMMA,
     FAMILY_GEMMA2, FAMILY_GEMMA3_TEXT, FAMILY_OPT, FAMILY_GEMMA3, FAMILY_PALIGEMMA;
+extern const family FAMILY_QWEN2_VL, FAMILY_QWEN2_5_VL, FAMILY_QWEN3_VL;
 extern const family FAMILY_IDEFICS2;
 extern const family FAMILY_CLIP, FAMILY_SIGLIP, FAMILY_SIGLIP2;
 extern const family FAMILY_LLAVA_NEXT, FAMILY_LLAVA_ONEVISION, FAMILY_INTERNVL, FAMILY_IDEFICS3,
@@ -49,8 +51,8 @@ bool text_config_base(config *c, const text_defaults *d, text_spec *out);
 /* A rope's settings; theta and outer_original (0: none): what stands beside the object p. */
 void text_config_rope(config *p, const text_spec *t, double theta, double partial, int64_t outer_original,
                       rope_spec *out);
-/* use_sliding_window, sliding_window, max_window_layers, layer_types. */
-bool text_config_windows(config *c, text_spec *out);
+/* use_sliding_window, sliding_window, max_window_layers (else def_from), layer_types. */
+bool text_config_windows(config *c, int def_from, text_spec *out);
 /* sliding_window and layer_types; without the list every pattern-th layer has no window. */
 bool text_config_window_pattern(config *c, int def_window, int pattern, text_spec *out);
 /* The number under key; def when it is left out, 0 when null. */

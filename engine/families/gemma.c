@@ -35,6 +35,7 @@ static bool read_text(config *c, text_spec *t) {
 
 const family FAMILY_GEMMA = {
     .name = "gemma",
+    .does = "text",
     .architecture = "GemmaForCausalLM",
     .read = family_read_text_only,
     .read_text = read_text,

@@ -39,6 +39,7 @@ static bool read_text(config *c, text_spec *t) {
 
 const family FAMILY_GEMMA2 = {
     .name = "gemma2",
+    .does = "text, capped scores and logits",
     .architecture = "Gemma2ForCausalLM",
     .read = family_read_text_only,
     .read_text = read_text,

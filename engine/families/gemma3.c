@@ -139,6 +139,7 @@ static const name_sheet SHEET = {
 
 const family FAMILY_GEMMA3 = {
     .name = "gemma3",
+    .does = "early fusion: 4 x 4 patches averaged, a picture's tokens see each other, pan and scan",
     .architecture = "Gemma3ForConditionalGeneration",
     .read = read,
     .sheet = &SHEET,

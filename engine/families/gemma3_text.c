@@ -57,6 +57,7 @@ static bool read_text(config *c, text_spec *t) {
 
 const family FAMILY_GEMMA3_TEXT = {
     .name = "gemma3_text",
+    .does = "text, local and global layers",
     .architecture = "Gemma3ForCausalLM",
     .read = family_read_text_only,
     .read_text = read_text,

@@ -128,6 +128,7 @@ static const name_sheet SHEET = {
 
 const family FAMILY_IDEFICS2 = {
     .name = "idefics2",
+    .does = "early fusion through a perceiver: learned latents read four quarters and the whole",
     .architecture = "Idefics2ForConditionalGeneration",
     .read = read,
     .sheet = &SHEET,

@@ -94,6 +94,7 @@ static const name_sheet SHEET = {
 
 const family FAMILY_IDEFICS3 = {
     .name = "idefics3",
+    .does = "early fusion, tiles with markers of row and column; pixel shuffle, linear",
     .architecture = "Idefics3ForConditionalGeneration",
     .read = read,
     .check = check,
@@ -102,6 +103,7 @@ const family FAMILY_IDEFICS3 = {
 
 const family FAMILY_SMOLVLM = {
     .name = "smolvlm",
+    .does = "early fusion, tiles with markers of row and column; pixel shuffle, linear",
     .architecture = "SmolVLMForConditionalGeneration",
     .read = read,
     .check = check,

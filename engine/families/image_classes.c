@@ -36,6 +36,8 @@ static const prep_class classes[] = {
     {"MobileNetV1ImageProcessor",    RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,  256,   0,   0,  224,  true,  false, false},
     {"OwlViTImageProcessor",         RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0, 768, 768,  768,  false, true,  false},
     {"PvtImageProcessor",            RESAMPLE_BICUBIC,  {0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}, 1 / 255.0, 0, 224, 224, 0, false, true, false},
+    {"Qwen2VLImageProcessor",        RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0,   0,   0,    0,  false, false, false},
+    {"Qwen2_5_VLImageProcessor",     RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"Siglip2ImageProcessor",     RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"SiglipImageProcessor",         RESAMPLE_BICUBIC,  HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, false, false},
     {"SmolVLMImageProcessor",        RESAMPLE_LANCZOS,  HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
@@ -75,6 +77,21 @@ const prep_cut_class *prep_class_cut(const char *name) {
 const prep_class *prep_class_find(const char *name, size_t n) {
     for (size_t i = 0; i < ARRAY_LEN(classes); i++)
         if (strlen(classes[i].name) == n && memcmp(classes[i].name, name, n) == 0) return &classes[i];
+    return NULL;
+}
+
+/* The second name is what the first files of Qwen2.5-VL said. */
+static const struct {
+    const char *name;
+    prep_native v;
+} natives[] = {
+    {"Qwen2VLImageProcessor", {56 * 56, 28 * 28 * 1280, 14, 2, 2}},
+    {"Qwen2_5_VLImageProcessor", {56 * 56, 28 * 28 * 1280, 14, 2, 2}},
+};
+
+const prep_native *prep_class_native(const prep_class *c) {
+    for (size_t i = 0; i < ARRAY_LEN(natives); i++)
+        if (strcmp(natives[i].name, c->name) == 0) return &natives[i].v;
     return NULL;
 }
 

@@ -136,6 +136,7 @@ static const name_sheet SHEET = {
 
 const family FAMILY_INTERNVL = {
     .name = "internvl",
+    .does = "early fusion, tiles by nearest ratio; pixel shuffle, MLP",
     .architecture = "InternVLForConditionalGeneration",
     .read = read,
     .check = check,

@@ -23,6 +23,7 @@ static bool read_text(config *c, text_spec *t) {
 
 const family FAMILY_LLAMA = {
     .name = "llama",
+    .does = "text",
     .architecture = "LlamaForCausalLM",
     .read = family_read_text_only,
     .read_text = read_text,

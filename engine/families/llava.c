@@ -56,6 +56,7 @@ static const name_sheet SHEET = {
 
 const family FAMILY_LLAVA = {
     .name = "llava",
+    .does = "early fusion: hidden states of a ViT through an MLP or one matrix (LLaVA v1)",
     .architecture = "LlavaForConditionalGeneration",
     .read = read,
     .sheet = &SHEET,

@@ -28,6 +28,7 @@ static bool check(config *c, model_spec *out) {
 
 const family FAMILY_LLAVA_NEXT = {
     .name = "llava_next",
+    .does = "early fusion, tiles of any resolution, un-padded, a newline row; MLP",
     .architecture = "LlavaNextForConditionalGeneration",
     .read = read,
     .check = check,

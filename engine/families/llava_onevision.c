@@ -51,6 +51,7 @@ static bool check(config *c, model_spec *out) {
 
 const family FAMILY_LLAVA_ONEVISION = {
     .name = "llava_onevision",
+    .does = "early fusion, tiles of any resolution, resampled over a limit, a newline row; MLP",
     .architecture = "LlavaOnevisionForConditionalGeneration",
     .read = read,
     .check = check,

@@ -25,6 +25,7 @@ static bool read_text(config *c, text_spec *t) {
 
 const family FAMILY_MISTRAL = {
     .name = "mistral",
+    .does = "text, sliding window",
     .architecture = "MistralForCausalLM",
     .read = family_read_text_only,
     .read_text = read_text,

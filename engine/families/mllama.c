@@ -288,12 +288,14 @@ static const name_sheet SHEET_ALONE = {.text_at = ALONE_AT, .head_at = HEAD_AT, 
 
 const family FAMILY_MLLAMA = {
     .name = "mllama",
+    .does = "cross-attention in chosen layers, tanh gates; a picture's tiles see each other",
     .architecture = "MllamaForConditionalGeneration",
     .read = read,
     .sheet = &SHEET,
 };
 const family FAMILY_MLLAMA_TEXT = {
     .name = "mllama_text_model",
+    .does = "text, the layers for pictures passed over",
     .architecture = "MllamaForCausalLM",
     .read = read_text_alone,
     .read_text = read_text,

@@ -75,6 +75,7 @@ static bool read_text(config *c, text_spec *t) {
 
 const family FAMILY_OPT = {
     .name = "opt",
+    .does = "text, learned positions",
     .architecture = "OPTForCausalLM",
     .read = family_read_text_only,
     .read_text = read_text,

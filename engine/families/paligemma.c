@@ -68,6 +68,7 @@ static const name_sheet SHEET = {
 
 const family FAMILY_PALIGEMMA = {
     .name = "paligemma",
+    .does = "early fusion, one matrix; a prompt's tokens see each other",
     .architecture = "PaliGemmaForConditionalGeneration",
     .read = read,
     .sheet = &SHEET,

@@ -14,7 +14,7 @@ static bool read_text(config *c, text_spec *t) {
                                     .eps = 1e-6,
                                     .bos = -1,
                                     .eos = -1};
-    if (!text_config_base(c, &d, t) || !text_config_windows(c, t)) return false;
+    if (!text_config_base(c, &d, t) || !text_config_windows(c, 28, t)) return false;
     t->stack.q_bias = t->stack.k_bias = t->stack.v_bias = true;
     config_warn_unknown(c);
     return c->st->code == ST_OK;
@@ -22,6 +22,7 @@ static bool read_text(config *c, text_spec *t) {
 
 const family FAMILY_QWEN2 = {
     .name = "qwen2",
+    .does = "text",
     .architecture = "Qwen2ForCausalLM",
     .read = family_read_text_only,
     .read_text = read_text,

@@ -15,7 +15,7 @@ static bool read_text(config *c, text_spec *t) {
                                     .eps = 1e-6,
                                     .bos = -1,
                                     .eos = -1};
-    if (!text_config_base(c, &d, t) || !text_config_windows(c, t)) return false;
+    if (!text_config_base(c, &d, t) || !text_config_windows(c, 28, t)) return false;
     bool bias = config_bool(c, "attention_bias", false);
     t->stack.q_bias = t->stack.k_bias = t->stack.v_bias = t->stack.o_bias = bias;
     t->stack.qk_norm = true;
@@ -25,6 +25,7 @@ static bool read_text(config *c, text_spec *t) {
 
 const family FAMILY_QWEN3 = {
     .name = "qwen3",
+    .does = "text, q/k norms",
     .architecture = "Qwen3ForCausalLM",
     .read = family_read_text_only,
     .read_text = read_text,

@@ -17,6 +17,9 @@ static const family *const FAMILIES[] = {
     &FAMILY_IDEFICS2,
     &FAMILY_IDEFICS3,
     &FAMILY_SMOLVLM,
+    &FAMILY_QWEN2_VL,
+    &FAMILY_QWEN2_5_VL,
+    &FAMILY_QWEN3_VL,
     &FAMILY_GEMMA3,
     &FAMILY_PALIGEMMA,
     &FAMILY_MLLAMA,
@@ -39,6 +42,14 @@ const char *family_name(int i) {
     return i >= 0 && i < (int)ARRAY_LEN(FAMILIES) ? FAMILIES[i]->name : NULL;
 }
 
+bool family_table(buf *out) {
+    buf_puts(out, "| `model_type` | class | |\n|---|---|---|\n");
+    for (size_t i = 0; i < ARRAY_LEN(FAMILIES); i++)
+        buf_printf(out, "| `%s` | `%s` | %s |\n", FAMILIES[i]->name, FAMILIES[i]->architecture,
+                   FAMILIES[i]->does);
+    return !out->failed;
+}
+
 const family *family_find(const char *model_type) {
     for (size_t i = 0; i < ARRAY_LEN(FAMILIES); i++)
         if (strcmp(FAMILIES[i]->name, model_type) == 0) return FAMILIES[i];
@@ -46,7 +57,7 @@ const family *family_find(const char *model_type) {
 }
 
 static bool unknown(config *c, const char *what, const char *type, bool text) {
-    char list[256];
+    char list[512];
     size_t at = 0;
     for (size_t i = 0; i < ARRAY_LEN(FAMILIES) && at < sizeof list; i++)
         if (!text || FAMILIES[i]->read_text)
@@ -107,7 +118,8 @@ static bool read_prep(const char *dir, model_spec *out, status *st) {
                 name, p->size_h);
         out->tower.max_patches = p->size_w;
     }
-    if (out->tower.pos_side) return true; /* each picture's own size is looked at when it comes */
+    /* Each picture's own size is looked at when it comes. */
+    if (out->tower.pos_side || out->tower.image_size == 0) return true;
     /* A picture of the tower's own size must become what the tower was made for. */
     prep_plan plan;
     image_ask ask = {out->tower.image_size, out->tower.image_size, 1};

@@ -10,7 +10,9 @@
  * preprocessor_config.json. Errors name file and key, or list the families that are known. */
 bool family_read(const char *dir, model_spec *out, const name_sheet **sheet, status *st);
 
-/* The registry's rows in order, for the docs and `inspect`; NULL after the last. */
+/* The registry's rows in order; NULL after the last. */
 const char *family_name(int i);
+/* The registry as a table in Markdown, a row each: what docs/families.md shows. */
+bool family_table(buf *out);
 
 #endif

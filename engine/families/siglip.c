@@ -71,6 +71,7 @@ const name_sheet SHEET_SIGLIP = {
 
 const family FAMILY_SIGLIP = {
     .name = "siglip",
+    .does = "dual encoder: sigmoid of each pair; a probe pools the picture (SigLIP 2 of one size too)",
     .architecture = "SiglipModel",
     .read = read,
     .sheet = &SHEET_SIGLIP,

@@ -15,6 +15,7 @@ static bool read(config *c, model_spec *out) {
 
 const family FAMILY_SIGLIP2 = {
     .name = "siglip2",
+    .does = "dual encoder at a picture's own ratio: grids of up to max_num_patches, resampled positions",
     .architecture = "Siglip2Model",
     .read = read,
     .sheet = &SHEET_SIGLIP,

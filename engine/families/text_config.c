@@ -31,12 +31,16 @@ static void stretch_length(text_spec *t) {
 
 void text_config_rope(config *p, const text_spec *t, double theta, double partial, int64_t outer_original,
                       rope_spec *r) {
-    static const struct {
+    const struct {
         const char *name;
         rope_kind kind;
     } kinds[] = {
-        {"default", ROPE_DEFAULT}, {"linear", ROPE_LINEAR}, {"dynamic", ROPE_DYNAMIC},
-        {"llama3", ROPE_LLAMA3},   {"yarn", ROPE_YARN},
+        {"default", ROPE_DEFAULT},
+        {"linear", ROPE_LINEAR},
+        {"dynamic", ROPE_DYNAMIC},
+        {"llama3", ROPE_LLAMA3},
+        {"yarn", ROPE_YARN},
+        {"mrope", r->axes > 1 ? ROPE_DEFAULT : ROPE_NONE}, /* an old name of what the sections say already */
     };
     const char *type = config_str(p, "rope_type", config_str(p, "type", "default"));
     r->kind = ROPE_NONE;
@@ -173,11 +177,11 @@ float text_config_softcap(config *c, const char *key, double def) {
     return is_null(c, key) ? 0 : (float)config_num(c, key, def, 1e-6, 1e9);
 }
 
-bool text_config_windows(config *c, text_spec *t) {
+bool text_config_windows(config *c, int def_from, text_spec *t) {
     bool sliding[SPEC_MAX_LAYERS], use = config_bool(c, "use_sliding_window", false);
     int window =
         is_null(c, "sliding_window") ? 0 : (int)config_int(c, "sliding_window", 4096, 1, MAX_POSITIONS);
-    int from = (int)config_int(c, "max_window_layers", 28, 0, 1 << 20);
+    int from = (int)config_int(c, "max_window_layers", def_from, 0, 1 << 20);
     if (!use) window = 0;
     for (int i = 0; i < t->stack.n_layers; i++) sliding[i] = window && i >= from;
     return read_layer_types(c, window, sliding, t);

@@ -80,6 +80,7 @@ typedef enum prep_size {
     PREP_SIZE_SHORTEST, /* the short side becomes size_w; the long one at most size_h when that is not 0 */
     PREP_SIZE_LONGEST,  /* the long side becomes size_w */
     PREP_SIZE_EXACT,    /* size_w x size_h */
+    PREP_SIZE_PIXELS, /* about its own size and ratio, from size_w to size_h pixels in all, sides multiples of patch * merge */
     /* as many patches of size_h pixels as fit into size_w of them at about the same ratio, sides rounded up to whole ones */
     PREP_SIZE_PATCHES,
     PREP_SIZE_WITHIN /* as large as fits into size_w x size_h at the same ratio, also larger than it was */
@@ -116,6 +117,7 @@ typedef struct prep_spec {
     resample filter;
     bool crop;
     int crop_w, crop_h;
+    int patch, merge, frames;    /* of the tower that it was made for; 0: the file does not say */
     int max_tiles;               /* max_image_tiles, for who cuts pictures into tiles of size_w x size_h */
     prep_cut cut;                /* kind other than none: pad_square and crop do not count */
     int pan_crops, pan_min_side; /* pan and scan: at most so many crops of at least so many pixels; 0: none */

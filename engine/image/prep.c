@@ -10,8 +10,26 @@
 
 #include "engine/image/tiles.h"
 
+enum { MAX_RATIO = 200 }; /* smart_resize's */
+
 static int64_t floor_half(int64_t v) {
     return v >= 0 ? v / 2 : -((1 - v) / 2);
+}
+
+/* The reference's smart_resize. */
+static void about_its_own(const prep_spec *p, double w, double h, double *rw, double *rh) {
+    double factor = (double)p->patch * p->merge;
+    *rw = rint(w / factor) * factor;
+    *rh = rint(h / factor) * factor;
+    if (*rh * *rw > p->size_h) {
+        double beta = sqrt(h * w / p->size_h);
+        *rw = fmax(factor, floor(w / beta / factor) * factor);
+        *rh = fmax(factor, floor(h / beta / factor) * factor);
+    } else if (*rh * *rw < p->size_w) {
+        double beta = sqrt(p->size_w / (h * w));
+        *rw = ceil(w * beta / factor) * factor;
+        *rh = ceil(h * beta / factor) * factor;
+    }
 }
 
 /* The library looks for the scale by halving an interval, and so its answer is not quite the best one. */
@@ -34,6 +52,7 @@ static void resized(const prep_spec *p, double w, double h, double *rw, double *
     switch (p->size) {
     case PREP_SIZE_NONE: return;
     case PREP_SIZE_EXACT: *rw = p->size_w, *rh = p->size_h; return;
+    case PREP_SIZE_PIXELS: about_its_own(p, w, h, rw, rh); return;
     case PREP_SIZE_SHORTEST:
         if (!p->size_h) {
             double other = floor(edge * longer / shorter);
@@ -66,6 +85,11 @@ bool prep_plan_one(const prep_spec *p, int w, int h, const image_limits *lim, pr
     double rw, rh;
     memset(out, 0, sizeof *out);
     if (w < 1 || h < 1) return status_set(st, ST_INVALID, "a picture has %dx%d pixels", w, h);
+    if (p->size == PREP_SIZE_PIXELS && (w > h ? (double)w / h : (double)h / w) > MAX_RATIO)
+        return status_set(
+            st, ST_INVALID,
+            "a picture of %dx%d pixels is too narrow: one side may be at most %d times the other", w, h,
+            MAX_RATIO);
     int side = w > h ? w : h, vw = p->pad_square ? side : w, vh = p->pad_square ? side : h;
     resized(p, vw, vh, &rw, &rh);
     if (rw < 1 || rh < 1)

@@ -18,6 +18,10 @@ typedef struct prep_class {
     bool pads_square;  /* do_pad means a square, before resizing */
 } prep_class;
 
+/* Of a class whose pictures keep their own size: how many pixels, and the tower's patches. */
+typedef struct prep_native {
+    int min_pixels, max_pixels, patch, merge, frames;
+} prep_native;
 /* Of a class that cuts pictures into tiles: what it does where a file leaves a key out. */
 typedef struct prep_cut_class {
     const char *name;
@@ -32,6 +36,7 @@ typedef struct prep_cut_class {
 /* NULL when there is none. name as the class is called, without Fast or Pil; "" for a file that names none.
  */
 const prep_class *prep_class_find(const char *name, size_t n);
+const prep_native *prep_class_native(const prep_class *c); /* NULL: it is not one */
 /* Of a class whose pictures become grids of patches instead of one size: max_num_patches and patch_size where a file leaves
  * them out. False: it is not one. */
 bool prep_class_grid(const prep_class *c, int *max_patches, int *patch);

@@ -152,6 +152,60 @@ static void put_size(const size_value *s, prep_spec *out) {
         out->size = PREP_SIZE_EXACT, out->size_w = s->width, out->size_h = s->height;
 }
 
+static bool whole(const json_t *config, const char *key, const char *path, int64_t most, int *out,
+                  status *st) {
+    const json_t *v = get(config, key);
+    if (!v) return true;
+    if (!json_is_integer(v) || json_integer_value(v) < 1 || json_integer_value(v) > most)
+        return status_set(st, ST_INVALID, "%s%s: expected a whole number from 1 to %lld, found %s", path, key,
+                          (long long)most, json_is_integer(v) ? "another number" : kind_of(v));
+    *out = (int)json_integer_value(v);
+    return true;
+}
+
+/* ---- pictures at their own size ---- */
+
+/* Numbers of pixels in all: in size under the names of edges, as the library has it now, or under their own, which also
+ * stand beside it and win there. */
+static bool read_pixels(const json_t *config, const prep_native *d, prep_spec *out, status *st) {
+    static const char *const names[2][2] = {{"shortest_edge", "min_pixels"}, {"longest_edge", "max_pixels"}};
+    const json_t *size = get(config, "size");
+    int *const to[2] = {&out->size_w, &out->size_h};
+    const char *key;
+    json_t *e;
+    if (size && !json_is_object(size))
+        return status_set(st, ST_INVALID,
+                          "size: expected an object with shortest_edge and longest_edge, found %s",
+                          kind_of(size));
+    json_object_foreach(
+        (json_t *)size, key,
+        e) if (strcmp(key, names[0][0]) && strcmp(key, names[0][1]) && strcmp(key, names[1][0]) &&
+               strcmp(key, names[1][1])) return status_set(st, ST_UNSUPPORTED,
+                                                           "size.%.60s is not supported; expected "
+                                                           "shortest_edge and longest_edge",
+                                                           key);
+    for (int i = 0; i < 2; i++) {
+        if (!size) *to[i] = i ? d->max_pixels : d->min_pixels;
+        for (int k = 0; k < 2; k++)
+            if (!whole(size, names[i][k], "size.", INT32_MAX, to[i], st)) return false;
+        if (!whole(config, names[i][1], "", INT32_MAX, to[i], st)) return false;
+        if (*to[i] == 0)
+            return status_set(st, ST_INVALID, "size: expected shortest_edge and longest_edge, found no %s",
+                              names[i][0]);
+    }
+    out->size = PREP_SIZE_PIXELS;
+    return true;
+}
+
+static bool read_native(const json_t *config, const prep_native *d, prep_spec *out, status *st) {
+    out->patch = d->patch;
+    out->merge = d->merge;
+    out->frames = d->frames;
+    return whole(config, "patch_size", "", 1024, &out->patch, st) &&
+           whole(config, "merge_size", "", 64, &out->merge, st) &&
+           whole(config, "temporal_patch_size", "", 64, &out->frames, st);
+}
+
 /* ---- tiles ---- */
 
 static bool count(const json_t *config, const char *key, int otherwise, int *out, status *st) {
@@ -303,8 +357,12 @@ static void warn_unknown(const json_t *config) {
                                         "_valid_processor_keys",
                                         "do_flip_channel_order",
                                         "do_image_splitting",
-                                        "max_num_patches",
+                                        "min_pixels",
+                                        "max_pixels",
                                         "patch_size",
+                                        "merge_size",
+                                        "temporal_patch_size",
+                                        "max_num_patches",
                                         "max_image_size",
                                         "return_row_col_info",
                                         "video_sampling",
@@ -391,6 +449,8 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
     if (do_pad && !class->pads_square && get(config, "pad_size"))
         return status_set(st, ST_UNSUPPORTED, "do_pad with a pad_size is not supported");
 
+    const prep_native *native = prep_class_native(class);
+    if (native && !read_native(config, native, out, st)) return false;
     if (do_resize || cut) {
         out->filter = (resample) class->filter;
         if (!get_filter(config, out, st)) return false;
@@ -402,19 +462,22 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
             (patch && !edge(patch, "patch_size", &out->size_h, st)))
             return false;
     } else if (do_resize) {
-        if (!not_null(config, "size", "do_resize", st) || !not_null(config, "resample", "do_resize", st))
+        if ((!native && !not_null(config, "size", "do_resize", st)) ||
+            !not_null(config, "resample", "do_resize", st))
             return false;
         const json_t *v = get(config, "size");
         size_value size = {.shortest = class->shortest,
                            .longest = cut ? cut->longest : 0,
                            .height = class->height,
                            .width = class->width};
-        if (square_size && class->shortest) {
+        if (native) {
+            if (!read_pixels(config, native, out, st)) return false;
+        } else if (square_size && class->shortest) {
             size = (size_value){.height = class->shortest, .width = class->shortest};
         } else if (v && !read_size(v, "size", square, &size, st)) {
             return false;
         }
-        put_size(&size, out);
+        if (!native) put_size(&size, out);
         if (out->size == PREP_SIZE_SHORTEST && out->size_h && out->size_h < out->size_w)
             log_warn("image processor: size.longest_edge is less than size.shortest_edge");
     }

@@ -19,6 +19,17 @@ static void embed(ctx *c, const model *m, const step *s, tensor x) {
     arena_reset(c->scratch, mark);
 }
 
+/* What pictures' rows get behind layer i besides. */
+static void add_deep(ctx *c, const model *m, const step *s, int i, tensor x) {
+    if (i >= m->spec.deep.n) return;
+    for (int k = 0; k < s->n_splices; k++) {
+        const struct step_splice *p = &s->splices[k];
+        int64_t n = p->rows.d[0];
+        CHECK(p->picture);
+        op_add(c, tensor_rows(x, p->row, n), tensor_rows(encode_deep(p->picture, i), p->from, n));
+    }
+}
+
 static tensor rope_table(ctx *c, const step *s, const model_rope *r, const rope_spec *spec) {
     if (spec->kind == ROPE_NONE) return (tensor){0};
     tensor cs = ctx_tensor(c, DT_F32, 3, (int64_t[]){s->n_rows, spec->dims / 2, 2});
@@ -109,6 +120,7 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
             layer_in_blocks(c, m, s, i, x, q, &run);
         else
             stack_layer(c, k, &m->text[i], i, x, &run);
+        add_deep(c, m, s, i, x);
     }
     if (s->n_out > 0) head(c, m, s, x, logits);
     arena_reset(c->scratch, mark);

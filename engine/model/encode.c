@@ -19,6 +19,12 @@ static size_t take(size_t *at, size_t n) {
     return from;
 }
 
+/* Rows of windows are put back in the order of lines. */
+static bool packs(const model_spec *s) {
+    CHECK(!(s->tower.window && s->pack));
+    return s->pack || s->tower.window;
+}
+
 /* ---- passes: what goes through tower and join at a time: a tile, or all tiles together ---- */
 
 static int n_passes(const model_spec *s, const prep_plan *p) {
@@ -56,6 +62,7 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
         }
     }
     CHECK(s->pack || l.joined_rows == l.out_rows);
+    CHECK(!s->deep.n || (!packs(s) && !tower_together(t)));
     if (s->newline) l.joined_rows++;
     size_t width = (size_t)t->stack.width * sizeof(float), out = (size_t)spec_image_width(s) * sizeof(float);
     size_t head = (size_t)t->stack.head_dim * sizeof(float), kv = (size_t)t->stack.kv_heads * head;
@@ -65,7 +72,8 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     l.q = take(&l.total, rows * (size_t)t->stack.heads * head);
     l.k = take(&l.total, rows * kv);
     l.v = take(&l.total, rows * kv);
-    l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
+    if (!tower_hidden_is_feature(t))
+        l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
     l.ids = take(&l.total, (size_t)l.n_ids * sizeof(int32_t));
     l.pool_from = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(int32_t));
     l.pool_by = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(float));
@@ -79,12 +87,12 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
         l.jx = take(&l.total, (size_t)j->latents * d);
         l.jids = take(&l.total, ((size_t)j->latents + 3) * sizeof(int32_t));
     }
-    if (s->pack) {
+    if (packs(s)) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
         l.from = take(&l.total, taps);
         l.by = take(&l.total, taps);
     }
-    take(&l.result, (size_t)l.out_rows * out);
+    take(&l.result, (size_t)(1 + s->deep.n) * (size_t)l.out_rows * out);
     return l;
 }
 
@@ -108,6 +116,7 @@ static void point(encode *e, const layout *l) {
     e->k = tensor_2d(AT(k), DT_F32, l->rows, k->kv_heads * hd);
     e->v = tensor_2d(AT(v), DT_F32, l->rows, k->kv_heads * hd);
     e->features = tensor_2d(AT(features), DT_F32, l->features_rows, (int64_t)k->width * s->tower.n_features);
+    if (tower_hidden_is_feature(&s->tower)) e->features = e->x;
     e->ids = tensor_1d(AT(ids), DT_I32, l->n_ids);
     if (l->pool_rows) {
         e->pool_from = tensor_2d(AT(pool_from), DT_I32, l->pool_rows, l->pool_taps);
@@ -122,24 +131,39 @@ static void point(encode *e, const layout *l) {
         e->join_x = tensor_2d(AT(jx), DT_F32, j->latents, j->out);
         e->join_ids = tensor_1d(AT(jids), DT_I32, j->latents + 3);
     }
-    e->rows = tensor_2d(e->result, DT_F32, l->out_rows, spec_image_width(s));
-    e->joined = s->pack ? tensor_2d(AT(joined), DT_F32, l->joined_rows, spec_image_width(s)) : e->rows;
-    if (s->pack) {
+    e->sets = tensor_2d(e->result, DT_F32, (1 + s->deep.n) * l->out_rows, spec_image_width(s));
+    e->rows = tensor_rows(e->sets, 0, l->out_rows);
+    e->joined = packs(s) ? tensor_2d(AT(joined), DT_F32, l->joined_rows, spec_image_width(s)) : e->rows;
+    if (packs(s)) {
         e->from = tensor_2d(AT(from), DT_I32, l->out_rows, SPEC_PACK_TAPS);
         e->by = tensor_2d(AT(by), DT_F32, l->out_rows, SPEC_PACK_TAPS);
     }
 #undef AT
 }
 
+/* The inverse of the order in which windows have the cells of one tile. */
+static bool pack_windows(const encode *e, pack_row *rows) {
+    const model_spec *s = &e->m->spec;
+    int64_t n = e->rows.d[0];
+    tile at = prep_plan_tile(&e->plan, 0);
+    int32_t *order = mem_alloc((size_t)n * sizeof *order);
+    if (!order) return false;
+    CHECK(e->plan.n_tiles == 1);
+    blocks_order(&s->tower, s->join.merge, tower_grid(&s->tower, &at), order);
+    for (int64_t i = 0; i < n; i++) rows[order[i]] = (pack_row){{(int32_t)i, -1, -1, -1}, {1}};
+    mem_free(order);
+    return true;
+}
+
 static void upload_pack(ctx *c, encode *e) {
     const model_spec *s = &e->m->spec;
-    if (!s->pack) return;
+    if (!packs(s)) return;
     int64_t n = e->rows.d[0];
     pack_row *rows = mem_calloc((size_t)n, sizeof *rows);
     int32_t *from = mem_alloc((size_t)n * sizeof rows->from);
     float *by = mem_alloc((size_t)n * sizeof rows->weight);
-    if (rows && from && by) {
-        s->pack(s, &e->plan, rows);
+    if (rows && s->pack) s->pack(s, &e->plan, rows);
+    if (rows && from && by && (s->pack || pack_windows(e, rows))) {
         for (int64_t i = 0; i < n; i++) {
             memcpy(from + i * SPEC_PACK_TAPS, rows[i].from, sizeof rows[i].from);
             memcpy(by + i * SPEC_PACK_TAPS, rows[i].weight, sizeof rows[i].weight);
@@ -171,6 +195,22 @@ static void upload_pool(ctx *c, encode *e) {
     mem_free(by);
 }
 
+/* How many rows a block has depends on the grid, but no block has more than this one's: of a tower that takes any grid, the
+ * same without windows on a grid that full blocks fill. */
+static bool measure_full_blocks(encode *e) {
+    const tower_spec *t = &e->m->spec.tower;
+    int side = t->patch * (e->m->spec.join.merge > 1 ? e->m->spec.join.merge : 1);
+    e->measured = mem_alloc(sizeof *e->measured);
+    if (!e->measured) return false;
+    *e->measured = *e->m;
+    e->measured->spec.tower.window = 0;
+    e->m = e->measured;
+    e->plan = (prep_plan){0};
+    prep_plan_add(&e->plan, -1, 0, 0, 1, 1, TOWER_BLOCK_ROWS * side, side, RESAMPLE_NEAREST);
+    e->plan.n_tiles = 1;
+    return true;
+}
+
 encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st) {
     const model_spec *s = &m->spec;
     if (s->tower.stack.n_layers == 0) {
@@ -189,10 +229,15 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
         status_set(st, ST_NO_MEMORY, "no memory for a picture");
         return NULL;
     }
-    layout l = layout_of(s, &pixels->plan);
     e->m = m;
     e->be = be;
     e->plan = pixels->plan;
+    if (!pixels->rgb && s->tower.image_size == 0 && !measure_full_blocks(e)) {
+        status_set(st, ST_NO_MEMORY, "no memory for a picture");
+        encode_free(e);
+        return NULL;
+    }
+    layout l = layout_of(&e->m->spec, &e->plan);
     if (pixels->rgb) {
         e->work = backend_alloc(be, l.total, st);
         e->result = e->work ? backend_alloc(be, l.result, st) : NULL;
@@ -229,7 +274,7 @@ int encode_slices(const encode *e) {
     for (int i = 0; i < n_passes(s, &e->plan); i++) {
         tile at = prep_plan_tile(&e->plan, i);
         grid g = tower_grid(&s->tower, &at);
-        n += pass_slices(s, &e->plan, g) + join_slices(s, g);
+        n += pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g);
     }
     return n;
 }
@@ -245,16 +290,46 @@ static void pack_slice(ctx *c, encode *e, int i) {
 }
 
 static void dual_slice(ctx *c, encode *e, grid g, int i) {
-    int64_t patches = (int64_t)g.w * g.h, rows = tower_rows(&e->m->spec.tower, g), ends = patches + rows;
-    int64_t one = patches > 1 ? 0 : ends; /* ids begin 0, 1; of a single patch a block is {0, 1} */
-    int32_t *ids = e->ids.data;
+    int64_t rows = tower_rows(&e->m->spec.tower, g);
     dual_picture p = {.x = tensor_rows(e->features, 0, rows),
                       .k = tensor_rows(e->k, 0, rows),
                       .v = tensor_rows(e->v, 0, rows),
                       .out = e->rows,
-                      .one = tensor_1d(ids ? ids + one : NULL, DT_I32, 2),
-                      .len = tensor_1d(ids ? ids + ends + 4 : NULL, DT_I32, 1)};
+                      .one = tower_one(e, g),
+                      .len = tower_len(e, g)};
     dual_picture_slice(c, e->m, &p, i);
+}
+
+/* Slice i of what begins with tile `at` and whose joined rows begin at `joined`: its layers, and behind some of them a join of
+ * what they are then, behind all the join of the features. */
+static void pass_slice(ctx *c, encode *e, const tile *at, int64_t joined, int i) {
+    const model_spec *s = &e->m->spec;
+    grid g = tower_grid(&s->tower, at);
+    int joins = join_slices(s, g), rows = join_rows(s, g), done = 0;
+    for (int k = 0; k <= s->deep.n; k++) {
+        bool deep = k < s->deep.n;
+        int until = deep ? tower_slices_until(&s->tower, g, s->deep.state[k]) : pass_slices(s, &e->plan, g);
+        if (i < until - done) {
+            if (tower_together(&s->tower))
+                tiled_slice(c, e, g, i);
+            else
+                tower_slice(c, e, at, done + i);
+            return;
+        }
+        i -= until - done;
+        done = until;
+        if (i < joins && deep) {
+            join_deep_slice(c, e->m, k, tensor_rows(e->x, 0, tower_rows(&s->tower, g)),
+                            tensor_rows(encode_deep(e, k), joined, rows), i);
+            return;
+        }
+        if (deep) i -= joins;
+    }
+    if (s->dual.on)
+        dual_slice(c, e, g, i);
+    else
+        join_slice(c, e, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
+                   tensor_rows(e->joined, joined, rows), i);
 }
 
 static void run_slice(ctx *c, encode *e, int i) {
@@ -263,25 +338,13 @@ static void run_slice(ctx *c, encode *e, int i) {
     for (int t = 0; t < n_passes(s, &e->plan); t++) {
         tile at = prep_plan_tile(&e->plan, t);
         grid g = tower_grid(&s->tower, &at);
-        int tower = pass_slices(s, &e->plan, g), all = tower + join_slices(s, g), rows = join_rows(s, g);
-        if (i < tower) {
-            if (tower_together(&s->tower))
-                tiled_slice(c, e, g, i);
-            else
-                tower_slice(c, e, &at, i);
-            return;
-        }
-        if (i < all && s->dual.on) {
-            dual_slice(c, e, g, i - tower);
-            return;
-        }
+        int all = pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g);
         if (i < all) {
-            join_slice(c, e, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
-                       tensor_rows(e->joined, joined, rows), i - tower);
+            pass_slice(c, e, &at, joined, i);
             return;
         }
         i -= all;
-        joined += rows;
+        joined += join_rows(s, g);
     }
     pack_slice(c, e, i);
 }
@@ -303,6 +366,15 @@ tensor encode_rows(const encode *e) {
     return e->rows;
 }
 
+tensor encode_deep(const encode *e, int set) {
+    int64_t n = e->rows.d[0];
+    return tensor_rows(e->sets, (1 + set) * n, n);
+}
+
+size_t encode_kept_bytes(const encode *e) {
+    return (size_t)tensor_count(&e->sets) * sizeof(float);
+}
+
 void encode_shrink(encode *e) {
     if (e->work) backend_release(e->be, e->work);
     e->work = NULL;
@@ -312,5 +384,6 @@ void encode_free(encode *e) {
     if (!e) return;
     encode_shrink(e);
     if (e->result) backend_release(e->be, e->result);
+    mem_free(e->measured);
     mem_free(e);
 }

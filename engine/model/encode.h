@@ -14,21 +14,23 @@ typedef struct grid {
 
 struct encode {
     const model *m;
+    model *measured; /* m is this one, owned: see encode.c */
     backend *be;
     prep_plan plan;
     int next; /* slice to run: each tile's patches, layers and join, tile by tile; then the packing of rows */
     void *work;        /* all but the rows; given back by encode_shrink */
-    void *result;      /* f32 [rows, text width] */
+    void *result;      /* `sets` */
     tensor pixels;     /* u8, all tiles */
     tensor x, q, k, v; /* hidden rows and a layer's q, k, v of the tile under way; room for the largest */
-    tensor features;   /* what the join reads, likewise */
+    tensor features;   /* what the join reads, likewise, or x itself */
     tensor ids;        /* i32: the tile's index arrays, see tower.c */
     grid ids_of;       /* the grid that ids describes; w 0: none yet */
-    tensor joined;     /* f32 [join rows of all tiles, and the newline's], or the result itself */
+    tensor joined;     /* f32 [join rows of all tiles, and the newline's], or `rows` itself */
     tensor from, by;   /* [rows, SPEC_PACK_TAPS] how the result is packed; nd 0: it is `joined` */
     tensor pool_from, pool_by; /* join_pool_taps of its tiles, which are of one size; nd 0: none */
     tensor context, join_k, join_v, join_x, join_ids; /* of a join with layers; nd 0: none */
-    tensor rows;
+    tensor sets; /* f32 [1 + deep sets, rows each, text width] as rows: the result */
+    tensor rows; /* the first of them */
 };
 
 /* ---- tower.c: one tile ---- */
@@ -37,9 +39,16 @@ grid tower_grid(const tower_spec *t, const tile *i);
 /* Rows of the tower for a grid before any is dropped: the patches, and CLS. */
 int tower_rows(const tower_spec *t, grid g);
 int tower_ids_count(const tower_spec *t, grid g); /* of i32 in `ids` */
+/* Slices until the hidden rows are those behind layer `state` (0: those before the first); all: of run_layers. */
+int tower_slices_until(const tower_spec *t, grid g, int state);
 int tower_slices(const tower_spec *t, grid g);
 /* Slice i of tile `at`, whose features are complete after the last. */
 void tower_slice(ctx *c, encode *e, const tile *at, int i);
+/* The join reads the hidden rows themselves. */
+bool tower_hidden_is_feature(const tower_spec *t);
+/* i32 {0, 1} and {tower_rows} on the device, of the tile whose slices have begun. */
+tensor tower_one(const encode *e, grid g);
+tensor tower_len(const encode *e, grid g);
 /* Patches of a tile in the given order, normalised, to out[n, 3 * patch * patch]. */
 void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tensor out);
 /* Rows [from, from + n) after layer `state` (0: before the first), where a feature is made of them; of `rows` rows that are
@@ -53,6 +62,30 @@ int tiled_rows(const tower_spec *t, grid g);
 int tiled_ids_count(const tower_spec *t, grid g);
 int tiled_slices(const tower_spec *t, grid g, int n_tiles);
 void tiled_slice(ctx *c, encode *e, grid g, int i);
+
+/* ---- blocks.c: a tower's rows in the blocks that its slices work on, windows whole or each by itself ---- */
+
+typedef struct tower_block {
+    int from, n;            /* rows */
+    int see_from, see;      /* with windows: the rows that they see in a layer that has them, */
+    int n_windows, windows; /* as so many sequences, the first of which is this window of the grid */
+    int ids; /* words of ids before this block's: {0, n}, and with windows q_start[n_windows + 1] and
+                               kv_len[n_windows] */
+} tower_block;
+int blocks_count(const tower_spec *t, grid g);
+tower_block blocks_at(const tower_spec *t, grid g, int i);
+int blocks_ids(const tower_spec *t, grid g); /* words of all blocks */
+void blocks_fill(const tower_spec *t, grid g, int32_t *ids);
+/* order[i]: which cell of k x k patches, counted line by line, stands i-th: window by window. */
+void blocks_order(const tower_spec *t, int k, grid g, int32_t *order);
+/* How many blocks rows without windows make. */
+int blocks_even(int rows);
+
+/* ---- corners.c: a square table of positions for another grid, corner on corner ---- */
+
+enum { CORNER_TAPS = 4 };
+/* The taps of the patch at (x, y). */
+void corners_taps(int side, grid g, int x, int y, int32_t from[CORNER_TAPS], float by[CORNER_TAPS]);
 
 /* ---- bucket.c: where patch i of n in a line stands in a table of `side` places ---- */
 
@@ -78,5 +111,7 @@ int join_slices(const model_spec *s, grid g);
 /* Of a join that pools: patches and weights of each of its rows, [join_rows, pool * pool]. */
 void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by);
 void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i);
+/* Block i of the rows of set `set`, from hidden rows x through a join of its own. */
+void join_deep_slice(ctx *c, const model *m, int set, tensor x, tensor out, int i);
 
 #endif

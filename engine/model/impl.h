@@ -17,6 +17,7 @@ typedef struct plan {
     tensor slots[S_COUNT];                                        /* nd 0: empty */
     bool transposed[S_COUNT];                                     /* it stands there as [in, out] */
     tensor (*tower)[L_COUNT], (*join)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
+    tensor (*deep)[JOIN_SLOTS];                                   /* [deep.n] */
     tensor dual[DUAL_COUNT];
     size_t weight_bytes;
 } plan;
@@ -25,15 +26,16 @@ void plan_close(plan *p);
 
 /* Shape of a parameter under a spec: dimensions into d, how it is used into use; 0 when the spec has no such one. */
 int layer_slot_shape(const stack_spec *s, int layer, layer_slot slot, int64_t d[2], unsigned *use);
-int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use);
+int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], unsigned *use);
+int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsigned *use);
 
 typedef struct layer_weights {
     weight *w[L_COUNT]; /* NULL: the mechanism is off */
 } layer_weights;
 
 typedef struct model_rope {
-    weight *inv_freq; /* NULL: no rotary positions */
-    float *host;      /* its numbers, until the model is freed */
+    weight *inv_freq, *axis; /* NULL: no rotary positions; a row has one */
+    float *host;             /* their numbers, until the model is freed */
     rope_args args;
 } model_rope;
 
@@ -43,7 +45,8 @@ struct model {
     backend *be;
     weight *w[S_COUNT];
     layer_weights *tower, *join, *text;
-    model_rope rope, rope_local;
+    weight *(*deep)[JOIN_SLOTS]; /* [deep.n] */
+    model_rope rope, rope_local, rope_tower;
     struct dual_part *dual; /* dual.h; NULL: there is a decoder */
     void *turned[S_COUNT];  /* copies of matrices that the checkpoint has the other way round */
     float tiled_scale[4];   /* tower_tiled.c's tables are multiplied by these */
@@ -63,6 +66,8 @@ enum { TOWER_BLOCK_ROWS = 128 };
 
 /* inv_freq[dims/2] and the attention factor of a rope spec (rope.c). */
 void rope_frequencies(const rope_spec *r, float *inv_freq, float *attention_factor);
+/* Which of a row's positions turns each pair, axis[dims/2]; false: a row has one. */
+bool rope_axes(const rope_spec *r, float *axis);
 
 /* Declares a weight of the model; model_upload brings its bytes to the device (load.c). */
 bool model_declare(model *m, const tensor *t, unsigned use, weight **out, status *st);

@@ -27,6 +27,14 @@ static void put_bytes(buf *out, double n) {
     buf_printf(out, u ? "%.1f %s" : "%.0f %s", n, unit[u]);
 }
 
+static void put_axes(buf *out, const rope_spec *r) {
+    if (r->axes == 2) buf_puts(out, ", half of the pairs by line, half by column");
+    if (r->axes == 3)
+        buf_printf(out, ", pairs by picture, line and column %s %d, %d, %d",
+                   r->deal == ROPE_INTERLEAVED ? "in turn, up to" : "in sections of", r->section[0],
+                   r->section[1], r->section[2]);
+}
+
 static void put_rope(buf *out, const rope_spec *r, const char *of) {
     if (r->kind == ROPE_NONE) return;
     buf_printf(out, "  positions    rotary%s, base %g", of, (double)r->theta);
@@ -44,6 +52,7 @@ static void put_rope(buf *out, const rope_spec *r, const char *of) {
         if (f) buf_printf(out, ", attention factor %.4g", (double)factor);
         mem_free(f);
     }
+    put_axes(out, r);
     buf_puts(out, "\n");
 }
 
@@ -119,8 +128,8 @@ static void put_image_costs(buf *out, const model_spec *s) {
             first = n;
             buf_printf(out, "%d tokens", n);
         } else if (n != first) {
-            buf_printf(out, ", of %d x %d pixels %d in %d tile%s", ask.w, ask.h, n, p.n_tiles,
-                       p.n_tiles == 1 ? "" : "s");
+            buf_printf(out, ", of %d x %d pixels %d", ask.w, ask.h, n);
+            if (p.n_tiles > 1) buf_printf(out, " in %d tiles", p.n_tiles);
         }
     }
     if (s->fuse == FUSE_CROSS)
@@ -135,7 +144,6 @@ static void put_image_costs(buf *out, const model_spec *s) {
 }
 
 static void put_join(buf *out, const join_spec *j) {
-    buf_puts(out, "\njoin: ");
     if (j->merge > 1) buf_printf(out, "blocks of %d x %d rows side by side, ", j->merge, j->merge);
     if (j->normed != JOIN_NORM_NONE)
         buf_printf(out, "%s norm%s, ", j->norm == NORM_RMS ? "RMS" : "layer",
@@ -200,6 +208,36 @@ static void put_cut(buf *out, const model_spec *s) {
                    s->pack_limit);
 }
 
+/* A tower that takes a picture as large as it is. */
+static void put_native(buf *out, const model_spec *s) {
+    const tower_spec *t = &s->tower;
+    const prep_spec *p = &s->prep;
+    buf_printf(out, "\ntower: a ViT on pictures at about their own size");
+    if (p->size == PREP_SIZE_PIXELS) buf_printf(out, ", %d to %d pixels in all", p->size_w, p->size_h);
+    buf_printf(out, ", patches of %d", t->patch);
+    if (t->frames > 1) buf_printf(out, ", each %d times as a still among frames", t->frames);
+    buf_puts(out, "\n");
+    if (t->pos_corners)
+        buf_printf(out, "  positions    a table of %d x %d, resampled to the picture's grid\n",
+                   t->pos_corners, t->pos_corners);
+}
+
+static void put_tower_windows(buf *out, const tower_spec *t) {
+    int all = 0;
+    for (int i = 0; i < t->run_layers; i++) all += !t->window || t->sees_all[i];
+    if (t->window)
+        buf_printf(out, "  windows      %d x %d patches in %d of %d layers\n", t->window, t->window,
+                   t->run_layers - all, t->run_layers);
+}
+
+static void put_deep(buf *out, const deep_spec *d) {
+    for (int i = 0; i < d->n; i++) {
+        buf_printf(out, "  deep         hidden state %d is added behind the decoder's layer %d, through ",
+                   d->state[i], i);
+        put_join(out, &d->join);
+    }
+}
+
 static void put_pick(buf *out, const dual_spec *d) {
     if (d->pick == DUAL_PICK_ID) buf_printf(out, "the first row of id %d", (int)d->pick_id);
     if (d->pick == DUAL_PICK_GREATEST) buf_puts(out, "the first row of the greatest id");
@@ -250,8 +288,11 @@ static void put_words(buf *out, const model_spec *s) {
     }
     if (t->stack.n_layers) {
         int side = t->image_size / t->patch;
-        buf_printf(out, "\ntower: a ViT on %d x %d pixels, %d x %d patches of %d%s\n", t->image_size,
-                   t->image_size, side, side, t->patch, t->cls ? " and a CLS row" : "");
+        if (t->image_size)
+            buf_printf(out, "\ntower: a ViT on %d x %d pixels, %d x %d patches of %d%s\n", t->image_size,
+                       t->image_size, side, side, t->patch, t->cls ? " and a CLS row" : "");
+        else
+            put_native(out, s);
         put_stack(out, &t->stack);
         if (tower_together(t))
             buf_printf(out,
@@ -259,15 +300,19 @@ static void put_words(buf *out, const model_spec *s) {
                        "their own; "
                        "%d gated layers behind a norm\n",
                        t->max_tiles, t->arrangements, t->stack.n_layers - t->tail_from);
+        put_rope(out, &t->stack.rope, "");
+        put_tower_windows(out, t);
         if (t->pos_buckets)
             buf_puts(out, "  positions    by the fraction of the side, a tile's grid may differ\n");
         buf_printf(out, "  features     hidden state%s", t->n_features > 1 ? "s" : "");
         for (int i = 0; i < t->n_features; i++) buf_printf(out, "%s %d", i ? "," : "", t->features[i]);
-        buf_printf(out, " of 0..%d%s%s%s, %d rows\n", t->stack.n_layers,
-                   t->n_features > 1 ? " side by side" : "",
+        buf_printf(out, " of 0..%d%s%s%s", t->stack.n_layers, t->n_features > 1 ? " side by side" : "",
                    t->post_norm ? ", layer norm behind the last" : "",
-                   t->drop_first ? ", first row dropped" : "", tower_features_rows(t, side, side));
+                   t->drop_first ? ", first row dropped" : "");
+        if (side) buf_printf(out, ", %d rows", tower_features_rows(t, side, side));
+        buf_puts(out, "\n\njoin: ");
         put_join(out, &s->join);
+        put_deep(out, &s->deep);
         if (s->join.stack.n_layers) put_stack(out, &s->join.stack);
         put_cut(out, s);
         put_image_costs(out, s);

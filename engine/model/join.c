@@ -30,10 +30,10 @@ static tensor side_by_side(tensor x, int k) {
     return tensor_2d(x.data, x.dt, x.d[0] / k, x.d[1] * k);
 }
 
-static tensor norm_rows(ctx *c, const model *m, tensor x) {
-    const join_spec *j = &m->spec.join;
+static tensor norm_rows(ctx *c, const join_spec *j, weight *const *w, tensor x) {
     tensor y = ctx_2d(c, DT_F32, x.d[0], x.d[1]);
-    op_norm(c, y, x, m->w[S_JOIN_G], m->w[S_JOIN_B], j->norm, j->norm_eps, j->norm_offset);
+    op_norm(c, y, x, w[S_JOIN_G - S_FIRST_JOIN], w[S_JOIN_B - S_FIRST_JOIN], j->norm, j->norm_eps,
+            j->norm_offset);
     return y;
 }
 
@@ -45,6 +45,21 @@ void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by) {
                 *from++ = (y * k + i / k) * g.w + x * k + i % k;
                 *by++ = 1.0f / (float)(k * k);
             }
+}
+
+/* Norms, merging and matrices of a join whose weights are w, from S_FIRST_JOIN on. */
+static void project(ctx *c, const join_spec *j, weight *const *w, tensor x, tensor y) {
+    const weight *fc1 = w[S_FC1_W - S_FIRST_JOIN], *bias1 = w[S_FC1_B - S_FIRST_JOIN];
+    if (j->normed == JOIN_NORM_ROW) x = norm_rows(c, j, w, x);
+    if (merged(j) > 1) x = side_by_side(x, merged(j));
+    if (j->normed == JOIN_NORM_MERGED) x = norm_rows(c, j, w, x);
+    if (j->kind != JOIN_MLP) {
+        op_linear(c, y, x, fc1, bias1, ACT_NONE, 0);
+    } else {
+        tensor h = ctx_2d(c, DT_F32, y.d[0], j->hidden);
+        op_linear(c, h, x, fc1, bias1, j->activation, 0);
+        op_linear(c, y, h, w[S_FC2_W - S_FIRST_JOIN], w[S_FC2_B - S_FIRST_JOIN], ACT_NONE, 0);
+    }
 }
 
 void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i) {
@@ -65,16 +80,16 @@ void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, in
     } else {
         x = tensor_rows(features, from * k, n * k);
     }
-    if (j->normed == JOIN_NORM_ROW) x = norm_rows(c, m, x);
-    if (k > 1) x = side_by_side(x, (int)k);
-    if (j->normed == JOIN_NORM_MERGED) x = norm_rows(c, m, x);
-    if (j->kind != JOIN_MLP) {
-        op_linear(c, y, x, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, 0);
-    } else {
-        tensor h = ctx_2d(c, DT_F32, n, j->hidden);
-        op_linear(c, h, x, m->w[S_FC1_W], m->w[S_FC1_B], j->activation, 0);
-        op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, 0);
-    }
+    project(c, j, m->w + S_FIRST_JOIN, x, y);
     if (m->spec.fuse == FUSE_CROSS) cross_keep(c, m, y, rows);
+    arena_reset(c->scratch, mark);
+}
+
+void join_deep_slice(ctx *c, const model *m, int set, tensor x, tensor out, int i) {
+    const join_spec *j = &m->spec.deep.join;
+    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = out.d[0] - from, k = merged(j);
+    if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
+    size_t mark = arena_mark(c->scratch);
+    project(c, j, m->deep[set], tensor_rows(x, from * k, n * k), tensor_rows(out, from, n));
     arena_reset(c->scratch, mark);
 }

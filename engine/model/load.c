@@ -19,7 +19,7 @@ bool model_declare(model *m, const tensor *t, unsigned use, weight **out, status
 
 static bool make_weight(model *m, tensor t, unsigned use, weight **out, status *st) {
     /* A convolution whose windows do not overlap is a matrix over patches; a lone row is a table of one. */
-    if (t.nd == 4) t = tensor_2d(t.data, t.dt, t.d[0], t.d[1] * t.d[2] * t.d[3]);
+    if (t.nd > 3) t = tensor_2d(t.data, t.dt, t.d[0], tensor_count(&t) / t.d[0]);
     if (t.nd == 1 && use == WEIGHT_TABLE) t = tensor_2d(t.data, t.dt, 1, t.d[0]);
     return model_declare(m, &t, use, out, st);
 }
@@ -96,16 +96,34 @@ static bool make_layers(model *m, const stack_spec *s, int n, tensor (*from)[L_C
 
 static bool make_rope(model *m, const rope_spec *r, model_rope *out, status *st) {
     if (r->kind == ROPE_NONE) return true;
-    out->host = mem_calloc((size_t)r->dims / 2, sizeof(float));
+    int pairs = r->dims / 2;
+    out->host = mem_calloc((size_t)pairs * 2, sizeof(float));
     if (!out->host) return status_set(st, ST_NO_MEMORY, "no memory for rope frequencies");
     rope_frequencies(r, out->host, &out->args.factor);
-    tensor t = tensor_1d(out->host, DT_F32, r->dims / 2);
-    bool ok = model_declare(m, &t, WEIGHT_VECTOR, &out->inv_freq, st);
+    tensor t = tensor_1d(out->host, DT_F32, pairs), a = tensor_1d(out->host + pairs, DT_F32, pairs);
+    bool ok = model_declare(m, &t, WEIGHT_VECTOR, &out->inv_freq, st) &&
+              (!rope_axes(r, out->host + pairs) || model_declare(m, &a, WEIGHT_VECTOR, &out->axis, st));
+    out->args.axis = out->axis;
     out->args.inv_freq = out->inv_freq;
     out->args.theta = r->theta;
     out->args.max_pos = r->max_pos;
     out->args.dyn_factor = r->kind == ROPE_DYNAMIC ? r->factor : 0;
     return ok;
+}
+
+static bool make_deep(model *m, tensor (*from)[JOIN_SLOTS], status *st) {
+    int n = m->spec.deep.n;
+    m->deep = mem_calloc((size_t)n + 1, sizeof *m->deep);
+    if (!m->deep) return status_set(st, ST_NO_MEMORY, "no memory for %d joins", n);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < JOIN_SLOTS; k++) {
+            int64_t d[TENSOR_MAX_DIMS];
+            unsigned use;
+            if (from[i][k].nd == 0) continue;
+            join_slot_shape(&m->spec.deep.join, (slot)(S_FIRST_JOIN + k), d, &use);
+            if (!make_weight(m, from[i][k], use, &m->deep[i][k], st)) return false;
+        }
+    return true;
 }
 
 /* [in, out] to a copy [out, in] that the model owns. */
@@ -122,7 +140,7 @@ static bool turn(model *m, slot i, tensor *t, status *st) {
 
 static bool make_all(model *m, const plan *p, status *st) {
     for (int i = 0; i < S_COUNT; i++) {
-        int64_t d[4];
+        int64_t d[TENSOR_MAX_DIMS];
         unsigned use;
         if (p->slots[i].nd == 0) continue;
         slot_shape(&m->spec, (slot)i, d, &use);
@@ -143,6 +161,8 @@ static bool make_all(model *m, const plan *p, status *st) {
            make_layers(m, &m->spec.text.stack, m->spec.text.stack.n_layers, p->text, &m->text, st) &&
            make_rope(m, &m->spec.text.stack.rope, &m->rope, st) &&
            make_rope(m, &m->spec.text.rope_local, &m->rope_local, st) &&
+           make_rope(m, &m->spec.tower.stack.rope, &m->rope_tower, st) && make_deep(m, p->deep, st) &&
+
            (!m->spec.dual.on || dual_make(m, p, st));
 }
 
@@ -190,18 +210,26 @@ static void free_layers(layer_weights *l, int n) {
     mem_free(l);
 }
 
+static void free_rope(model_rope *r) {
+    weight_free(r->inv_freq);
+    weight_free(r->axis);
+    mem_free(r->host);
+}
+
 void model_free(model *m) {
     if (!m) return;
     for (int i = 0; i < S_COUNT; i++) weight_free(m->w[i]);
     free_layers(m->tower, m->spec.tower.run_layers);
     free_layers(m->join, m->spec.join.stack.n_layers);
     free_layers(m->text, m->spec.text.stack.n_layers);
+    for (int i = 0; m->deep && i < m->spec.deep.n; i++)
+        for (int k = 0; k < JOIN_SLOTS; k++) weight_free(m->deep[i][k]);
+    mem_free(m->deep);
+    free_rope(&m->rope);
+    free_rope(&m->rope_local);
+    free_rope(&m->rope_tower);
     for (int i = 0; i < S_COUNT; i++) mem_free(m->turned[i]);
-    weight_free(m->rope.inv_freq);
-    weight_free(m->rope_local.inv_freq);
     dual_free(m);
-    mem_free(m->rope.host);
-    mem_free(m->rope_local.host);
     mem_free(m->all);
     while (m->kept) {
         struct model_kept *k = m->kept;

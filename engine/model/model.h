@@ -34,7 +34,7 @@ typedef struct kv_pool {
 typedef struct step {
     int n_rows, n_seqs, n_out;
     tensor ids;      /* [N]; -1: the row comes from a splice */
-    tensor pos;      /* [N] */
+    tensor pos;      /* [N], or [N, axes] where the decoder's rope has several */
     tensor rope_len; /* [N] the length the reference had when it ran this row: max(prompt length, pos + 1) */
     tensor slots;    /* [N] where k and v go; -1: nowhere */
     tensor q_start;  /* [S+1] */
@@ -60,6 +60,9 @@ typedef struct step {
     const struct step_splice { /* rows of an encoded picture: rows.d[0] rows of the batch from `row` on */
         int row;
         tensor rows; /* f32 [n, width] */
+        const struct encode
+            *picture; /* they are its rows from `from` on, in each of its sets; NULL: one set */
+        int from;
     } * splices;
 } step;
 
@@ -74,7 +77,7 @@ bool tower_takes(const tower_spec *t, int w, int h);
 /* Device bytes that the encode of a picture of this plan holds between its slices, its result included. */
 size_t encode_bytes(const model_spec *s, const prep_plan *plan);
 /* Starts an encode of prepared pixels, which are copied. Owns its buffers until encode_free. pixels->rgb NULL: holds no
- * buffers, for measuring encode_run's scratch under a dry ctx. */
+ * buffers, for measuring under a dry ctx what scratch encode_run takes for any picture. */
 encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st);
 /* Runs at most max_slices further slices; true when the rows are ready. A slice is a block of rows (about a hundred)
  * through the patch embedding, through half a layer, or through the join; stopping anywhere changes no bit. Errors: in
@@ -82,9 +85,11 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
 bool encode_run(ctx *c, encode *e, int max_slices);
 int encode_slices(const encode *e); /* how many slices a whole encode takes */
 const prep_plan *encode_plan(const encode *e);
-tensor encode_rows(const encode *e); /* f32 [n, text width], once encode_run returned true */
+tensor encode_rows(const encode *e);          /* f32 [n, text width], once encode_run returned true */
+tensor encode_deep(const encode *e, int set); /* those that are added behind layer `set` of the decoder */
 /* Gives back all but the rows (what a finished picture keeps until its sequence ends). */
 void encode_shrink(encode *e);
+size_t encode_kept_bytes(const encode *e); /* of all sets of rows */
 void encode_free(encode *e);
 
 #endif

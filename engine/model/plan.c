@@ -52,17 +52,35 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     return in ? 2 : 1;
 }
 
-static int64_t join_norm_width(const model_spec *s) {
-    const join_spec *j = &s->join;
-    return j->normed == JOIN_NORM_ROW && j->merge > 1 ? j->in / (j->merge * j->merge) : j->in;
+int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], unsigned *use) {
+    bool is = j->kind != JOIN_NONE, gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
+    bool normed = j->normed != JOIN_NORM_NONE;
+    int64_t one = j->normed == JOIN_NORM_ROW && j->merge > 1 ? j->in / (j->merge * j->merge) : j->in;
+    int64_t hidden = mlp ? j->hidden : j->out, out = 0, in = 0; /* in 0: a vector */
+    bool on = false;
+    switch (which) {
+    case S_JOIN_G: out = gated ? j->out : one, on = gated || normed; break;
+    case S_JOIN_B: out = one, on = normed && j->norm == NORM_LAYER; break;
+    case S_LATENTS: out = j->latents, in = j->out, on = gated; break;
+    case S_FC_GATE_W: out = hidden, in = j->in, on = gated; break;
+    case S_FC1_W: out = hidden, in = j->in, on = is; break;
+    case S_FC1_B: out = hidden, on = is && j->bias; break;
+    case S_FC2_W: out = j->out, in = j->hidden, on = mlp; break;
+    case S_FC2_B: out = j->out, on = mlp && j->bias; break;
+    default: CHECK((int)which < S_FIRST_JOIN || (int)which >= S_FIRST_JOIN + JOIN_SLOTS);
+    }
+    if (!on) return 0;
+    d[0] = out;
+    d[1] = in;
+    *use = which == S_LATENTS ? WEIGHT_TABLE : in ? WEIGHT_LINEAR : WEIGHT_VECTOR;
+    return in ? 2 : 1;
 }
 
-int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
+int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsigned *use) {
     const tower_spec *t = &s->tower;
-    const join_spec *j = &s->join;
-    bool tower = t->stack.n_layers > 0, gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
+    bool tower = t->stack.n_layers > 0;
     int64_t side = tower ? t->image_size / t->patch : 0;
-    int64_t width = t->stack.width, hidden = mlp ? j->hidden : j->out;
+    int64_t width = t->stack.width;
     const text_spec *text = &s->text;
     bool norm = !text->no_final_norm && !text->stack.norm_plain;
     int nd = 1;
@@ -72,13 +90,15 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
     case S_PATCH_W:
         d[0] = width, d[1] = 3, d[2] = d[3] = t->patch;
         nd = 4, on = tower, *use = WEIGHT_LINEAR;
+        if (t->frames) nd = 5, d[2] = t->frames, d[4] = t->patch;
         if (t->pos_side) nd = 2, d[1] *= d[2] * d[3];
         break;
     case S_PATCH_B: d[0] = width, on = tower && t->patch_bias; break;
     case S_CLASS: d[0] = width, on = tower && t->cls, *use = WEIGHT_TABLE; break;
     case S_POS:
         if (t->pos_side) side = t->pos_side;
-        d[0] = side * side + (t->cls ? 1 : 0), d[1] = width, nd = 2, on = tower, *use = WEIGHT_TABLE;
+        d[0] = t->pos_corners ? t->pos_rows : side * side + (t->cls ? 1 : 0), d[1] = width;
+        nd = 2, on = tower && !t->no_pos, *use = WEIGHT_TABLE;
         break;
     case S_PRE_G:
     case S_PRE_B: d[0] = width, on = tower && t->pre_norm; break;
@@ -97,18 +117,14 @@ int slot_shape(const model_spec *s, slot which, int64_t d[4], unsigned *use) {
         nd = 2, on = tower_together(t), *use = WEIGHT_TABLE;
         break;
     case S_JOIN_G:
-        d[0] = gated ? j->out : join_norm_width(s), on = gated || j->normed != JOIN_NORM_NONE;
-        break;
     case S_JOIN_B:
-        d[0] = join_norm_width(s), on = j->normed != JOIN_NORM_NONE && j->norm == NORM_LAYER;
-        break;
-    case S_LATENTS: d[0] = j->latents, d[1] = j->out, nd = 2, on = gated, *use = WEIGHT_TABLE; break;
-    case S_FC_GATE_W: d[0] = hidden, d[1] = j->in, nd = 2, on = gated, *use = WEIGHT_LINEAR; break;
-    case S_FC1_W: d[0] = hidden, d[1] = j->in, nd = 2, on = j->kind != JOIN_NONE, *use = WEIGHT_LINEAR; break;
-    case S_FC1_B: d[0] = hidden, on = j->kind != JOIN_NONE && j->bias; break;
-    case S_FC2_W: d[0] = j->out, d[1] = j->hidden, nd = 2, on = mlp, *use = WEIGHT_LINEAR; break;
-    case S_FC2_B: d[0] = j->out, on = mlp && j->bias; break;
-    case S_NEWLINE: d[0] = j->out, on = s->newline, *use = WEIGHT_TABLE; break;
+    case S_LATENTS:
+    case S_FC_GATE_W:
+    case S_FC1_W:
+    case S_FC1_B:
+    case S_FC2_W:
+    case S_FC2_B: return join_slot_shape(&s->join, which, d, use);
+    case S_NEWLINE: d[0] = s->join.out, on = s->newline, *use = WEIGHT_TABLE; break;
     case S_EMBED:
         d[0] = text_embed_rows(text), d[1] = text_embed_width(text);
         nd = 2, *use = WEIGHT_TABLE | (text->tied ? WEIGHT_LINEAR : 0);
@@ -144,9 +160,16 @@ static bool take(plan *p, const char *const *at, const char *name, int nd, const
     return true;
 }
 
+static void numbered(char *out, size_t n, const char *name, int i) {
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(out, n, name, i);
+#pragma GCC diagnostic pop
+}
+
 /* The same of a slot, whose name may end in "^T". */
-static bool take_slot(plan *p, const char *const *at, const char *name, int nd, int64_t d[4], slot i,
-                      status *st) {
+static bool take_slot(plan *p, const char *const *at, const char *name, int nd, int64_t d[TENSOR_MAX_DIMS],
+                      slot i, status *st) {
     size_t n = strlen(name);
     char stem[128];
     p->transposed[i] = n > 2 && strcmp(name + n - 2, "^T") == 0;
@@ -167,10 +190,7 @@ static void layer_name(const layer_names *n, bool cross, int layer, int which, c
     bool tail = n->tail && layer >= n->tail_from;
     const char *form = (tail ? n->tail : cross && n->cross ? n->cross : n->all)[which];
     CHECK(form);
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(out, size, form, tail ? layer - n->tail_from : layer);
-#pragma GCC diagnostic pop
+    numbered(out, size, form, tail ? layer - n->tail_from : layer);
 }
 
 static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *at, layer_names names,
@@ -186,6 +206,23 @@ static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *
             if (!nd) continue;
             layer_name(&names, s->cross[i], i, k, name, sizeof name);
             if (!take(p, at, name, nd, d, &(*out)[i][k], st)) return false;
+        }
+    return true;
+}
+
+static bool take_deep(plan *p, status *st) {
+    const deep_spec *s = &p->spec.deep;
+    p->deep = mem_calloc((size_t)s->n + 1, sizeof *p->deep);
+    if (!p->deep) return status_set(st, ST_NO_MEMORY, "no memory for %d joins", s->n);
+    for (int i = 0; i < s->n; i++)
+        for (int k = 0; k < JOIN_SLOTS; k++) {
+            int64_t d[TENSOR_MAX_DIMS];
+            unsigned use;
+            char name[128];
+            int nd = join_slot_shape(&s->join, (slot)(S_FIRST_JOIN + k), d, &use);
+            if (!nd) continue;
+            numbered(name, sizeof name, p->sheet->deep[k], s->which[i]);
+            if (!take(p, p->sheet->tower_at, name, nd, d, &p->deep[i][k], st)) return false;
         }
     return true;
 }
@@ -218,10 +255,7 @@ static void ignore_unused_layers(plan *p) {
             char name[128];
             status none = {0};
             if (!p->sheet->tower_layer[k]) continue;
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-            snprintf(name, sizeof name, p->sheet->tower_layer[k], i);
-#pragma GCC diagnostic pop
+            numbered(name, sizeof name, p->sheet->tower_layer[k], i);
             size_t at = bind_find(p->bind, p->sheet->tower_at, name, &none);
             if (at != SIZE_MAX) bind_ignore(p->bind, at, "a layer behind the features");
         }
@@ -236,7 +270,7 @@ static bool bind_all(plan *p, status *st) {
     bool as_head = s->text.tied && bind_find(p->bind, n->text_at, text->names[S_EMBED], st) == SIZE_MAX &&
                    bind_find(p->bind, n->head_at, text->names[S_HEAD], st) != SIZE_MAX;
     for (int i = 0; i < S_COUNT; i++) {
-        int64_t d[4];
+        int64_t d[TENSOR_MAX_DIMS];
         unsigned use;
         int nd = slot_shape(s, (slot)i, d, &use);
         if (!nd) continue;
@@ -261,7 +295,8 @@ static bool bind_all(plan *p, status *st) {
                                                (layer_names){.all = n->join_layer}, &p->join, st))
         return false;
     if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at,
-                     (layer_names){.all = text->layer, .cross = text->cross}, &p->text, st))
+                     (layer_names){.all = text->layer, .cross = text->cross}, &p->text, st) ||
+        !take_deep(p, st))
         return false;
     if (s->dual.on && !dual_bind(p, st)) return false;
     if (s->tower.stack.n_layers) ignore_unused_layers(p);
@@ -282,6 +317,7 @@ void plan_close(plan *p) {
     mem_free(p->tower);
     mem_free(p->join);
     mem_free(p->text);
+    mem_free(p->deep);
     ckpt_close(p->ckpt);
     memset(p, 0, sizeof *p);
 }

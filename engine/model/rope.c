@@ -53,7 +53,9 @@ static void by_wavelength(const rope_spec *r, float *f) {
 
 void rope_frequencies(const rope_spec *r, float *f, float *attention_factor) {
     *attention_factor = 1;
-    for (int i = 0; i < r->dims / 2; i++) f[i] = (float)(1 / pow((double)r->theta, 2.0 * i / r->dims));
+    int anew = r->axes > 1 && r->deal == ROPE_SPATIAL ? r->axes : 1, pairs = r->dims / 2 / anew;
+    for (int i = 0; i < r->dims / 2; i++)
+        f[i] = (float)(1 / pow((double)r->theta, 2.0 * (i % pairs) * anew / r->dims));
     switch (r->kind) {
     case ROPE_NONE:
     case ROPE_DEFAULT:
@@ -64,4 +66,25 @@ void rope_frequencies(const rope_spec *r, float *f, float *attention_factor) {
     case ROPE_LLAMA3: by_wavelength(r, f); break;
     case ROPE_YARN: by_ramp(r, f, attention_factor); break;
     }
+}
+
+/* Of the sections, in turn. */
+static int section_of(const rope_spec *r, int pair) {
+    int a = 0;
+    for (int end = r->section[0]; pair >= end && a + 1 < r->axes; end += r->section[a]) a++;
+    return a;
+}
+
+bool rope_axes(const rope_spec *r, float *axis) {
+    if (r->axes <= 1) return false;
+    for (int i = 0; i < r->dims / 2; i++) {
+        int a = i % r->axes;
+        switch (r->deal) {
+        case ROPE_SECTIONS: a = section_of(r, i); break;
+        case ROPE_INTERLEAVED: a = i < r->axes * r->section[a] ? a : 0; break;
+        case ROPE_SPATIAL: a = i / (r->dims / 2 / r->axes); break;
+        }
+        axis[i] = (float)a;
+    }
+    return true;
 }

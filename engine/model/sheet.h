@@ -72,7 +72,7 @@ typedef enum slot {
     S_HEAD,      /* text */
     S_COUNT
 } slot;
-enum { S_FIRST_JOIN = S_JOIN_G, S_FIRST_TEXT = S_EMBED };
+enum { S_FIRST_JOIN = S_JOIN_G, JOIN_SLOTS = S_NEWLINE - S_FIRST_JOIN, S_FIRST_TEXT = S_EMBED };
 
 /* Parameters of a dual encoder beside its two stacks. */
 typedef enum dual_slot {
@@ -119,6 +119,8 @@ typedef struct name_sheet {
     const char *const
         *tower_tail; /* likewise from tower.tail_from on, counted from there; NULL: tower_layer goes on */
     const char *const *names; /* [S_FIRST_TEXT]; "name^T": the matrix stands there as [in, out] */
+    const char *const
+        *deep; /* [JOIN_SLOTS] of the joins of hidden states, with "%d" for which, at tower_at */
     const char *const *dual_at, *const *dual; /* dual: [DUAL_COUNT] */
     const ignore_rule *ignored;               /* ends with glob NULL */
 } name_sheet;

@@ -73,7 +73,9 @@ int spec_rows_of_tile(const model_spec *s, const tile *at) {
     const tower_spec *t = &s->tower;
     int w = at->w / t->patch, h = at->h / t->patch, k = s->join.merge;
     if (w < 1 || h < 1) return 0;
-    if (!t->pos_buckets && (at->w != t->image_size || at->h != t->image_size)) return 0;
+    if (t->image_size == 0 ? at->w % t->patch || at->h % t->patch
+                           : !t->pos_buckets && (at->w != t->image_size || at->h != t->image_size))
+        return 0;
     if (k <= 1) return tower_features_rows(t, w, h);
     return w % k || h % k ? 0 : w * h / (k * k);
 }

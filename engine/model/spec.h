@@ -16,6 +16,12 @@ typedef enum rope_kind {
     ROPE_LLAMA3,
     ROPE_YARN
 } rope_kind;
+typedef enum rope_deal { /* which of a row's positions turn which pairs, where it has several */
+                         ROPE_SECTIONS, /* section[a] pairs in turn by position a */
+                         ROPE_INTERLEAVED, /* pair j by position a = j % axes while j < axes * section[a], else by the first */
+                         ROPE_SPATIAL /* as many by each, and each begins anew with the highest frequency */
+} rope_deal;
+enum { ROPE_MAX_AXES = 3 };
 typedef struct rope_spec { /* HF modeling_rope_utils; all lengths in tokens */
     rope_kind kind;
     float theta, factor;
@@ -25,6 +31,9 @@ typedef struct rope_spec { /* HF modeling_rope_utils; all lengths in tokens */
     float beta_fast, beta_slow, attention_factor, mscale,
         mscale_all_dim; /* yarn; attention_factor 0: by rule */
     bool truncate;
+    int axes; /* positions of a row: 0 and 1 are one */
+    rope_deal deal;
+    int section[ROPE_MAX_AXES];
 } rope_spec;
 
 /* One transformer stack: ViT, Q-Former and decoder are rows of these options. */
@@ -57,7 +66,14 @@ typedef struct stack_spec {
 
 typedef struct tower_spec {
     stack_spec stack;
-    int image_size, patch;          /* pixels; a grid of (image_size/patch)^2 patches */
+    int image_size, patch; /* pixels; a grid of (image_size/patch)^2 patches; 0: any grid */
+    int frames;            /* that a patch's matrix reads, of which a picture fills all; 0 is 1 */
+    bool no_pos;           /* no table of positions */
+    int pos_corners,
+        pos_rows; /* pos_corners > 0: the table has pos_rows, a square of so many places a side is first,
+                                       and it is resampled to a tile's grid, corner on corner */
+    int window; /* patches, a multiple of join.merge: layers see squares of so many a side; 0: all see everything */
+    bool sees_all[SPEC_MAX_LAYERS]; /* with windows: layers that see everything */
     bool patch_bias, cls, pre_norm; /* CLS row in front; norm before the first layer */
     bool post_norm;                 /* the layer norm behind the last layer is part of its feature */
     bool
@@ -106,6 +122,16 @@ typedef struct join_spec {
     int latents;       /* rows that a tile becomes, whatever its size */
     int interleaved; /* that many features lie behind the first one, number by number in turn; 0: one after the other */
 } join_spec;
+
+/* Hidden states of layers within the tower that join a picture's rows further up: set k goes through a join of its own and
+ * is added behind layer k of the decoder. */
+enum { SPEC_MAX_DEEP = 16 };
+typedef struct deep_spec {
+    int n;
+    int state[SPEC_MAX_DEEP]; /* rising; as tower_spec.features */
+    int which[SPEC_MAX_DEEP]; /* of the checkpoint's joins */
+    join_spec join;
+} deep_spec;
 
 typedef struct text_spec {
     stack_spec stack;
@@ -201,10 +227,12 @@ typedef struct model_spec {
     const char *family; /* the registry's name, for people; code never compares it */
     tower_spec tower;   /* stack.n_layers 0: no tower */
     join_spec join;
+    deep_spec deep;
     text_spec text;
     dual_spec dual;
     fuse_kind fuse;
     int32_t image_token;       /* the placeholder's id, -1 without pictures */
+    int32_t video_token;       /* its like for what is not served; 0: none */
     int32_t bos;               /* -1: none */
     int32_t eos[SPEC_MAX_EOS]; /* generation_config.json's, else config.json's */
     int n_eos;

@@ -230,7 +230,7 @@ typedef struct rope_job {
     const simd *s;
     float *x;
     float *cs;
-    int64_t ld, cs_ld, n, heads, hd, half;
+    int64_t ld, cs_ld, n, heads, hd, half, pos_ld;
     const int32_t *pos, *len;
     const rope_args *a;
 } rope_job;
@@ -250,7 +250,8 @@ static void rope_table_range(void *arg, int64_t from, int64_t to, int thread) {
         for (int64_t p = 0; p < j->half; p++) {
             float inv = stretched ? 1.0f / (float)pow(base, (double)(float)(2.0 * (double)p / rot))
                                   : a->inv_freq->vec[p];
-            float angle = (float)j->pos[i] * inv;
+            int64_t axis = a->axis ? (int64_t)a->axis->vec[p] : 0;
+            float angle = (float)j->pos[i * j->pos_ld + axis] * inv;
             cs[2 * p] = cosf(angle) * a->factor;
             cs[2 * p + 1] = sinf(angle) * a->factor;
         }
@@ -258,11 +259,14 @@ static void rope_table_range(void *arg, int64_t from, int64_t to, int thread) {
 }
 
 void cpu_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
+    for (int64_t p = 0; a->axis && p < cs.d[1]; p++)
+        CHECK(a->axis->vec[p] >= 0 && a->axis->vec[p] < (float)pos.d[1]);
     rope_job j = {.cs = cs.data,
                   .cs_ld = cs.ld,
                   .n = cs.d[0],
                   .half = cs.d[1],
                   .pos = pos.data,
+                  .pos_ld = pos.ld,
                   .len = len.data,
                   .a = a};
     cpu_for(cpu_of(c), j.n, row_piece(j.half * 64), (double)j.n * (double)j.half * 64, rope_table_range, &j);

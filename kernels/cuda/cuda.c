@@ -194,8 +194,21 @@ static void cuda_mix(ctx *c, tensor y, tensor x, const weight *table, tensor fro
 }
 
 static void cuda_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a) {
-    cuk_rope_table(stream_of(c), cs.data, cs.ld, pos.data, len.nd ? len.data : NULL, cs.d[0], cs.d[1],
-                   a->inv_freq->vec, a->factor, a->theta, a->dyn_factor, a->max_pos);
+    cuk_rope_table(stream_of(c), &(cuk_table){.cs = cs.data,
+                                              .pos = pos.data,
+                                              .len = len.nd ? len.data : NULL,
+                                              .inv_freq = a->inv_freq->vec,
+                                              .axis = a->axis ? a->axis->vec : NULL,
+                                              .cs_ld = cs.ld,
+                                              .pos_ld = pos.ld,
+                                              .axes = a->axis ? pos.d[1] : 1,
+                                              .rows = cs.d[0],
+                                              .half = cs.d[1],
+                                              .factor = a->factor,
+                                              .theta = a->theta,
+                                              .dyn = a->dyn_factor,
+                                              .max_pos = a->max_pos,
+                                              .fault = lane_of(c)->fault});
     launched(c, "rope_table");
 }
 

@@ -72,11 +72,18 @@ void cuk_epilogue(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t 
 
 /* ---- pos.cu: rotary positions, pictures to patches ---- */
 
-/* As op_rope_table: cs f32 [rows, half, 2]; len may be NULL; dyn 0: off. Angles are computed as the CPU does, in f32 with the
- * stretched base in double. */
-void cuk_rope_table(cuk_stream s, float *cs, int64_t cs_ld, const int32_t *pos, const int32_t *len,
-                    int64_t rows, int64_t half, const float *inv_freq, float factor, float theta, float dyn,
-                    int max_pos);
+/* As op_rope_table: cs f32 [rows, half, 2]; pos i32 [rows, axes], axis NULL: the first of them; len may be NULL; dyn 0: off.
+ * Angles are computed as the CPU does, in f32 with the stretched base in double. CUK_BAD_INDEX */
+typedef struct cuk_table {
+    float *cs;
+    const int32_t *pos, *len;
+    const float *inv_freq, *axis;
+    int64_t cs_ld, pos_ld, axes, rows, half;
+    float factor, theta, dyn;
+    int max_pos;
+    int32_t *fault;
+} cuk_table;
+void cuk_rope_table(cuk_stream s, const cuk_table *t);
 void cuk_rope(cuk_stream s, float *x, int64_t x_ld, int64_t rows, int64_t heads, int64_t hd, const float *cs,
               int64_t cs_ld, int64_t half);
 /* pixels u8 [h, w, 3] with ld bytes a row; as ops.h: patchify_args; order NULL: all in turn. CUK_BAD_INDEX */

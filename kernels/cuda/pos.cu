@@ -5,31 +5,30 @@
 #include "kernels/cuda/vecs.cuh"
 
 struct table_op {
-    float *cs;
-    const int32_t *pos, *len;
-    const float *inv_freq;
-    int64_t cs_ld, half;
-    float factor, theta, dyn;
-    int max_pos;
+    cuk_table a;
     template <int N> __device__ void at(int64_t i, int64_t p) const {
-        float inv = inv_freq[p];
-        if (dyn > 0 && len && len[i] > max_pos) {
-            const double f = static_cast<double>(dyn), rot = 2.0 * static_cast<double>(half);
-            const double base = static_cast<double>(theta) *
-                                pow(f * static_cast<double>(len[i]) / static_cast<double>(max_pos) - (f - 1.0), rot / (rot - 2.0));
+        float inv = a.inv_freq[p];
+        if (a.dyn > 0 && a.len && a.len[i] > a.max_pos) {
+            const double f = static_cast<double>(a.dyn), rot = 2.0 * static_cast<double>(a.half);
+            const double base = static_cast<double>(a.theta) *
+                                pow(f * static_cast<double>(a.len[i]) / static_cast<double>(a.max_pos) - (f - 1.0), rot / (rot - 2.0));
             const float power = static_cast<float>(2.0 * static_cast<double>(p) / rot);
             inv = 1.0f / static_cast<float>(pow(base, static_cast<double>(power)));
         }
-        const float angle = __fmul_rn(static_cast<float>(pos[i]), inv);
-        float *to = cs + i * cs_ld + 2 * p;
-        to[0] = __fmul_rn(cosf(angle), factor);
-        to[1] = __fmul_rn(sinf(angle), factor);
+        const int64_t axis = a.axis ? static_cast<int64_t>(a.axis[p]) : 0;
+        if (axis < 0 || axis >= a.axes) {
+            cu_raise(a.fault, CUK_BAD_INDEX);
+            return;
+        }
+        const float angle = __fmul_rn(static_cast<float>(a.pos[i * a.pos_ld + axis]), inv);
+        float *to = a.cs + i * a.cs_ld + 2 * p;
+        to[0] = __fmul_rn(cosf(angle), a.factor);
+        to[1] = __fmul_rn(sinf(angle), a.factor);
     }
 };
 
-void cuk_rope_table(cuk_stream s, float *cs, int64_t cs_ld, const int32_t *pos, const int32_t *len, int64_t rows, int64_t half,
-                    const float *inv_freq, float factor, float theta, float dyn, int max_pos) {
-    cu_each_row(s, table_op{cs, pos, len, inv_freq, cs_ld, half, factor, theta, dyn, max_pos}, rows, half, false);
+void cuk_rope_table(cuk_stream s, const cuk_table *t) {
+    cu_each_row(s, table_op{*t}, t->rows, t->half, false);
 }
 
 /* Column c of a row: pair c % half of head c / half. */

@@ -33,6 +33,7 @@ static const char *prep_for(const uint8_t *data, size_t n) {
          "{\"image_processor_type\":\"GotOcr2ImageProcessor\",\"size\":{\"height\":28,\"width\":28}}"},
         {"idefics3",
          "{\"image_processor_type\":\"Idefics3ImageProcessor\",\"max_image_size\":{\"longest_edge\":28}}"},
+        {"_vl", "{\"image_processor_type\":\"Qwen2VLImageProcessor\"}"},
     };
     for (size_t i = 0; i < ARRAY_LEN(preps); i++)
         if (memmem(data, n, preps[i][0], strlen(preps[i][0]))) return preps[i][1];
@@ -80,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         CHECK(st.code != ST_OK && st.msg[0]);
         return 0;
     }
-    int64_t d[4];
+    int64_t d[TENSOR_MAX_DIMS];
     unsigned use;
     for (int i = 0; i < S_COUNT; i++)
         for (int k = slot_shape(&s, (slot)i, d, &use) - 1; k >= 0; k--) CHECK(d[k] > 0);
@@ -91,6 +92,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     float *f = malloc((size_t)s.text.stack.rope.dims * sizeof *f), factor;
     CHECK(f);
     rope_frequencies(&s.text.stack.rope, f, &factor);
+    if (rope_axes(&s.text.stack.rope, f))
+        for (int i = 0; i < s.text.stack.rope.dims / 2; i++)
+            CHECK(f[i] >= 0 && f[i] < (float)s.text.stack.rope.axes);
+    for (int i = 0; i < s.deep.n * JOIN_SLOTS; i++)
+        for (int k = join_slot_shape(&s.deep.join, (slot)(S_FIRST_JOIN + i % JOIN_SLOTS), d, &use) - 1;
+             k >= 0; k--)
+            CHECK(d[k] > 0);
     free(f);
     return 0;
 }

@@ -298,17 +298,21 @@ static void test_rope(void **state) {
         int64_t half = halves[t % 6], hd = 2 * half + (t % 2 ? 6 : 0), n = ref_int(&seed, 1, 30),
                 heads = ref_int(&seed, 1, 5);
         bool dynamic = t % 3 == 0 && half > 1;
-        float *inv = floats(half), *x = random_floats(&seed, n * heads * hd, 1), *first = NULL;
-        int32_t *pos = op_ints(n), *len = op_ints(n);
+        int64_t axes = t % 4; /* 0: one position, without a map */
+        int64_t many = axes ? axes : 1;
+        float *inv = floats(half), *axis = floats(half), *x = random_floats(&seed, n * heads * hd, 1),
+              *first = NULL;
+        int32_t *pos = op_ints(n * many), *len = op_ints(n);
+        for (int64_t i = 0; i < half; i++) axis[i] = (float)ref_int(&seed, 0, many - 1);
+        for (int64_t i = 0; i < n * many; i++) pos[i] = (int32_t)ref_int(&seed, 0, 40000);
         for (int64_t i = 0; i < half; i++) inv[i] = (float)pow(10000, -(double)i / (double)half);
-        for (int64_t i = 0; i < n; i++) {
-            pos[i] = (int32_t)ref_int(&seed, 0, 40000);
-            len[i] = (int32_t)ref_int(&seed, 1, 300);
-        }
+        for (int64_t i = 0; i < n; i++) len[i] = (int32_t)ref_int(&seed, 1, 300);
         rig r;
         RIG_EACH(r, 2) {
             weight *w = new_weight(&r, tensor_1d(inv, DT_F32, half), WEIGHT_VECTOR);
+            weight *map = axes ? new_weight(&r, tensor_1d(axis, DT_F32, half), WEIGHT_VECTOR) : NULL;
             rope_args a = {.inv_freq = w,
+                           .axis = map,
                            .factor = 1.25f,
                            .theta = 10000,
                            .dyn_factor = dynamic ? 2.0f : 0,
@@ -316,8 +320,8 @@ static void test_rope(void **state) {
             float *cs = floats(n * half * 2), *y = floats(n * heads * hd);
             memcpy(y, x, sizeof(float) * (size_t)(n * heads * hd));
             tensor ct = tensor_3d(cs, DT_F32, n, half, 2), none = {0};
-            op_rope_table(&r.c, ct, tensor_1d(pos, DT_I32, n), dynamic ? tensor_1d(len, DT_I32, n) : none,
-                          &a);
+            op_rope_table(&r.c, ct, axes ? tensor_2d(pos, DT_I32, n, axes) : tensor_1d(pos, DT_I32, n),
+                          dynamic ? tensor_1d(len, DT_I32, n) : none, &a);
             op_rope(&r.c, tensor_3d(y, DT_F32, n, heads, hd), ct);
             rig_ok(&r);
             double want_cs[128], row[256];
@@ -329,7 +333,8 @@ static void test_rope(void **state) {
                                                   2.0 * (double)half / (2.0 * (double)half - 2));
                         f = (float)pow(base, -(double)p / (double)half);
                     }
-                    float angle = (float)pos[i] * (float)f; /* rounded as the reference library does */
+                    float angle = (float)pos[i * many + (int64_t)axis[p]] *
+                                  (float)f; /* rounded as the reference library does */
                     want_cs[2 * p] = cos(angle) * 1.25;
                     want_cs[2 * p + 1] = sin(angle) * 1.25;
                     /* a frequency that is off by an ulp moves the angle by that much of itself */
@@ -351,11 +356,13 @@ static void test_rope(void **state) {
                 same_bits(r.isa, first, y, n * heads * hd);
                 op_free(y);
             }
+            weight_free(map);
             weight_free(w);
             op_free(cs);
             rig_fini(&r);
         }
         op_free(first);
+        op_free(axis);
         op_free(inv);
         op_free(x);
         op_free(pos);

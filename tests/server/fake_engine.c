@@ -468,3 +468,7 @@ bool tool_inspect(const char *dir, FILE *out, status *st) {
     (void)dir, (void)out;
     return status_set(st, ST_UNSUPPORTED, "this is a test program");
 }
+bool tool_families(FILE *out, status *st) {
+    (void)out;
+    return status_set(st, ST_UNSUPPORTED, "this is a test program");
+}

@@ -26,6 +26,13 @@
     "\"num_attention_heads\":32,\"num_key_value_heads\":4,\"vocab_size\":32064,\"max_position_embeddings\":" \
     "4096"
 
+#define QWEN_TEXT                                                                                            \
+    "\"vocab_size\":151936,\"hidden_size\":2048,\"num_attention_heads\":16,\"rms_norm_eps\":1e-6,"           \
+    "\"tie_word_embeddings\":true,"
+#define QWEN_PREP(patch, least, most)                                                                        \
+    "{\"image_processor_type\":\"Qwen2VLImageProcessor\",\"patch_size\":" patch                              \
+    ",\"size\":{\"shortest_edge\":" least ",\"longest_edge\":" most "}}\n"
+
 static const struct preset {
     const char *name, *config, *prep;
 } PRESETS[] = {
@@ -35,6 +42,26 @@ static const struct preset {
      LLAVA "\"model_type\":\"llama\",\"vocab_size\":32064,"
            "\"max_position_embeddings\":4096,\"rms_norm_eps\":1e-5}}\n",
      CLIP_L_PREP},
+    {"qwen2-vl-2b",
+     "{\"model_type\":\"qwen2_vl\",\"vocab_size\":151936,\"hidden_size\":1536,\"intermediate_size\":8960,"
+     "\"num_hidden_layers\":28,\"num_attention_heads\":12,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-6,"
+     "\"tie_word_embeddings\":true,\"rope_theta\":1e6,\"rope_scaling\":{\"type\":\"mrope\",\"mrope_section\":"
+     "[16,24,24]},\"vision_config\":{\"hidden_size\":1536}}\n",
+     QWEN_PREP("14", "3136", "12845056")},
+    {"qwen2.5-vl-3b",
+     "{\"model_type\":\"qwen2_5_vl\"," QWEN_TEXT "\"intermediate_size\":11008,\"num_hidden_layers\":36,"
+     "\"num_key_value_heads\":2,\"rope_theta\":1e6,\"rope_scaling\":{\"type\":\"mrope\",\"mrope_section\":"
+     "[16,24,24]},\"vision_config\":{\"hidden_size\":1280,\"out_hidden_size\":2048}}\n",
+     QWEN_PREP("14", "3136", "12845056")},
+    {"qwen3-vl-2b",
+     "{\"model_type\":\"qwen3_vl\",\"tie_word_embeddings\":true,\"text_config\":{\"model_type\":\"qwen3_vl_"
+     "text\"," QWEN_TEXT
+     "\"intermediate_size\":6144,\"num_hidden_layers\":28,\"num_key_value_heads\":8,\"rope_theta\":5e6,"
+     "\"rope_scaling\":{\"rope_type\":\"default\",\"mrope_section\":[24,20,20],\"mrope_interleaved\":true}},"
+     "\"vision_config\":{\"depth\":24,\"hidden_size\":1024,\"intermediate_size\":4096,\"out_hidden_size\":"
+     "2048,"
+     "\"deepstack_visual_indexes\":[5,11,17]}}\n",
+     QWEN_PREP("16", "65536", "16777216")},
     {"clip-b32", "{\"model_type\":\"clip\",\"text_config\":{},\"vision_config\":{}}\n",
      "{\"image_processor_type\":\"CLIPImageProcessor\"}\n"},
     {"clip-l14-336",

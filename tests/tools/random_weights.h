@@ -12,7 +12,7 @@
 
 typedef struct random_tensor {
     char name[160];
-    int64_t d[4];
+    int64_t d[TENSOR_MAX_DIMS];
     int nd;
     float mean, std;
 } random_tensor;
@@ -86,12 +86,22 @@ static inline bool random_is_gain(int k) {
            k == L_POST2_G;
 }
 
+/* "name#0/n" is one tensor of n times the rows, "name#k/n" stands in that one: false. */
+static inline bool random_whole(random_tensor *t) {
+    int part = 0, parts = 1;
+    char *hash = strchr(t->name, '#');
+    if (hash && sscanf(hash, "#%d/%d", &part, &parts) == 2) *hash = 0;
+    t->d[0] *= parts;
+    return part == 0;
+}
+
 /* Reads dir/config.json and writes dir/model.safetensors. */
 static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, status *st) {
     model_spec s;
     const name_sheet *sheet;
     if (!family_read(dir, &s, &sheet, st)) return false;
-    size_t cap = S_COUNT + (size_t)(s.tower.stack.n_layers + s.text.stack.n_layers) * L_COUNT + DUAL_COUNT,
+    size_t cap = S_COUNT + (size_t)(s.tower.stack.n_layers + s.text.stack.n_layers) * L_COUNT +
+                 (size_t)s.deep.n * JOIN_SLOTS + DUAL_COUNT,
            n = 0;
     random_tensor *t = mem_calloc(cap, sizeof *t);
     float *normal = mem_calloc(1 << 16, sizeof *normal);
@@ -133,8 +143,18 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
                 snprintf(name, sizeof name, names[j], i);
                 snprintf(t[n].name, sizeof t[n].name, "%s%s", (half ? sheet->text_at : sheet->tower_at)[0],
                          name);
+                if (!random_whole(&t[n])) continue;
                 random_scale(&t[n++], random_is_gain(j), k->norm_offset, false);
             }
+    }
+    for (int i = 0; i < s.deep.n * JOIN_SLOTS; i++) {
+        char name[128];
+        slot which = (slot)(S_FIRST_JOIN + i % JOIN_SLOTS);
+        t[n].nd = join_slot_shape(&s.deep.join, which, t[n].d, &use);
+        if (!t[n].nd) continue;
+        snprintf(name, sizeof name, sheet->deep[i % JOIN_SLOTS], i / JOIN_SLOTS);
+        snprintf(t[n].name, sizeof t[n].name, "%s%s", sheet->tower_at[0], name);
+        random_scale(&t[n++], which == S_JOIN_G, 0, false);
     }
     for (int i = 0; i < DUAL_COUNT && s.dual.on; i++) {
         t[n].nd = dual_slot_shape(&s, (dual_slot)i, t[n].d, &use);

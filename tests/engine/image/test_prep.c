@@ -96,7 +96,7 @@ static void test_refused(void **state) {
         status_code code;
     } cases[] = {
         {"{\"image_processor_type\":\"FooImageProcessor\"}", "FooImageProcessor", ST_UNSUPPORTED},
-        {"{\"image_processor_type\":\"Qwen2VLImageProcessorFast\"}", "Qwen2VLImageProcessorFast",
+        {"{\"image_processor_type\":\"VideoLlavaImageProcessorFast\"}", "VideoLlavaImageProcessorFast",
          ST_UNSUPPORTED},
         {"[]", "object", ST_INVALID},
         {"{\"size\":0}", "1 to", ST_INVALID},

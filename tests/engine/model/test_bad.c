@@ -46,12 +46,16 @@ static const char *const FILES[] = {"config.json",
                                     "model-00001-of-00002.safetensors",
                                     "model-00002-of-00002.safetensors"};
 
+static const char *const FOLDERS[] = {"models", "families"};
+
 static void fresh(const char *golden) {
     for (size_t i = 0; i < ARRAY_LEN(FILES); i++) {
         char from[256];
         unlink(in_dir(FILES[i]));
-        snprintf(from, sizeof from, "tests/golden/models/%s/%s", golden, FILES[i]);
-        copy(from, in_dir(FILES[i]));
+        for (size_t k = 0; k < ARRAY_LEN(FOLDERS); k++) {
+            snprintf(from, sizeof from, "tests/golden/%s/%s/%s", FOLDERS[k], golden, FILES[i]);
+            copy(from, in_dir(FILES[i]));
+        }
     }
 }
 
@@ -191,6 +195,61 @@ static void test_config(void **state) {
                "{\"use_sliding_window\":false,\"layer_types\":[\"sliding_attention\",\"full_attention\","
                "\"full_attention\"]}",
                "layer_types", "no window");
+}
+
+/* Pictures at their own size: what the config and the image processor's file say has to fit together. */
+static void test_native(void **state) {
+    (void)state;
+    static const struct {
+        const char *golden, *patch, *key, *part;
+    } bad[] = {
+        {"qwen2_vl", "{\"rope_scaling\":{\"mrope_section\":[1,2,3]}}", "mrope_section",
+         "half a head's 5, found 6"},
+        {"qwen2_vl", "{\"rope_scaling\":{\"mrope_section\":[5]}}", "mrope_section", "3 sections, found 1"},
+        {"qwen2_vl", "{\"rope_scaling\":{\"mrope_interleaved\":true}}", "mrope_interleaved", "false"},
+        {"qwen2_vl", "{\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}}", "rope_type", "dynamic"},
+        {"qwen2_vl", "{\"rope_scaling\":{\"type\":\"longrope\"}}", "rope_type", "longrope"},
+        {"qwen2_vl", "{\"head_dim\":12,\"rope_scaling\":{\"mrope_section\":[2,2,2]}}", "head_dim",
+         "expected hidden_size"},
+        {"qwen2_vl", "{\"vision_config\":{\"hidden_size\":61}}", "hidden_size",
+         "decoder's width 60, found 61"},
+        {"qwen2_vl", "{\"vision_config\":{\"num_heads\":2}}", "embed_dim", "multiple of 4"},
+        {"qwen2_vl", "{\"vision_config\":{\"in_chans\":1}}", "in_chans", "found 1"},
+        {"qwen2_vl", "{\"vision_config\":{\"model_type\":\"qwen3_vl\"}}", "model_type",
+         "qwen2_vl_vision, found qwen3_vl"},
+        {"qwen2_vl", "{\"vision_config\":{\"patch_size\":14}}", "vision_config", "patch_size is 7"},
+        {"qwen2_vl", "{\"vision_config\":{\"rope_parameters\":{\"rope_type\":\"yarn\"}}}", "rope_type",
+         "axial"},
+        {"qwen2_vl_new", "{\"text_config\":{\"model_type\":\"qwen2\"}}", "text_config.model_type",
+         "qwen2_vl_text"},
+        {"qwen2_5_vl", "{\"vision_config\":{\"window_size\":13}}", "window_size", "merged cell of 14"},
+        {"qwen2_5_vl", "{\"vision_config\":{\"fullatt_block_indexes\":\"all\"}}", "fullatt_block_indexes",
+         "all"},
+        {"qwen3_vl", "{\"vision_config\":{\"deepstack_visual_indexes\":[1,1]}}", "deepstack_visual_indexes",
+         "twice"},
+        {"qwen3_vl", "{\"vision_config\":{\"deepstack_visual_indexes\":[3]}}", "deepstack_visual_indexes",
+         "0 to 2"},
+        {"qwen3_vl", "{\"vision_config\":{\"deepstack_visual_indexes\":[0,1,2,3]}}",
+         "deepstack_visual_indexes", "at most"},
+        {"qwen3_vl", "{\"text_config\":{\"rope_scaling\":{\"mrope_interleaved\":false}}}",
+         "mrope_interleaved", "true"},
+        {"qwen3_vl", "{\"text_config\":{\"use_sliding_window\":true}}", "use_sliding_window", "false"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        bad_config(bad[i].golden, bad[i].patch, bad[i].key, bad[i].part);
+    fresh("qwen2_vl");
+    patch_file("preprocessor_config.json",
+               "{\"image_processor_type\":\"CLIPImageProcessor\",\"size\":{\"shortest_edge\":9}}");
+    expect("another class", "vision_config", "its class has none", NULL);
+    fresh("qwen2_vl");
+    patch_file("preprocessor_config.json", "{\"temporal_patch_size\":1}");
+    expect("other frames", "vision_config", "temporal_patch_size 1", NULL);
+    fresh("qwen3_vl");
+    patch_file("config.json", "{\"vision_config\":{\"deepstack_visual_indexes\":[0]}}");
+    expect("one deep layer less", "deepstack_merger_list.1", "no place", NULL);
+    fresh("qwen3_vl");
+    patch_file("config.json", "{\"vision_config\":{\"num_position_embeddings\":49}}");
+    expect("a smaller table", "pos_embed", "[49, 24]", NULL);
 }
 
 static void test_config_files(void **state) {
@@ -469,13 +528,10 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config),
-        cmocka_unit_test(test_config_files),
-        cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_index),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_config),       cmocka_unit_test(test_native),
+        cmocka_unit_test(test_config_files), cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_truncated),    cmocka_unit_test(test_index),
+        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_generation_config),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, setup, teardown);

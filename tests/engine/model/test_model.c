@@ -111,19 +111,45 @@ static int32_t limit_of(const rig *r, const part *p, int t) {
     return t;
 }
 
+/* Where row t stands for a rope of picture, line and column: text by one number, a picture's rows by its grid, and what comes
+ * behind it goes on from its longer side. */
+static void place_of(const rig *r, const part *p, int t, int32_t at[ROPE_MAX_AXES]) {
+    const model_spec *s = model_get_spec(r->m);
+    int side = s->tower.patch * s->join.merge, next = 0;
+    encode **pic = p->pics;
+    for (int i = 0; i < t || p->ids[i] < 0;) {
+        if (p->ids[i] >= 0) {
+            next++, i++;
+            continue;
+        }
+        tile one = prep_plan_tile(encode_plan(*pic), 0);
+        int w = one.w / side, h = one.h / side, k = t - i;
+        if (k < w * h) {
+            at[0] = next, at[1] = next + k / w, at[2] = next + k % w;
+            return;
+        }
+        next += w > h ? w : h;
+        i += w * h;
+        pic++;
+    }
+    at[0] = at[1] = at[2] = next;
+}
+
 /* One step over parts; the logits of each part's last row into out[n][vocab]. */
 static void rig_step(rig *r, const part *parts, int n, float *out) {
-    static int32_t ids[4096], pos[4096], len[4096], slots[4096], limits[4096];
+    static int32_t ids[4096], pos[4096 * ROPE_MAX_AXES], len[4096], slots[4096], limits[4096];
     int32_t start[MAX_SEQS + 1] = {0}, kv_len[MAX_SEQS], outs[MAX_SEQS], pages[MAX_SEQS * PAGES_A_SEQ];
     struct step_splice splices[256];
     step s = {.n_seqs = n, .n_out = n, .splices = splices};
+    int axes = model_get_spec(r->m)->text.stack.rope.axes > 1 ? ROPE_MAX_AXES : 1;
     for (int i = 0; i < n; i++) {
         const part *p = &parts[i];
         int pic_row = 0;
         for (int t = 0; t < p->from; t++) pic_row += p->ids[t] < 0;
         for (int t = p->from; t < p->to; t++, s.n_rows++) {
             ids[s.n_rows] = p->ids[t];
-            pos[s.n_rows] = t;
+            pos[s.n_rows * axes] = t;
+            if (axes > 1) place_of(r, p, t, pos + s.n_rows * axes);
             len[s.n_rows] = t + 1 > p->prompt_len ? t + 1 : p->prompt_len;
             slots[s.n_rows] = page_of(p->seq, t / KV_PAGE_TOK) * KV_PAGE_TOK + t % KV_PAGE_TOK;
             limits[s.n_rows] = limit_of(r, p, t);
@@ -136,7 +162,8 @@ static void rig_step(rig *r, const part *parts, int n, float *out) {
             if (last && row && last->row + last->rows.d[0] == s.n_rows)
                 last->rows.d[0]++;
             else
-                splices[s.n_splices++] = (struct step_splice){s.n_rows, one};
+                splices[s.n_splices++] =
+                    (struct step_splice){.row = s.n_rows, .rows = one, .picture = *pic, .from = row};
             assert_true(s.n_splices < (int)ARRAY_LEN(splices));
         }
         start[i + 1] = s.n_rows;
@@ -146,7 +173,8 @@ static void rig_step(rig *r, const part *parts, int n, float *out) {
     }
     r->used = 0;
     s.ids = upload(r, ids, s.n_rows);
-    s.pos = upload(r, pos, s.n_rows);
+    s.pos = upload(r, pos, s.n_rows * axes);
+    if (axes > 1) s.pos = tensor_2d(s.pos.data, DT_I32, s.n_rows, axes);
     s.rope_len = upload(r, len, s.n_rows);
     s.slots = upload(r, slots, s.n_rows);
     if (model_get_spec(r->m)->both_ways) s.limit = upload(r, limits, s.n_rows);
@@ -347,7 +375,7 @@ static void test_goldens(void **state) {
 
 static void test_families(void **state) {
     (void)state;
-    assert_true(run_folder(FAMILIES, true) >= 11);
+    assert_true(run_folder(FAMILIES, true) >= 17);
 }
 
 static void test_bundled(void **state) {
@@ -413,6 +441,8 @@ static void test_invariance(void **state) {
     invariance("clip_mistral_window");
     invariance("dynamic_rope");
     invariance("text_qwen2");
+    invariance("qwen2_5_vl");
+    invariance("qwen3_vl");
     invariance("text_gemma3");
     invariance("text_opt_after");
     invariance("llava_onevision");
@@ -461,15 +491,30 @@ static void test_dry_run_measures(void **state) {
     rig_close(&r);
 }
 
-static void test_inspect(void **state) {
-    (void)state;
+/* What vlmd understood of a checkpoint, in words. */
+static void says(const char *dir, const char *const *words) {
     status st = {0};
     buf out = {0};
-    if (!model_inspect("models/vlmd-tiny", &out, &st)) fail_msg("%s", st.msg);
-    assert_non_null(strstr(out.data, "36 tokens"));
-    assert_non_null(strstr(out.data, "post_layernorm"));
-    assert_non_null(strstr(out.data, "[2048, 192]"));
+    if (!model_inspect(dir, &out, &st)) fail_msg("%s: %s", dir, st.msg);
+    for (; *words; words++)
+        if (!strstr(out.data, *words)) fail_msg("%s: \"%s\" is not in\n%s", dir, *words, out.data);
     buf_fini(&out);
+}
+
+static void test_inspect(void **state) {
+    (void)state;
+    says("models/vlmd-tiny", (const char *const[]){"36 tokens", "post_layernorm", "[2048, 192]", NULL});
+    says(FAMILIES "/qwen2_vl",
+         (const char *const[]){"784 to 7840 pixels in all", "each 2 times as a still among frames",
+                               "half of the pairs by line, half by column", "in sections of 1, 2, 2",
+                               "blocks of 2 x 2 rows side by side, layer norm of each before",
+                               "of 200 x 1600 pixels 34", NULL});
+    says(FAMILIES "/qwen2_5_vl",
+         (const char *const[]){"6 x 6 patches in 2 of 3 layers", "RMS norm of each before", NULL});
+    says(FAMILIES "/qwen3_vl",
+         (const char *const[]){"a table of 7 x 7, resampled", "in turn, up to 4, 3, 3",
+                               "hidden state 1 is added behind the decoder's layer 0",
+                               "through blocks of 2 x 2 rows side by side, layer norm, two-layer", NULL});
 }
 
 int main(void) {

@@ -37,7 +37,7 @@ static void rows_of_two(void **state) {
     b.n_done = 39;
     batch t;
     bool fits = false;
-    assert_true(batch_init(&t, NULL, 32, 0, 4, 4, 64, NULL));
+    assert_true(batch_init(&t, NULL, 32, 0, 4, 4, 1, 64, NULL));
     batch_clear(&t);
     assert_false(batch_add(&t, &a, 20, &fits)); /* rows 5..24: not the last */
     assert_true(fits);
@@ -80,7 +80,7 @@ static void rows_ahead(void **state) {
     set_up(&s, &im);
     batch t;
     bool fits = false;
-    assert_true(batch_init(&t, NULL, 32, 0, 4, 4, 6, NULL));
+    assert_true(batch_init(&t, NULL, 32, 0, 4, 4, 1, 6, NULL));
     batch_clear(&t);
     s.n_done = 40; /* all it has, and one more is chosen on the device */
     s.n_ahead = 1;
@@ -179,7 +179,7 @@ static void rows_with_spans(void **state) {
     pic.ready = true;
     assert_int_equal(seq_rows_ready(&b), 40);
     batch t;
-    assert_true(batch_init(&t, NULL, 16, 40, 4, 4, 64, NULL));
+    assert_true(batch_init(&t, NULL, 16, 40, 4, 4, 1, 64, NULL));
     batch_clear(&t);
     bool fits;
     assert_false(batch_add(&t, &a, 9, &fits)); /* rows 5..13 */
