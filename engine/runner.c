@@ -241,8 +241,10 @@ bool runner_init(runner *r, backend *be, const model *m, const runner_options *o
     bool ok = init_batch(r, be, m, o, st) && kv_init(&r->kv, o->n_pages, st) &&
               kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) && plan_scratch(r, st) &&
               make_slots(r, st) && capture_all(r, o, st);
-    batch_clear(&r->batch);
-    if (!ok) runner_fini(r);
+    if (ok)
+        batch_clear(&r->batch);
+    else
+        runner_fini(r);
     return ok;
 }
 
