@@ -363,7 +363,7 @@ static void run_texts(embed_sched *sc, int max_rows) {
     if (sc->r->n_texts == 0) return;
     double begin = time_now_s();
     bool ok = embed_run_step(sc->r, &st);
-    pace_step_took(&sc->pace, sc->r->n_rows, time_now_s() - begin);
+    pace_step_took(&sc->pace, sc->r->n_rows, pace_is_plain(&sc->pace, sc->r->n_rows), time_now_s() - begin);
     count_step(sc, sc->r->n_rows);
     if (ok)
         collect_texts(sc);

@@ -74,10 +74,11 @@ static int embed_rows(const engine *e) {
 
 static bool measure_steps(engine *e, size_t *bytes, status *st) {
     if (e->spec->dual.on) return embed_run_measure(e->be, e->model, embed_rows(e), bytes, st);
-    runner_options ro = {e->max_rows, e->max_seqs, e->max_model_len, 2};
+    runner_options ro = {
+        .max_rows = e->max_rows, .max_seqs = e->max_seqs, .max_len = e->max_model_len, .n_pages = 2};
     runner_needs needs;
     if (!runner_measure(e->be, e->model, &ro, &needs, st)) return false;
-    *bytes = needs.activation_bytes + needs.step_bytes;
+    *bytes = needs.activation_bytes + needs.step_bytes + needs.graph_bytes;
     return true;
 }
 
@@ -167,7 +168,7 @@ static void describe(engine *e, const engine_options *o) {
         .weight_bytes = model_weight_bytes(e->model),
         .kv_bytes = e->kv_bytes,
         .kv_bytes_per_token = s->dual.on ? 0 : kv_page_bytes(d) / KV_PAGE_TOK,
-        .activation_bytes = s->dual.on ? e->embed_run.scratch.cap_bytes : e->runner.scratch.cap_bytes,
+        .activation_bytes = s->dual.on ? e->embed_run.scratch.cap_bytes : e->runner.device_bytes,
         .image_bytes = takes_images(s) ? image_room(o) : 0,
         .image_cache_bytes = takes_images(s) ? o->image_cache_bytes : 0,
         .embed_width = s->dual.on ? s->dual.width : 0,
@@ -195,6 +196,7 @@ static bool new_sched(engine *e, const engine_options *o, status *st) {
                         .max_rows = e->max_rows,
                         .pictures = e->pictures,
                         .queue = &e->queue,
+                        .async = backend_is_async(e->be),
                         .no_prefix_caching = o->no_prefix_caching,
                         .lost = o->lost,
                         .user = o->lost_user};
@@ -224,7 +226,8 @@ static bool start_threads(engine *e, const engine_options *o, status *st) {
 static bool init_runner(engine *e, status *st) {
     if (e->spec->dual.on)
         return e->has_embed_run = embed_run_init(&e->embed_run, e->be, e->model, embed_rows(e), st);
-    runner_options ro = {e->max_rows, e->max_seqs, e->max_model_len, e->n_pages};
+    runner_options ro = {
+        .max_rows = e->max_rows, .max_seqs = e->max_seqs, .max_len = e->max_model_len, .n_pages = e->n_pages};
     return e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st);
 }
 

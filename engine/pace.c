@@ -29,9 +29,13 @@ static double step_to(double value, double seen) {
     return GAIN * least(seen - value, value);
 }
 
-void pace_step_took(pace *p, int rows, double seconds) {
+bool pace_is_plain(const pace *p, int rows) {
+    return rows == p->n_decode && p->spent_s <= 0;
+}
+
+void pace_step_took(pace *p, int rows, bool plain, double seconds) {
     double guess = pace_predict(p, rows), x = rows / BALANCE_ROWS;
-    bool plain = rows == p->n_decode && p->spent_s <= 0, again = plain && p->plain;
+    bool again = plain && p->plain;
     p->plain = plain;
     p->n_mixed = again ? 0 : p->n_mixed + 1;
     p->tried_rows -= p->tried_rows / 8;
@@ -80,10 +84,26 @@ bool pace_may_encode(const pace *p) {
     return p->probe ? false : p->n_decode ? p->encode_s >= p->slice_s : p->encode_s > 0;
 }
 
-void pace_slice_took(pace *p, double seconds) {
+static void spend(pace *p, double seconds) {
     p->spent_s += seconds;
     p->encode_s -= seconds;
+}
+
+static void learn_slice(pace *p, double seconds) {
     p->slice_s += (p->slice_s > 0 ? SLICE_GAIN : 1) * (seconds - p->slice_s);
+}
+
+void pace_slice_took(pace *p, double seconds) {
+    spend(p, seconds);
+    learn_slice(p, seconds);
+}
+
+void pace_slice_launched(pace *p) {
+    spend(p, p->slice_s);
+}
+
+void pace_slices_took(pace *p, int n, double seconds) {
+    learn_slice(p, seconds / n);
 }
 
 static int rows_of(double seconds, double row_s, int max_rows) {

@@ -33,8 +33,10 @@ typedef struct pace {
         prefill_s; /* what either may still use; what is left, or owed, is carried to the next turn */
 } pace;
 
-/* After a step of so many rows (at least 1). */
-void pace_step_took(pace *p, int rows, double seconds);
+/* Would a step of so many rows carry decode rows alone, this turn? */
+bool pace_is_plain(const pace *p, int rows);
+/* After a step of so many rows (at least 1), which may be of a turn before. */
+void pace_step_took(pace *p, int rows, bool plain, double seconds);
 /* Seconds of a step; 0 before the first. */
 double pace_predict(const pace *p, int rows);
 
@@ -43,6 +45,9 @@ void pace_begin(pace *p, int n_decode, bool prefill_waits);
 /* May one slice more run? The first of all always may. */
 bool pace_may_encode(const pace *p);
 void pace_slice_took(pace *p, double seconds);
+/* Where slices run beside the host: one was launched, and counts as what the last ones took; so many took so long. */
+void pace_slice_launched(pace *p);
+void pace_slices_took(pace *p, int n, double seconds);
 /* After the slices: how many prefill rows beside the decode rows, at most max_rows. encode_waits: pictures remain. */
 int pace_prefill_rows(pace *p, int max_rows, bool encode_waits);
 /* So many prefill rows more ran than that, since they cannot be divided: the turns that follow carry none until their

@@ -70,6 +70,7 @@ static bool check_lists(const engine_params *p, int vocab, status *st) {
                    (int)p->stop_ids[i]);
         return status_param(st, "stop_token_ids");
     }
+    if (p->n_bias > vocab) return refuse(st, "logit_bias", "at most one for each token", p->n_bias);
     for (int i = 0; i < p->n_bias; i++) {
         if (p->bias_ids[i] < 0 || p->bias_ids[i] >= vocab) {
             status_set(st, ST_INVALID, "logit_bias names token %d; ids lie from 0 to %d", (int)p->bias_ids[i],

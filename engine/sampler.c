@@ -165,12 +165,13 @@ void sampler_fini(sampler *s) {
     *s = (sampler){0};
 }
 
-void sampler_row(const sampler *s, uint32_t position, sample_row *out) {
+void sampler_row(const sampler *s, uint32_t position, int n_ahead, sample_row *out) {
+    CHECK(n_ahead == 0 || !sampler_needs_last(s));
     *out = s->row;
     out->position = position;
     out->bias_ids = s->bias_ids;
     out->bias = s->bias;
-    out->n_bias = s->n_out < s->min_tokens ? s->n_all_bias : s->n_user_bias;
+    out->n_bias = s->n_out + n_ahead < s->min_tokens ? s->n_all_bias : s->n_user_bias;
     out->prompt_seen = s->prompt_seen;
     out->n_prompt_seen = s->n_prompt_seen;
     out->out_seen = s->out_seen;

@@ -39,9 +39,13 @@ bool sampler_init(sampler *s, const engine_params *p, const model_spec *spec, co
                   size_t n, uint64_t fresh_seed, status *st);
 void sampler_fini(sampler *s);
 
-/* The row for the next token. position: any number that is unique within the sequence and the same in every
- * run (the token's index in the answer). Pointers in out stay valid until the next accept. */
-void sampler_row(const sampler *s, uint32_t position, sample_row *out);
+/* The row for the next token, or for the one n_ahead further on. position: any number that is unique within the sequence
+ * and the same in every run (the token's index in the answer). Pointers in out stay valid until the next accept. */
+void sampler_row(const sampler *s, uint32_t position, int n_ahead, sample_row *out);
+/* The row depends on which token came before, so that it cannot be made ahead. */
+static inline bool sampler_needs_last(const sampler *s) {
+    return s->tracks;
+}
 
 /* The token that was chosen joins the answer: constant work. False: no memory to count it. */
 bool sampler_accept(sampler *s, int32_t id);

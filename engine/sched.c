@@ -7,6 +7,28 @@
 
 #include <string.h>
 
+typedef struct flight_seq { /* what a step under way holds of a sequence */
+    seq *s;
+    int from, n; /* rows */
+    int out;     /* its result; -1: none */
+} flight_seq;
+
+typedef struct flight { /* a step under way */
+    int slot;           /* the runner's; -1: it was not even launched, and why says so */
+    status why;
+    flight_seq *seqs; /* [max_seqs], n */
+    int n, n_rows;
+    bool plain;
+    double launched;
+} flight;
+
+typedef struct beside { /* slices under way beside the steps, of one picture */
+    picture *pic;       /* a reference; NULL: none are */
+    int n_slices;
+    bool last;
+    double launched;
+} beside;
+
 struct sched {
     sched_options o;
     runner *r;
@@ -16,6 +38,10 @@ struct sched {
     seq **running;    /* [max_seqs], likewise; "older" below means before in it */
     int *rows;        /* [max_seqs] of this step */
     int n_running;
+    flight flights[STEPS_AHEAD + 1]; /* the oldest first */
+    int n_flights;
+    double last_landed; /* when */
+    beside beside;
     pace pace;
     int next; /* whose turn it is where prefill rows do not reach for all */
     uint64_t n_arrived;
@@ -28,6 +54,7 @@ struct sched {
 sched *sched_new(const sched_options *o, runner *r, inbox *in, workers *w, status *st) {
     CHECK(o->max_seqs >= 1 && o->max_rows >= 1);
     sched *sc = mem_calloc(1, sizeof *sc);
+    bool no_memory = false;
     if (sc && pthread_mutex_init(&sc->mu, NULL) != 0) {
         mem_free(sc);
         sc = NULL;
@@ -35,8 +62,12 @@ sched *sched_new(const sched_options *o, runner *r, inbox *in, workers *w, statu
     if (sc) {
         sc->running = mem_calloc((size_t)o->max_seqs, sizeof(seq *));
         sc->rows = mem_calloc((size_t)o->max_seqs, sizeof *sc->rows);
+        for (int i = 0; i <= STEPS_AHEAD; i++) {
+            sc->flights[i].seqs = mem_calloc((size_t)o->max_seqs, sizeof(flight_seq));
+            if (!sc->flights[i].seqs) no_memory = true;
+        }
     }
-    if (!sc || !sc->running || !sc->rows) {
+    if (!sc || !sc->running || !sc->rows || no_memory) {
         sched_free(sc);
         status_set(st, ST_NO_MEMORY, "no memory for a schedule of %d sequences", o->max_seqs);
         return NULL;
@@ -51,8 +82,10 @@ sched *sched_new(const sched_options *o, runner *r, inbox *in, workers *w, statu
 
 void sched_free(sched *sc) {
     if (!sc) return;
-    CHECK(sc->n_running == 0 && !sc->waiting.head);
+    CHECK(sc->n_running == 0 && !sc->waiting.head && sc->n_flights == 0);
+    picture_release(sc->beside.pic);
     pthread_mutex_destroy(&sc->mu);
+    for (int i = 0; i <= STEPS_AHEAD; i++) mem_free(sc->flights[i].seqs);
     mem_free(sc->running);
     mem_free(sc->rows);
     mem_free(sc);
@@ -60,7 +93,14 @@ void sched_free(sched *sc) {
 
 /* ---- the end of a job ---- */
 
-/* s stands in no list any more. */
+/* Nothing on the device is its any more. */
+static void release(sched *sc, seq *s) {
+    seq_drop_pages(s, &sc->r->kv);
+    seen_drop(s, sc->r->be);
+    seq_free(s);
+}
+
+/* s stands in no list any more. Where a step under way holds rows of it, it and its pages go with that step. */
 static void end(sched *sc, seq *s, engine_finish finish) {
     engine_stats *t = &sc->stats;
     uint64_t n = (uint64_t)s->n_choices;
@@ -72,13 +112,12 @@ static void end(sched *sc, seq *s, engine_finish finish) {
         t->finished_stop += n;
     else
         t->finished_length += n;
-    seq_drop_pages(s, &sc->r->kv);
-    seen_drop(s, sc->r->be);
     if (s->queued) admission_left(sc->o.queue, s->n_prompt);
     s->queued = false;
     inbox_leave(sc->in, s);
     seq_send_final(s, finish);
-    seq_free(s);
+    s->over = true;
+    if (s->n_steps == 0) release(sc, s);
 }
 
 static void end_cancelled(sched *sc, seq *s) {
@@ -220,6 +259,7 @@ static void admit(sched *sc) {
 /* The youngest of the least urgent goes back to its place in the queue; what it knows of its answer stays. */
 static void preempt_youngest(sched *sc) {
     seq *s = sc->running[--sc->n_running];
+    CHECK(s->n_steps == 0);
     seq_drop_pages(s, &sc->r->kv);
     s->preempted = true;
     seq_list_insert(&sc->waiting, s);
@@ -243,23 +283,27 @@ static void look_around(sched *sc) {
 
 /* ---- pictures ---- */
 
-/* One slice of picture i of s, for all that show it. What goes wrong is this job's alone: others try again. */
+/* Picture i of s as an encode, begun or not. What goes wrong is this job's alone: others try again. */
+static encode *encode_of(sched *sc, seq *s, int i) {
+    picture *pic = s->images[i].pic;
+    if (!pic->enc && !(pic->enc = encode_new(sc->r->model, sc->r->be, &pic->pixels, &s->st))) return NULL;
+    int64_t rows = encode_rows(pic->enc).d[0];
+    if (rows == s->prompt->images[i].n_rows) return pic->enc;
+    status_set(&s->st, ST_INTERNAL, "picture %d became %d rows instead of %d", i, (int)rows,
+               s->prompt->images[i].n_rows);
+    return NULL;
+}
+
+static void encode_ended(sched *sc, picture *pic) {
+    picture_ready(pic);
+    sc->stats.images++;
+}
+
+/* One slice of picture i of s, for all that show it. */
 static void encode_slice(sched *sc, seq *s, int i) {
     picture *pic = s->images[i].pic;
-    if (!pic->enc && !(pic->enc = encode_new(sc->r->model, sc->r->be, &pic->pixels, &s->st))) {
-        note_loss(sc, &s->st);
-        return;
-    }
-    if (runner_encode(sc->r, pic->enc, &s->st)) {
-        int64_t rows = encode_rows(pic->enc).d[0];
-        if (rows == s->prompt->images[i].n_rows) {
-            picture_ready(pic);
-            sc->stats.images++;
-            return;
-        }
-        status_set(&s->st, ST_INTERNAL, "picture %d became %d rows instead of %d", i, (int)rows,
-                   s->prompt->images[i].n_rows);
-    }
+    encode *e = encode_of(sc, s, i);
+    if (e && runner_encode(sc->r, e, &s->st)) encode_ended(sc, pic);
     note_loss(sc, &s->st);
     if (s->st.code != ST_OK) picture_reset(pic);
 }
@@ -279,10 +323,11 @@ static void begin_turn(sched *sc) {
     int n_decode = 0;
     bool prefill = false;
     for (int i = 0; i < sc->n_running; i++) {
+        if (seq_rows_ready(sc->running[i]) == 0) continue;
         if (seq_decodes(sc->running[i]))
             n_decode++;
         else
-            prefill = prefill || seq_rows_ready(sc->running[i]) > 0;
+            prefill = true;
     }
     pace_begin(&sc->pace, n_decode, prefill);
 }
@@ -296,9 +341,8 @@ static void prepare_seen(sched *sc) {
     }
 }
 
-/* Pictures of those who run, the oldest's first, slice by slice until the turn's time for it is spent. True: some are
- * left. */
-static bool encode_some(sched *sc) {
+/* Slices between the steps until the turn's time for them is spent. */
+static void encode_between(sched *sc) {
     double begin = time_now_s(), now = begin;
     int at = -1, i = find_picture(sc, 0, &at);
     while (i < sc->n_running && sc->lost.code == ST_OK && pace_may_encode(&sc->pace)) {
@@ -308,11 +352,74 @@ static bool encode_some(sched *sc) {
         pace_slice_took(&sc->pace, now - before);
         i = find_picture(sc, i, &at);
     }
-    bool left = i < sc->n_running;
-    prepare_seen(sc);
     sc->stats.image_encode_seconds += now - begin;
+}
+
+/* Who is to know that the encode of pic failed: the first that waits for it. */
+static seq *waits_for(sched *sc, const picture *pic) {
+    int at;
+    for (int i = find_picture(sc, 0, &at); i < sc->n_running; i = find_picture(sc, i + 1, &at))
+        if (sc->running[i]->images[at].pic == pic) return sc->running[i];
+    return NULL;
+}
+
+/* What is under way beside the steps, if it is done or to be waited for. */
+static void take_encoded(sched *sc, bool wait) {
+    beside *b = &sc->beside;
+    if (!b->pic || (!wait && !runner_encodes_reached(sc->r))) return;
+    status st = {0};
+    bool ok = runner_wait_encodes(sc->r, &st);
+    double seconds = time_now_s() - b->launched;
+    pace_slices_took(&sc->pace, b->n_slices, seconds);
+    sc->stats.image_encode_seconds += seconds;
+    if (!ok) {
+        seq *s = waits_for(sc, b->pic);
+        if (!note_loss(sc, &st)) log_error("a picture's encode failed: %s", st.msg);
+        if (s) s->st = st;
+        picture_reset(b->pic);
+    } else if (b->last) {
+        encode_ended(sc, b->pic);
+    }
+    picture_release(b->pic);
+    *b = (beside){0};
+}
+
+/* Slices of picture i of s, as many as the turn has time for by what the last ones took; the next when these are done. */
+static void launch_slices(sched *sc, seq *s, int i) {
+    beside *b = &sc->beside;
+    encode *e = encode_of(sc, s, i);
+    *b = (beside){.launched = time_now_s()};
+    while (e && s->st.code == ST_OK && !b->last && pace_may_encode(&sc->pace)) {
+        b->last = runner_encode(sc->r, e, &s->st);
+        b->n_slices++;
+        pace_slice_launched(&sc->pace);
+        if (sc->pace.slice_s <= 0) break;
+    }
+    if (b->n_slices && s->st.code == ST_OK) runner_mark_encodes(sc->r, &s->st);
+    note_loss(sc, &s->st);
+    if (s->st.code != ST_OK)
+        picture_reset(s->images[i].pic);
+    else if (b->n_slices)
+        b->pic = piccache_fork(s->images[i].pic);
+}
+
+static void encode_beside(sched *sc) {
+    int at = -1;
+    take_encoded(sc, false);
+    int i = find_picture(sc, 0, &at);
+    if (!sc->beside.pic && i < sc->n_running && sc->lost.code == ST_OK) launch_slices(sc, sc->running[i], at);
+}
+
+/* Pictures of those who run, the oldest's first. True: some are left. */
+static bool encode_some(sched *sc) {
+    int at = -1;
+    if (sc->o.async)
+        encode_beside(sc);
+    else
+        encode_between(sc);
+    prepare_seen(sc);
     remove_failed(sc);
-    return left;
+    return find_picture(sc, 0, &at) < sc->n_running;
 }
 
 /* ---- one step ---- */
@@ -411,37 +518,113 @@ static void share_rows(sched *sc, bool encode_waits) {
     if (left < 0) pace_overdrawn(&sc->pace, -left);
 }
 
-/* Pages for those rows, the oldest first; who finds none takes the youngest's, be it its own. */
-static void share_pages(sched *sc) {
+/* Pages for those rows, the oldest first; who finds none takes the youngest's, be it its own. False: steps are under way,
+ * and they have to be over before anybody's pages are taken. */
+static bool share_pages(sched *sc) {
     for (int i = 0; i < sc->n_running; i++)
         while (i < sc->n_running &&
-               !seq_grow(sc->running[i], &sc->r->kv, sc->running[i]->n_done + sc->rows[i]))
+               !seq_grow(sc->running[i], &sc->r->kv, sc->running[i]->n_done + sc->rows[i])) {
+            if (sc->n_flights > 0) return false;
             preempt_youngest(sc);
+        }
+    return true;
 }
 
-/* Fills the runner's batch; returns how many rows. */
-static int pack(sched *sc) {
-    runner *r = sc->r;
-    batch_clear(&r->batch);
+/* Fills the runner's batch and f with it. */
+static void pack(sched *sc, flight *f) {
+    batch *b = &sc->r->batch;
+    batch_clear(b);
+    f->n = 0;
     for (int i = 0; i < sc->n_running; i++) {
         seq *s = sc->running[i];
-        if (sc->rows[i] == 0 || !batch_add(&r->batch, s, sc->rows[i])) continue;
-        sampler_row(&s->sampler, (uint32_t)seq_answer_len(s), &r->rows[r->batch.n_out - 1]);
-    }
-    return r->batch.n_rows;
-}
-
-static void step_failed(sched *sc, const status *why) {
-    if (note_loss(sc, why)) return;
-    bool alone = sc->r->batch.n_seqs == 1;
-    log_error("a step of %d rows of %d sequences failed: %s", sc->r->batch.n_rows, sc->r->batch.n_seqs,
-              why->msg);
-    for (int i = 0; i < sc->n_running; i++) {
-        seq *s = sc->running[i];
+        bool fits;
         if (sc->rows[i] == 0) continue;
-        if (alone) status_set(&s->st, why->code == ST_NO_MEMORY ? ST_NO_MEMORY : ST_INTERNAL, "%s", why->msg);
-        s->suspect = !alone;
+        bool wanted = batch_add(b, s, sc->rows[i], &fits);
+        if (!fits) continue; /* in a later step: the first one always does */
+        f->seqs[f->n++] = (flight_seq){s, s->n_done, sc->rows[i], wanted ? b->n_out - 1 : -1};
     }
+    f->n_rows = b->n_rows;
+}
+
+/* From here on its sequences stand where they will be when it is over. */
+static void take_off(flight *f) {
+    for (int i = 0; i < f->n; i++) {
+        const flight_seq *q = &f->seqs[i];
+        q->s->n_done += q->n;
+        q->s->n_steps++;
+        if (q->out < 0) continue;
+        q->s->n_ahead++;
+        q->s->last_result = q->out;
+    }
+}
+
+static void count_step(sched *sc, int rows) {
+    int i = 0;
+    while (i < ENGINE_ROW_BUCKETS - 1 && rows > engine_row_bound(i)) i++;
+    sc->stats.steps++;
+    sc->stats.rows += (uint64_t)rows;
+    sc->stats.steps_by_rows[i]++;
+}
+
+/* False: there is nothing to run. */
+static bool launch(sched *sc) {
+    flight *f = &sc->flights[sc->n_flights];
+    pack(sc, f);
+    if (f->n == 0) return false;
+    f->why = (status){0};
+    f->plain = pace_is_plain(&sc->pace, f->n_rows);
+    f->launched = time_now_s();
+    f->slot = runner_launch(sc->r, &f->why);
+    take_off(f);
+    sc->n_flights++;
+    count_step(sc, f->n_rows);
+    return true;
+}
+
+/* ---- its end ---- */
+
+static void leave_running(sched *sc, const seq *s) {
+    int i = 0;
+    while (sc->running[i] != s) CHECK(++i < sc->n_running);
+    memmove(&sc->running[i], &sc->running[i + 1], (size_t)(--sc->n_running - i) * sizeof(seq *));
+}
+
+/* One step less holds rows of s; false: s was over, and may be gone. */
+static bool touch_down(sched *sc, seq *s) {
+    s->n_steps--;
+    if (!s->over) return true;
+    if (s->n_steps == 0) release(sc, s);
+    return false;
+}
+
+/* A step under way goes for nothing: s is where it was before. */
+static void turn_back(seq *s, int n_done) {
+    if (n_done < s->n_done) s->n_done = n_done;
+    s->n_ahead = 0;
+    s->preempted = true; /* what it found is counted */
+}
+
+/* All steps under way go for nothing: the first failed, and what comes after it may rest on what it did not do. The
+ * sequences of the failed one run one by one then, unless it was one's alone. */
+static void step_failed(sched *sc, const status *why) {
+    const flight *first = &sc->flights[0];
+    bool lost = note_loss(sc, why);
+    if (!lost) log_error("a step of %d rows of %d sequences failed: %s", first->n_rows, first->n, why->msg);
+    for (int k = 0; k < sc->n_flights; k++) {
+        const flight *f = &sc->flights[k];
+        status ignored = {0};
+        if (k > 0 && f->slot >= 0) runner_results(sc->r, f->slot, &ignored);
+        for (int i = 0; i < f->n; i++) {
+            seq *s = f->seqs[i].s;
+            if (!touch_down(sc, s)) continue;
+            turn_back(s, f->seqs[i].from);
+            if (k > 0 || lost) continue;
+            s->suspect = first->n > 1;
+            if (first->n == 1)
+                status_set(&s->st, why->code == ST_NO_MEMORY ? ST_NO_MEMORY : ST_INTERNAL, "%s", why->msg);
+        }
+    }
+    sc->n_flights = 0;
     remove_failed(sc);
 }
 
@@ -459,39 +642,42 @@ static void part(sched *sc, seq *s) {
     for (seq *f; (f = seq_list_pop(&forks));) seq_list_insert(&sc->waiting, f);
 }
 
-static void count_step(sched *sc, int rows) {
-    int i = 0;
-    while (i < ENGINE_ROW_BUCKETS - 1 && rows > engine_row_bound(i)) i++;
-    sc->stats.steps++;
-    sc->stats.rows += (uint64_t)rows;
-    sc->stats.steps_by_rows[i]++;
+/* A token of s is known now. */
+static void accept(sched *sc, seq *s, const sample_result *r) {
+    engine_finish finish = FINISH_STOP;
+    s->n_ahead--;
+    if (seq_answer_len(s) == 0 && s->choice == 0) {
+        count_prompt(sc, s);
+        part(sc, s);
+    }
+    sc->stats.generation_tokens++;
+    if (!seq_accept(s, r, &finish)) return;
+    leave_running(sc, s);
+    end(sc, s, finish);
 }
 
-/* The step ran: rows are in the cache, and who had its last row in it has a new token. */
+/* The oldest step is over: its rows are in the cache, and who had its last row in it has a new token. */
 static void collect(sched *sc) {
-    int out = 0, n = 0;
-    for (int i = 0; i < sc->n_running; i++) {
-        seq *s = sc->running[i];
-        engine_finish finish = FINISH_STOP;
-        bool over = false;
-        int before = s->n_done;
-        s->n_done += sc->rows[i];
-        if (sc->rows[i] > 0) share_filled(s, &sc->r->kv, before);
-        if (sc->rows[i] > 0) s->suspect = false;
-        if (sc->rows[i] > 0 && s->n_done == seq_len(s)) {
-            if (seq_answer_len(s) == 0 && s->choice == 0) {
-                count_prompt(sc, s);
-                part(sc, s);
-            }
-            sc->stats.generation_tokens++;
-            over = seq_accept(s, &sc->r->results[out++], &finish);
-        }
-        if (over)
-            end(sc, s, finish);
-        else
-            sc->running[n++] = s;
+    flight f = sc->flights[0];
+    status st = f.why;
+    const sample_result *results = f.slot >= 0 ? runner_results(sc->r, f.slot, &st) : NULL;
+    double now = time_now_s();
+    pace_step_took(&sc->pace, f.n_rows, f.plain,
+                   now - (f.launched > sc->last_landed ? f.launched : sc->last_landed));
+    sc->last_landed = now;
+    if (!results) {
+        step_failed(sc, &st);
+        return;
     }
-    sc->n_running = n;
+    for (int i = 0; i < f.n; i++) {
+        const flight_seq *q = &f.seqs[i];
+        if (!touch_down(sc, q->s)) continue;
+        share_filled(q->s, &sc->r->kv, q->from, q->from + q->n);
+        q->s->suspect = false;
+        if (q->out >= 0) accept(sc, q->s, &results[q->out]);
+    }
+    memmove(&sc->flights[0], &sc->flights[1], (size_t)--sc->n_flights * sizeof f);
+    sc->flights[sc->n_flights].seqs = f.seqs;
 }
 
 static void publish(sched *sc) {
@@ -503,30 +689,22 @@ static void publish(sched *sc) {
     pthread_mutex_unlock(&sc->mu);
 }
 
-static void run_step(sched *sc, int rows) {
-    status st = {0};
-    double begin = time_now_s();
-    bool ok = runner_step(sc->r, &st);
-    pace_step_took(&sc->pace, rows, time_now_s() - begin);
-    count_step(sc, rows);
-    if (ok)
-        collect(sc);
-    else
-        step_failed(sc, &st);
-}
-
 bool sched_turn(sched *sc) {
     drain(sc);
     admit(sc);
     look_around(sc);
     begin_turn(sc);
     share_rows(sc, encode_some(sc));
-    share_pages(sc);
-    int rows = pack(sc);
-    if (rows > 0 && sc->lost.code == ST_OK) run_step(sc, rows);
+    bool failed = sc->n_flights > 0 && sc->flights[sc->n_flights - 1].slot < 0;
+    bool launched = !failed && sc->lost.code == ST_OK && share_pages(sc) && launch(sc);
+    if (sc->n_flights > (launched && sc->o.async ? STEPS_AHEAD : 0))
+        collect(sc);
+    else if (!launched)
+        take_encoded(sc, true);
+    remove_failed(sc);
     if (sc->lost.code != ST_OK) end_all_lost(sc);
     publish(sc);
-    return sc->n_running > 0 || sc->waiting.head;
+    return sc->n_running > 0 || sc->waiting.head || sc->n_flights > 0 || sc->beside.pic;
 }
 
 void sched_get_stats(sched *sc, engine_stats *out) {

@@ -8,6 +8,12 @@
  * until it has its first token (seq.h); the others then join in its place. After ST_LOST nothing runs any more: every job, those
  * to come included, ends with it.
  *
+ * One turn ahead (async): while the device works on a step the host collects the one before it. A sequence whose last token
+ * is still on its way has its next row in that step all the same: the device puts the token there by itself. Who turns out
+ * to have ended has one row too many, which nobody reads; its pages are given back when that row is done. Who needs its last
+ * token on the host (penalties) sits out one step, and nobody waits for it. Pages are taken from others, and a failed step
+ * is sorted out, only when nothing is under way.
+ *
  * Threads: the engine's; sched_get_stats: any. Owner: the engine; jobs taken from the inbox belong to it
  * until their final event. Tested by tests/engine/sched/test_sched.c and test_fair.c. */
 #ifndef VLMD_ENGINE_SCHED_H
@@ -26,6 +32,9 @@ typedef struct sched_options {
     admission *queue;       /* NULL: no job counts as waiting */
     int max_chunk;          /* prefill rows of one sequence in a step; 0: max_rows */
     bool no_prefix_caching; /* every job computes its whole prompt */
+    /* The device works beside the host: a turn launches its step before it collects the one before, and pictures are
+     * encoded beside the steps. */
+    bool async;
     /* NULL, or called once when the device has failed for good (ST_LOST), before the jobs hear of it. */
     void (*lost)(void *user, const status *why);
     void *user;

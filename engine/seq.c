@@ -154,7 +154,7 @@ seq *seq_new(prompt *p, const engine_params *params, const promptkit *kit, int m
 
 void seq_free(seq *s) {
     if (!s) return;
-    CHECK(s->n_pages == 0 && !s->seen_rows);
+    CHECK(s->n_pages == 0 && s->n_steps == 0 && !s->seen_rows);
     for (seq *fork; (fork = seq_list_pop(&s->forks));) seq_free(fork);
     piccache_unclaim(&s->claim);
     piccache_unclaim(&s->seen_claim);
@@ -226,9 +226,10 @@ bool seq_take_picture(seq *s, picture *pic) {
 }
 
 int seq_rows_ready(const seq *s) {
+    if (s->n_ahead > 0 && (seq_len_ahead(s) >= s->max_len || sampler_needs_last(&s->sampler))) return 0;
     if (s->apart && !s->seen_ready) return 0;
     const prompt_rows *r = first_missing(s);
-    int end = seq_len(s);
+    int end = seq_len_ahead(s);
     if (r && r->row < end) end = r->row;
     if (s->wait_row < end) end = s->wait_row;
     return end > s->n_done ? seq_cut(s, end - s->n_done) : 0;

@@ -60,8 +60,12 @@ typedef struct seq {
     struct seq *live_prev, *live_next; /* the inbox's */
 
     /* the engine's thread from here */
-    int n_done;     /* tokens whose keys and values are in the cache */
-    int32_t *pages; /* [kv_pages_of(max_len)], n_pages are held */
+    int n_done; /* tokens whose keys and values are in the cache, or will be once the steps under way are over */
+    int n_ahead;     /* tokens chosen in those steps, which are not known here yet */
+    int n_steps;     /* of them that hold rows of it */
+    int last_result; /* where the last of them leaves the token that it chose */
+    bool over;       /* it has ended; its pages and itself go with the last of them */
+    int32_t *pages;  /* [kv_pages_of(max_len)], n_pages are held */
     int n_pages;
     int saved;  /* rows of its shares that a span was too long for */
     bool apart; /* its pictures are seen by layers that attend to them; their rows are none of the prompt's */
@@ -101,12 +105,16 @@ seq_list seq_part(seq *s);
 static inline int seq_len(const seq *s) {
     return (int)s->prompt->ids.n;
 }
+/* Those on their way included. */
+static inline int seq_len_ahead(const seq *s) {
+    return seq_len(s) + s->n_ahead;
+}
 static inline int seq_answer_len(const seq *s) {
     return seq_len(s) - s->n_prompt;
 }
 /* One row is left, and it is of the answer. */
 static inline bool seq_decodes(const seq *s) {
-    return seq_len(s) > s->n_prompt && s->n_done + 1 == seq_len(s);
+    return seq_len_ahead(s) > s->n_prompt && s->n_done + 1 == seq_len_ahead(s);
 }
 static inline bool seq_image_ready(const seq *s, int i) {
     return s->images[i].pic && s->images[i].pic->ready;
@@ -122,7 +130,7 @@ int seq_cut(const seq *s, int n);
 /* How many of them have to run together at least: the rest of a span, or 1. */
 int seq_unit(const seq *s);
 /* How many rows can run now: up to the first picture row that is not encoded, or the first that is waited for, no span
- * cut. */
+ * cut. None where the tokens on their way end the answer, or have to be known first. */
 int seq_rows_ready(const seq *s);
 /* The first picture that is not encoded and has rows to be computed now, or -1. */
 int seq_next_image(const seq *s);

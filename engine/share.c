@@ -83,10 +83,11 @@ void share_follow(seq *s, kv_cache *kv, bool alone) {
         int i = s->n_done / KV_PAGE_TOK;
         int32_t page = find_filled(s, kv, i);
         if (!page) break;
-        CHECK(page != s->pages[i]);
-        kv_give_back(kv, s->pages[i]);
-        kv_share(kv, page);
-        s->pages[i] = page;
+        if (page != s->pages[i]) { /* else it has been here before, and a step failed */
+            kv_give_back(kv, s->pages[i]);
+            kv_share(kv, page);
+            s->pages[i] = page;
+        }
         skip_page(s);
     }
     int first = s->n_done / KV_PAGE_TOK;
@@ -106,8 +107,8 @@ void share_follow(seq *s, kv_cache *kv, bool alone) {
     }
 }
 
-void share_filled(seq *s, kv_cache *kv, int before) {
-    for (int i = before / KV_PAGE_TOK; (i + 1) * KV_PAGE_TOK <= s->n_done; i++) {
+void share_filled(seq *s, kv_cache *kv, int before, int to) {
+    for (int i = before / KV_PAGE_TOK; (i + 1) * KV_PAGE_TOK <= to; i++) {
         const page_key *key = key_of(s, i);
         if (!key) return;
         kv_fill(kv, s->pages[i], key);

@@ -22,7 +22,7 @@ bool share_admit(seq *s, kv_cache *kv, int spare);
 /* Before a turn: takes over what others have filled in the meantime, claims what nobody has, and sets s->wait_row.
  * alone: s is to go on without waiting for anybody. */
 void share_follow(seq *s, kv_cache *kv, bool alone);
-/* After a step: rows [before, s->n_done) were computed. */
-void share_filled(seq *s, kv_cache *kv, int before);
+/* After a step: rows [before, to) were computed. */
+void share_filled(seq *s, kv_cache *kv, int before, int to);
 
 #endif

@@ -42,12 +42,43 @@ typedef struct backend_ops {
     void (*attn)(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a);
     void (*patchify)(ctx *c, tensor x, tensor pixels, const patchify_args *a);
     void (*pair_loss)(ctx *c, tensor loss, tensor terms, tensor logits, bool sigmoid);
-    void (*sample)(ctx *c, tensor logits, const sample_row *rows, sample_result *out);
+    void (*sample)(ctx *c, tensor logits, tensor rules, tensor results);
+    void (*next_ids)(ctx *c, tensor ids, tensor from, tensor results);
+
+    bool (*reserve)(backend *be, status *st);
+
+    /* A backend whose launches do their work before they return has none of these. */
+    void *(*alloc_host)(backend *be, size_t bytes, status *st);
+    void (*release_host)(backend *be, void *p);
+    void (*fetch)(ctx *c, void *dst, tensor src);
+    bool (*mark_init)(backend_mark *m, status *st);
+    void (*mark_fini)(backend_mark *m);
+    void (*mark)(ctx *c, backend_mark *m);
+    bool (*reached)(const backend_mark *m);
+    void (*wait)(ctx *c, backend_mark *m);
+    void (*capture_begin)(ctx *c);
+    void (*capture_end)(ctx *c, backend_graph *g);
+    void (*replay)(ctx *c, const backend_graph *g);
+    void (*graph_fini)(backend_graph *g);
 } backend_ops;
 
 struct backend {
     const backend_ops *ops;
     char about[64];
+};
+
+struct backend_mark {
+    backend *be;
+    void *event; /* the backend's own */
+    int32_t *fault;
+    bool set;
+};
+
+struct backend_graph {
+    backend *be;
+    void *exec; /* the backend's own */
+    size_t bytes;
+    int lane;
 };
 
 struct weight {

@@ -53,6 +53,28 @@ void backend_release(backend *be, void *p) {
     if (p) be->ops->release(be, p);
 }
 
+void *backend_alloc_host(backend *be, size_t bytes, status *st) {
+    if (be->ops->alloc_host) return be->ops->alloc_host(be, bytes, st);
+    void *p = mem_aligned(64, bytes ? bytes : 1);
+    if (!p) status_set(st, ST_NO_MEMORY, "no memory for %zu bytes", bytes);
+    return p;
+}
+
+void backend_release_host(backend *be, void *p) {
+    if (p && be->ops->release_host)
+        be->ops->release_host(be, p);
+    else
+        mem_free(p);
+}
+
+bool backend_is_async(const backend *be) {
+    return be->ops->capture_begin != NULL;
+}
+
+bool backend_reserve(backend *be, status *st) {
+    return !be->ops->reserve || be->ops->reserve(be, st);
+}
+
 backend_memory backend_get_memory(backend *be) {
     return be->ops->get_memory ? be->ops->get_memory(be) : (backend_memory){0};
 }
@@ -254,8 +276,79 @@ void ctx_download(ctx *c, void *dst, tensor src) {
         c->be->ops->download(c, dst, src);
 }
 
+void ctx_fetch(ctx *c, void *dst, tensor src) {
+    const char *op = "fetch";
+    if (!ctx_ok(c) || !expect_packed(c, op, "source", &src) ||
+        !expect_that(c, c->dry || src.data || tensor_count(&src) == 0, op, "a source") || !launch(c, &src))
+        return;
+    (c->be->ops->fetch ? c->be->ops->fetch : c->be->ops->download)(c, dst, src);
+}
+
 void ctx_sync(ctx *c) {
     if (ctx_ok(c) && !c->dry) c->be->ops->sync(c);
+}
+
+/* ---- order of work ---- */
+
+backend_mark *mark_new(backend *be, status *st) {
+    backend_mark *m = mem_calloc(1, sizeof *m);
+    if (!m) {
+        status_set(st, ST_NO_MEMORY, "no memory for a mark");
+        return NULL;
+    }
+    m->be = be;
+    if (!be->ops->mark_init || be->ops->mark_init(m, st)) return m;
+    mem_free(m);
+    return NULL;
+}
+
+void mark_free(backend_mark *m) {
+    if (m && m->be->ops->mark_fini) m->be->ops->mark_fini(m);
+    mem_free(m);
+}
+
+void ctx_mark(ctx *c, backend_mark *m) {
+    if (!ctx_ok(c) || c->dry || !c->be->ops->mark) return;
+    c->be->ops->mark(c, m);
+    m->set = ctx_ok(c);
+}
+
+bool mark_reached(const backend_mark *m) {
+    return !m->set || m->be->ops->reached(m);
+}
+
+void ctx_wait(ctx *c, backend_mark *m) {
+    if (ctx_ok(c) && m->set) c->be->ops->wait(c, m);
+}
+
+void ctx_capture_begin(ctx *c) {
+    CHECK(backend_is_async(c->be) && !c->dry);
+    if (ctx_ok(c)) c->be->ops->capture_begin(c);
+}
+
+backend_graph *ctx_capture_end(ctx *c) {
+    backend_graph *g = mem_calloc(1, sizeof *g);
+    if (!g) status_set(&c->st, ST_NO_MEMORY, "no memory for a graph");
+    backend_graph none = {.be = c->be};
+    if (g) *g = none;
+    c->be->ops->capture_end(c, g ? g : &none); /* the lane stops capturing in any case */
+    if (ctx_ok(c)) return g;
+    backend_graph_free(g);
+    return NULL;
+}
+
+void ctx_replay(ctx *c, const backend_graph *g) {
+    CHECK(c->lane == g->lane);
+    if (ctx_ok(c)) c->be->ops->replay(c, g);
+}
+
+size_t backend_graph_bytes(const backend_graph *g) {
+    return g->bytes;
+}
+
+void backend_graph_free(backend_graph *g) {
+    if (g) g->be->ops->graph_fini(g);
+    mem_free(g);
 }
 
 /* ---- ops ---- */
@@ -449,10 +542,21 @@ void op_sigmoid_loss(ctx *c, tensor loss, tensor terms, tensor logits) {
     pair_loss(c, "sigmoid_loss", loss, terms, logits, true);
 }
 
-void op_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out) {
+void op_sample(ctx *c, tensor logits, tensor rules, tensor results) {
     const char *op = "sample";
-    if (!EXPECT("logits", logits, DT_F32, -1, -1) ||
-        !expect_that(c, logits.d[0] == 0 || logits.d[1] > 0, op, "a vocabulary"))
+    if (!EXPECT("logits", logits, DT_F32, -1, -1) || !EXPECT("rules", rules, DT_I32, -1) ||
+        !EXPECT("results", results, DT_I32, logits.d[0], SAMPLE_RESULT_WORDS) ||
+        !expect_packed(c, op, "results", &results) ||
+        !expect_that(c, logits.d[0] == 0 || logits.d[1] > 0, op, "a vocabulary") ||
+        !expect_that(c, rules.d[0] >= logits.d[0] * SAMPLE_RULE_WORDS, op, "a rule for each row"))
         return;
-    if (launch_or_ask(c, &logits)) c->be->ops->sample(c, logits, rows, out);
+    if (launch_or_ask(c, &logits)) c->be->ops->sample(c, logits, rules, results);
+}
+
+void op_next_ids(ctx *c, tensor ids, tensor from, tensor results) {
+    const char *op = "next_ids";
+    if (EXPECT("ids", ids, DT_I32, -1) && EXPECT("from", from, DT_I32, ids.d[0]) &&
+        EXPECT("results", results, DT_I32, -1, SAMPLE_RESULT_WORDS) &&
+        expect_packed(c, op, "results", &results) && launch(c, &ids))
+        c->be->ops->next_ids(c, ids, from, results);
 }

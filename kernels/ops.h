@@ -34,6 +34,11 @@ const char *backend_describe(const backend *be); /* "cpu avx512, 2 threads" */
 /* Device memory, 64-byte aligned, zeroed. NULL with ST_NO_MEMORY. */
 void *backend_alloc(backend *be, size_t bytes, status *st);
 void backend_release(backend *be, void *p);
+/* Host memory that the device copies to and from while the host goes on. NULL with ST_NO_MEMORY. */
+void *backend_alloc_host(backend *be, size_t bytes, status *st);
+void backend_release_host(backend *be, void *p);
+/* Launches return before their work is done: it pays to prepare the next step meanwhile, and to capture one. */
+bool backend_is_async(const backend *be);
 
 /* What a device with memory of its own has; all 0 where ops run in the machine's. */
 typedef struct backend_memory {
@@ -64,10 +69,18 @@ int64_t weight_dim(const weight *w, int i); /* d[i]; a vector has d[0] only */
 
 /* ---- context -------------------------------------------------------------------------------------------- */
 
+/* What is launched on one lane runs in that order; lanes run beside each other. A CPU has one, whatever is asked for. */
+enum {
+    LANE_STEP,     /* the decoder */
+    LANE_PICTURES, /* gives way to it */
+    LANE_LOAD,     /* uploads that somebody waits for */
+    CTX_LANES
+};
 typedef struct ctx {
     backend *be;
     arena *scratch; /* activations of this step, device memory; arena_mark/arena_reset around a layer */
     bool dry;
+    int lane;
     status st;
 } ctx;
 static inline bool ctx_ok(const ctx *c) {
@@ -78,10 +91,35 @@ tensor ctx_tensor(ctx *c, dtype dt, int nd, const int64_t *d);
 static inline tensor ctx_2d(ctx *c, dtype dt, int64_t a, int64_t b) {
     return ctx_tensor(c, dt, 2, (int64_t[]){a, b});
 }
-/* Host to device and back, packed tensors; download waits for the device. */
+/* Host to device and back, packed tensors; download waits for the device. What src holds may change once upload has
+ * returned; when it lies in backend_alloc_host's memory, once the device is past it. */
 void ctx_upload(ctx *c, tensor dst, const void *src);
 void ctx_download(ctx *c, void *dst, tensor src);
-void ctx_sync(ctx *c); /* waits for the device; what went wrong there is in c->st now */
+/* As download, without waiting. dst: backend_alloc_host's, not to be touched before a mark behind it is reached. */
+void ctx_fetch(ctx *c, void *dst, tensor src);
+void ctx_sync(ctx *c); /* waits for the lane; what went wrong there is in c->st now */
+
+/* The work memory that ops have asked for in dry mode so far is taken, and never grows again, so that what is captured stays
+ * valid. Without it an op makes room when it first needs it. */
+bool backend_reserve(backend *be, status *st);
+
+/* A place in a lane's work. */
+typedef struct backend_mark backend_mark;
+backend_mark *mark_new(backend *be, status *st);
+void mark_free(backend_mark *m);          /* NULL is fine; before its backend */
+void ctx_mark(ctx *c, backend_mark *m);   /* behind all that c's lane has so far */
+bool mark_reached(const backend_mark *m); /* without waiting; one that was never set is */
+void ctx_wait(ctx *c, backend_mark *m);   /* the host waits; what went wrong before it is in c->st now */
+
+/* A captured stretch of launches, with the addresses and shapes that it had: what they read may have changed at the next
+ * replay. Between begin and end of a capture nothing runs, and neither download, sync, marks nor memory are allowed.
+ * Only where backend_is_async. */
+typedef struct backend_graph backend_graph;
+void ctx_capture_begin(ctx *c);
+backend_graph *ctx_capture_end(ctx *c); /* NULL: c->st says why */
+void ctx_replay(ctx *c, const backend_graph *g);
+size_t backend_graph_bytes(const backend_graph *g); /* of device memory, as far as the device says */
+void backend_graph_free(backend_graph *g);          /* NULL is fine; nothing of it may be under way */
 
 /* ---- linear ---------------------------------------------------------------------------------------------- */
 
@@ -225,11 +263,29 @@ typedef struct sample_row {
 typedef struct sample_result {
     int32_t id;
     float logprob; /* log softmax of the raw logits (before bias, penalties, temperature) at id */
-    int n_top;
+    int32_t n_top;
     int32_t top_id[20];
     float top_logprob[20]; /* best first; ties by id */
 } sample_result;
-/* logits f32 [N,V]; rows and out are host arrays of N. Waits for the device. */
-void op_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out);
+enum { SAMPLE_RESULT_WORDS = sizeof(sample_result) / sizeof(int32_t) };
+
+/* Rows of rules as the device reads them: i32 words, a sample_rule for each row, then their lists, each at a word of its own
+ * offset: ids, then as many biases (bits of f32) or counts. */
+typedef struct sample_rule {
+    float temperature, top_p, min_p, repetition, presence, frequency;
+    int32_t top_k, top_logprobs;
+    uint32_t seed_lo, seed_hi, choice, position;
+    int32_t bias_at, n_bias, prompt_at, n_prompt, out_at, n_out;
+} sample_rule;
+enum { SAMPLE_RULE_WORDS = sizeof(sample_rule) / sizeof(int32_t) };
+size_t sample_list_words(const sample_row *row);                /* of one row's lists */
+size_t sample_pack(int32_t *to, const sample_row *rows, int n); /* returns how many words it wrote */
+
+/* results i32 [N, SAMPLE_RESULT_WORDS]: a sample_result for each row of logits f32 [N,V]. rules i32 [words]: at least N
+ * packed rows and their lists. */
+void op_sample(ctx *c, tensor logits, tensor rules, tensor results);
+/* ids[i] = results[from[i]].id for from[i] >= 0; the others are left alone. ids, from i32 [N], results i32 [M,
+ * SAMPLE_RESULT_WORDS]: what was chosen goes on without passing through the host. */
+void op_next_ids(ctx *c, tensor ids, tensor from, tensor results);
 
 #endif

@@ -248,10 +248,11 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
     }
     point(e, &l);
     if (pixels->rgb) {
-        ctx c = {.be = be};
+        ctx c = {.be = be, .lane = LANE_LOAD}; /* waited for: any lane may run the slices */
         ctx_upload(&c, e->pixels, pixels->rgb);
         upload_pack(&c, e);
         upload_pool(&c, e);
+        ctx_sync(&c);
         if (!ctx_ok(&c)) {
             status_set(st, c.st.code, "%s", c.st.msg);
             encode_free(e);

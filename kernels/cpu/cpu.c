@@ -185,6 +185,7 @@ static const backend_ops cpu_ops = {
     .patchify = cpu_patchify,
     .pair_loss = cpu_pair_loss,
     .sample = cpu_sample,
+    .next_ids = cpu_next_ids,
 };
 
 backend *cpu_backend_new(const backend_options *o, status *st) {

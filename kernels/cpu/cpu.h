@@ -70,6 +70,7 @@ void cpu_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *a);
 /* loss.c */
 void cpu_pair_loss(ctx *c, tensor loss, tensor terms, tensor logits, bool sigmoid);
 /* sample.c */
-void cpu_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out);
+void cpu_sample(ctx *c, tensor logits, tensor rules, tensor results);
+void cpu_next_ids(ctx *c, tensor ids, tensor from, tensor results);
 
 #endif

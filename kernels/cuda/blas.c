@@ -8,7 +8,7 @@
 
 #include <cuda_runtime_api.h>
 
-#include "kernels/base.h"
+#include "kernels/ops.h"
 
 #ifndef VLMD_CUDA_EMU /* tests/cuda_emu has its own */
 #if defined(__has_include) && __has_include(<cublasLt.h>)
@@ -62,7 +62,7 @@ struct cuda_blas {
     void *library;
     lt_functions lt;
     cublasLtHandle_t handle;
-    void *workspace;
+    void *workspace[LANE_LOAD]; /* of the lanes that compute */
     plan plans[PLANS];
     int next; /* the plan that makes way */
     bool warned;
@@ -141,11 +141,13 @@ static bool set_up(cuda_blas *b) {
         log_warn("many rows go without cuBLASLt: %s does not start (status %d)", path, (int)e);
         return false;
     }
-    if (cudaMalloc(&b->workspace, WORKSPACE) != cudaSuccess) {
-        cudaGetLastError();
-        log_warn("many rows go without cuBLASLt: no memory for its workspace of %zu MiB", WORKSPACE >> 20);
-        return false;
-    }
+    for (int i = 0; i < LANE_LOAD; i++)
+        if (cudaMalloc(&b->workspace[i], WORKSPACE) != cudaSuccess) {
+            cudaGetLastError();
+            log_warn("many rows go without cuBLASLt: no memory for its workspaces of %zu MiB",
+                     WORKSPACE >> 20);
+            return false;
+        }
     log_info("cuBLASLt %zu from %s", b->lt.GetVersion(), path);
     return true;
 }
@@ -171,7 +173,7 @@ void cuda_blas_free(cuda_blas *b) {
     if (!b) return;
     for (int i = 0; i < PLANS; i++) drop(b, &b->plans[i]);
     if (b->handle) b->lt.Destroy(b->handle);
-    cudaFree(b->workspace);
+    for (int i = 0; i < LANE_LOAD; i++) cudaFree(b->workspace[i]);
     if (b->library) dlclose(b->library);
     mem_free(b);
 }
@@ -261,7 +263,7 @@ bool cuda_blas_gemm(cuda_blas *b, cuk_stream s, const blas_gemm *g) {
     plan *p = plan_for(b, g);
     bool done = p->works && (!g->bias || point_at_bias(b, p, g->bias)) &&
                 ok(b->lt.Matmul(b->handle, p->op, &one, g->w, p->w, g->x, p->x, &beta, g->y, p->y, g->y, p->y,
-                                &p->algo, b->workspace, WORKSPACE, s));
+                                &p->algo, b->workspace[g->lane], WORKSPACE, s));
     if (done) return true;
     p->works = false;
     cudaGetLastError();

@@ -18,6 +18,7 @@ typedef struct blas_gemm {
     const float *bias;
     int64_t y_ld, x_ld, w_ld, rows, k, out;
     bool add;
+    int lane; /* whose workspace is used: those of a lane run one after the other */
 } blas_gemm;
 
 /* NULL: there is none, and the log says where it was looked for. Has its device memory from now on. */

@@ -58,28 +58,38 @@ void *cuda_take(cuda_backend *be, size_t bytes, status *st) {
 
 static void *cuda_alloc(backend *b, size_t bytes, status *st) {
     cuda_backend *be = (cuda_backend *)b;
+    cudaStream_t load = be->lanes[LANE_LOAD].stream; /* waited for: whichever lane comes first finds zeros */
     void *p = cuda_pool_take(&be->pool, bytes);
     if (!p) p = cuda_take(be, bytes, st);
-    if (!p || cuda_ok(st, cudaMemsetAsync(p, 0, bytes ? bytes : 1, be->stream), "memory")) return p;
+    if (!p || (cuda_ok(st, cudaMemsetAsync(p, 0, bytes ? bytes : 1, load), "memory") &&
+               cuda_ok(st, cudaStreamSynchronize(load), "memory")))
+        return p;
     if (!cuda_pool_give(&be->pool, p)) cudaFree(p);
     return NULL;
 }
 
+/* A step or a picture that is under way may still use it. */
 static void cuda_release(backend *b, void *p) {
     cuda_backend *be = (cuda_backend *)b;
-    if (!cuda_pool_give(&be->pool, p)) cudaFree(p);
+    if (cuda_pool_give(&be->pool, p)) return;
+    cudaDeviceSynchronize();
+    cudaFree(p);
 }
 
 bool cuda_work(ctx *c, size_t bytes) {
     cuda_backend *be = cuda_of(c);
-    if (c->dry && bytes > be->work_want) be->work_want = bytes;
+    cuda_lane *l = lane_of(c);
+    if (c->dry && bytes > l->work_want) l->work_want = bytes;
     if (c->dry) return false;
-    if (bytes <= be->work_bytes) return true;
-    cudaFree(be->work); /* waits for what uses it */
-    be->work_bytes = 0;
-    be->work = cuda_take(be, bytes, &c->st);
-    if (be->work) be->work_bytes = bytes;
-    return be->work != NULL;
+    if (bytes <= l->work_bytes) return true;
+    if (l->fixed)
+        return status_set(&c->st, ST_INTERNAL, "expected at most %zu bytes of work memory, found %zu",
+                          l->work_bytes, bytes);
+    cudaFree(l->work); /* waits for what uses it */
+    l->work_bytes = 0;
+    l->work = cuda_take(be, bytes, &c->st);
+    if (l->work) l->work_bytes = bytes;
+    return l->work != NULL;
 }
 
 /* ---- transfers ---- */
@@ -90,29 +100,30 @@ static bool launched(ctx *c, const char *op) {
 
 static void cuda_upload(ctx *c, tensor dst, const void *src) {
     size_t n = (size_t)tensor_count(&dst) * dtype_size(dst.dt);
-    cuda_ok(&c->st, cudaMemcpyAsync(dst.data, src, n, cudaMemcpyHostToDevice, cuda_of(c)->stream), "upload");
+    cuda_ok(&c->st, cudaMemcpyAsync(dst.data, src, n, cudaMemcpyHostToDevice, lane_of(c)->stream), "upload");
 }
 
-/* Waits, and takes what a kernel found wrong. */
-static void wait_for(ctx *c, const char *op) {
+void cuda_take_fault(ctx *c, int32_t f, const char *op) {
     static const char *const faults[] = {"",
                                          "an id beyond the table's rows",
                                          "a row index beyond the rows",
                                          "a slot beyond the KV pages",
                                          "a page number beyond the KV pages",
                                          "a length that does not fit its rows or pages"};
-    cuda_backend *be = cuda_of(c);
-    if (!cuda_ok(
-            &c->st,
-            cudaMemcpyAsync(be->fault_host, be->fault, sizeof *be->fault, cudaMemcpyDeviceToHost, be->stream),
-            op) ||
-        !cuda_ok(&c->st, cudaStreamSynchronize(be->stream), op))
-        return;
-    int32_t f = *be->fault_host;
     if (f == CUK_OK) return;
-    cudaMemsetAsync(be->fault, 0, sizeof *be->fault, be->stream);
+    cudaMemsetAsync(lane_of(c)->fault, 0, sizeof f, lane_of(c)->stream);
     status_set(&c->st, ST_INTERNAL, "%s: the device found %s", op,
                f > 0 && f < (int32_t)ARRAY_LEN(faults) ? faults[f] : "an unknown fault");
+}
+
+/* Waits, and takes what a kernel found wrong. */
+static void wait_for(ctx *c, const char *op) {
+    cuda_lane *l = lane_of(c);
+    if (cuda_ok(&c->st,
+                cudaMemcpyAsync(l->fault_host, l->fault, sizeof *l->fault, cudaMemcpyDeviceToHost, l->stream),
+                op) &&
+        cuda_ok(&c->st, cudaStreamSynchronize(l->stream), op))
+        cuda_take_fault(c, *l->fault_host, op);
 }
 
 static void cuda_sync(ctx *c) {
@@ -121,7 +132,7 @@ static void cuda_sync(ctx *c) {
 
 static void cuda_download(ctx *c, void *dst, tensor src) {
     size_t n = (size_t)tensor_count(&src) * dtype_size(src.dt);
-    if (cuda_ok(&c->st, cudaMemcpyAsync(dst, src.data, n, cudaMemcpyDeviceToHost, cuda_of(c)->stream),
+    if (cuda_ok(&c->st, cudaMemcpyAsync(dst, src.data, n, cudaMemcpyDeviceToHost, lane_of(c)->stream),
                 "download"))
         wait_for(c, "download");
 }
@@ -129,7 +140,7 @@ static void cuda_download(ctx *c, void *dst, tensor src) {
 /* ---- ops ---- */
 
 static cuk_stream stream_of(const ctx *c) {
-    return cuda_of(c)->stream;
+    return lane_of(c)->stream;
 }
 
 static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
@@ -166,19 +177,19 @@ static void cuda_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
 
 static void cuda_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add) {
     cuk_embed(stream_of(c), y.data, y.ld, table->data, cuda_type(table->dt), table->ld, table->rows, ids.data,
-              y.d[0], y.d[1], scale, add, cuda_of(c)->fault);
+              y.d[0], y.d[1], scale, add, lane_of(c)->fault);
     launched(c, "embed");
 }
 
 static void cuda_gather(ctx *c, tensor y, tensor x, tensor idx) {
-    cuk_gather(stream_of(c), y.data, y.ld, x.data, x.ld, x.d[0], idx.data, y.d[0], y.d[1], cuda_of(c)->fault);
+    cuk_gather(stream_of(c), y.data, y.ld, x.data, x.ld, x.d[0], idx.data, y.d[0], y.d[1], lane_of(c)->fault);
     launched(c, "gather");
 }
 
 static void cuda_mix(ctx *c, tensor y, tensor x, const weight *table, tensor from, tensor by) {
     cuk_mix(stream_of(c), y.data, y.ld, table ? table->data : x.data, table ? cuda_type(table->dt) : CUK_F32,
             table ? table->ld : x.ld, table ? table->rows : x.d[0], from.data, by.nd ? by.data : NULL,
-            from.d[1], y.d[0], y.d[1], table != NULL, cuda_of(c)->fault);
+            from.d[1], y.d[0], y.d[1], table != NULL, lane_of(c)->fault);
     launched(c, "mix");
 }
 
@@ -197,7 +208,7 @@ static void cuda_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rop
                                               .theta = a->theta,
                                               .dyn = a->dyn_factor,
                                               .max_pos = a->max_pos,
-                                              .fault = cuda_of(c)->fault});
+                                              .fault = lane_of(c)->fault});
     launched(c, "rope_table");
 }
 
@@ -208,7 +219,7 @@ static void cuda_rope(ctx *c, tensor x, tensor cs) {
 
 static void cuda_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
     cuk_kv_write(stream_of(c), kc.data, vc.data, kc.d[0], k.data, k.ld, v.data, v.ld, slots.data, k.d[0],
-                 k.d[1], k.d[2], KV_PAGE_TOK, cuda_of(c)->fault);
+                 k.d[1], k.d[2], KV_PAGE_TOK, lane_of(c)->fault);
     launched(c, "kv_write");
 }
 
@@ -239,15 +250,15 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
                   .window = a->window,
                   .softcap = a->softcap,
                   .limit = a->limit.nd ? a->limit.data : NULL,
-                  .fault = cuda_of(c)->fault};
+                  .fault = lane_of(c)->fault};
     if (t.hd > 256) {
         status_set(&c->st, ST_UNSUPPORTED, "attn: expected heads of at most 256 numbers, found %d", t.hd);
         return;
     }
     const size_t scratch = cuk_attn_scratch(&t);
     if (!cuda_work(c, scratch)) return; /* in dry mode, too */
-    t.scratch = cuda_of(c)->work;
-    t.scratch_bytes = cuda_of(c)->work_bytes;
+    t.scratch = lane_of(c)->work;
+    t.scratch_bytes = lane_of(c)->work_bytes;
     cuk_attention(stream_of(c), &t);
     launched(c, "attn");
 }
@@ -266,7 +277,7 @@ static void cuda_patchify(ctx *c, tensor x, tensor pixels, const patchify_args *
                      .frames = a->frames > 1 ? a->frames : 1,
                      .channels_last = a->channels_last,
                      .rescale = a->rescale,
-                     .fault = cuda_of(c)->fault};
+                     .fault = lane_of(c)->fault};
     memcpy(p.mean, a->mean, sizeof p.mean);
     memcpy(p.std, a->std, sizeof p.std);
     cuk_patchify(stream_of(c), &p);
@@ -282,14 +293,17 @@ static void cuda_pair_loss(ctx *c, tensor loss, tensor terms, tensor logits, boo
 
 static void cuda_free(backend *b) {
     cuda_backend *be = (cuda_backend *)b;
-    if (be->stream) cudaStreamSynchronize(be->stream);
-    cudaFree(be->fault);
-    cudaFreeHost(be->fault_host);
-    cudaFree(be->work);
+    for (int i = 0; i < CTX_LANES; i++)
+        if (be->lanes[i].stream) cudaStreamSynchronize(be->lanes[i].stream);
     cuda_pool_fini(&be->pool);
-    cuda_sample_fini(be);
     cuda_blas_free(be->blas);
-    if (be->stream) cudaStreamDestroy(be->stream);
+    for (int i = 0; i < CTX_LANES; i++) {
+        cuda_lane *l = &be->lanes[i];
+        cudaFree(l->fault);
+        cudaFreeHost(l->fault_host);
+        cudaFree(l->work);
+        if (l->stream) cudaStreamDestroy(l->stream);
+    }
     mem_free(be);
 }
 
@@ -323,6 +337,20 @@ static const backend_ops cuda_ops = {
     .patchify = cuda_patchify,
     .pair_loss = cuda_pair_loss,
     .sample = cuda_sample,
+    .next_ids = cuda_next_ids,
+    .reserve = cuda_reserve,
+    .alloc_host = cuda_alloc_host,
+    .release_host = cuda_release_host,
+    .fetch = cuda_fetch,
+    .mark_init = cuda_mark_init,
+    .mark_fini = cuda_mark_fini,
+    .mark = cuda_mark,
+    .reached = cuda_reached,
+    .wait = cuda_wait,
+    .capture_begin = cuda_capture_begin,
+    .capture_end = cuda_capture_end,
+    .replay = cuda_replay,
+    .graph_fini = cuda_graph_fini,
 };
 
 /* "cuda" or "cuda:1" */
@@ -369,6 +397,25 @@ static bool open_device(cuda_backend *be, const char *name, status *st) {
     return true;
 }
 
+/* Pictures give way to steps. */
+static bool open_lanes(cuda_backend *be, status *st) {
+    int least = 0, greatest = 0;
+    cudaDeviceGetStreamPriorityRange(&least, &greatest);
+    for (int i = 0; i < CTX_LANES; i++)
+        if (!cuda_ok(st,
+                     cudaStreamCreateWithPriority(&be->lanes[i].stream, cudaStreamNonBlocking,
+                                                  i == LANE_PICTURES ? least : greatest),
+                     "stream"))
+            return false;
+    for (int i = 0; i < CTX_LANES; i++) {
+        cuda_lane *l = &be->lanes[i];
+        if (!cuda_ok(st, cudaMallocHost((void **)&l->fault_host, sizeof *l->fault_host), "pinned memory") ||
+            !(l->fault = cuda_alloc(&be->base, sizeof *l->fault, st)))
+            return false;
+    }
+    return true;
+}
+
 backend *cuda_backend_new(const backend_options *o, status *st) {
     cuda_backend *be = mem_calloc(1, sizeof *be);
     if (!be) {
@@ -376,10 +423,7 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
         return NULL;
     }
     be->base.ops = &cuda_ops;
-    if (open_device(be, o->device, st) &&
-        cuda_ok(st, cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking), "stream") &&
-        cuda_ok(st, cudaMallocHost((void **)&be->fault_host, sizeof *be->fault_host), "pinned memory") &&
-        (be->fault = cuda_alloc(&be->base, sizeof *be->fault, st))) {
+    if (open_device(be, o->device, st) && open_lanes(be, st)) {
         size_t before = 0, after = 0, all;
         cudaMemGetInfo(&before, &all);
         if (!o->deterministic) be->blas = cuda_blas_new();

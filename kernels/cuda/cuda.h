@@ -11,11 +11,15 @@
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/cuk.h"
 
-/* What a choice of tokens needs on its way to the device and back; grows to the largest step. */
-typedef struct cuda_lists {
-    void *device, *pinned;
-    size_t bytes;
-} cuda_lists;
+typedef struct cuda_lane {
+    cudaStream_t stream;
+    int32_t *fault;      /* device: the first thing that a kernel of this lane found wrong */
+    int32_t *fault_host; /* pinned */
+    void *work;          /* device */
+    size_t work_bytes;
+    size_t work_want; /* by ops in dry mode */
+    bool fixed;       /* work never grows again */
+} cuda_lane;
 
 /* pool.c */
 typedef struct cuda_piece {
@@ -31,16 +35,10 @@ typedef struct cuda_pool {
 typedef struct cuda_backend {
     backend base;
     int device;
-    cudaStream_t stream;
+    cuda_lane lanes[CTX_LANES];
     size_t taken_bytes; /* of the device, by cuda_backend_new */
-    size_t work_want;   /* by ops in dry mode */
     bool sealed;        /* the plan is made: more than that is worth a warning */
     cuda_pool pool;
-    int32_t *fault;      /* device: the first thing that a kernel found wrong */
-    int32_t *fault_host; /* pinned */
-    void *work;          /* device */
-    size_t work_bytes;
-    cuda_lists lists;
     cuda_blas *blas; /* or NULL */
 } cuda_backend;
 
@@ -48,9 +46,14 @@ static inline cuda_backend *cuda_of(const ctx *c) {
     return (cuda_backend *)c->be;
 }
 
+static inline cuda_lane *lane_of(const ctx *c) {
+    return &cuda_of(c)->lanes[c->lane];
+}
+
 /* False with a status ("what: CUDA: why") when e is an error. */
 bool cuda_ok(status *st, cudaError_t e, const char *what);
-/* Makes be->work at least so large; what was there is lost. In dry mode false: the wish is noted, and nothing to launch. */
+/* Makes the lane's work at least so large; what was there is lost. In dry mode false: the wish is noted, and nothing to
+ * launch. */
 bool cuda_work(ctx *c, size_t bytes);
 /* Device memory as it comes. NULL with ST_NO_MEMORY that says how much there is. */
 void *cuda_take(cuda_backend *be, size_t bytes, status *st);
@@ -59,11 +62,28 @@ static inline cuk_type cuda_type(dtype t) {
     return t == DT_F32 ? CUK_F32 : t == DT_F16 ? CUK_F16 : CUK_BF16;
 }
 
+/* The fault word of a lane, once it has arrived on the host: an error of c, and the device's is cleared. */
+void cuda_take_fault(ctx *c, int32_t fault, const char *op);
+
+/* lanes.c */
+void *cuda_alloc_host(backend *be, size_t bytes, status *st);
+void cuda_release_host(backend *be, void *p);
+void cuda_fetch(ctx *c, void *dst, tensor src);
+bool cuda_mark_init(backend_mark *m, status *st);
+void cuda_mark_fini(backend_mark *m);
+void cuda_mark(ctx *c, backend_mark *m);
+bool cuda_reached(const backend_mark *m);
+void cuda_wait(ctx *c, backend_mark *m);
+void cuda_capture_begin(ctx *c);
+void cuda_capture_end(ctx *c, backend_graph *g);
+void cuda_replay(ctx *c, const backend_graph *g);
+void cuda_graph_fini(backend_graph *g);
 /* pool.c */
 void *cuda_pool_take(cuda_pool *p, size_t bytes);
 bool cuda_pool_give(cuda_pool *p, const void *piece); /* false: it is none of its */
 void cuda_pool_fini(cuda_pool *p);
 backend_memory cuda_get_memory(backend *be);
+bool cuda_reserve(backend *be, status *st);
 bool cuda_seal(backend *be, size_t pool_bytes, status *st);
 /* upload.c */
 bool cuda_weight_init(weight *w, const tensor *host, status *st);
@@ -73,7 +93,7 @@ bool cuda_weights_load(backend *be, weight *const *w, int n, status *st);
 /* linear.c */
 void cuda_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
 /* sample.c */
-void cuda_sample(ctx *c, tensor logits, const sample_row *rows, sample_result *out);
-void cuda_sample_fini(cuda_backend *be);
+void cuda_sample(ctx *c, tensor logits, tensor rules, tensor results);
+void cuda_next_ids(ctx *c, tensor ids, tensor from, tensor results);
 
 #endif

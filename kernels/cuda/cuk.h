@@ -155,7 +155,7 @@ void cuk_pair_loss(cuk_stream s, float *loss, float *terms, const float *logits,
 
 /* ---- sample.cu ---- */
 
-/* One row's rule, packed for the device: as ops.h: sample_row, lists as offsets into two shared arrays. */
+/* As ops.h: sample_rule; offsets count words of the block that begins with the rules. */
 typedef struct cuk_choice {
     float temperature, top_p, min_p, repetition, presence, frequency;
     int32_t top_k, top_logprobs;
@@ -168,10 +168,13 @@ typedef struct cuk_chosen { /* as ops.h: sample_result */
     int32_t n_top, top_id[20];
     float top_logprob[20];
 } cuk_chosen;
-/* logits f32 [rows, V]; ids, values: the lists (bias ids with values; seen ids with counts as floats). work f32 [rows, V].
- * The same rules in the same order as kernels/cpu/choose.h; one block a row. */
+/* logits f32 [rows, V]; rules: the block. work f32 [rows, V]. The same rules in the same order as kernels/cpu/choose.h;
+ * one block a row. */
 void cuk_sample(cuk_stream s, const float *logits, int64_t ld, int64_t rows, int64_t vocab,
-                const cuk_choice *how, const int32_t *ids, const float *values, float *work, cuk_chosen *out);
+                const int32_t *rules, float *work, cuk_chosen *out);
+/* ids[i] = chosen[from[i]].id where from[i] >= 0; CUK_BAD_INDEX */
+void cuk_next_ids(cuk_stream s, int32_t *ids, const int32_t *from, int64_t rows, const cuk_chosen *chosen,
+                  int64_t n_chosen, int32_t *fault);
 
 #ifdef __cplusplus
 }

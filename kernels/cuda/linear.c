@@ -15,13 +15,14 @@ static size_t align256(size_t n) {
 /* The product into y itself, unless act(..) is to be added to y: then beside it. */
 static bool by_gemm(ctx *c, const cuk_linear *l) {
     cuda_backend *be = cuda_of(c);
+    cuda_lane *lane = lane_of(c);
     const bool narrow = l->t != CUK_F32, beside = l->add && l->act != CUK_ACT_NONE;
     const size_t x_bytes = narrow ? align256((size_t)(l->rows * l->k) * sizeof(uint16_t)) : 0;
     const size_t y_bytes = beside ? (size_t)(l->rows * l->out) * sizeof(float) : 0;
     if (!cuda_work(c, x_bytes + y_bytes)) return true; /* c->st says so */
-    float *y = beside ? (float *)(void *)((uint8_t *)be->work + x_bytes) : l->y;
+    float *y = beside ? (float *)(void *)((uint8_t *)lane->work + x_bytes) : l->y;
     blas_gemm g = {.y = y,
-                   .x = narrow ? be->work : (const void *)l->x,
+                   .x = narrow ? lane->work : (const void *)l->x,
                    .w = l->w,
                    .t = l->t,
                    .bias = l->bias,
@@ -31,22 +32,23 @@ static bool by_gemm(ctx *c, const cuk_linear *l) {
                    .rows = l->rows,
                    .k = l->k,
                    .out = l->out,
-                   .add = l->add && !beside};
-    if (narrow) cuk_narrow(be->stream, be->work, l->t, l->x, l->x_ld, l->rows, l->k);
-    bool ok = cuda_blas_gemm(be->blas, be->stream, &g);
+                   .add = l->add && !beside,
+                   .lane = c->lane};
+    if (narrow) cuk_narrow(lane->stream, lane->work, l->t, l->x, l->x_ld, l->rows, l->k);
+    bool ok = cuda_blas_gemm(be->blas, lane->stream, &g);
     if (!ok && g.bias) {
         g.bias = NULL;
-        ok = cuda_blas_gemm(be->blas, be->stream, &g);
+        ok = cuda_blas_gemm(be->blas, lane->stream, &g);
     }
     if (!ok) return false;
     const float *bias = g.bias ? NULL : l->bias; /* what the product left out */
     if (bias || l->act != CUK_ACT_NONE)
-        cuk_epilogue(be->stream, l->y, l->y_ld, y, g.y_ld, bias, l->rows, l->out, l->act, beside);
+        cuk_epilogue(lane->stream, l->y, l->y_ld, y, g.y_ld, bias, l->rows, l->out, l->act, beside);
     return true;
 }
 
 void cuda_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags) {
-    cuda_backend *be = cuda_of(c);
+    cuda_lane *lane = lane_of(c);
     cuk_linear l = {.y = y.data,
                     .x = x.data,
                     .w = w->data,
@@ -61,12 +63,12 @@ void cuda_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, a
                     .act = (cuk_act)a,
                     .add = flags & LINEAR_ADD};
     if (c->dry) {
-        if (be->blas && l.rows > FEW) by_gemm(c, &l); /* asks for its work memory */
+        if (cuda_of(c)->blas && l.rows > FEW) by_gemm(c, &l); /* asks for its work memory */
         return;
     }
     if (l.rows <= FEW)
-        cuk_linear_few(be->stream, &l);
-    else if (!be->blas || !by_gemm(c, &l))
-        cuk_linear_exact(be->stream, &l);
+        cuk_linear_few(lane->stream, &l);
+    else if (!cuda_of(c)->blas || !by_gemm(c, &l))
+        cuk_linear_exact(lane->stream, &l);
     cuda_ok(&c->st, cudaGetLastError(), "linear");
 }

@@ -68,14 +68,27 @@ backend_memory cuda_get_memory(backend *b) {
     cuda_backend *be = (cuda_backend *)b;
     backend_memory m = {.taken_bytes = be->taken_bytes};
     cudaMemGetInfo(&m.free_bytes, &m.total_bytes);
-    m.work_bytes = be->taken_bytes + be->work_want;
+    m.work_bytes = be->taken_bytes;
+    for (int i = 0; i < CTX_LANES; i++) m.work_bytes += be->lanes[i].work_want;
     return m;
+}
+
+bool cuda_reserve(backend *b, status *st) {
+    for (int i = 0; i < CTX_LANES; i++) {
+        cuda_lane *l = &((cuda_backend *)b)->lanes[i];
+        ctx c = {.be = b, .lane = i};
+        l->fixed = false;
+        if (!cuda_work(&c, l->work_want))
+            return status_set(st, c.st.code, "work memory of %.1f MiB: %s", (double)l->work_want / (1 << 20),
+                              c.st.msg);
+        l->fixed = true;
+    }
+    return true;
 }
 
 bool cuda_seal(backend *b, size_t pool_bytes, status *st) {
     cuda_backend *be = (cuda_backend *)b;
-    ctx c = {.be = b};
-    if (!cuda_work(&c, be->work_want)) return status_set(st, c.st.code, "%s", c.st.msg);
+    if (!cuda_reserve(b, st)) return false;
     if (pool_bytes) {
         pool_bytes = whole(pool_bytes);
         if (!cuda_ok(st, cudaMalloc((void **)&be->pool.base, pool_bytes), "the pictures' memory"))

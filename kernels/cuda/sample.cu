@@ -6,7 +6,7 @@
  * Cuts read the row until what can be chosen fits in shared memory (candidates: value and id, sorted by id), and go on
  * there; a row that is too flat for that is selected from as a whole, by radix.
  * Thread: the engine's. Owner: nothing. */
-#include "kernels/cuda/cu.cuh"
+#include "kernels/cuda/vecs.cuh"
 
 #define GREEDY_BELOW 1e-5f
 #define LOGPROB_MIN  -9999.0f
@@ -544,19 +544,20 @@ static __device__ void add_biases(float *x, int n, const int32_t *ids, const flo
 }
 
 /* Biases, then penalties. No id stands twice among what was seen (ops.h). */
-static __device__ void adjust(float *x, int n, const cuk_choice &h, const int32_t *ids, const float *values) {
-    add_biases(x, n, ids + h.bias_at, values + h.bias_at, h.n_bias);
+static __device__ void adjust(float *x, int n, const cuk_choice &h, const int32_t *words) {
+    const int32_t *bias = words + h.bias_at;
+    add_biases(x, n, bias, reinterpret_cast<const float *>(bias + h.n_bias), h.n_bias);
     __syncthreads();
     if (penalises(h)) {
         for (int i = threadIdx.x; h.repetition != 1 && i < h.n_prompt; i += blockDim.x) {
-            const int id = ids[h.prompt_at + i];
+            const int id = words[h.prompt_at + i];
             if (id >= 0 && id < n) repeat(&x[id], h.repetition);
         }
         for (int i = threadIdx.x; i < h.n_out; i += blockDim.x) {
-            const int id = ids[h.out_at + i];
+            const int id = words[h.out_at + i];
             if (id < 0 || id >= n) continue;
             if (h.repetition != 1) repeat(&x[id], h.repetition);
-            x[id] = __fadd_rn(x[id], -__fmul_rn(h.frequency, values[h.out_at + i]));
+            x[id] = __fadd_rn(x[id], -__fmul_rn(h.frequency, static_cast<float>(words[h.out_at + h.n_out + i])));
             x[id] = __fadd_rn(x[id], -h.presence);
         }
     }
@@ -582,10 +583,9 @@ static __device__ int choose(room *s, view x, const cuk_choice &h, uint64_t best
 }
 
 static __global__ void __launch_bounds__(MAX_WARPS * 32)
-    sample_kernel(const float *logits, int64_t ld, int vocab, const cuk_choice *how, const int32_t *ids, const float *values, float *work,
-                  cuk_chosen *out) {
+    sample_kernel(const float *logits, int64_t ld, int vocab, const int32_t *rules, float *work, cuk_chosen *out) {
     SHARED(room, s);
-    const cuk_choice h = how[blockIdx.x];
+    const cuk_choice h = reinterpret_cast<const cuk_choice *>(rules)[blockIdx.x];
     const view raw = {logits + blockIdx.x * ld, nullptr, vocab};
     float own, own_raw;
     const uint64_t best_raw = greatest(s, raw, &own_raw);
@@ -596,7 +596,7 @@ static __global__ void __launch_bounds__(MAX_WARPS * 32)
         float *mine = work + static_cast<int64_t>(blockIdx.x) * vocab;
         for (int i = threadIdx.x; i < vocab; i += blockDim.x) mine[i] = clean(raw.row[i]);
         __syncthreads();
-        adjust(mine, vocab, h, ids, values);
+        adjust(mine, vocab, h, rules);
         const view adjusted = {mine, nullptr, vocab};
         float own_adjusted;
         const uint64_t b = greatest(s, adjusted, &own_adjusted);
@@ -621,11 +621,27 @@ static __global__ void __launch_bounds__(MAX_WARPS * 32)
     if (h.top_logprobs > 0) top_n(s, raw, h.top_logprobs, own_raw, max, log_sum, to);
 }
 
-void cuk_sample(cuk_stream s, const float *logits, int64_t ld, int64_t rows, int64_t vocab, const cuk_choice *how, const int32_t *ids,
-                const float *values, float *work, cuk_chosen *out) {
+void cuk_sample(cuk_stream s, const float *logits, int64_t ld, int64_t rows, int64_t vocab, const int32_t *rules, float *work,
+                cuk_chosen *out) {
     static_assert(sizeof(room) <= 48 << 10, "more than a launch gives unasked");
     if (rows <= 0 || vocab <= 0) return;
     const unsigned threads = vocab <= 256 ? 64 : vocab <= 8192 ? 256 : 1024; /* no result depends on it */
-    cu_launch(sample_kernel, dim3(static_cast<unsigned>(rows)), dim3(threads), sizeof(room), s, logits, ld, vocab, how, ids, values, work,
-              out);
+    cu_launch(sample_kernel, dim3(static_cast<unsigned>(rows)), dim3(threads), sizeof(room), s, logits, ld, vocab, rules, work, out);
+}
+
+/* ---- what was chosen goes on ---- */
+
+static __global__ void next_ids_kernel(int32_t *ids, const int32_t *from, int64_t rows, const cuk_chosen *chosen, int64_t n_chosen,
+                                       int32_t *fault) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= rows || from[i] < 0) return;
+    if (from[i] >= n_chosen)
+        cu_raise(fault, CUK_BAD_INDEX);
+    else
+        ids[i] = chosen[from[i]].id;
+}
+
+void cuk_next_ids(cuk_stream s, int32_t *ids, const int32_t *from, int64_t rows, const cuk_chosen *chosen, int64_t n_chosen,
+                  int32_t *fault) {
+    if (rows > 0) cu_launch(next_ids_kernel, dim3(cu_blocks(rows, 256)), dim3(256), 0, s, ids, from, rows, chosen, n_chosen, fault);
 }

@@ -620,6 +620,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
     return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+    if (s->capture) emu_fail("an event in a graph");
     e->stream = s;
     e->upto = s->n_added;
     return cudaSuccess;
@@ -634,7 +635,12 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e) {
     if (e->stream) drain(e->stream, e->upto);
     return note(cudaSuccess);
 }
-cudaError_t cudaEventQuery(cudaEvent_t e) { return !e->stream || e->stream->n_done >= e->upto ? cudaSuccess : cudaErrorNotReady; }
+/* Who asks again and again sees time pass. */
+cudaError_t cudaEventQuery(cudaEvent_t e) {
+    if (!e->stream || e->stream->n_done >= e->upto) return cudaSuccess;
+    drain(e->stream, e->stream->n_done + 1);
+    return cudaErrorNotReady;
+}
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) {
     *ms = 1; /* time is not emulated */
     return cudaSuccess;
@@ -655,6 +661,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned lon
     *x = new CUgraphExec_st{*g};
     return cudaSuccess;
 }
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t s) { return s->capture ? note(cudaErrorStreamCaptureUnsupported) : cudaSuccess; }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
     auto ops = std::make_shared<std::vector<std::function<void()>>>(x->g.ops);
     for (const auto &l : x->g.lands) guard_pinned(l.first, l.second, true);

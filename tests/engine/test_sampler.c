@@ -70,7 +70,7 @@ static void test_counts(void **state) {
         for (int t = 0; t < 400; t++) {
             sample_row r;
             if (t % 7 == 0) {
-                sampler_row(&s, (uint32_t)t, &r);
+                sampler_row(&s, (uint32_t)t, 0, &r);
                 assert_int_equal(r.position, t);
                 check_row(&r, in_prompt, in_out);
             }
@@ -97,7 +97,7 @@ static void test_what_is_tracked(void **state) {
     p.min_p = 0.25f;
     assert_true(sampler_init(&s, &p, &spec, given, 3, 99, NULL));
     assert_true(sampler_accept(&s, 6));
-    sampler_row(&s, 1, &r);
+    sampler_row(&s, 1, 0, &r);
     assert_int_equal(r.n_prompt_seen + r.n_out_seen, 0);
     assert_int_equal(r.seed, 77);
     assert_int_equal(r.top_k, 3);
@@ -107,7 +107,7 @@ static void test_what_is_tracked(void **state) {
     p.frequency_penalty = 0.5f;
     assert_true(sampler_init(&s, &p, &spec, given, 3, 99, NULL));
     assert_true(sampler_accept(&s, 6) && sampler_accept(&s, 6));
-    sampler_row(&s, 2, &r);
+    sampler_row(&s, 2, 0, &r);
     assert_int_equal(r.n_prompt_seen, 0);
     assert_int_equal(r.n_out_seen, 1);
     assert_int_equal(r.out_count[0], 2);
@@ -117,7 +117,7 @@ static void test_what_is_tracked(void **state) {
 
 static bool banned(const sampler *s, int32_t id) {
     sample_row r;
-    sampler_row(s, 0, &r);
+    sampler_row(s, 0, 0, &r);
     for (int i = 0; i < r.n_bias; i++)
         if (r.bias_ids[i] == id && r.bias[i] == -INFINITY) return true;
     return false;
@@ -141,7 +141,7 @@ static void test_min_tokens_and_stops(void **state) {
             for (size_t i = 0; i < ARRAY_LEN(ends); i++) assert_int_equal(banned(&s, ends[i]), t < 2);
             assert_false(banned(&s, 9));
             sample_row r;
-            sampler_row(&s, 0, &r);
+            sampler_row(&s, 0, 0, &r);
             assert_int_equal(r.n_bias, t < 2 ? 2 + 5 : 2);
             assert_int_equal(r.bias_ids[1], 9);
             assert_true(r.bias[1] == -5);

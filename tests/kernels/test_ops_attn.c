@@ -568,7 +568,7 @@ static void test_device_only(void **state) {
                            .q_start = start,
                            .kv_len = len,
                            .scale = 0.2f,
-                           .fault = cuda_of(&r.c)->fault};
+                           .fault = lane_of(&r.c)->fault};
     /* rows of each sequence: no more rows than sequences go to the split kernel, the last case is a tile */
     static const int32_t starts[3][4] = {{0, 1, 2, 3}, {0, 2, 3, 3}, {0, 4, 4, 4}};
     static const int32_t lens[3][3] = {{600, 500, 1}, {600, 77, 0}, {600, 0, 0}};
@@ -584,7 +584,7 @@ static void test_device_only(void **state) {
             a.y = y + with * OUT;
             a.scratch = with && bytes ? op_alloc(bytes) : NULL;
             a.scratch_bytes = with ? bytes : 0;
-            cuk_attention(cuda_of(&r.c)->stream, &a);
+            cuk_attention(lane_of(&r.c)->stream, &a);
             rig_ok(&r);
             op_free(a.scratch);
         }
@@ -607,7 +607,7 @@ static void test_device_only(void **state) {
     a.n_seqs = 1;
     for (a.n_rows = 1; a.n_rows <= 4; a.n_rows += 3) {
         start[1] = a.n_rows;
-        cuk_attention(cuda_of(&r.c)->stream, &a);
+        cuk_attention(lane_of(&r.c)->stream, &a);
         rig_fails(&r, "", "length");
     }
     op_free(x);

@@ -642,7 +642,7 @@ static void test_device_only(void **state) {
     uint64_t seed = 22;
     rig r;
     assert_true(rig_init(&r, NULL, 1));
-    const cuk_stream s = cuda_of(&r.c)->stream;
+    const cuk_stream s = lane_of(&r.c)->stream;
     for (int t = 0; t < 12; t++) {
         const int64_t n = 3, d = t % 3 == 0 ? 1024 : 1021, ld = d + t % 2 * 3;
         float *x = random_floats(&seed, n * ld, t % 4 ? 3 : 20000), *bias = random_floats(&seed, d, 1),

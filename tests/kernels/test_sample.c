@@ -54,6 +54,22 @@ static bool falls_on(const double *p, int n, double u, int id, double slack) {
 
 static rig g_rig; /* on a GPU */
 
+/* n rows of logits through op_sample; waits. */
+static void sample_all(ctx *c, tensor logits, const sample_row *rows, sample_result *out) {
+    const int n = (int)logits.d[0];
+    size_t words = (size_t)n * SAMPLE_RULE_WORDS;
+    for (int i = 0; i < n; i++) words += sample_list_words(&rows[i]);
+    int32_t *rules = op_alloc(words * sizeof *rules);
+    sample_result *results = op_copy_of(out, (size_t)n * sizeof *out);
+    assert_int_equal(sample_pack(rules, rows, n), words);
+    op_sample(c, logits, tensor_1d(rules, DT_I32, (int64_t)words),
+              tensor_2d(results, DT_I32, n, SAMPLE_RESULT_WORDS));
+    ctx_sync(c);
+    memcpy(out, results, (size_t)n * sizeof *out);
+    op_free(rules);
+    op_free(results);
+}
+
 /* One row of logits, n ways to choose from it. */
 static void choose_all(const float *x, int vocab, const sample_row *rows, int n, sample_result *out) {
     if (!on_gpu()) {
@@ -64,7 +80,8 @@ static void choose_all(const float *x, int vocab, const sample_row *rows, int n,
     }
     float *logits = floats((int64_t)n * vocab);
     for (int i = 0; i < n; i++) memcpy(logits + (int64_t)i * vocab, x, (size_t)vocab * sizeof *x);
-    op_sample(&g_rig.c, tensor_2d(logits, DT_F32, n, vocab), rows, out);
+    memset(out, 0, (size_t)n * sizeof *out);
+    sample_all(&g_rig.c, tensor_2d(logits, DT_F32, n, vocab), rows, out);
     rig_ok(&g_rig);
     op_free(logits);
 }
@@ -353,7 +370,7 @@ static void test_op_rows(void **state) {
     tensor logits = tensor_2d(x, DT_F32, ROWS, V);
     logits.ld = LD;
     memset(out, 0, sizeof out);
-    op_sample(&c, logits, rows, out);
+    sample_all(&c, logits, rows, out);
     assert_true(ctx_ok(&c));
     for (int i = 0; i < ROWS; i++) {
         sample_result alone = {0};

@@ -3,6 +3,8 @@
 #ifndef VLMD_TESTS_SCHED_SCHEDULE_H
 #define VLMD_TESTS_SCHED_SCHEDULE_H
 
+#include "tests/engine/sched/delayed.h"
+
 enum { SCHED_MAX_LEN = 160, MAX_JOBS = 40, MAX_CHOICES = 5 };
 
 static backend *g_be;
@@ -11,7 +13,7 @@ static tok *g_tok;
 typedef struct schedule {
     runner_options ro;
     int max_chunk, n_jobs, cancel_one_in; /* 0: none */
-    bool all_at_once, no_prefix_caching;
+    bool all_at_once, no_prefix_caching, async;
     size_t picture_bytes;
     int many_one_in; /* jobs of several choices; 0: none */
 } schedule;
@@ -59,9 +61,10 @@ static inline engine_params choice_params(const job_maker *m, int i, int n, int 
 /* The answer of one choice as a job of its own, row by row. */
 static inline void run_alone(const job_maker *m, int i, int choice, answer *a) {
     world w;
-    runner_options one = {1, 1, SCHED_MAX_LEN, kv_pages_of(SCHED_MAX_LEN) + 1};
+    runner_options one = {1, 1, SCHED_MAX_LEN, kv_pages_of(SCHED_MAX_LEN) + 1, false};
     world_picture_bytes = 0;
     world_no_prefix_caching = true;
+    world_async = false;
     world_init(&w, g_be, g_tok, SCHED_MAX_LEN, &one, 0);
     engine_params p = choice_params(m, i, 1, choice);
     world_submit(&w, m->prompt(i), &p, a);
@@ -114,13 +117,14 @@ static inline void drive(world *w, const schedule *sh, const job_maker *m, rng *
     }
 }
 
-static inline void run_schedule(const schedule *sh, uint32_t seed, const job_maker *m, tally *t) {
+static inline void run_once(const schedule *sh, uint32_t seed, const job_maker *m, tally *t) {
     static answers got[MAX_JOBS];
     int n_choices[MAX_JOBS], all = 0;
     bool cancelled[MAX_JOBS][MAX_CHOICES] = {{false}};
     rng r = {seed * 77 + 5};
     world_picture_bytes = sh->picture_bytes;
     world_no_prefix_caching = sh->no_prefix_caching;
+    world_async = sh->async;
     world w;
     world_init(&w, g_be, g_tok, SCHED_MAX_LEN, &sh->ro, sh->max_chunk);
     memset(got, 0, sizeof got);
@@ -151,6 +155,15 @@ static inline void run_schedule(const schedule *sh, uint32_t seed, const job_mak
     t->picture_hits += pictures.hits;
 }
 
+/* Without and with a turn ahead. */
+static inline void run_schedule(const schedule *sh, uint32_t seed, const job_maker *m, tally *t) {
+    schedule both = *sh;
+    for (int i = 0; i < 2; i++) {
+        both.async = i;
+        run_once(&both, seed, m, t);
+    }
+}
+
 /* ---- what stands under all of them ---- */
 
 static int sched_set_up(void **state) {
@@ -160,6 +173,7 @@ static int sched_set_up(void **state) {
     g_be = backend_new(&bo, &st);
     g_tok = tok_load("models/vlmd-tiny", &st);
     if (!g_be || !g_tok) print_error("%s\n", st.msg);
+    if (g_be) delay_backend(g_be);
     return g_be && g_tok ? 0 : -1;
 }
 

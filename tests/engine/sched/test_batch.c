@@ -36,10 +36,12 @@ static void rows_of_two(void **state) {
     a.n_done = 5; /* begins inside the picture */
     b.n_done = 39;
     batch t;
-    assert_true(batch_init(&t, NULL, 32, 0, 4, 4, 1, NULL));
+    bool fits = false;
+    assert_true(batch_init(&t, NULL, 32, 0, 4, 4, 1, 64, NULL));
     batch_clear(&t);
-    assert_false(batch_add(&t, &a, 20)); /* rows 5..24: not the last */
-    assert_true(batch_add(&t, &b, 1));   /* row 39 of 40 */
+    assert_false(batch_add(&t, &a, 20, &fits)); /* rows 5..24: not the last */
+    assert_true(fits);
+    assert_true(batch_add(&t, &b, 1, &fits)); /* row 39 of 40 */
     assert_int_equal(t.n_rows, 21);
     assert_int_equal(t.n_seqs, 2);
     assert_int_equal(t.n_out, 1);
@@ -68,6 +70,59 @@ static void rows_of_two(void **state) {
     batch_fini(&t);
     encode_free(pic.enc);
     model_free(m);
+}
+
+/* A row whose id is on its way; dummies behind it; a rule whose lists find no room. */
+static void rows_ahead(void **state) {
+    (void)state;
+    seq s;
+    seq_image im = {0};
+    set_up(&s, &im);
+    batch t;
+    bool fits = false;
+    assert_true(batch_init(&t, NULL, 32, 0, 4, 4, 1, 6, NULL));
+    batch_clear(&t);
+    s.n_done = 40; /* all it has, and one more is chosen on the device */
+    s.n_ahead = 1;
+    s.last_result = 7;
+    static int32_t bias_ids[4] = {1, 2, 3, 4};
+    static float bias[4] = {1, 1, -1, -1};
+    s.sampler =
+        (sampler){.bias_ids = bias_ids, .bias = bias, .n_user_bias = 2, .n_all_bias = 4, .min_tokens = 3};
+    s.sampler.n_out = 2; /* with the one on its way the third: the bans end */
+    assert_true(seq_decodes(&s));
+    assert_true(batch_add(&t, &s, 1, &fits));
+    assert_true(batch_only_decodes(&t));
+    assert_int_equal(t.from[0], 7);
+    assert_int_equal(t.pos[0], 40);
+    assert_int_equal(t.kv_len[0], 41);
+    assert_int_equal(t.rules[0].n_bias, 2);
+    assert_int_equal(t.rules[0].position, 3);
+    s.sampler.n_out = 1;
+    assert_false(batch_add(&t, &s, 1, &fits)); /* 8 words more, of 6 */
+    assert_false(fits);
+    assert_int_equal(t.n_rows, 1);
+    batch_pad(&t, 4, 1);
+    assert_true(batch_only_decodes(&t));
+    for (int i = 1; i < 4; i++) {
+        assert_int_equal(t.from[i], -1);
+        assert_int_equal(t.slots[i], -1);
+        assert_int_equal(t.kv_len[i], 1);
+        assert_int_equal(t.pages[i * 4], 0);
+        assert_int_equal(t.out_rows[i], i);
+    }
+    int32_t *packed = mem_calloc(1, batch_bytes(&t));
+    assert_true(batch_pack(&t, packed) <= batch_bytes(&t));
+    assert_memory_equal(packed + 16, t.pos, 4 * sizeof(int32_t)); /* each array at 64 bytes */
+    mem_free(packed);
+    /* what ends with the token on its way, or needs it, has no row */
+    s.max_len = 41;
+    assert_int_equal(seq_rows_ready(&s), 0);
+    s.max_len = 64;
+    assert_int_equal(seq_rows_ready(&s), 1);
+    s.sampler.tracks = true;
+    assert_int_equal(seq_rows_ready(&s), 0);
+    batch_fini(&t);
 }
 
 static void rows_ready(void **state) {
@@ -124,24 +179,29 @@ static void rows_with_spans(void **state) {
     pic.ready = true;
     assert_int_equal(seq_rows_ready(&b), 40);
     batch t;
-    assert_true(batch_init(&t, NULL, 16, 40, 4, 4, 0, NULL));
+    assert_true(batch_init(&t, NULL, 16, 40, 4, 4, 0, 64, NULL));
     batch_clear(&t);
-    assert_false(batch_add(&t, &a, 9)); /* rows 5..13 */
-    assert_true(batch_add(&t, &b, 40));
+    bool fits;
+    assert_false(batch_add(&t, &a, 9, &fits)); /* rows 5..13 */
+    assert_true(batch_add(&t, &b, 40, &fits));
     for (int i = 0; i < 9; i++) assert_int_equal(t.limit[i], i < 7 ? 12 : 0);
     for (int i = 0; i < 40; i++) assert_int_equal(t.limit[9 + i], i < 38 ? 38 : 0);
-    step s;
-    ctx none = {.dry = true};
-    batch_upload(&t, &none, &s);
-    assert_int_equal(s.n_blocks, 4);
-    assert_int_equal(s.block_rows, 16);
+    batch_step described;
+    batch_describe(&t, &described);
+    assert_int_equal(described.s.n_blocks, 4);
+    assert_int_equal(described.s.block_rows, 16);
+    int32_t *packed = mem_calloc(1, batch_bytes(&t));
+    batch_pack(&t, packed);
+    /* behind five arrays of 49 numbers, four short ones and the limits, each from 64 bytes on */
+    const int32_t *blocks = packed + 5 * 64 + 4 * 16 + 64;
     static const int start[4][3] = {{0, 9, 16}, {0, 0, 16}, {0, 0, 16}, {0, 0, 1}},
                      len[4][2] = {{14, 7}, {0, 23}, {0, 39}, {0, 40}};
     for (int k = 0; k < 4; k++)
         for (int i = 0; i < 3; i++) {
-            assert_int_equal(t.block_start[k * 16 + i], start[k][i]);
-            if (i < 2) assert_int_equal(t.block_len[k * 16 + i], len[k][i]);
+            assert_int_equal(blocks[k * 32 + i], start[k][i]);
+            if (i < 2) assert_int_equal(blocks[k * 32 + 16 + i], len[k][i]);
         }
+    mem_free(packed);
     batch_fini(&t);
     encode_free(pic.enc);
     model_free(m);
@@ -174,7 +234,8 @@ static void grow_and_drop(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_of_two), cmocka_unit_test(rows_ready),
-                                       cmocka_unit_test(rows_with_spans), cmocka_unit_test(grow_and_drop)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_of_two), cmocka_unit_test(rows_ahead),
+                                       cmocka_unit_test(rows_ready), cmocka_unit_test(rows_with_spans),
+                                       cmocka_unit_test(grow_and_drop)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

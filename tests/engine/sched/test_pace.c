@@ -37,7 +37,7 @@ static turn take_turn(pace *p, const machine *m, int n_decode, int pictures, int
     bool plain = t.rows == 0 && t.slices == 0;
     if (!plain || !g_warm) step *= m->cold;
     g_warm = plain;
-    pace_step_took(p, n_decode + t.rows, step);
+    pace_step_took(p, n_decode + t.rows, pace_is_plain(p, n_decode + t.rows), step);
     t.seconds += step;
     return t;
 }
@@ -139,7 +139,7 @@ static void follows_the_machine(void **state) {
     for (int i = 0; i < 60; i++) take_turn(&p, &LARGE, 2, 1000, 1000); /* and left */
     near(pace_predict(&p, 2), LARGE.fixed_s + 2 * LARGE.row_s, 0.25);
     double before = pace_predict(&p, 2);
-    pace_step_took(&p, 5, 10); /* a hiccup */
+    pace_step_took(&p, 5, pace_is_plain(&p, 5), 10); /* a hiccup */
     assert_true(pace_predict(&p, 2) <= 1.5 * before);
 }
 
@@ -182,7 +182,7 @@ static void debts_are_paid(void **state) {
                 n = 100;
             }
             double took = LARGE.fixed_s + LARGE.row_s * (4 + n);
-            pace_step_took(&p, 4 + n, took);
+            pace_step_took(&p, 4 + n, pace_is_plain(&p, 4 + n), took);
             begin[spans] += took;
             rows[spans] += n;
         }

@@ -7,6 +7,7 @@
 
 static size_t world_picture_bytes; /* of the picture cache of the next world; 0: off */
 static bool world_no_prefix_caching;
+static bool world_async; /* one turn ahead, pictures beside the steps */
 
 #include "tests/engine/sched/harness.h"
 
@@ -86,6 +87,7 @@ typedef struct world {
 static void world_init(world *w, backend *be, tok *t, int max_len, const runner_options *ro, int max_chunk) {
     status st = {0};
     *w = (world){.be = be, .max_len = max_len};
+    fake_delays = world_async;
     w->model = model_load("", be, &st);
     w->kit = (promptkit){.spec = model_get_spec(w->model), .tok = t};
     CHECK(runner_init(&w->runner, be, w->model, ro, &st));
@@ -96,6 +98,7 @@ static void world_init(world *w, backend *be, tok *t, int max_len, const runner_
                         .max_rows = ro->max_rows,
                         .max_chunk = max_chunk,
                         .no_prefix_caching = world_no_prefix_caching,
+                        .async = world_async,
                         .pictures = w->pictures};
     w->sched = sched_new(&so, &w->runner, &w->inbox, NULL, &st);
     CHECK(w->sched);
