@@ -179,7 +179,7 @@ static void rows_with_spans(void **state) {
     pic.ready = true;
     assert_int_equal(seq_rows_ready(&b), 40);
     batch t;
-    assert_true(batch_init(&t, NULL, 16, 40, 4, 4, 1, 64, NULL));
+    assert_true(batch_init(&t, NULL, 16, 40, 4, 4, 0, 64, NULL));
     batch_clear(&t);
     bool fits;
     assert_false(batch_add(&t, &a, 9, &fits)); /* rows 5..13 */
