@@ -118,4 +118,11 @@ void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, ten
 void stack_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q);
 void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y);
 
+/* Layers that attend to other rows as well (stack_spec.beside): keys and values k, v[M, K*hd] of those rows y[M, beside_width];
+ * x[N, D] += attention to them, with the norm where the stack has its norms. run: which rows are whose. Source: transformers'
+ * modeling_blip_2.py (Blip2QFormerLayer), modeling_blip_text.py (BlipTextLayer). */
+void stack_beside_keep(ctx *c, const layer_weights *w, tensor y, tensor k, tensor v);
+void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor k, tensor v,
+                         const layer_run *run);
+
 #endif

@@ -10,7 +10,7 @@
 int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d[2], unsigned *use) {
     int64_t q = (int64_t)s->heads * s->head_dim, k = (int64_t)s->kv_heads * s->head_dim;
     int64_t out = 0, in = 0; /* in 0: a vector */
-    bool on = true;
+    bool on = true, beside = s->beside_width > 0 && s->beside[layer];
     switch (which) {
     case L_NORM1_G:
     case L_NORM2_G: out = s->width, on = !s->norm_plain; break;
@@ -43,6 +43,16 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     case L_CONTEXT_G: out = s->width, on = s->context_norm; break;
     case L_SCALE1:
     case L_SCALE2: out = s->gated[layer] ? 1 : s->width, on = s->layer_scale || s->gated[layer]; break;
+    case L_BESIDE_NORM_G: out = s->width, on = beside; break;
+    case L_BESIDE_NORM_B: out = s->width, on = beside && s->norm == NORM_LAYER; break;
+    case L_BESIDE_Q_W: out = q, in = s->width, on = beside; break;
+    case L_BESIDE_Q_B: out = q, on = beside && s->q_bias; break;
+    case L_BESIDE_K_W:
+    case L_BESIDE_V_W: out = k, in = s->beside_width, on = beside; break;
+    case L_BESIDE_K_B: out = k, on = beside && s->k_bias; break;
+    case L_BESIDE_V_B: out = k, on = beside && s->v_bias; break;
+    case L_BESIDE_O_W: out = s->width, in = q, on = beside; break;
+    case L_BESIDE_O_B: out = s->width, on = beside && s->o_bias; break;
     case L_COUNT: on = false; break;
     }
     if (!on) return 0;

@@ -35,6 +35,16 @@ typedef enum layer_slot {
     L_CONTEXT_G, /* before keys and values of the rows that others attend to */
     L_SCALE1,
     L_SCALE2, /* [D], or [1] of a gate: what attention and feed-forward give is multiplied by it */
+    L_BESIDE_NORM_G,
+    L_BESIDE_NORM_B,
+    L_BESIDE_Q_W,
+    L_BESIDE_Q_B,
+    L_BESIDE_K_W,
+    L_BESIDE_K_B,
+    L_BESIDE_V_W,
+    L_BESIDE_V_B, /* [H*hd, D], [K*hd, beside_width] twice: attention to other rows, behind the one to its own */
+    L_BESIDE_O_W,
+    L_BESIDE_O_B, /* [D, H*hd] */
     L_COUNT
 } layer_slot;
 

@@ -61,6 +61,9 @@ typedef struct stack_spec {
     int window[SPEC_MAX_LAYERS]; /* sliding window of a layer, 0: none */
     bool cross
         [SPEC_MAX_LAYERS]; /* the layer attends to other rows instead of to its own; queries and keys are normed */
+    int beside_width; /* of rows that some layers attend to as well, between their own and the feed-forward; 0: none */
+    bool beside
+        [SPEC_MAX_LAYERS]; /* those layers; with a norm, projections and biases like their own attention's */
     rope_spec rope;
 } stack_spec;
 

@@ -89,6 +89,26 @@ void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, t
     arena_reset(c->scratch, mark);
 }
 
+void stack_beside_keep(ctx *c, const layer_weights *w, tensor y, tensor k, tensor v) {
+    op_linear(c, k, y, w->w[L_BESIDE_K_W], w->w[L_BESIDE_K_B], ACT_NONE, 0);
+    op_linear(c, v, y, w->w[L_BESIDE_V_W], w->w[L_BESIDE_V_B], ACT_NONE, 0);
+}
+
+void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor k, tensor v,
+                         const layer_run *run) {
+    size_t mark = arena_mark(c->scratch);
+    tensor q = ctx_2d(c, DT_F32, x.d[0], (int64_t)s->heads * s->head_dim),
+           y = ctx_2d(c, DT_F32, q.d[0], q.d[1]);
+    op_linear(c, q, normed(c, s, w, L_BESIDE_NORM_G, x), w->w[L_BESIDE_Q_W], w->w[L_BESIDE_Q_B], ACT_NONE, 0);
+    attn_args a = run->attn;
+    a.scale = s->attn_scale;
+    op_attn(c, tensor_heads(y, s->heads, s->head_dim), tensor_heads(q, s->heads, s->head_dim),
+            tensor_heads(k, s->kv_heads, s->head_dim), tensor_heads(v, s->kv_heads, s->head_dim), &a);
+    op_linear(c, x, y, w->w[L_BESIDE_O_W], w->w[L_BESIDE_O_B], ACT_NONE, LINEAR_ADD);
+    if (s->norm_after) norm(c, s, w, L_BESIDE_NORM_G, x, x);
+    arena_reset(c->scratch, mark);
+}
+
 void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x) {
     size_t mark = arena_mark(c->scratch);
     tensor h = normed(c, s, w, L_NORM2_G, x), up = ctx_2d(c, DT_F32, x.d[0], s->ffn), y = up;
