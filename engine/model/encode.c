@@ -8,7 +8,7 @@
 
 /* Byte offsets into work; rows of the largest tile, and of all that are joined. */
 typedef struct layout {
-    size_t pixels, x, q, k, v, features, ids, pool_from, pool_by, context, jk, jv, jx, jids, joined, from, by,
+    size_t pixels, x, q, k, v, features, ids, pool_from, pool_by, context, jq, jk, jv, jx, jids, joined, from, by,
         total, result;
     int64_t rows, features_rows, n_ids, pool_rows, pool_taps, joined_rows, out_rows;
 } layout;
@@ -79,13 +79,18 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     l.pool_by = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(float));
     const join_spec *j = &s->join;
     if (j->stack.n_layers) {
-        size_t all = (size_t)l.features_rows + (size_t)j->latents, d = (size_t)j->out * sizeof(float);
-        size_t keys = (size_t)j->stack.kv_heads * (size_t)j->stack.head_dim * sizeof(float);
-        l.context = take(&l.total, (size_t)l.features_rows * d);
+        bool queries = j->kind == JOIN_QFORMER;
+        size_t all = (size_t)l.features_rows + (size_t)j->latents;
+        size_t d = (size_t)j->stack.width * sizeof(float), head_bytes = (size_t)j->stack.head_dim * sizeof(float);
+        size_t keys = (size_t)j->stack.kv_heads * head_bytes;
+        if (queries)
+            l.jq = take(&l.total, (size_t)j->latents * (size_t)j->stack.heads * head_bytes);
+        else
+            l.context = take(&l.total, (size_t)l.features_rows * d);
         l.jk = take(&l.total, all * keys);
         l.jv = take(&l.total, all * keys);
         l.jx = take(&l.total, (size_t)j->latents * d);
-        l.jids = take(&l.total, ((size_t)j->latents + 3) * sizeof(int32_t));
+        l.jids = take(&l.total, ((size_t)j->latents + QFORMER_LENGTHS) * sizeof(int32_t));
     }
     if (packs(s)) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
@@ -125,11 +130,15 @@ static void point(encode *e, const layout *l) {
     const join_spec *j = &s->join;
     if (j->stack.n_layers) {
         int64_t all = l->features_rows + j->latents, keys = (int64_t)j->stack.kv_heads * j->stack.head_dim;
-        e->context = tensor_2d(AT(context), DT_F32, l->features_rows, j->out);
+        int64_t heads = (int64_t)j->stack.heads * j->stack.head_dim;
+        if (j->kind == JOIN_QFORMER)
+            e->join_q = tensor_2d(AT(jq), DT_F32, j->latents, heads);
+        else
+            e->context = tensor_2d(AT(context), DT_F32, l->features_rows, j->stack.width);
         e->join_k = tensor_2d(AT(jk), DT_F32, all, keys);
         e->join_v = tensor_2d(AT(jv), DT_F32, all, keys);
-        e->join_x = tensor_2d(AT(jx), DT_F32, j->latents, j->out);
-        e->join_ids = tensor_1d(AT(jids), DT_I32, j->latents + 3);
+        e->join_x = tensor_2d(AT(jx), DT_F32, j->latents, j->stack.width);
+        e->join_ids = tensor_1d(AT(jids), DT_I32, j->latents + QFORMER_LENGTHS);
     }
     e->sets = tensor_2d(e->result, DT_F32, (1 + s->deep.n) * l->out_rows, spec_image_width(s));
     e->rows = tensor_rows(e->sets, 0, l->out_rows);

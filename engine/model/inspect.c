@@ -74,6 +74,11 @@ static void put_stack(buf *out, const stack_spec *s) {
         buf_printf(
             out, "  pictures     %d of %d layers attend to them instead of to the text, through tanh gates\n",
             cross, s->n_layers);
+    int beside = 0;
+    for (int i = 0; i < s->n_layers; i++) beside += s->beside_width && s->beside[i];
+    if (beside)
+        buf_printf(out, "  beside       %d of %d layers attend to a picture's rows as well, %d wide\n", beside,
+                   s->n_layers, s->beside_width);
     int windowed = 0, window = 0;
     for (int i = 0; i < s->n_layers; i++)
         if (s->window[i]) windowed++, window = s->window[i];
@@ -138,7 +143,9 @@ static void put_image_costs(buf *out, const model_spec *s) {
             " of keys and values apart from the text's, %zu bytes each, and one token in the prompt, id %d",
             (size_t)spec_image_width(s) * sizeof(float), (int)s->image_token);
     else
-        buf_printf(out, " in place of the placeholder, id %d", (int)s->image_token);
+        buf_puts(out, s->pictures_in_front ? " before all text" : " in place of the placeholder");
+    if (s->fuse != FUSE_CROSS && s->image_token >= 0) buf_printf(out, ", id %d", (int)s->image_token);
+    if (s->max_pictures) buf_printf(out, "; at most %d in a prompt", s->max_pictures);
     put_company(out, s);
     buf_puts(out, "\n");
 }
@@ -156,6 +163,9 @@ static void put_join(buf *out, const join_spec *j) {
             "a perceiver: a gated feed-forward, %d to %d, then %d learned latents attend to each tile and to "
             "themselves\n",
             j->in, j->out, j->latents);
+    else if (j->kind == JOIN_QFORMER)
+        buf_printf(out, "a Q-Former: %d learned queries, normed; behind their layers linear, %d to %d%s\n",
+                   j->latents, j->in, j->out, j->bias ? ", bias" : "");
     else if (j->kind == JOIN_POOL)
         buf_printf(out, "mean of %d x %d patches, RMS norm, linear, %d to %d\n", j->pool, j->pool, j->in,
                    j->out);

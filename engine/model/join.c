@@ -11,7 +11,7 @@ static int merged(const join_spec *j) {
 int join_rows(const model_spec *s, grid g) {
     if (s->dual.on) return 1;
     const join_spec *j = &s->join;
-    if (j->kind == JOIN_PERCEIVER) return j->latents;
+    if (j->latents) return j->latents;
     if (j->kind == JOIN_POOL) return (g.w / j->pool) * (g.h / j->pool);
     int rows = tower_features_rows(&s->tower, g.w, g.h), k = merged(j);
     CHECK(k == 1 || (rows == g.w * g.h && g.w % j->merge == 0 && g.h % j->merge == 0));
@@ -20,7 +20,9 @@ int join_rows(const model_spec *s, grid g) {
 
 int join_slices(const model_spec *s, grid g) {
     if (s->dual.on) return dual_picture_slices(s, tower_rows(&s->tower, g));
-    if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, tower_features_rows(&s->tower, g.w, g.h));
+    int rows = tower_features_rows(&s->tower, g.w, g.h);
+    if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, rows);
+    if (s->join.kind == JOIN_QFORMER) return qformer_slices(s, rows);
     return (join_rows(s, g) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 
@@ -67,6 +69,10 @@ void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, in
     const join_spec *j = &m->spec.join;
     if (j->kind == JOIN_PERCEIVER) {
         perceiver_slice(c, e, features, out, i);
+        return;
+    }
+    if (j->kind == JOIN_QFORMER) {
+        qformer_slice(c, e, features, out, i);
         return;
     }
     int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g) - from, k = merged(j);

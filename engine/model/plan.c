@@ -64,14 +64,14 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
 
 int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], unsigned *use) {
     bool is = j->kind != JOIN_NONE, gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
-    bool normed = j->normed != JOIN_NORM_NONE;
+    bool queries = j->kind == JOIN_QFORMER, normed = j->normed != JOIN_NORM_NONE || queries;
     int64_t one = j->normed == JOIN_NORM_ROW && j->merge > 1 ? j->in / (j->merge * j->merge) : j->in;
     int64_t hidden = mlp ? j->hidden : j->out, out = 0, in = 0; /* in 0: a vector */
     bool on = false;
     switch (which) {
     case S_JOIN_G: out = gated ? j->out : one, on = gated || normed; break;
     case S_JOIN_B: out = one, on = normed && j->norm == NORM_LAYER; break;
-    case S_LATENTS: out = j->latents, in = j->out, on = gated; break;
+    case S_LATENTS: out = j->latents, in = gated ? j->out : j->in, on = gated || queries; break;
     case S_FC_GATE_W: out = hidden, in = j->in, on = gated; break;
     case S_FC1_W: out = hidden, in = j->in, on = is; break;
     case S_FC1_B: out = hidden, on = is && j->bias; break;

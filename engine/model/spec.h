@@ -103,8 +103,16 @@ static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
     return gw * gh + (t->cls ? 1 : 0) - (t->drop_first ? 1 : 0);
 }
 
-/* POOL: the mean of pool x pool patches, then normed and linear . PERCEIVER: learned latents attend to a tile, perceiver.c */
-typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP, JOIN_POOL, JOIN_PERCEIVER } join_kind;
+/* POOL: the mean of pool x pool patches, then normed and linear . PERCEIVER: learned latents attend to a tile, perceiver.c.
+ * QFORMER: learned latents, normed, attend to each other and in some layers to a tile beside that; linear; qformer.c */
+typedef enum join_kind {
+    JOIN_NONE,
+    JOIN_LINEAR,
+    JOIN_MLP,
+    JOIN_POOL,
+    JOIN_PERCEIVER,
+    JOIN_QFORMER
+} join_kind;
 typedef enum join_norm {
     JOIN_NORM_NONE,
     JOIN_NORM_ROW,   /* of each feature row */
@@ -118,10 +126,10 @@ typedef struct join_spec {
     float norm_eps;
     act activation;
     bool bias;
-    int in, hidden, out; /* in: of a merged row */
+    int in, hidden, out; /* in: of a merged row; QFORMER: of a latent */
     int pool;
     float norm_offset; /* a gain g counts as norm_offset + g */
-    stack_spec stack;  /* of a join with layers: PERCEIVER */
+    stack_spec stack;  /* of a join with layers: PERCEIVER, QFORMER */
     int latents;       /* rows that a tile becomes, whatever its size */
     int interleaved; /* that many features lie behind the first one, number by number in turn; 0: one after the other */
 } join_spec;
@@ -234,7 +242,7 @@ typedef struct model_spec {
     text_spec text;
     dual_spec dual;
     fuse_kind fuse;
-    int32_t image_token;       /* the placeholder's id, -1 without pictures */
+    int32_t image_token;       /* the placeholder's id, -1 without pictures, or where added_token stands for it */
     int32_t video_token;       /* its like for what is not served; 0: none */
     int32_t bos;               /* -1: none */
     int32_t eos[SPEC_MAX_EOS]; /* generation_config.json's, else config.json's */
@@ -247,7 +255,12 @@ typedef struct model_spec {
     const char *placeholder;   /* what the chat template writes for a picture; NULL: image_token's spelling */
     int32_t placeholder_id;    /* or the token that it writes; 0: none */
     int32_t open_id, close_id; /* tokens around a picture's rows, for write_image */
-    bool needs_picture;        /* the reference takes no prompt without */
+    /* Where the config names no image_token: what the processor adds to a tokenizer that lacks it. NULL: nothing. */
+    const char *added_token;
+    bool needs_picture; /* the reference takes no prompt without */
+    int max_pictures;   /* of a prompt; 0: any number */
+    /* A prompt's pictures stand before all of its text, BOS included; the template writes nothing for them. */
+    bool pictures_in_front;
     bool bos_behind_pictures;  /* the processor puts BOS behind the last picture */
     const char *prompt_end;    /* and this behind the prompt; NULL: nothing */
     const char *chat_template; /* where a checkpoint brings none; NULL: none */
