@@ -408,8 +408,7 @@ static bool fill(const promptkit *k, const engine_chat *c, prompt *p, status *st
     tok_ids ids = {0};
     bool ok = take_images(k, c, p, st) && render(k, c, &text, st) &&
               write_pictures(k, p, &text, &pictures, st) && put_in_front(k, p, &pictures, &ids, st) &&
-              encode_text(k, &text, &ids, st) &&
-              expand(k, p, &ids, &pictures, st);
+              encode_text(k, &text, &ids, st) && expand(k, p, &ids, &pictures, st);
     image_text_fini(&pictures);
     tmpl_out_fini(&text);
     tok_ids_fini(&ids);

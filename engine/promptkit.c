@@ -88,7 +88,8 @@ static bool add_token(json_t *file, const char *token) {
         if (s && strcmp(s, token) == 0) return true;
         if (id >= next && id < INT32_MAX) next = id + 1;
     }
-    if (json_is_integer(json_object_get(vocab, token))) next = json_integer_value(json_object_get(vocab, token));
+    if (json_is_integer(json_object_get(vocab, token)))
+        next = json_integer_value(json_object_get(vocab, token));
     return json_array_append_new(added, json_pack("{s:I, s:s, s:b, s:b}", "id", next, "content", token,
                                                   "special", 1, "normalized", 0)) == 0;
 }
@@ -163,7 +164,8 @@ static bool load_placeholder(promptkit *k, status *st) {
     const char *row = picture_token(k, k->image_token, st),
                *placeholder = s->placeholder ? s->placeholder : row;
     if (row && s->added_token && k->image_token >= text_embed_rows(&s->text))
-        return status_set(st, ST_INVALID, "tokenizer.json: expected the token %s below the model's %d ids, found %d", row,
+        return status_set(st, ST_INVALID,
+                          "tokenizer.json: expected the token %s below the model's %d ids, found %d", row,
                           text_embed_rows(&s->text), (int)k->image_token);
     if (row && s->placeholder_id > 0) placeholder = picture_token(k, s->placeholder_id, st);
     if (!row || !placeholder) return false;
@@ -172,7 +174,8 @@ static bool load_placeholder(promptkit *k, status *st) {
                           "tokenizer_config.json: expected a bos_token, which follows the pictures");
     k->row_token = mem_strdup(row);
     if (!s->pictures_in_front)
-        k->placeholder = placeholder == row ? k->row_token : placeholder; /* the tokenizer's or the spec's own */
+        k->placeholder =
+            placeholder == row ? k->row_token : placeholder; /* the tokenizer's or the spec's own */
     return k->row_token || status_set(st, ST_NO_MEMORY, "no memory for the prompt's parts");
 }
 

@@ -17,7 +17,8 @@ static const char TEMPLATE[] =
     "{% endif %}{% endset %}{% if text %}{% if not loop.first %}{{ ' ' }}{% endif %}"
     "{% if m.role == 'user' %}Question: {{ text }}{% elif m.role == 'assistant' %}Answer: {{ text }}."
     "{% else %}{{ text }}{% endif %}"
-    "{% if loop.last and m.role == 'user' and add_generation_prompt %} Answer:{% endif %}{% endif %}{% endfor %}";
+    "{% if loop.last and m.role == 'user' and add_generation_prompt %} Answer:{% endif %}{% endif %}{% "
+    "endfor %}";
 
 static bool read_tower(config *c, tower_spec *t) {
     config vision = config_sub(c, "vision_config");
@@ -86,7 +87,8 @@ static bool read(config *c, model_spec *out) {
     out->max_pictures = 1;
     out->chat_template = TEMPLATE;
     config_skip(c, (const char *const[]){"image_text_hidden_size", "initializer_factor",
-                                         "use_decoder_only_language_model", "tie_word_embeddings", "is_composition", NULL});
+                                         "use_decoder_only_language_model", "tie_word_embeddings",
+                                         "is_composition", NULL});
     config_warn_unknown(c);
     return c->st->code == ST_OK;
 }
@@ -110,7 +112,7 @@ static const char *const TOWER_LAYER[L_COUNT] = {
     [L_DOWN_W] = TOWER "mlp.fc2.weight",
     [L_DOWN_B] = TOWER "mlp.fc2.bias",
 };
-#define QUERY "qformer.encoder.layer.%d."
+#define QUERY         "qformer.encoder.layer.%d."
 #define PAIR(w, name) [w] = QUERY name ".weight", [w + 1] = QUERY name ".bias"
 static const char *const JOIN_LAYER[L_COUNT] = {
     PAIR(L_Q_W, "attention.attention.query"),
@@ -164,7 +166,8 @@ static const name_sheet SHEET = {
 
 const family FAMILY_BLIP2 = {
     .name = "blip-2",
-    .does = "early fusion through a Q-Former: learned queries attend to the picture and stand before the text",
+    .does =
+        "early fusion through a Q-Former: learned queries attend to the picture and stand before the text",
     .architecture = "Blip2ForConditionalGeneration",
     .read = read,
     .sheet = &SHEET,

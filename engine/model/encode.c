@@ -8,8 +8,8 @@
 
 /* Byte offsets into work; rows of the largest tile, and of all that are joined. */
 typedef struct layout {
-    size_t pixels, x, q, k, v, features, ids, pool_from, pool_by, context, jq, jk, jv, jx, jids, joined, from, by,
-        total, result;
+    size_t pixels, x, q, k, v, features, ids, pool_from, pool_by, context, jq, jk, jv, jx, jids, joined, from,
+        by, total, result;
     int64_t rows, features_rows, n_ids, pool_rows, pool_taps, joined_rows, out_rows;
 } layout;
 
@@ -81,7 +81,8 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     if (j->stack.n_layers) {
         bool queries = j->kind == JOIN_QFORMER;
         size_t all = (size_t)l.features_rows + (size_t)j->latents;
-        size_t d = (size_t)j->stack.width * sizeof(float), head_bytes = (size_t)j->stack.head_dim * sizeof(float);
+        size_t d = (size_t)j->stack.width * sizeof(float),
+               head_bytes = (size_t)j->stack.head_dim * sizeof(float);
         size_t keys = (size_t)j->stack.kv_heads * head_bytes;
         if (queries)
             l.jq = take(&l.total, (size_t)j->latents * (size_t)j->stack.heads * head_bytes);

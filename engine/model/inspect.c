@@ -77,8 +77,8 @@ static void put_stack(buf *out, const stack_spec *s) {
     int beside = 0;
     for (int i = 0; i < s->n_layers; i++) beside += s->beside_width && s->beside[i];
     if (beside)
-        buf_printf(out, "  beside       %d of %d layers attend to a picture's rows as well, %d wide\n", beside,
-                   s->n_layers, s->beside_width);
+        buf_printf(out, "  beside       %d of %d layers attend to a picture's rows as well, %d wide\n",
+                   beside, s->n_layers, s->beside_width);
     int windowed = 0, window = 0;
     for (int i = 0; i < s->n_layers; i++)
         if (s->window[i]) windowed++, window = s->window[i];

@@ -73,8 +73,8 @@ static void project(ctx *c, const encode *e, int layer, span s) {
         op_embed(c, x, m->w[S_LATENTS], ids_at(e, s.from, s.n), 1);
         op_norm(c, x, x, m->w[S_JOIN_G], m->w[S_JOIN_B], k->norm, k->norm_eps, 0);
     }
-    stack_project(c, k, &m->join[layer], x, rows_of(e->join_q, s), rows_of(e->join_k, s), rows_of(e->join_v, s),
-                  &run);
+    stack_project(c, k, &m->join[layer], x, rows_of(e->join_q, s), rows_of(e->join_k, s),
+                  rows_of(e->join_v, s), &run);
 }
 
 static void keep(ctx *c, const encode *e, int layer, tensor features, span s) {

@@ -242,9 +242,9 @@ typedef struct model_spec {
     text_spec text;
     dual_spec dual;
     fuse_kind fuse;
-    int32_t image_token;       /* the placeholder's id, -1 without pictures, or where added_token stands for it */
-    int32_t video_token;       /* its like for what is not served; 0: none */
-    int32_t bos;               /* -1: none */
+    int32_t image_token; /* the placeholder's id, -1 without pictures, or where added_token stands for it */
+    int32_t video_token; /* its like for what is not served; 0: none */
+    int32_t bos;         /* -1: none */
     int32_t eos[SPEC_MAX_EOS]; /* generation_config.json's, else config.json's */
     int n_eos;
     /* How the reference turns a rendered chat into ids: a processor lets the tokenizer add its specials unless the

@@ -83,7 +83,7 @@ static inline void random_scale(random_tensor *t, bool gain, float offset, bool 
 
 static inline bool random_is_gain(int k) {
     return k == L_NORM1_G || k == L_NORM2_G || k == L_QNORM_G || k == L_KNORM_G || k == L_POST1_G ||
-           k == L_POST2_G;
+           k == L_POST2_G || k == L_BESIDE_NORM_G;
 }
 
 /* "name#0/n" is one tensor of n times the rows, "name#k/n" stands in that one: false. */
@@ -100,7 +100,8 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
     model_spec s;
     const name_sheet *sheet;
     if (!family_read(dir, &s, &sheet, st)) return false;
-    size_t cap = S_COUNT + (size_t)(s.tower.stack.n_layers + s.text.stack.n_layers) * L_COUNT +
+    size_t cap = S_COUNT +
+                 (size_t)(s.tower.stack.n_layers + s.join.stack.n_layers + s.text.stack.n_layers) * L_COUNT +
                  (size_t)s.deep.n * JOIN_SLOTS + DUAL_COUNT,
            n = 0;
     random_tensor *t = mem_calloc(cap, sizeof *t);
@@ -130,19 +131,24 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
         }
         random_scale(&t[n++], i == S_NORM_G || i == S_PRE_G || i == S_POST_G || i == S_JOIN_G,
                      i == S_NORM_G ? s.text.stack.norm_offset : 0,
-                     i == S_POS || i == S_EMBED_POS || i == S_EMBED);
+                     i == S_POS || i == S_EMBED_POS || i == S_EMBED || i == S_LATENTS);
     }
-    for (int half = 0; half < 2; half++) {
-        const stack_spec *k = half ? &s.text.stack : &s.tower.stack;
-        const char *const *names = half ? s.text.names->layer : sheet->tower_layer;
+    const struct {
+        const stack_spec *stack;
+        const char *const *names, *const *at;
+    } stacks[] = {{&s.tower.stack, sheet->tower_layer, sheet->tower_at},
+                  {&s.join.stack, sheet->join_layer, sheet->join_at},
+                  {&s.text.stack, s.text.names->layer, sheet->text_at}};
+    for (size_t part = 0; part < ARRAY_LEN(stacks); part++) {
+        const stack_spec *k = stacks[part].stack;
+        const char *const *names = stacks[part].names;
         for (int i = 0; i < k->n_layers; i++)
             for (int j = 0; j < L_COUNT; j++) {
                 char name[128];
                 t[n].nd = layer_slot_shape(k, i, (layer_slot)j, t[n].d, &use);
                 if (!t[n].nd) continue;
                 snprintf(name, sizeof name, names[j], i);
-                snprintf(t[n].name, sizeof t[n].name, "%s%s", (half ? sheet->text_at : sheet->tower_at)[0],
-                         name);
+                snprintf(t[n].name, sizeof t[n].name, "%s%s", stacks[part].at[0], name);
                 if (!random_whole(&t[n])) continue;
                 random_scale(&t[n++], random_is_gain(j), k->norm_offset, false);
             }
