@@ -201,7 +201,7 @@ static void check(const char *config) {
         const model_spec *s = model_get_spec(r.m);
         grid g = {s->tower.image_size / s->tower.patch, s->tower.image_size / s->tower.patch};
         assert_int_equal(tower_slices(&s->tower, g), 3 + s->tower.run_layers * 2 * 3); /* blocks */
-        size_t n = (size_t)join_rows(s, g) * (size_t)s->join.out;
+        size_t n = (size_t)join_rows(s, g, 0) * (size_t)s->join.out;
         static const int stops[] = {1 << 20, 1, 4};
         for (size_t i = 0; i < ARRAY_LEN(stops); i++) {
             int calls;
