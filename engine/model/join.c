@@ -9,9 +9,9 @@ static int merged(const join_spec *j) {
 }
 
 int join_rows(const model_spec *s, grid g, int n_text) {
-    (void)n_text;
     if (s->dual.on) return 1;
     const join_spec *j = &s->join;
+    if (j->kind == JOIN_READER) return n_text;
     if (j->kind == JOIN_PERCEIVER) return j->latents;
     if (j->kind == JOIN_POOL) return (g.w / j->pool) * (g.h / j->pool);
     int rows = tower_features_rows(&s->tower, g.w, g.h), k = merged(j);
@@ -22,6 +22,8 @@ int join_rows(const model_spec *s, grid g, int n_text) {
 int join_slices(const model_spec *s, grid g, int n_text) {
     if (s->dual.on) return dual_picture_slices(s, tower_rows(&s->tower, g));
     if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, tower_features_rows(&s->tower, g.w, g.h));
+    if (s->join.kind == JOIN_READER)
+        return reader_slices(s, tower_features_rows(&s->tower, g.w, g.h), n_text);
     return (join_rows(s, g, n_text) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 
@@ -68,6 +70,10 @@ void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, in
     const join_spec *j = &m->spec.join;
     if (j->kind == JOIN_PERCEIVER) {
         perceiver_slice(c, e, features, out, i);
+        return;
+    }
+    if (j->kind == JOIN_READER) {
+        reader_slice(c, e, features, out, i);
         return;
     }
     int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g, e->plan.n_text) - from,

@@ -63,14 +63,17 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
 }
 
 int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], unsigned *use) {
-    bool is = j->kind != JOIN_NONE, gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
+    bool reads = j->kind == JOIN_READER, is = j->kind != JOIN_NONE && !reads;
+    bool gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
     bool normed = j->normed != JOIN_NORM_NONE;
     int64_t one = j->normed == JOIN_NORM_ROW && j->merge > 1 ? j->in / (j->merge * j->merge) : j->in;
     int64_t hidden = mlp ? j->hidden : j->out, out = 0, in = 0; /* in 0: a vector */
     bool on = false;
     switch (which) {
-    case S_JOIN_G: out = gated ? j->out : one, on = gated || normed; break;
-    case S_JOIN_B: out = one, on = normed && j->norm == NORM_LAYER; break;
+    case S_JOIN_G: out = gated || reads ? j->out : one, on = gated || reads || normed; break;
+    case S_JOIN_B: out = reads ? j->out : one, on = reads || (normed && j->norm == NORM_LAYER); break;
+    case S_READ_EMBED: out = j->read_vocab, in = j->out, on = reads; break;
+    case S_READ_POS: out = j->read_pos, in = j->out, on = reads; break;
     case S_LATENTS: out = j->latents, in = j->out, on = gated; break;
     case S_FC_GATE_W: out = hidden, in = j->in, on = gated; break;
     case S_FC1_W: out = hidden, in = j->in, on = is; break;
@@ -82,7 +85,8 @@ int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], 
     if (!on) return 0;
     d[0] = out;
     d[1] = in;
-    *use = which == S_LATENTS ? WEIGHT_TABLE : in ? WEIGHT_LINEAR : WEIGHT_VECTOR;
+    bool table = which == S_LATENTS || which == S_READ_EMBED || which == S_READ_POS;
+    *use = table ? WEIGHT_TABLE : in ? WEIGHT_LINEAR : WEIGHT_VECTOR;
     return in ? 2 : 1;
 }
 
@@ -129,6 +133,8 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
     case S_JOIN_G:
     case S_JOIN_B:
     case S_LATENTS:
+    case S_READ_EMBED:
+    case S_READ_POS:
     case S_FC_GATE_W:
     case S_FC1_W:
     case S_FC1_B:
@@ -147,6 +153,10 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
         d[0] = text->learned_pos, d[1] = text->stack.width;
         nd = 2, on = text->learned_pos > 0, *use = WEIGHT_TABLE;
         break;
+    case S_EMBED_NORM_G: d[0] = text->stack.width, on = text->embed_norm; break;
+    case S_EMBED_NORM_B:
+        d[0] = text->stack.width, on = text->embed_norm && text->stack.norm == NORM_LAYER;
+        break;
     case S_NORM_G: d[0] = text->stack.width, on = norm; break;
     case S_NORM_B: d[0] = text->stack.width, on = norm && text->stack.norm == NORM_LAYER; break;
     case S_EMBED_OUT:
@@ -157,6 +167,14 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
         d[0] = text->vocab, d[1] = text_embed_width(text), nd = 2, on = !text->tied && !s->dual.on,
         *use = WEIGHT_LINEAR;
         break;
+    case S_HEAD_FC_W:
+        d[0] = d[1] = text->stack.width;
+        nd = 2, on = text->head_transform, *use = WEIGHT_LINEAR;
+        break;
+    case S_HEAD_FC_B:
+    case S_HEAD_NORM_G:
+    case S_HEAD_NORM_B: d[0] = text->stack.width, on = text->head_transform; break;
+    case S_HEAD_B: d[0] = text->vocab, on = text->head_bias; break;
     case S_COUNT: on = false; break;
     }
     return on ? nd : 0;
@@ -237,6 +255,25 @@ static bool take_deep(plan *p, status *st) {
     return true;
 }
 
+static bool same(const st_tensor *a, const st_tensor *b) {
+    return a->dt == b->dt && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0;
+}
+
+/* The name of the head's bias. The reference has two parameters for it, of which the first counts, and ties them like the
+ * head. */
+static const char *settle_bias(plan *p, bool tied, status *st) {
+    const char *own = p->spec.text.names->names[S_HEAD_B], *other = p->spec.text.names->tied_bias;
+    if (!p->spec.text.head_bias || !other) return own;
+    size_t a = bind_find(p->bind, p->sheet->head_at, own, st),
+           b = bind_find(p->bind, p->sheet->head_at, other, st);
+    if (b == SIZE_MAX) return own;
+    if (a == SIZE_MAX) return tied ? other : own;
+    bind_ignore(p->bind, b,
+                same(ckpt_at(p->ckpt, a), ckpt_at(p->ckpt, b)) ? "equal to the bias that is read"
+                                                               : "the other bias counts");
+    return own;
+}
+
 /* The reference ties the head only where the checkpoint has one of the two, or both alike. */
 static bool settle_tie(plan *p, status *st) {
     const name_sheet *s = p->sheet;
@@ -247,7 +284,7 @@ static bool settle_tie(plan *p, status *st) {
     if (st->code != ST_OK) return false;
     if (!p->spec.text.tied || head == SIZE_MAX || embed == SIZE_MAX) return true;
     const st_tensor *a = ckpt_at(p->ckpt, head), *b = ckpt_at(p->ckpt, embed);
-    if (a->dt == b->dt && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0) {
+    if (same(a, b)) {
         bind_ignore(p->bind, head, "equal to the embedding it is tied to");
     } else {
         log_warn("config.json: tie_word_embeddings is true, but %s differs from %s; they are not tied",
@@ -275,6 +312,7 @@ static bool bind_all(plan *p, status *st) {
     const model_spec *s = &p->spec;
     const name_sheet *n = p->sheet;
     const text_names *text = s->text.names;
+    const char *bias = s->dual.on ? NULL : settle_bias(p, s->text.tied, st);
     if (!settle_tie(p, st)) return false;
     /* A tied model may hold its one table under the head's name. */
     bool as_head = s->text.tied && bind_find(p->bind, n->text_at, text->names[S_EMBED], st) == SIZE_MAX &&
@@ -285,14 +323,15 @@ static bool bind_all(plan *p, status *st) {
         int nd = slot_shape(s, (slot)i, d, &use);
         if (!nd) continue;
         bool linear = s->join.kind == JOIN_LINEAR && (i == S_FC1_W || i == S_FC1_B);
-        const char *const *at = i == S_HEAD || (i == S_EMBED && as_head) ? n->head_at
-                                : linear                                 ? n->linear_at
-                                : i >= S_FIRST_TEXT                      ? n->text_at
-                                : i >= S_FIRST_JOIN                      ? n->join_at
-                                                                         : n->tower_at;
+        const char *const *at = i >= S_FIRST_HEAD || (i == S_EMBED && as_head) ? n->head_at
+                                : linear                                       ? n->linear_at
+                                : i >= S_FIRST_TEXT                            ? n->text_at
+                                : i >= S_FIRST_JOIN                            ? n->join_at
+                                                                               : n->tower_at;
         const char *name =
             i >= S_FIRST_TEXT ? text->names[i == S_EMBED && as_head ? S_HEAD : i] : n->names[i];
         if (linear) name = i == S_FC1_W ? "weight" : "bias";
+        if (i == S_HEAD_B) name = bias;
         if (!take_slot(p, at, name, nd, d, (slot)i, st)) return false;
     }
     if (s->tower.stack.n_layers &&

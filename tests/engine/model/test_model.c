@@ -511,6 +511,15 @@ static void test_inspect(void **state) {
                                "of 200 x 1600 pixels 34", NULL});
     says(FAMILIES "/qwen2_5_vl",
          (const char *const[]){"6 x 6 patches in 2 of 3 layers", "RMS norm of each before", NULL});
+    says(FAMILIES "/blip_vqa",
+         (const char *const[]){
+             "join: a text encoder: the text that is read with the picture, up to 150 tokens",
+             "2 of 2 layers then attend to other rows as well, 24 wide",
+             "attends to the question's rows, 384 bytes of keys and values each", "begins with id 138 alone",
+             "one user message of one picture and one text", "layer-normed, positions included",
+             "and a layer norm; a bias", "stops at     id 3\n", "head tied to the embedding", NULL});
+    says(FAMILIES "/blip_vqa_old",
+         (const char *const[]){"the other bias counts", "its own head", "197 rows", "a plain count", NULL});
     says(FAMILIES "/qwen3_vl",
          (const char *const[]){"a table of 7 x 7, resampled", "in turn, up to 4, 3, 3",
                                "hidden state 1 is added behind the decoder's layer 0",
