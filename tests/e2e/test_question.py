@@ -65,9 +65,9 @@ def test_too_long(server):
     reply = ask(server, PICTURE, text("a " * 149))
     assert reply.status == 400 and reply.error()["param"] == "messages"
     assert "at most 150 tokens" in reply.error()["message"] and "151 tokens" in reply.error()["message"]
-    count = [line for line in before.splitlines() if "image_decode" in line and "_seconds_count" in line]
-    assert count == [line for line in server.get("/metrics").body.decode().splitlines()
-                     if "image_decode" in line and "_seconds_count" in line]
+    count = [line for line in before.splitlines() if "image_decodes_total " in line]
+    assert count and count == [line for line in server.get("/metrics").body.decode().splitlines()
+                               if "image_decodes_total " in line]
     reply = ask(server, PICTURE, text("a " * 148))
     assert reply.status == 200 and reply.json()["usage"]["prompt_tokens"] == 151
     broken = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
