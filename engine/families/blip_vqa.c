@@ -41,7 +41,7 @@ static bool read_text(config *c, bool tied, model_spec *out) {
     t->max_pos = t->learned_pos = (int)config_int(c, "max_position_embeddings", 512, 2, 1 << 24);
     t->embed_scale = 1;
     t->embed_norm = t->no_final_norm = t->head_transform = t->head_bias = true;
-    t->tied = config_bool(c, "tie_word_embeddings", true) || tied;
+    t->tied = t->tied_bias = config_bool(c, "tie_word_embeddings", true) || tied;
     t->bos = (int32_t)config_int(c, "bos_token_id", 30522, 0, t->vocab - 1);
     t->eos = (int32_t)config_int(c, "sep_token_id", 102, 0, t->vocab - 1);
     t->names = &NAMES_ANSWER;

@@ -155,7 +155,7 @@ typedef struct text_spec {
     bool embed_norm;      /* of what layer 0 takes */
     bool no_final_norm;
     bool head_transform; /* a matrix with bias, the stack's activation and a layer norm before the head */
-    bool head_bias;
+    bool head_bias, tied_bias;      /* the latter: it may stand under another name (sheet.h) */
     float logit_softcap;            /* 0: none */
     rope_spec rope_local;           /* of the windowed layers, where it is another; else ROPE_NONE */
     bool both_ways;                 /* the config wants it: who reads it says for which rows */
