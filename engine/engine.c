@@ -145,7 +145,7 @@ static int picture_tokens(const model_spec *spec, const image_limits *lim) {
 static void describe(engine *e, const engine_options *o) {
     const model_spec *s = e->spec;
     const stack_spec *d = &s->text.stack, *t = &s->tower.stack;
-    static const char *const joins[] = {"none", "linear", "MLP", "pool", "perceiver"};
+    static const char *const joins[] = {"none", "linear", "MLP", "pool", "perceiver", "text reader"};
     char tower[96] = "";
     char size[32] = "any size";
     if (s->tower.image_size) snprintf(size, sizeof size, "%d px", s->tower.image_size);

@@ -95,11 +95,14 @@ typedef struct prompt
     prompt; /* ids with the picture placeholders expanded, and the pictures not yet decoded */
 
 /* Renders, tokenises and counts from picture headers alone; decodes no pixels. Errors: ST_INVALID / ST_UNSUPPORTED
- * (bad picture, template's refusal, pictures for a text model), each with param; a prompt that leaves no room for
+ * (bad picture, template's refusal, pictures for a text model, a chat that is no question for a model that answers those), each
+ * with param; a prompt that leaves no room for
  * one token within max_model_len: ST_INVALID with both numbers. */
 prompt *engine_prompt_chat(engine *e, const engine_chat *c, status *st);
-void prompt_free(prompt *p);                           /* NULL is fine */
-const int32_t *prompt_ids(const prompt *p, size_t *n); /* lives as long as p */
+void prompt_free(prompt *p); /* NULL is fine */
+/* What is read as the prompt, in order: of a model that answers a question, the question, then the token that the answer starts
+ * behind. Lives as long as p. */
+const int32_t *prompt_ids(const prompt *p, size_t *n);
 
 /* ---- jobs ---------------------------------------------------------------------------------------------------- */
 

@@ -409,6 +409,7 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
 }
 
 static bool fill(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
+    if (k->spec->reads.what == READS_QUESTION) return reads_question(k, c, p, st);
     tmpl_out text = {0};
     image_text pictures = {0};
     tok_ids ids = {0};
@@ -444,6 +445,7 @@ void prompt_free(prompt *p) {
     mem_free(p->rows);
     mem_free(p->places);
     tok_ids_fini(&p->ids);
+    tok_ids_fini(&p->told);
     mem_free(p);
 }
 
@@ -456,16 +458,22 @@ static bool copy_image(prompt_image *to, const prompt_image *from) {
     return to->param != NULL;
 }
 
+static bool copy_ids(tok_ids *to, const tok_ids *from) {
+    to->v = mem_alloc((from->n + 1) * sizeof *to->v);
+    if (!to->v) return false;
+    if (from->n) memcpy(to->v, from->v, from->n * sizeof *to->v);
+    to->n = from->n;
+    to->cap = from->n + 1;
+    return true;
+}
+
 static bool copy(prompt *to, const prompt *from) {
-    to->ids.v = mem_alloc((from->ids.n + 1) * sizeof *to->ids.v);
     to->images = mem_alloc((size_t)from->n_images * sizeof *to->images);
     to->rows = mem_alloc((size_t)from->n_rows * sizeof *to->rows);
     if (from->places) to->places = mem_alloc((size_t)from->n_rows * sizeof *to->places);
-    if (!to->ids.v || !to->images || !to->rows || !to->places != !from->places) return false;
-    to->ids.n = from->ids.n;
-    to->ids.cap = from->ids.n + 1;
+    if (!to->images || !to->rows || !to->places != !from->places) return false;
+    if (!copy_ids(&to->ids, &from->ids) || (from->told.n && !copy_ids(&to->told, &from->told))) return false;
     to->n_rows = from->n_rows;
-    if (from->ids.n) memcpy(to->ids.v, from->ids.v, from->ids.n * sizeof *to->ids.v);
     if (from->n_rows) memcpy(to->rows, from->rows, (size_t)from->n_rows * sizeof *to->rows);
     if (from->places) memcpy(to->places, from->places, (size_t)from->n_rows * sizeof *to->places);
     while (to->n_images < from->n_images) {
@@ -484,8 +492,9 @@ prompt *prompt_clone(const prompt *p, status *st) {
 }
 
 const int32_t *prompt_ids(const prompt *p, size_t *n) {
-    *n = p->ids.n;
-    return p->ids.v;
+    const tok_ids *ids = p->told.n ? &p->told : &p->ids;
+    *n = ids->n;
+    return ids->v;
 }
 
 static bool decode_image(const promptkit *k, prompt_image *im, const atomic_bool *cancelled, double *resize_s,

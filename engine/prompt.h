@@ -64,7 +64,8 @@ typedef struct
 } prompt_place;
 
 struct prompt {
-    tok_ids ids; /* placeholders expanded */
+    tok_ids ids;  /* placeholders expanded */
+    tok_ids told; /* what was read in all, text that pictures' encodes alone read first; n 0: the ids */
     prompt_image *images;
     int n_images;
     prompt_rows *rows;    /* in rising order */

@@ -127,6 +127,7 @@ static bool load_names(promptkit *k, const char *dir, json_t *config, status *st
 static bool load_template(promptkit *k, const char *dir, status *st) {
     status own = {0};
     size_t n;
+    if (k->spec->reads.what == READS_QUESTION) return true;
     char *src = tmpl_find_source(dir, NULL, &n, &own);
     const char *default_src = k->spec->chat_template;
     if (!src && own.code == ST_NOT_FOUND && default_src) {

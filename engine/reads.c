@@ -1,6 +1,8 @@
 /* reads.c - see reads.h. */
 #include "engine/reads.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 static bool no_memory(status *st) {
@@ -76,4 +78,75 @@ bool reads_rendered(const promptkit *k, const tmpl_out *text, prompt *p, status 
     buf_fini(&all);
     mem_free(spans);
     return ok;
+}
+
+/* ---- one picture, one question ---- */
+
+static bool refuse(status *st, const char *param, const char *fmt, ...) PRINTF_LIKE(3, 4);
+static bool refuse(status *st, const char *param, const char *fmt, ...) {
+    char found[160];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(found, sizeof found, fmt, args);
+    va_end(args);
+    status_set(
+        st, ST_INVALID,
+        "this model answers one question about one picture: expected one user message with one picture "
+        "and one text; found %s",
+        found);
+    return status_param(st, "%s", param);
+}
+
+static bool is_type(const json_t *part, const char *type) {
+    const char *s = json_string_value(json_object_get(part, "type"));
+    return s && strcmp(s, type) == 0;
+}
+
+/* The text of a message's content, where there is one alone; n: how many there are. */
+static const json_t *text_of(const json_t *content, int *n) {
+    const json_t *part, *text = NULL;
+    size_t i;
+    *n = 1;
+    if (json_is_string(content)) return content;
+    *n = 0;
+    json_array_foreach((json_t *)content, i, part) {
+        if (!is_type(part, "text")) continue;
+        text = json_object_get(part, "text");
+        ++*n;
+    }
+    return text;
+}
+
+/* NULL: refused. */
+static const json_t *question_of(const engine_chat *c, status *st) {
+    const json_t *m = json_array_get(c->messages, 0);
+    const char *role = json_string_value(json_object_get(m, "role"));
+    size_t n = json_array_size(c->messages);
+    int texts = 0;
+    const json_t *text = text_of(json_object_get(m, "content"), &texts);
+    if (n != 1)
+        refuse(st, "messages", "%zu messages", n);
+    else if (!role || strcmp(role, "user") != 0)
+        refuse(st, "messages[0].role", "one of role %.40s", role ? role : "null");
+    else if (c->n_images != 1)
+        refuse(st, c->n_images ? c->images[1].param : "messages", c->n_images ? "%d pictures" : "no picture",
+               c->n_images);
+    else if (texts != 1)
+        refuse(st, "messages[0].content", texts ? "%d texts" : "no text", texts);
+    else if (json_string_length(text) == 0)
+        refuse(st, "messages[0].content", "an empty text");
+    else if (c->no_generation_prompt)
+        refuse(st, "add_generation_prompt", "a request for no answer");
+    return st->code == ST_OK ? text : NULL;
+}
+
+bool reads_question(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
+    const json_t *text = question_of(c, st);
+    if (!text || !prompt_take_images(k, c->images, c->n_images, p, st)) return false;
+    size_t n = json_string_length(text);
+    if (!take(k, json_string_value(text), n, &(tok_span){0, n}, 1, p, st)) return false;
+    const tiles *read = &p->images[0].pixels;
+    bool ok = tok_ids_push(&p->ids, k->spec->bos);
+    for (int i = 0; ok && i < read->plan.n_text; i++) ok = tok_ids_push(&p->told, read->text[i]);
+    return (ok && tok_ids_push(&p->told, k->spec->bos)) || no_memory(st);
 }

@@ -6,7 +6,8 @@ seen seen_by(const prompt *p, const seq_image *images, int row) {
     int last = -1;
     while (last + 1 < p->n_rows && p->rows[last + 1].row <= row) last++;
     if (last < 0) {
-        for (int i = 0; i < p->n_rows; i++) v.n += images[p->rows[i].image].all;
+        for (int i = 0; i < p->n_images; i++) v.n += images[i].all;
+        v.past = p->n_rows == 0;
         return v;
     }
     int first = last;

@@ -23,6 +23,7 @@ static const family *const FAMILIES[] = {
     &FAMILY_QWEN3_VL,
     &FAMILY_GEMMA3,
     &FAMILY_PALIGEMMA,
+    &FAMILY_BLIP_VQA,
     &FAMILY_MLLAMA,
     &FAMILY_MLLAMA_TEXT,
     &FAMILY_LLAMA,

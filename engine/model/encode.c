@@ -10,6 +10,7 @@
 typedef struct layout {
     size_t pixels, text, x, q, k, v, features, ids, pool_from, pool_by, context, jq, jk, jv, jx, jids, joined,
         from, by, total, result;
+    size_t bk, bv; /* of a join that reads a text */
     int64_t rows, features_rows, n_ids, pool_rows, pool_taps, joined_rows, out_rows;
 } layout;
 
@@ -79,7 +80,18 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     l.pool_from = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(int32_t));
     l.pool_by = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(float));
     const join_spec *j = &s->join;
-    if (j->stack.n_layers) {
+    if (j->kind == JOIN_READER) {
+        CHECK(p->n_tiles == 1 && p->n_text > 0);
+        size_t n = (size_t)p->n_text, hd = (size_t)j->stack.head_dim * sizeof(float);
+        size_t keys = (size_t)j->stack.kv_heads * hd;
+        l.jx = take(&l.total, n * (size_t)j->out * sizeof(float));
+        l.jq = take(&l.total, n * (size_t)j->stack.heads * hd);
+        l.jk = take(&l.total, n * keys);
+        l.jv = take(&l.total, n * keys);
+        l.bk = take(&l.total, (size_t)l.features_rows * keys);
+        l.bv = take(&l.total, (size_t)l.features_rows * keys);
+        l.jids = take(&l.total, (size_t)reader_ids_count(p->n_text) * sizeof(int32_t));
+    } else if (j->stack.n_layers) {
         bool queries = j->kind == JOIN_QFORMER;
         size_t all = (size_t)l.features_rows + (size_t)j->latents;
         size_t d = (size_t)j->stack.width * sizeof(float),
@@ -131,7 +143,16 @@ static void point(encode *e, const layout *l) {
         e->pool_by = tensor_2d(AT(pool_by), DT_F32, l->pool_rows, l->pool_taps);
     }
     const join_spec *j = &s->join;
-    if (j->stack.n_layers) {
+    if (j->kind == JOIN_READER) {
+        int64_t n = e->plan.n_text, keys = (int64_t)j->stack.kv_heads * j->stack.head_dim;
+        e->join_x = tensor_2d(AT(jx), DT_F32, n, j->out);
+        e->join_q = tensor_2d(AT(jq), DT_F32, n, (int64_t)j->stack.heads * j->stack.head_dim);
+        e->join_k = tensor_2d(AT(jk), DT_F32, n, keys);
+        e->join_v = tensor_2d(AT(jv), DT_F32, n, keys);
+        e->beside_k = tensor_2d(AT(bk), DT_F32, l->features_rows, keys);
+        e->beside_v = tensor_2d(AT(bv), DT_F32, l->features_rows, keys);
+        e->join_ids = tensor_1d(AT(jids), DT_I32, reader_ids_count(e->plan.n_text));
+    } else if (j->stack.n_layers) {
         int64_t all = l->features_rows + j->latents, keys = (int64_t)j->stack.kv_heads * j->stack.head_dim;
         int64_t heads = (int64_t)j->stack.heads * j->stack.head_dim;
         if (j->kind == JOIN_QFORMER)

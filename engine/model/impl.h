@@ -95,7 +95,10 @@ typedef struct layer_run {
     tensor slots;
     attn_args attn; /* scale, causal and window are filled in from the spec */
 } layer_run;
-/* x[N, D] goes through layer i of the stack, in place. Scratch is given back. */
+/* x[N, D] += layer i's attention to its own rows, with the norms around it; then through the whole layer. In place; scratch is
+ * given back. */
+void stack_attention(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x,
+                     const layer_run *run);
 void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run);
 /* Layer i's part of a row that spec_image_width describes: keys, or values. */
 tensor cross_part(const model_spec *s, tensor rows, int i, bool values);
@@ -103,6 +106,8 @@ tensor cross_part(const model_spec *s, tensor rows, int i, bool values);
 void cross_keep(ctx *c, const model *m, tensor x, tensor rows);
 /* x[N, D], the whole step's rows, through layer i, which attends to pictures: only rows that s->cross names change. */
 void cross_layer(ctx *c, const model *m, int i, tensor x, const step *s);
+/* The same of what layer i does behind the attention to its own rows, where it attends to pictures beside. */
+void cross_beside(ctx *c, const model *m, int i, tensor x, const step *s);
 
 /* Its parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x;
  * k and v into the pages, where there are any; x += attention, where k and v may hold more rows than x and q (without
@@ -124,5 +129,8 @@ void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, t
 void stack_beside_keep(ctx *c, const layer_weights *w, tensor y, tensor k, tensor v);
 void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor k, tensor v,
                          const layer_run *run);
+/* Its halves, for rows that attend to different others: queries of x into q[N, H*hd]; x += the attention's y[N, H*hd]. */
+void stack_beside_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q);
+void stack_beside_join(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y);
 
 #endif

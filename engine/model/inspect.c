@@ -77,8 +77,8 @@ static void put_stack(buf *out, const stack_spec *s) {
     int beside = 0;
     for (int i = 0; i < s->n_layers; i++) beside += s->beside_width && s->beside[i];
     if (beside)
-        buf_printf(out, "  beside       %d of %d layers attend to a picture's rows as well, %d wide\n",
-                   beside, s->n_layers, s->beside_width);
+        buf_printf(out, "  beside       %d of %d layers then attend to other rows as well, %d wide\n", beside,
+                   s->n_layers, s->beside_width);
     int windowed = 0, window = 0;
     for (int i = 0; i < s->n_layers; i++)
         if (s->window[i]) windowed++, window = s->window[i];
@@ -102,6 +102,10 @@ static void put_text(buf *out, const text_spec *t) {
     put_rope(out, &t->stack.rope, local ? " without a window" : "");
     put_rope(out, &t->rope_local, " with a window");
     if (t->learned_pos) buf_printf(out, "  positions    a table of %d\n", t->learned_pos);
+    if (t->embed_norm) buf_puts(out, "  embeddings   layer-normed, positions included\n");
+    if (t->head_transform)
+        buf_printf(out, "  head         behind a matrix, %s and a layer norm%s\n",
+                   act_name(t->stack.activation), t->head_bias ? "; a bias" : "");
     if (t->embed_scale != 1) buf_printf(out, "  embeddings   times %g\n", (double)t->embed_scale);
     if (t->embed_width)
         buf_printf(out, "  embeddings   %d wide, a matrix leads in and out\n", t->embed_width);
@@ -122,6 +126,14 @@ static void put_company(buf *out, const model_spec *s) {
 
 /* Rows by size, where they differ. */
 static void put_image_costs(buf *out, const model_spec *s) {
+    if (s->reads.what == READS_QUESTION) {
+        buf_printf(out,
+                   "fuse: the answer's decoder attends to the question's rows, %zu bytes of keys and values "
+                   "each; a picture takes no tokens of its context, which begins with id %d alone\n"
+                   "takes: one user message of one picture and one text, at most %d tokens\n",
+                   (size_t)spec_image_width(s) * sizeof(float), (int)s->bos, s->reads.max_tok);
+        return;
+    }
     static const int sizes[][2] = {{336, 336}, {1024, 768}, {768, 1024}, {1920, 1080}, {200, 1600}};
     int first = 0;
     buf_puts(out, "fuse: a picture costs ");
@@ -166,6 +178,11 @@ static void put_join(buf *out, const join_spec *j) {
     else if (j->kind == JOIN_QFORMER)
         buf_printf(out, "a Q-Former: %d learned queries, normed; behind their layers linear, %d to %d%s\n",
                    j->latents, j->in, j->out, j->bias ? ", bias" : "");
+    else if (j->kind == JOIN_READER)
+        buf_printf(out,
+                   "a text encoder: the text that is read with the picture, up to %d tokens of a vocabulary "
+                   "of %d, attends to itself and to the picture's rows\n",
+                   j->read_pos, j->read_vocab);
     else if (j->kind == JOIN_POOL)
         buf_printf(out, "mean of %d x %d patches, RMS norm, linear, %d to %d\n", j->pool, j->pool, j->in,
                    j->out);

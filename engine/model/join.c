@@ -9,9 +9,9 @@ static int merged(const join_spec *j) {
 }
 
 int join_rows(const model_spec *s, grid g, int n_text) {
-    (void)n_text;
     if (s->dual.on) return 1;
     const join_spec *j = &s->join;
+    if (j->kind == JOIN_READER) return n_text;
     if (j->latents) return j->latents;
     if (j->kind == JOIN_POOL) return (g.w / j->pool) * (g.h / j->pool);
     int rows = tower_features_rows(&s->tower, g.w, g.h), k = merged(j);
@@ -24,6 +24,7 @@ int join_slices(const model_spec *s, grid g, int n_text) {
     int rows = tower_features_rows(&s->tower, g.w, g.h);
     if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, rows);
     if (s->join.kind == JOIN_QFORMER) return qformer_slices(s, rows);
+    if (s->join.kind == JOIN_READER) return reader_slices(s, rows, n_text);
     return (join_rows(s, g, n_text) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 
@@ -74,6 +75,10 @@ void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, in
     }
     if (j->kind == JOIN_QFORMER) {
         qformer_slice(c, e, features, out, i);
+        return;
+    }
+    if (j->kind == JOIN_READER) {
+        reader_slice(c, e, features, out, i);
         return;
     }
     int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g, e->plan.n_text) - from,

@@ -63,14 +63,17 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
 }
 
 int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], unsigned *use) {
-    bool is = j->kind != JOIN_NONE, gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
+    bool reads = j->kind == JOIN_READER, is = j->kind != JOIN_NONE && !reads;
+    bool gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
     bool queries = j->kind == JOIN_QFORMER, normed = j->normed != JOIN_NORM_NONE || queries;
     int64_t one = j->normed == JOIN_NORM_ROW && j->merge > 1 ? j->in / (j->merge * j->merge) : j->in;
     int64_t hidden = mlp ? j->hidden : j->out, out = 0, in = 0; /* in 0: a vector */
     bool on = false;
     switch (which) {
-    case S_JOIN_G: out = gated ? j->out : one, on = gated || normed; break;
-    case S_JOIN_B: out = one, on = normed && j->norm == NORM_LAYER; break;
+    case S_JOIN_G: out = gated || reads ? j->out : one, on = gated || reads || normed; break;
+    case S_JOIN_B: out = reads ? j->out : one, on = reads || (normed && j->norm == NORM_LAYER); break;
+    case S_READ_EMBED: out = j->read_vocab, in = j->out, on = reads; break;
+    case S_READ_POS: out = j->read_pos, in = j->out, on = reads; break;
     case S_LATENTS: out = j->latents, in = gated ? j->out : j->in, on = gated || queries; break;
     case S_FC_GATE_W: out = hidden, in = j->in, on = gated; break;
     case S_FC1_W: out = hidden, in = j->in, on = is; break;
@@ -82,7 +85,8 @@ int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], 
     if (!on) return 0;
     d[0] = out;
     d[1] = in;
-    *use = which == S_LATENTS ? WEIGHT_TABLE : in ? WEIGHT_LINEAR : WEIGHT_VECTOR;
+    bool table = which == S_LATENTS || which == S_READ_EMBED || which == S_READ_POS;
+    *use = table ? WEIGHT_TABLE : in ? WEIGHT_LINEAR : WEIGHT_VECTOR;
     return in ? 2 : 1;
 }
 
@@ -129,6 +133,8 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
     case S_JOIN_G:
     case S_JOIN_B:
     case S_LATENTS:
+    case S_READ_EMBED:
+    case S_READ_POS:
     case S_FC_GATE_W:
     case S_FC1_W:
     case S_FC1_B:
@@ -147,6 +153,10 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
         d[0] = text->learned_pos, d[1] = text->stack.width;
         nd = 2, on = text->learned_pos > 0, *use = WEIGHT_TABLE;
         break;
+    case S_EMBED_NORM_G: d[0] = text->stack.width, on = text->embed_norm; break;
+    case S_EMBED_NORM_B:
+        d[0] = text->stack.width, on = text->embed_norm && text->stack.norm == NORM_LAYER;
+        break;
     case S_NORM_G: d[0] = text->stack.width, on = norm; break;
     case S_NORM_B: d[0] = text->stack.width, on = norm && text->stack.norm == NORM_LAYER; break;
     case S_EMBED_OUT:
@@ -157,9 +167,35 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
         d[0] = text->vocab, d[1] = text_embed_width(text), nd = 2, on = !text->tied && !s->dual.on,
         *use = WEIGHT_LINEAR;
         break;
+    case S_HEAD_FC_W:
+        d[0] = d[1] = text->stack.width;
+        nd = 2, on = text->head_transform, *use = WEIGHT_LINEAR;
+        break;
+    case S_HEAD_FC_B:
+    case S_HEAD_NORM_G:
+    case S_HEAD_NORM_B: d[0] = text->stack.width, on = text->head_transform; break;
+    case S_HEAD_B: d[0] = text->vocab, on = text->head_bias; break;
     case S_COUNT: on = false; break;
     }
     return on ? nd : 0;
+}
+
+static bool same(const st_tensor *a, const st_tensor *b) {
+    return a->dt == b->dt && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0;
+}
+
+/* The reference has two parameters for a head's bias, tied like the head. Where the file has both, the one by its own name
+ * counts. */
+static bool settle_bias(plan *p, status *st) {
+    const text_spec *t = &p->spec.text;
+    if (!t->head_bias || !t->names->tied_bias) return true;
+    size_t own = bind_find(p->bind, p->sheet->head_at, t->names->names[S_HEAD_B], st),
+           other = bind_find(p->bind, p->sheet->head_at, t->names->tied_bias, st);
+    if (own == SIZE_MAX || other == SIZE_MAX) return st->code == ST_OK;
+    bind_ignore(p->bind, other,
+                same(ckpt_at(p->ckpt, own), ckpt_at(p->ckpt, other)) ? "equal to the bias that is read"
+                                                                     : "the other bias counts");
+    return true;
 }
 
 /* The reference ties the head only where the checkpoint has one of the two, or both alike. */
@@ -172,7 +208,7 @@ static bool settle_tie(plan *p, status *st) {
     if (st->code != ST_OK) return false;
     if (!p->spec.text.tied || head == SIZE_MAX || embed == SIZE_MAX) return true;
     const st_tensor *a = ckpt_at(p->ckpt, head), *b = ckpt_at(p->ckpt, embed);
-    if (a->dt == b->dt && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0) {
+    if (same(a, b)) {
         bind_ignore(p->bind, head, "equal to the embedding it is tied to");
     } else {
         log_warn("config.json: tie_word_embeddings is true, but %s differs from %s; they are not tied",
@@ -228,7 +264,8 @@ const tensor *plan_find(const plan *p, wanted_part part, int at, int which) {
 }
 
 static bool bind_all(plan *p, status *st) {
-    if (!settle_tie(p, st) || !wanted_each(&p->spec, p->sheet, bind_one, p, st)) return false;
+    if (!settle_bias(p, st) || !settle_tie(p, st) || !wanted_each(&p->spec, p->sheet, bind_one, p, st))
+        return false;
     if (p->spec.tower.stack.n_layers) ignore_unused_layers(p);
     for (const ignore_rule *r = p->sheet->ignored; r->glob; r++) bind_ignore_like(p->bind, r->glob, r->why);
     return bind_finish(p->bind, st);

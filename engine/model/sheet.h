@@ -66,7 +66,9 @@ typedef enum slot {
     S_POST_TILE_GATE, /* [arrangements + 1, max_tiles * D] and [1]; tower of tiles together */
     S_JOIN_G,
     S_JOIN_B,
-    S_LATENTS,   /* [latents, D] */
+    S_LATENTS, /* [latents, D] */
+    S_READ_EMBED,
+    S_READ_POS,  /* [read_vocab, D] and [read_pos, D]; S_JOIN_G and S_JOIN_B are the norm behind their sum */
     S_FC_GATE_W, /* [hidden, in]: FC1 and FC2 are gated */
     S_FC1_W,
     S_FC1_B,
@@ -76,13 +78,25 @@ typedef enum slot {
     S_EMBED,
     S_EMBED_IN,  /* [D, embed_width] */
     S_EMBED_POS, /* [learned_pos, D] */
+    S_EMBED_NORM_G,
+    S_EMBED_NORM_B,
     S_NORM_G,
     S_NORM_B,
-    S_EMBED_OUT, /* [embed_width, D] */
-    S_HEAD,      /* text */
+    S_EMBED_OUT, /* [embed_width, D]; text */
+    S_HEAD,      /* [vocab, embed_width] */
+    S_HEAD_FC_W,
+    S_HEAD_FC_B, /* [D, D] */
+    S_HEAD_NORM_G,
+    S_HEAD_NORM_B,
+    S_HEAD_B, /* [vocab]; head */
     S_COUNT
 } slot;
-enum { S_FIRST_JOIN = S_JOIN_G, JOIN_SLOTS = S_NEWLINE - S_FIRST_JOIN, S_FIRST_TEXT = S_EMBED };
+enum {
+    S_FIRST_JOIN = S_JOIN_G,
+    JOIN_SLOTS = S_NEWLINE - S_FIRST_JOIN,
+    S_FIRST_TEXT = S_EMBED,
+    S_FIRST_HEAD = S_HEAD
+};
 
 /* Parameters of a dual encoder beside its two stacks. */
 typedef enum dual_slot {
@@ -118,6 +132,7 @@ typedef struct text_names {
     const char *const *layer; /* [L_COUNT], "%d" for the layer */
     const char *const *names; /* [S_COUNT], from S_FIRST_TEXT on */
     const char *const *cross; /* as layer, of layers that attend to pictures; NULL without any */
+    const char *tied_bias;    /* of the head's bias, where the file has another name for it */
 } text_names;
 
 typedef struct name_sheet {

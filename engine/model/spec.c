@@ -55,7 +55,7 @@ int spec_image_width(const model_spec *s) {
     int n = 0;
     if (s->fuse != FUSE_CROSS) return s->join.out;
     const stack_spec *k = &s->text.stack;
-    for (int i = 0; i < k->n_layers; i++) n += k->cross[i];
+    for (int i = 0; i < k->n_layers; i++) n += stack_sees(k, i);
     return n * 2 * k->kv_heads * k->head_dim;
 }
 

@@ -67,6 +67,11 @@ typedef struct stack_spec {
     rope_spec rope;
 } stack_spec;
 
+/* Layer i attends to other rows, instead of to its own or beside. */
+static inline bool stack_sees(const stack_spec *s, int i) {
+    return s->cross[i] || s->beside[i];
+}
+
 typedef struct tower_spec {
     stack_spec stack;
     int image_size, patch; /* pixels; a grid of (image_size/patch)^2 patches; 0: any grid */
@@ -104,14 +109,16 @@ static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
 }
 
 /* POOL: the mean of pool x pool patches, then normed and linear . PERCEIVER: learned latents attend to a tile, perceiver.c.
- * QFORMER: learned latents, normed, attend to each other and in some layers to a tile beside that; linear; qformer.c */
+ * QFORMER: learned latents, normed, attend to each other and in some layers to a tile beside that; linear; qformer.c.
+ * READER: a text (model_spec.reads) whose rows attend to themselves and to the tile; they are the rows, reader.c */
 typedef enum join_kind {
     JOIN_NONE,
     JOIN_LINEAR,
     JOIN_MLP,
     JOIN_POOL,
     JOIN_PERCEIVER,
-    JOIN_QFORMER
+    JOIN_QFORMER,
+    JOIN_READER
 } join_kind;
 typedef enum join_norm {
     JOIN_NORM_NONE,
@@ -128,9 +135,10 @@ typedef struct join_spec {
     bool bias;
     int in, hidden, out; /* in: of a merged row; QFORMER: of a latent */
     int pool;
-    float norm_offset; /* a gain g counts as norm_offset + g */
-    stack_spec stack;  /* of a join with layers: PERCEIVER, QFORMER */
-    int latents;       /* rows that a tile becomes, whatever its size */
+    float norm_offset;        /* a gain g counts as norm_offset + g */
+    stack_spec stack;         /* of a join with layers: PERCEIVER, QFORMER, READER */
+    int read_vocab, read_pos; /* rows of the tables of a text that it reads: ids, positions */
+    int latents;              /* rows that a tile becomes, whatever its size */
     int interleaved; /* that many features lie behind the first one, number by number in turn; 0: one after the other */
 } join_spec;
 
@@ -153,7 +161,10 @@ typedef struct text_spec {
     int embed_width; /* of the table and the head; not stack.width: a matrix leads in, another out; 0: stack.width */
     int learned_pos;      /* rows of a table that is added by position; 0: none */
     int learned_pos_from; /* its row for position 0 */
+    bool embed_norm;      /* of what layer 0 takes */
     bool no_final_norm;
+    bool head_transform; /* a matrix with bias, the stack's activation and a layer norm before the head */
+    bool head_bias, tied_bias;      /* the latter: it may stand under another name (sheet.h) */
     float logit_softcap;            /* 0: none */
     rope_spec rope_local;           /* of the windowed layers, where it is another; else ROPE_NONE */
     bool both_ways;                 /* the config wants it: who reads it says for which rows */
@@ -168,8 +179,8 @@ static inline int text_embed_width(const text_spec *t) {
     return t->embed_width ? t->embed_width : t->stack.width;
 }
 
-/* How pictures reach the decoder: as rows among the text's, or as keys and values that some layers (stack.cross) attend
- * to, kept apart from the text's. */
+/* How pictures reach the decoder: as rows among the text's, or as keys and values that some layers (stack.cross, stack.beside)
+ * attend to, kept apart from the text's. */
 typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE, FUSE_CROSS } fuse_kind;
 
 /* Two towers that meet in one space, instead of a decoder: `text` is the stack that reads a text, and a text or a picture
@@ -237,7 +248,8 @@ typedef struct pack_row { /* a row of the result: the sum of weight[k] * joined 
 /* Text that goes with a picture to its encode, beside what becomes of it in the prompt. */
 typedef enum reads_what {
     READS_NOTHING,
-    READS_PROMPT /* the whole rendered prompt, without what stands for pictures */
+    READS_PROMPT,  /* the whole rendered prompt, without what stands for pictures */
+    READS_QUESTION /* the one text of a chat that is one picture and one question; the prompt is BOS alone */
 } reads_what;
 typedef struct reads_spec {
     reads_what what;

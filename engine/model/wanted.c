@@ -42,13 +42,14 @@ static bool alone(const list *l) {
         w.nd = slot_shape(s, (slot)i, w.d, &w.use);
         if (!w.nd) continue;
         bool linear = s->join.kind == JOIN_LINEAR && (i == S_FC1_W || i == S_FC1_B);
-        w.in = i == S_HEAD         ? n->head_at
+        w.in = i >= S_FIRST_HEAD   ? n->head_at
                : linear            ? n->linear_at
                : i >= S_FIRST_TEXT ? n->text_at
                : i >= S_FIRST_JOIN ? n->join_at
                                    : n->tower_at;
         if (i == S_EMBED && s->text.tied && !s->dual.on) /* the one table may stand under the head's name */
             w.else_in = n->head_at, w.else_name = text->names[S_HEAD];
+        if (i == S_HEAD_B && s->text.tied_bias) w.else_in = n->head_at, w.else_name = text->tied_bias;
         const char *name = linear              ? i == S_FC1_W ? "weight" : "bias"
                            : i >= S_FIRST_TEXT ? text->names[i]
                                                : n->names[i];

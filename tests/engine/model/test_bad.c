@@ -399,6 +399,37 @@ static void test_tensors(void **state) {
     accept("a tensor that is not needed is missing");
 }
 
+/* One text config for what reads and what answers, and two names for the head's bias. */
+static void test_question(void **state) {
+    (void)state;
+    bad_config("blip_vqa", "{\"text_config\":{\"hidden_size\":28}}", "text_config.hidden_size",
+               "vision_config.hidden_size 24, found 28");
+    bad_config("blip_vqa", "{\"text_config\":{\"num_attention_heads\":5}}", "text_config.hidden_size",
+               "multiple of num_attention_heads 5");
+    bad_config("blip_vqa", "{\"text_config\":{\"is_decoder\":false}}", "text_config.is_decoder", "only true");
+    bad_config("blip_vqa", "{\"text_config\":{\"bos_token_id\":140}}", "text_config.bos_token_id", "140");
+    bad_config("blip_vqa", "{\"text_config\":{\"sep_token_id\":-1}}", "text_config.sep_token_id", "-1");
+    bad_config("blip_vqa", "{\"architectures\":[\"BlipForConditionalGeneration\"]}", "architectures",
+               "BlipForConditionalGeneration");
+    fresh("blip_vqa");
+    patch_file("config.json", "{\"text_config\":{\"max_position_embeddings\":151}}");
+    expect("more positions", "position_embeddings", "[151, 24]", "[150, 24]");
+    fresh("blip_vqa");
+    patch_file("config.json",
+               "{\"tie_word_embeddings\":false,\"text_config\":{\"tie_word_embeddings\":false}}");
+    expect("a head of its own", "decoder.weight", "missing", NULL);
+    static const char *const bias = "text_decoder.cls.predictions.decoder.bias";
+    fresh("blip_vqa_old");
+    rewrite("model.safetensors", (edit){.name = bias, .drop = true});
+    accept("the bias's other name");
+    patch_file("config.json",
+               "{\"tie_word_embeddings\":false,\"text_config\":{\"tie_word_embeddings\":false}}");
+    expect("a bias of its own", bias, "missing", NULL);
+    fresh("blip_vqa_old");
+    rewrite("model.safetensors", (edit){.name = "text_decoder.cls.predictions.bias", .drop = true});
+    accept("one bias alone");
+}
+
 static void test_truncated(void **state) {
     (void)state;
     fresh("clip_llama");
@@ -556,15 +587,11 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config),
-        cmocka_unit_test(test_queries),
-        cmocka_unit_test(test_native),
-        cmocka_unit_test(test_config_files),
-        cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_index),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_config),    cmocka_unit_test(test_queries),
+        cmocka_unit_test(test_native),    cmocka_unit_test(test_config_files),
+        cmocka_unit_test(test_tensors),   cmocka_unit_test(test_question),
+        cmocka_unit_test(test_truncated), cmocka_unit_test(test_index),
+        cmocka_unit_test(test_defaults),  cmocka_unit_test(test_generation_config),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -515,8 +515,17 @@ static void test_inspect(void **state) {
          (const char *const[]){"6 x 6 patches in 2 of 3 layers", "RMS norm of each before", NULL});
     says(FAMILIES "/blip2_old",
          (const char *const[]){"a Q-Former: 131 learned queries", "linear, 30 to 36, bias",
-                               "1 of 2 layers attend to a picture's rows as well, 33 wide",
+                               "1 of 2 layers then attend to other rows as well, 33 wide",
                                "131 tokens before all text; at most 1 in a prompt", NULL});
+    says(FAMILIES "/blip_vqa",
+         (const char *const[]){
+             "join: a text encoder: the text that is read with the picture, up to 150 tokens",
+             "2 of 2 layers then attend to other rows as well, 24 wide",
+             "attends to the question's rows, 384 bytes of keys and values each", "begins with id 138 alone",
+             "one user message of one picture and one text", "layer-normed, positions included",
+             "and a layer norm; a bias", "stops at     id 3\n", "head tied to the embedding", NULL});
+    says(FAMILIES "/blip_vqa_old",
+         (const char *const[]){"the other bias counts", "its own head", "197 rows", "a plain count", NULL});
     says(FAMILIES "/qwen3_vl",
          (const char *const[]){"a table of 7 x 7, resampled", "in turn, up to 4, 3, 3",
                                "hidden state 1 is added behind the decoder's layer 0",

@@ -87,7 +87,8 @@ static void check(backend *be, const char *golden, bool decoder) {
             fail_msg("%s: %s is ignored: %s", golden, ckpt_at(made.ckpt, i)->name, bind_why(made.bind, i));
     if (!decoder) {
         if (!plan_open(&reference, golden, &st)) fail_msg("%s", st.msg);
-        same_tensors(&made, &reference);
+        /* a head of its own beside a config that ties it: only the file says so */
+        if (made.spec.text.tied == reference.spec.text.tied) same_tensors(&made, &reference);
         plan_close(&reference);
     }
     for (int i = 0; family_name(i); i++)
