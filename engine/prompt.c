@@ -55,7 +55,12 @@ static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, sta
         return status_param(st, "messages");
     }
     if (c->n_images == 0) return true;
-    if (k->row_token) return prompt_take_images(k, c->images, c->n_images, p, st);
+    if (k->spec->max_pictures && c->n_images > k->spec->max_pictures) {
+        status_set(st, ST_INVALID, "this model takes %d picture%s a prompt; the messages hold %d",
+                   k->spec->max_pictures, k->spec->max_pictures == 1 ? "" : "s", c->n_images);
+        return status_param(st, "messages");
+    }
+    if (k->row_token || k->spec->no_place) return prompt_take_images(k, c->images, c->n_images, p, st);
     status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
     return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
 }
@@ -357,6 +362,14 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
             status_set(st, ST_INVALID,
                        "the model's chat template writes a video's placeholder; this server takes "
                        "pictures, but no videos");
+            return status_param(st, "messages");
+        }
+    for (size_t i = 0; k->spec->barred_id >= 0 && i < ids->n; i++)
+        if (ids->v[i] == k->spec->barred_id) {
+            status_set(st, ST_UNSUPPORTED,
+                       "the prompt's text holds the token with id %d, which this model takes for padding; "
+                       "prompts with it are not implemented",
+                       (int)k->spec->barred_id);
             return status_param(st, "messages");
         }
     for (int r = 0; r < t->n_runs; r++) total += (size_t)t->runs[r].n - 1;

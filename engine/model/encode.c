@@ -79,13 +79,16 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     l.pool_by = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(float));
     const join_spec *j = &s->join;
     if (j->stack.n_layers) {
-        size_t all = (size_t)l.features_rows + (size_t)j->latents, d = (size_t)j->out * sizeof(float);
+        bool own = j->kind != JOIN_ATTEND; /* rows of its own between its layers */
+        size_t all = (size_t)l.features_rows + (size_t)j->latents,
+               d = own ? (size_t)j->out * sizeof(float) : 0;
         size_t keys = (size_t)j->stack.kv_heads * (size_t)j->stack.head_dim * sizeof(float);
         l.context = take(&l.total, (size_t)l.features_rows * d);
         l.jk = take(&l.total, all * keys);
         l.jv = take(&l.total, all * keys);
         l.jx = take(&l.total, (size_t)j->latents * d);
-        l.jids = take(&l.total, ((size_t)j->latents + 3) * sizeof(int32_t));
+        int64_t ids = own ? j->latents + 3 : attend_ids_count(j);
+        l.jids = take(&l.total, (size_t)ids * sizeof(int32_t));
     }
     if (packs(s)) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
@@ -129,7 +132,8 @@ static void point(encode *e, const layout *l) {
         e->join_k = tensor_2d(AT(jk), DT_F32, all, keys);
         e->join_v = tensor_2d(AT(jv), DT_F32, all, keys);
         e->join_x = tensor_2d(AT(jx), DT_F32, j->latents, j->out);
-        e->join_ids = tensor_1d(AT(jids), DT_I32, j->latents + 3);
+        e->join_ids =
+            tensor_1d(AT(jids), DT_I32, j->kind != JOIN_ATTEND ? j->latents + 3 : attend_ids_count(j));
     }
     e->sets = tensor_2d(e->result, DT_F32, (1 + s->deep.n) * l->out_rows, spec_image_width(s));
     e->rows = tensor_rows(e->sets, 0, l->out_rows);

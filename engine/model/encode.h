@@ -104,6 +104,13 @@ void resample_table(int side, grid g, int32_t *from, float *by);
 int perceiver_slices(const model_spec *s, int64_t rows);
 void perceiver_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 
+/* ---- attend.c: the join of learned latents that attend once ---- */
+
+int attend_rows(const join_spec *j);
+int64_t attend_ids_count(const join_spec *j); /* of i32 in join_ids */
+int attend_slices(const model_spec *s, int64_t rows);
+void attend_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
+
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 
 int join_rows(const model_spec *s, grid g);
