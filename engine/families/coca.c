@@ -13,16 +13,20 @@
 
 /* ---- config ---- */
 
+static void only_empty(config *c, const char *key) {
+    const json_t *v = config_get(c, key);
+    bool empty =
+        !v || (json_is_object(v) && !json_object_size(v)) || (json_is_string(v) && !json_string_length(v));
+    if (!empty) config_fail(c, ST_UNSUPPORTED, key, "only null is implemented");
+}
+
 /* Blocks of another kind, and other functions within blocks. */
 static void only_plain_blocks(config *c) {
     static const char *const off[] = {"qk_norm",    "scaled_cosine_attn", "scale_heads", "scale_attn_inner",
                                       "scale_attn", "scale_fc",           NULL};
-    static const char *const none[] = {"act_kwargs", "norm_kwargs", NULL};
     for (int i = 0; off[i]; i++) config_only_bool(c, off[i], false);
-    for (int i = 0; none[i]; i++) {
-        const json_t *v = config_get(c, none[i]);
-        if (v && json_object_size(v)) config_fail(c, ST_UNSUPPORTED, none[i], "only null is implemented");
-    }
+    only_empty(c, "act_kwargs");
+    only_empty(c, "norm_kwargs");
     const char *type = config_str(c, "block_type", "default");
     if (strcmp(type, "default") != 0)
         config_fail(c, ST_UNSUPPORTED, "block_type", "only \"default\" is implemented, found \"%.60s\"",
@@ -48,7 +52,7 @@ static void plain_stack(stack_spec *s, act activation) {
 }
 
 static bool is_scaled(config *c) {
-    return config_num(c, "ls_init_value", -1, -1e6, 1e6) >= 0; /* what it was once set to does not matter */
+    return config_get(c, "ls_init_value") != NULL; /* what it was once set to does not matter */
 }
 
 static bool read_tower(config *c, act activation, tower_spec *t) {
@@ -175,10 +179,11 @@ static bool read_text(config *c, config *more, act activation, text_spec *t) {
     config_only_bool(c, "no_causal_mask", false);
     config_only_bool(c, "output_tokens", true);
     only_plain_blocks(c);
-    /* The contrastive row's, or said by the tokenizer's own files. */
-    static const char *const unused[] = {"pool_type",           "proj_type",        "proj_bias",
-                                         "final_ln_after_pool", "eos_id",           "hf_tokenizer_name",
-                                         "tokenizer_mode",      "tokenizer_kwargs", NULL};
+    only_empty(c, "tokenizer_mode");
+    only_empty(c, "tokenizer_kwargs");
+    /* The contrastive row's; which tokenizer the folder's own files say. */
+    static const char *const unused[] = {"pool_type", "proj_type",         "proj_bias", "final_ln_after_pool",
+                                         "eos_id",    "hf_tokenizer_name", NULL};
     config_skip(c, unused);
     /* Read by no one: the second half is made of context_length, width, heads, layers and ls_init_value. */
     static const char *const ignored[] = {"vocab_size", "mlp_ratio",         "dim_head",
@@ -287,7 +292,7 @@ static bool read(config *c, model_spec *out) {
     return c->st->code == ST_OK;
 }
 
-/* generate() begins with one number and ends at two. */
+/* generate() begins with one number and ends at two; of what it samples by default only the most probable token. */
 static bool check(config *c, model_spec *out) {
     config model = config_sub(c, "model_cfg");
     int32_t pad = (int32_t)config_int(&model, "pad_id", 0, 0, INT32_MAX);
@@ -299,7 +304,8 @@ static bool check(config *c, model_spec *out) {
             "bos_token_id below %d, found %d",
             out->text.vocab, (int)out->bos);
     out->open_id = out->bos;
-    if (out->n_eos < SPEC_MAX_EOS) out->eos[out->n_eos++] = pad;
+    if (out->n_eos < SPEC_MAX_EOS && pad < out->text.vocab) out->eos[out->n_eos++] = pad;
+    if (isnan(out->temperature)) out->temperature = 0;
     return true;
 }
 
