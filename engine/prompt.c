@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/model/model.h"
+#include "engine/reads.h"
 #include "engine/tmpl/find.h"
 
 static bool no_memory(status *st) {
@@ -24,6 +25,11 @@ static bool plan_image(const promptkit *k, prompt_image *im, int n_images, statu
     image_ask ask = {im->info.w, im->info.h, n_images};
     prep_plan *plan = &im->pixels.plan;
     if (!spec_plan_image(k->spec, &ask, &k->limits, plan, st)) return false;
+    return prompt_size_image(k, im, st);
+}
+
+bool prompt_size_image(const promptkit *k, prompt_image *im, status *st) {
+    const prep_plan *plan = &im->pixels.plan;
     im->n_rows = k->spec->image_rows(k->spec, plan);
     if (im->n_rows > 0) {
         im->encode_bytes = encode_bytes(k->spec, plan);
@@ -400,7 +406,7 @@ static bool fill(const promptkit *k, const engine_chat *c, prompt *p, status *st
     tmpl_out text = {0};
     image_text pictures = {0};
     tok_ids ids = {0};
-    bool ok = take_images(k, c, p, st) && render(k, c, &text, st) &&
+    bool ok = take_images(k, c, p, st) && render(k, c, &text, st) && reads_rendered(k, &text, p, st) &&
               write_pictures(k, p, &text, &pictures, st) && encode_text(k, &text, &ids, st) &&
               expand(k, p, &ids, &pictures, st);
     image_text_fini(&pictures);
@@ -439,6 +445,7 @@ static bool copy_image(prompt_image *to, const prompt_image *from) {
     *to = *from;
     to->source = (image_source){0};
     to->pixels.rgb = NULL;
+    to->pixels.text = NULL;
     to->param = mem_strdup(from->param);
     return to->param != NULL;
 }
@@ -488,14 +495,12 @@ static bool decode_image(const promptkit *k, prompt_image *im, const atomic_bool
         return false;
     }
     double begin = time_now_s();
-    prep_plan plan = im->pixels.plan;
-    bool ok = tiles_make(&plan, &raw, &im->pixels, st);
+    tiles made;
+    bool ok = tiles_make(&im->pixels.plan, &raw, &made, st);
     *resize_s += time_now_s() - begin;
     image_fini(&raw);
-    if (!ok) {
-        im->pixels.plan = plan;
-        return false;
-    }
+    if (!ok) return false;
+    im->pixels.rgb = made.rgb;
     im->source = (image_source){0};
     image_key(&im->pixels, im->info.w, im->info.h, &k->spec->prep, im->key);
     return true;

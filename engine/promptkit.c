@@ -167,6 +167,19 @@ static bool load_placeholder(promptkit *k, status *st) {
     return k->row_token || status_set(st, ST_NO_MEMORY, "no memory for the prompt's parts");
 }
 
+static bool load_reads(promptkit *k, const char *dir, status *st) {
+    const reads_spec *r = &k->spec->reads;
+    buf path = {0};
+    if (r->what == READS_NOTHING) return true;
+    k->read_tok = k->tok;
+    if (!r->tokenizer) return true;
+    bool ok = buf_printf(&path, "%s/%s", dir, r->tokenizer) ||
+              status_set(st, ST_NO_MEMORY, "no memory for %s", r->tokenizer);
+    if (ok) ok = (k->read_tok = promptkit_tok(path.data, st)) || status_prefix(st, "%s", r->tokenizer);
+    buf_fini(&path);
+    return ok;
+}
+
 bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec, int max_model_len,
                     const image_limits *limits, status *st) {
     *k = (promptkit){.spec = spec, .max_model_len = max_model_len, .limits = *limits};
@@ -174,7 +187,8 @@ bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec,
     bool ok = load_object(model_dir, "tokenizer_config.json", ANY_SIZE, &config, st) &&
               load_tokenizer(k, model_dir, config, st) && load_names(k, model_dir, config, st) &&
               (spec->dual.on ? embed_rules_read(k, config, st)
-                             : load_placeholder(k, st) && load_template(k, model_dir, st));
+                             : load_placeholder(k, st) && load_template(k, model_dir, st) &&
+                                   load_reads(k, model_dir, st));
     json_decref(config);
     if (ok) return true;
     promptkit_fini(k);
@@ -183,6 +197,7 @@ bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec,
 
 void promptkit_fini(promptkit *k) {
     tmpl_free(k->tmpl);
+    if (k->read_tok != k->tok) tok_free(k->read_tok);
     tok_free(k->tok);
     json_decref(k->template_vars);
     mem_free(k->row_token);

@@ -26,6 +26,8 @@ typedef struct family {
 const family *family_find(const char *model_type); /* NULL: unknown */
 /* The text half that c's model_type (or def) names; the error lists those that are known. */
 bool family_read_text(config *c, const char *def, text_spec *out);
+/* The same under a class whose own head does not cap its logits, whatever the text's config says: most that take pictures. */
+bool family_read_part(config *c, const char *def, text_spec *out);
 
 extern const family FAMILY_MLLAMA, FAMILY_MLLAMA_TEXT;
 extern const family FAMILY_LLAVA, FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3, FAMILY_GEMMA,

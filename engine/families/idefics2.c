@@ -71,7 +71,7 @@ static bool read_join(config *c, model_spec *out) {
 
 static bool read(config *c, model_spec *out) {
     config text = config_sub(c, "text_config"), vision = config_sub(c, "vision_config");
-    if (!family_read_text(&text, "mistral", &out->text) ||
+    if (!family_read_part(&text, "mistral", &out->text) ||
         !tower_config_read_as(&vision, "idefics2_vision", &out->tower) || !read_join(c, out))
         return false;
     tower_spec *t = &out->tower;

@@ -75,6 +75,12 @@ bool family_read_text(config *c, const char *def, text_spec *out) {
     return f->read_text(c, out);
 }
 
+bool family_read_part(config *c, const char *def, text_spec *out) {
+    if (!family_read_text(c, def, out)) return false;
+    out->logit_softcap = 0;
+    return true;
+}
+
 /* generation_config.json, where it is silent config.json, where that is silent its text_config. */
 static void read_generation(config *gen, config *top, config *text, model_spec *out) {
     config *from[] = {gen, top, text};

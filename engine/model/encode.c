@@ -8,8 +8,8 @@
 
 /* Byte offsets into work; rows of the largest tile, and of all that are joined. */
 typedef struct layout {
-    size_t pixels, x, q, k, v, features, ids, pool_from, pool_by, context, jk, jv, jx, jids, joined, from, by,
-        total, result;
+    size_t pixels, text, x, q, k, v, features, ids, pool_from, pool_by, context, jk, jv, jx, jids, joined,
+        from, by, total, result;
     int64_t rows, features_rows, n_ids, pool_rows, pool_taps, joined_rows, out_rows;
 } layout;
 
@@ -54,10 +54,10 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
         if (rows > l.rows) l.rows = rows;
         if (features > l.features_rows) l.features_rows = features;
         if (ids > l.n_ids) l.n_ids = ids;
-        l.joined_rows += join_rows(s, g);
+        l.joined_rows += join_rows(s, g, p->n_text);
         if (s->join.kind == JOIN_POOL) {
-            CHECK(i == 0 || l.pool_rows == join_rows(s, g));
-            l.pool_rows = join_rows(s, g);
+            CHECK(i == 0 || l.pool_rows == join_rows(s, g, p->n_text));
+            l.pool_rows = join_rows(s, g, p->n_text);
             l.pool_taps = (int64_t)s->join.pool * s->join.pool;
         }
     }
@@ -68,6 +68,7 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     size_t head = (size_t)t->stack.head_dim * sizeof(float), kv = (size_t)t->stack.kv_heads * head;
     size_t rows = (size_t)l.rows, taps = (size_t)l.out_rows * SPEC_PACK_TAPS * sizeof(float);
     l.pixels = take(&l.total, p->bytes);
+    l.text = take(&l.total, (size_t)p->n_text * sizeof(int32_t));
     l.x = take(&l.total, rows * width);
     l.q = take(&l.total, rows * (size_t)t->stack.heads * head);
     l.k = take(&l.total, rows * kv);
@@ -114,6 +115,7 @@ static void point(encode *e, const layout *l) {
     int64_t hd = k->head_dim;
 #define AT(field) (at ? at + l->field : NULL)
     e->pixels = tensor_1d(AT(pixels), DT_U8, (int64_t)e->plan.bytes);
+    if (e->plan.n_text) e->text = tensor_1d(AT(text), DT_I32, e->plan.n_text);
     e->x = tensor_2d(AT(x), DT_F32, l->rows, k->width);
     e->q = tensor_2d(AT(q), DT_F32, l->rows, k->heads * hd);
     e->k = tensor_2d(AT(k), DT_F32, l->rows, k->kv_heads * hd);
@@ -209,7 +211,7 @@ static bool measure_full_blocks(encode *e) {
     *e->measured = *e->m;
     e->measured->spec.tower.window = 0;
     e->m = e->measured;
-    e->plan = (prep_plan){0};
+    e->plan = (prep_plan){.n_text = e->plan.n_text};
     prep_plan_add(&e->plan, -1, 0, 0, 1, 1, TOWER_BLOCK_ROWS * side, side, RESAMPLE_NEAREST);
     e->plan.n_tiles = 1;
     return true;
@@ -253,7 +255,9 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
     point(e, &l);
     if (pixels->rgb) {
         ctx c = {.be = be, .lane = LANE_LOAD}; /* waited for: any lane may run the slices */
+        CHECK(pixels->text || pixels->plan.n_text == 0);
         ctx_upload(&c, e->pixels, pixels->rgb);
+        if (e->text.nd) ctx_upload(&c, e->text, pixels->text);
         upload_pack(&c, e);
         upload_pool(&c, e);
         ctx_sync(&c);
@@ -278,7 +282,7 @@ int encode_slices(const encode *e) {
     for (int i = 0; i < n_passes(s, &e->plan); i++) {
         tile at = prep_plan_tile(&e->plan, i);
         grid g = tower_grid(&s->tower, &at);
-        n += pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g);
+        n += pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g, e->plan.n_text);
     }
     return n;
 }
@@ -309,7 +313,7 @@ static void dual_slice(ctx *c, encode *e, grid g, int i) {
 static void pass_slice(ctx *c, encode *e, const tile *at, int64_t joined, int i) {
     const model_spec *s = &e->m->spec;
     grid g = tower_grid(&s->tower, at);
-    int joins = join_slices(s, g), rows = join_rows(s, g), done = 0;
+    int joins = join_slices(s, g, e->plan.n_text), rows = join_rows(s, g, e->plan.n_text), done = 0;
     for (int k = 0; k <= s->deep.n; k++) {
         bool deep = k < s->deep.n;
         int until = deep ? tower_slices_until(&s->tower, g, s->deep.state[k]) : pass_slices(s, &e->plan, g);
@@ -342,13 +346,13 @@ static void run_slice(ctx *c, encode *e, int i) {
     for (int t = 0; t < n_passes(s, &e->plan); t++) {
         tile at = prep_plan_tile(&e->plan, t);
         grid g = tower_grid(&s->tower, &at);
-        int all = pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g);
+        int all = pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g, e->plan.n_text);
         if (i < all) {
             pass_slice(c, e, &at, joined, i);
             return;
         }
         i -= all;
-        joined += join_rows(s, g);
+        joined += join_rows(s, g, e->plan.n_text);
     }
     pack_slice(c, e, i);
 }

@@ -23,6 +23,7 @@ struct encode {
     tensor pixels;     /* u8, all tiles */
     tensor x, q, k, v; /* hidden rows and a layer's q, k, v of the tile under way; room for the largest */
     tensor features;   /* what the join reads, likewise, or x itself */
+    tensor text;       /* i32: ids that are read with the picture; nd 0: none */
     tensor ids;        /* i32: the tile's index arrays, see tower.c */
     grid ids_of;       /* the grid that ids describes; w 0: none yet */
     tensor joined;     /* f32 [join rows of all tiles, and the newline's], or `rows` itself */
@@ -113,8 +114,9 @@ void attend_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 
-int join_rows(const model_spec *s, grid g);
-int join_slices(const model_spec *s, grid g);
+/* n_text: the plan's */
+int join_rows(const model_spec *s, grid g, int n_text);
+int join_slices(const model_spec *s, grid g, int n_text);
 /* Of a join that pools: patches and weights of each of its rows, [join_rows, pool * pool]. */
 void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by);
 void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i);

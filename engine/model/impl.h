@@ -6,23 +6,25 @@
 
 #include "engine/ckpt/bind.h"
 #include "engine/model/model.h"
-#include "engine/model/sheet.h"
+#include "engine/model/wanted.h"
 
 /* A checkpoint understood and bound, before any weight is made: what `inspect` shows and what a load starts from. */
+typedef struct plan_tensor {
+    wanted as;
+    tensor t;
+} plan_tensor;
 typedef struct plan {
     model_spec spec;
     const name_sheet *sheet;
     ckpt *ckpt;
     bind *bind;
-    tensor slots[S_COUNT];                                        /* nd 0: empty */
-    bool transposed[S_COUNT];                                     /* it stands there as [in, out] */
-    tensor (*tower)[L_COUNT], (*join)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
-    tensor (*deep)[JOIN_SLOTS];                                   /* [deep.n] */
-    tensor dual[DUAL_COUNT];
+    plan_tensor *all; /* [n], in the order of wanted_each */
+    int n;
     size_t weight_bytes;
 } plan;
 bool plan_open(plan *p, const char *dir, status *st);
 void plan_close(plan *p);
+const tensor *plan_find(const plan *p, wanted_part part, int at, int which); /* nd 0: not wanted */
 
 /* Shape of a parameter under a spec: dimensions into d, how it is used into use; 0 when the spec has no such one. */
 int layer_slot_shape(const stack_spec *s, int layer, layer_slot slot, int64_t d[2], unsigned *use);
@@ -48,7 +50,6 @@ struct model {
     weight *(*deep)[JOIN_SLOTS]; /* [deep.n] */
     model_rope rope, rope_local, rope_tower;
     struct dual_part *dual; /* dual.h; NULL: there is a decoder */
-    void *turned[S_COUNT];  /* copies of matrices that the checkpoint has the other way round */
     float tiled_scale[4];   /* tower_tiled.c's tables are multiplied by these */
     size_t weight_bytes, device_bytes;
     dtype weight_dtype;
@@ -75,8 +76,7 @@ bool model_declare(model *m, const tensor *t, unsigned use, weight **out, status
 /* ---- dual encoders (dual_bind.c, dual.c) ---- */
 
 int dual_slot_shape(const model_spec *s, dual_slot which, int64_t d[4], unsigned *use);
-bool dual_bind(plan *p, status *st);                 /* fills p->dual */
-bool dual_make(model *m, const plan *p, status *st); /* m->dual */
+bool dual_make(model *m, const plan *p, status *st); /* m->dual, but its weights */
 void dual_free(model *m);
 
 /* A picture's features, behind the norm of the last layer, and what its encode lends: k and v of all rows to be written, device i32 {0, 1}

@@ -8,7 +8,8 @@ static int merged(const join_spec *j) {
     return j->merge > 1 ? j->merge * j->merge : 1;
 }
 
-int join_rows(const model_spec *s, grid g) {
+int join_rows(const model_spec *s, grid g, int n_text) {
+    (void)n_text;
     if (s->dual.on) return 1;
     const join_spec *j = &s->join;
     if (j->kind == JOIN_PERCEIVER) return j->latents;
@@ -19,11 +20,11 @@ int join_rows(const model_spec *s, grid g) {
     return rows / k;
 }
 
-int join_slices(const model_spec *s, grid g) {
+int join_slices(const model_spec *s, grid g, int n_text) {
     if (s->dual.on) return dual_picture_slices(s, tower_rows(&s->tower, g));
     if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, tower_features_rows(&s->tower, g.w, g.h));
     if (s->join.kind == JOIN_ATTEND) return attend_slices(s, tower_features_rows(&s->tower, g.w, g.h));
-    return (join_rows(s, g) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
+    return (join_rows(s, g, n_text) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 
 /* n rows as n / k of k times the width. */
@@ -77,7 +78,8 @@ void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, in
         attend_slice(c, e, features, out, i);
         return;
     }
-    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g) - from, k = merged(j);
+    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g, e->plan.n_text) - from,
+            k = merged(j);
     if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
     tensor x = features, rows = tensor_rows(out, from, n), y = rows;
     size_t mark = arena_mark(c->scratch);

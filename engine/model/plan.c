@@ -162,84 +162,6 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
     return on ? nd : 0;
 }
 
-static bool take(plan *p, const char *const *at, const char *name, int nd, const int64_t *d, tensor *out,
-                 status *st) {
-    CHECK(at && name);
-    if (!bind_take(p->bind, at, name, nd, d, out, st)) return false;
-    p->weight_bytes += (size_t)tensor_count(out) * dtype_size(out->dt);
-    return true;
-}
-
-static void numbered(char *out, size_t n, const char *name, int i) {
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(out, n, name, i);
-#pragma GCC diagnostic pop
-}
-
-/* The same of a slot, whose name may end in "^T". */
-static bool take_slot(plan *p, const char *const *at, const char *name, int nd, int64_t d[TENSOR_MAX_DIMS],
-                      slot i, status *st) {
-    size_t n = strlen(name);
-    char stem[128];
-    p->transposed[i] = n > 2 && strcmp(name + n - 2, "^T") == 0;
-    if (!p->transposed[i]) return take(p, at, name, nd, d, &p->slots[i], st);
-    CHECK(nd == 2 && n < sizeof stem);
-    snprintf(stem, sizeof stem, "%.*s", (int)n - 2, name);
-    int64_t there[2] = {d[1], d[0]};
-    return take(p, at, stem, nd, there, &p->slots[i], st);
-}
-
-/* Where the names of a stack's layers are written, by what kind of layer it is. */
-typedef struct layer_names {
-    const char *const *all, *const *cross, *const *tail;
-    int tail_from;
-} layer_names;
-
-static void layer_name(const layer_names *n, const bool *cross, int layer, int which, char *out,
-                       size_t size) {
-    bool tail = n->tail && layer >= n->tail_from;
-    const char *form = (cross[layer] && n->cross ? n->cross : tail ? n->tail : n->all)[which];
-    CHECK(form);
-    int number = tail ? 0 : layer;
-    for (int i = n->tail_from; tail && i < layer; i++) number += cross[i] == cross[layer];
-    numbered(out, size, form, number);
-}
-
-static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *at, layer_names names,
-                        tensor (**out)[L_COUNT], status *st) {
-    *out = mem_calloc((size_t)n + 1, sizeof **out);
-    if (!*out) return status_set(st, ST_NO_MEMORY, "no memory for %d layers", n);
-    for (int i = 0; i < n; i++)
-        for (int k = 0; k < L_COUNT; k++) {
-            int64_t d[2];
-            unsigned use;
-            char name[128];
-            int nd = layer_slot_shape(s, i, (layer_slot)k, d, &use);
-            if (!nd) continue;
-            layer_name(&names, s->cross, i, k, name, sizeof name);
-            if (!take(p, at, name, nd, d, &(*out)[i][k], st)) return false;
-        }
-    return true;
-}
-
-static bool take_deep(plan *p, status *st) {
-    const deep_spec *s = &p->spec.deep;
-    p->deep = mem_calloc((size_t)s->n + 1, sizeof *p->deep);
-    if (!p->deep) return status_set(st, ST_NO_MEMORY, "no memory for %d joins", s->n);
-    for (int i = 0; i < s->n; i++)
-        for (int k = 0; k < JOIN_SLOTS; k++) {
-            int64_t d[TENSOR_MAX_DIMS];
-            unsigned use;
-            char name[128];
-            int nd = join_slot_shape(&s->join, (slot)(S_FIRST_JOIN + k), d, &use);
-            if (!nd) continue;
-            numbered(name, sizeof name, p->sheet->deep[k], s->which[i]);
-            if (!take(p, p->sheet->tower_at, name, nd, d, &p->deep[i][k], st)) return false;
-        }
-    return true;
-}
-
 /* The reference ties the head only where the checkpoint has one of the two, or both alike. */
 static bool settle_tie(plan *p, status *st) {
     const name_sheet *s = p->sheet;
@@ -268,55 +190,47 @@ static void ignore_unused_layers(plan *p) {
             char name[128];
             status none = {0};
             if (!p->sheet->tower_layer[k]) continue;
-            numbered(name, sizeof name, p->sheet->tower_layer[k], i);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+            snprintf(name, sizeof name, p->sheet->tower_layer[k], i);
+#pragma GCC diagnostic pop
             size_t at = bind_find(p->bind, p->sheet->tower_at, name, &none);
             if (at != SIZE_MAX) bind_ignore(p->bind, at, "a layer behind the features");
         }
 }
 
-static bool bind_all(plan *p, status *st) {
-    const model_spec *s = &p->spec;
-    const name_sheet *n = p->sheet;
-    const text_names *text = s->text.names;
-    if (!settle_tie(p, st)) return false;
-    /* A tied model may hold its one table under the head's name. */
-    bool as_head = s->text.tied && bind_find(p->bind, n->text_at, text->names[S_EMBED], st) == SIZE_MAX &&
-                   bind_find(p->bind, n->head_at, text->names[S_HEAD], st) != SIZE_MAX;
-    for (int i = 0; i < S_COUNT; i++) {
-        int64_t d[TENSOR_MAX_DIMS];
-        unsigned use;
-        int nd = slot_shape(s, (slot)i, d, &use);
-        if (!nd) continue;
-        bool linear = s->join.kind == JOIN_LINEAR && (i == S_FC1_W || i == S_FC1_B);
-        const char *const *at = i == S_HEAD || (i == S_EMBED && as_head) ? n->head_at
-                                : linear                                 ? n->linear_at
-                                : i >= S_FIRST_TEXT                      ? n->text_at
-                                : i >= S_FIRST_JOIN                      ? n->join_at
-                                                                         : n->tower_at;
-        const char *name =
-            i >= S_FIRST_TEXT ? text->names[i == S_EMBED && as_head ? S_HEAD : i] : n->names[i];
-        if (linear) name = i == S_FC1_W ? "weight" : "bias";
-        if (!take_slot(p, at, name, nd, d, (slot)i, st)) return false;
+static bool bind_one(void *to, const wanted *w, status *st) {
+    plan *p = to;
+    if ((p->n & (p->n - 1)) == 0) { /* room doubles */
+        plan_tensor *all = mem_realloc(p->all, (p->n ? 2 * (size_t)p->n : 1) * sizeof *all);
+        if (!all) return status_set(st, ST_NO_MEMORY, "no memory for %d tensors", p->n + 1);
+        p->all = all;
     }
-    if (s->tower.stack.n_layers &&
-        !take_layers(
-            p, &s->tower.stack, s->tower.run_layers, n->tower_at,
-            (layer_names){.all = n->tower_layer, .tail = n->tower_tail, .tail_from = s->tower.tail_from},
-            &p->tower, st))
+    plan_tensor *out = &p->all[p->n];
+    out->as = *w;
+    bool other = w->else_in && bind_find(p->bind, w->in, w->name, st) == SIZE_MAX &&
+                 bind_find(p->bind, w->else_in, w->else_name, st) != SIZE_MAX;
+    if (!bind_take(p->bind, other ? w->else_in : w->in, other ? w->else_name : w->name, w->nd, w->d, &out->t,
+                   st))
         return false;
-    if (s->join.stack.n_layers && !take_layers(p, &s->join.stack, s->join.stack.n_layers, n->join_at,
-                                               (layer_names){.all = n->join_layer}, &p->join, st))
-        return false;
-    if (!take_layers(
-            p, &s->text.stack, s->text.stack.n_layers, n->text_at,
-            (layer_names){
-                .all = text->layer, .cross = text->cross, .tail = text->tail, .tail_from = s->text.tail_from},
-            &p->text, st) ||
-        !take_deep(p, st))
-        return false;
-    if (s->dual.on && !dual_bind(p, st)) return false;
-    if (s->tower.stack.n_layers) ignore_unused_layers(p);
-    for (const ignore_rule *r = n->ignored; r->glob; r++) bind_ignore_like(p->bind, r->glob, r->why);
+    p->weight_bytes += (size_t)tensor_count(&out->t) * dtype_size(out->t.dt);
+    p->n++;
+    return true;
+}
+
+const tensor *plan_find(const plan *p, wanted_part part, int at, int which) {
+    static const tensor none;
+    for (int i = 0; i < p->n; i++) {
+        const wanted *w = &p->all[i].as;
+        if (w->part == part && w->at == at && w->slot == which) return &p->all[i].t;
+    }
+    return &none;
+}
+
+static bool bind_all(plan *p, status *st) {
+    if (!settle_tie(p, st) || !wanted_each(&p->spec, p->sheet, bind_one, p, st)) return false;
+    if (p->spec.tower.stack.n_layers) ignore_unused_layers(p);
+    for (const ignore_rule *r = p->sheet->ignored; r->glob; r++) bind_ignore_like(p->bind, r->glob, r->why);
     return bind_finish(p->bind, st);
 }
 
@@ -330,10 +244,7 @@ bool plan_open(plan *p, const char *dir, status *st) {
 
 void plan_close(plan *p) {
     bind_free(p->bind);
-    mem_free(p->tower);
-    mem_free(p->join);
-    mem_free(p->text);
-    mem_free(p->deep);
+    mem_free(p->all);
     ckpt_close(p->ckpt);
     memset(p, 0, sizeof *p);
 }

@@ -38,8 +38,10 @@ void image_text_fini(image_text *t) {
 
 bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits *lim, prep_plan *out,
                      status *st) {
-    return s->plan_image ? s->plan_image(s, a, lim, out, st)
-                         : prep_plan_cut(&s->prep, a->w, a->h, lim, out, st);
+    bool ok =
+        s->plan_image ? s->plan_image(s, a, lim, out, st) : prep_plan_cut(&s->prep, a->w, a->h, lim, out, st);
+    if (ok) out->n_text = s->reads.what == READS_NOTHING ? 0 : s->reads.max_tok;
+    return ok;
 }
 
 void spec_write_image(const model_spec *s, const prep_plan *p, image_text *out) {

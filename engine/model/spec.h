@@ -230,6 +230,18 @@ typedef struct pack_row { /* a row of the result: the sum of weight[k] * joined 
     float weight[SPEC_PACK_TAPS];
 } pack_row;
 
+/* Text that goes with a picture to its encode, beside what becomes of it in the prompt. */
+typedef enum reads_what {
+    READS_NOTHING,
+    READS_PROMPT /* the whole rendered prompt, without what stands for pictures */
+} reads_what;
+typedef struct reads_spec {
+    reads_what what;
+    int max_tok;           /* its ids at most, a tokenizer's specials included: a longer one is refused */
+    int vocab;             /* every id is below */
+    const char *tokenizer; /* the folder within the checkpoint's that has its tokenizer; NULL: the model's */
+} reads_spec;
+
 typedef struct model_spec {
     const char *family; /* the registry's name, for people; code never compares it */
     tower_spec tower;   /* stack.n_layers 0: no tower */
@@ -247,6 +259,7 @@ typedef struct model_spec {
      * text begins with BOS; a bare tokenizer adds none. */
     bool prompt_adds_special;
     prep_spec prep;
+    reads_spec reads;
     /* ---- pictures; source: the reference's processor of the family. All are pure. ---- */
     const char *placeholder;   /* what the chat template writes for a picture; NULL: image_token's spelling */
     int32_t placeholder_id;    /* or the token that it writes; 0: none */
@@ -284,7 +297,7 @@ int spec_image_width(const model_spec *s);
 /* FUSE_CROSS: rows in front that hold the picture itself; those behind stand for tiles that it does not have. */
 int spec_image_seen(const model_spec *s, const prep_plan *p);
 
-/* plan_image, or its default. */
+/* plan_image, or its default. n_text is that of the longest text. */
 bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits *lim, prep_plan *out,
                      status *st);
 /* write_image, or its default. */

@@ -250,6 +250,51 @@ static void test_template_errors(void **state) {
     promptkit_fini(&f.kit);
 }
 
+/* The rendered prompt without the picture's placeholder, whatever a user types, goes with the picture. */
+static void test_text_beside_pictures(void **state) {
+    (void)state;
+    fixture f;
+    setup(&f, "vlmd-tiny", 2048);
+    f.spec.reads = (reads_spec){.what = READS_PROMPT, .max_tok = 2048, .vocab = 4096};
+    f.kit.read_tok = f.kit.tok;
+    json_t
+        *j = load("tests/golden/prompt/cases.json"),
+        *m = json_loads(
+            "[{\"role\":\"user\",\"content\":[{\"type\":\"image\"},{\"type\":\"text\",\"text\":\"Is <image> "
+            "</s> red?\"}]}]",
+            0, NULL);
+    const char *b64 = json_string_value(json_array_get(json_object_get(j, "pictures"), 0));
+    engine_image im = {b64, strlen(b64), "messages[0].content[0]"};
+    engine_chat chat = {.messages = m, .images = &im, .n_images = 1};
+    status st = {0};
+    prompt *p = prompt_new_chat(&f.kit, &chat, &st);
+    if (!p) fail_msg("%s", st.msg);
+    static const char want[] = "USER: \nIs <image> </s> red? ASSISTANT:";
+    tok_ids ids = {0};
+    tok_span user = {strstr(want, "Is") - want, strstr(want, " ASS") - want};
+    assert_true(tok_encode(f.kit.tok, want, strlen(want), &user, 1, true, &ids, &st));
+    assert_int_equal(p->images[0].pixels.plan.n_text, ids.n);
+    assert_memory_equal(p->images[0].pixels.text, ids.v, ids.n * sizeof *ids.v);
+    assert_true(prompt_decode_image(&f.kit, p, 0, NULL, &st));
+    assert_memory_equal(p->images[0].pixels.text, ids.v, ids.n * sizeof *ids.v);
+    prompt *q = prompt_clone(p, &st);
+    assert_null(q->images[0].pixels.text);
+    prompt_free(q);
+    prompt_free(p);
+    f.spec.reads.max_tok = (int)ids.n;
+    prompt_free(prompt_new_chat(&f.kit, &chat, &st));
+    assert_int_equal(st.code, ST_OK);
+    f.spec.reads.max_tok--; /* exactly at the bound */
+    assert_null(prompt_new_chat(&f.kit, &chat, &st));
+    assert_int_equal(st.code, ST_INVALID);
+    assert_string_equal(st.param, "messages");
+    assert_non_null(strstr(st.msg, "of text together with a picture"));
+    tok_ids_fini(&ids);
+    json_decref(m);
+    json_decref(j);
+    promptkit_fini(&f.kit);
+}
+
 static void put(const char *dir, const char *name, const char *text) {
     char path[300];
     snprintf(path, sizeof path, "%s/%s", dir, name);
@@ -302,7 +347,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference_ids),  cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_length_bound),   cmocka_unit_test(test_template_errors),
-        cmocka_unit_test(test_broken_folders),
+        cmocka_unit_test(test_broken_folders), cmocka_unit_test(test_text_beside_pictures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

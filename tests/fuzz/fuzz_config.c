@@ -70,6 +70,15 @@ static void ask(const model_spec *s) {
     }
 }
 
+/* What a spec asks of a checkpoint has a name and a shape. */
+static bool has_shape(void *unused, const wanted *w, status *st) {
+    (void)unused;
+    (void)st;
+    CHECK(w->nd >= 1 && w->nd <= TENSOR_MAX_DIMS && w->name[0] && w->use);
+    for (int k = 0; k < w->nd; k++) CHECK(w->d[k] > 0);
+    return true;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     static int started;
     if (!started++) {
@@ -86,13 +95,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         CHECK(st.code != ST_OK && st.msg[0]);
         return 0;
     }
-    int64_t d[TENSOR_MAX_DIMS];
-    unsigned use;
-    for (int i = 0; i < S_COUNT; i++)
-        for (int k = slot_shape(&s, (slot)i, d, &use) - 1; k >= 0; k--) CHECK(d[k] > 0);
-    for (int i = 0; i < L_COUNT; i++)
-        for (int k = layer_slot_shape(&s.text.stack, 0, (layer_slot)i, d, &use) - 1; k >= 0; k--)
-            CHECK(d[k] > 0);
+    CHECK(wanted_each(&s, sheet, has_shape, NULL, &st));
     if (s.tower.stack.n_layers) ask(&s);
     float *f = malloc((size_t)s.text.stack.rope.dims * sizeof *f), factor;
     CHECK(f);
@@ -100,10 +103,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     if (rope_axes(&s.text.stack.rope, f))
         for (int i = 0; i < s.text.stack.rope.dims / 2; i++)
             CHECK(f[i] >= 0 && f[i] < (float)s.text.stack.rope.axes);
-    for (int i = 0; i < s.deep.n * JOIN_SLOTS; i++)
-        for (int k = join_slot_shape(&s.deep.join, (slot)(S_FIRST_JOIN + i % JOIN_SLOTS), d, &use) - 1;
-             k >= 0; k--)
-            CHECK(d[k] > 0);
     free(f);
     return 0;
 }
