@@ -130,15 +130,15 @@ def make(name, config, prep, tok, seed, dtype, prefixes=PREFIXES):
 
 def coca():
     """As published: a pool by attention of another width than the tower's, which is why torch keeps its matrices apart."""
-    make("coca", {"embed_dim": 28,
+    make("coca", {"embed_dim": 22,
                   "vision_cfg": {"image_size": 28, "layers": 2, "width": 30, "head_width": 10, "mlp_ratio": 1.7, "patch_size": 7,
                                  "attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 11,
                                  "output_tokens": True},
-                  "text_cfg": {"context_length": 45, "width": 28, "heads": 4, "layers": 1, "embed_cls": True,
+                  "text_cfg": {"context_length": 45, "width": 22, "heads": 2, "layers": 1, "embed_cls": True,
                                "output_tokens": True},
-                  "multimodal_cfg": {"context_length": 43, "width": 28, "heads": 4, "layers": 2, "mlp_ratio": 2,
+                  "multimodal_cfg": {"context_length": 43, "width": 22, "heads": 2, "layers": 2, "mlp_ratio": 2,
                                      "attn_pooler_heads": 8}},
-         {}, tokenizer(61), 71, torch.float32)
+         {}, tokenizer(61), 74, torch.float32)
 
 
 def coca_quick():
