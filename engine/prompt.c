@@ -67,7 +67,7 @@ static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, sta
                    most, most == 1 ? "" : "s", c->n_images);
         return status_param(st, "%s", c->images[most].param ? c->images[most].param : "messages");
     }
-    if (k->row_token) return prompt_take_images(k, c->images, c->n_images, p, st);
+    if (k->row_token || k->spec->no_place) return prompt_take_images(k, c->images, c->n_images, p, st);
     status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
     return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
 }
@@ -382,6 +382,14 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
             status_set(st, ST_INVALID,
                        "the model's chat template writes a video's placeholder; this server takes "
                        "pictures, but no videos");
+            return status_param(st, "messages");
+        }
+    for (size_t i = 0; k->spec->barred_id >= 0 && i < ids->n; i++)
+        if (ids->v[i] == k->spec->barred_id) {
+            status_set(st, ST_UNSUPPORTED,
+                       "the prompt's text holds the token with id %d, which this model takes for padding; "
+                       "prompts with it are not implemented",
+                       (int)k->spec->barred_id);
             return status_param(st, "messages");
         }
     for (int r = 0; r < t->n_runs; r++) total += (size_t)t->runs[r].n - 1;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/embed.h"
+#include "engine/families/registry.h"
 #include "engine/families/token_classes.h"
 #include "engine/tmpl/find.h"
 #include "kernels/json.h"
@@ -98,7 +99,15 @@ static bool load_tokenizer(promptkit *k, const char *dir, const json_t *tokenize
     json_t *file = NULL, *config = NULL;
     bool ok = load_object(dir, "tokenizer.json", 0, &file, st) &&
               load_object(dir, "config.json", ANY_SIZE, &config, st);
-    if (ok && !file) ok = status_set(st, ST_NOT_FOUND, "%s: there is no tokenizer.json", dir);
+    if (ok && !file)
+        ok = status_set(
+            st, ST_NOT_FOUND,
+            "%s: there is no tokenizer.json (other files of a tokenizer, such as vocab.json and merges.txt, "
+            "are not read)",
+            dir);
+    const char *type = config ? NULL : family_format(dir);
+    if (ok && type && !(config = json_pack("{s:s}", "model_type", type)))
+        ok = status_set(st, ST_NO_MEMORY, "no memory for the tokenizer");
     if (ok && !token_class_apply(file, config, tokenizer_config))
         ok = status_set(st, ST_NO_MEMORY, "no memory for the tokenizer");
     if (ok && k->spec && k->spec->added_token && !add_token(file, k->spec->added_token))
@@ -161,6 +170,15 @@ static const char *picture_token(const promptkit *k, int32_t id, status *st) {
 static bool load_placeholder(promptkit *k, status *st) {
     const model_spec *s = k->spec;
     k->image_token = s->added_token ? tok_find(k->tok, s->added_token) : s->image_token;
+    if (s->no_place) {
+        const char *begin = tok_id_string(k->tok, s->open_id);
+        k->placeholder = s->placeholder;
+        return (begin && tok_guard(k->tok, s->open_id)) ||
+               status_set(
+                   st, ST_INVALID,
+                   "tokenizer.json: expected an added token with id %d, which a prompt begins with; found %s",
+                   (int)s->open_id, begin ? "a word of the vocabulary" : "none");
+    }
     if (s->fuse == FUSE_NONE || k->image_token < 0) return true;
     const char *row = picture_token(k, k->image_token, st),
                *placeholder = s->placeholder ? s->placeholder : row;

@@ -118,6 +118,13 @@ int reader_slices(const model_spec *s, int64_t rows, int n_text);
 void reader_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 int reader_ids_count(int n_text); /* of i32 in `join_ids` */
 
+/* ---- attend.c: the join of learned latents that attend once ---- */
+
+int attend_rows(const join_spec *j);
+int64_t attend_ids_count(const join_spec *j); /* of i32 in join_ids */
+int attend_slices(const model_spec *s, int64_t rows);
+void attend_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
+
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 
 /* n_text: the plan's */
