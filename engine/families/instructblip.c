@@ -3,6 +3,8 @@
  *
  * Source: transformers' InstructBlipConfig, InstructBlipProcessor and modeling_instructblip.py.
  * Tested by tests/e2e/test_parity.py and tests/e2e/test_instruction.py. */
+#include <string.h>
+
 #include "engine/families/family.h"
 
 /* The checkpoints bring no template: an instruction is the prompt, as it is. Turns stand below each other. */
@@ -20,6 +22,19 @@ static bool read(config *c, model_spec *out) {
     return c->st->code == ST_OK;
 }
 
+/* A text_config from before the library had Llama names ids that its tokenizer does not have in these places: 1 ends a text there,
+ * </s> in truth. */
+enum { LLAMA_EOS = 2 };
+
+static bool check(config *c, model_spec *out) {
+    config text = config_sub(c, "text_config");
+    const json_t *class = json_array_get(config_get(&text, "architectures"), 0);
+    bool ends = !json_is_string(class) || strcmp(json_string_value(class), "LLaMAForCausalLM") != 0;
+    for (int i = 0; i < out->n_eos; i++) ends = ends || out->eos[i] == LLAMA_EOS;
+    if (!ends && out->n_eos < SPEC_MAX_EOS) out->eos[out->n_eos++] = LLAMA_EOS;
+    return c->st->code == ST_OK;
+}
+
 const family FAMILY_INSTRUCTBLIP = {
     .name = "instructblip",
     .does = "early fusion through a Q-Former that reads the instruction: learned queries attend to it and to "
@@ -27,4 +42,5 @@ const family FAMILY_INSTRUCTBLIP = {
     .architecture = "InstructBlipForConditionalGeneration",
     .read = read,
     .sheet = &SHEET_QFORMER_READING,
+    .check = check,
 };

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 import common
+import make_models as mm
 from common import img, txt
 from make_blip2 import Asked, TEXT
 from transformers import (BertTokenizer, InstructBlipConfig, InstructBlipForConditionalGeneration, InstructBlipProcessor,
@@ -103,6 +104,81 @@ def instructblip():
                                         max_position_embeddings=230),
          common.tokenizer(347, True, ["<image>"], {}), words(150), 181, torch.bfloat16, 800, vocab_size=350,
          vision=dict(qkv_bias=False))
+
+
+def pieces(vocab):
+    """Vicuna's as this model has it: </s> begins, ends and is unknown, [PAD] stands behind the vocabulary."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, processors, trainers
+    t = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    specials = ["<unk>", "<s>", "</s>"]
+    t.train_from_iterator([w for w in mm.TEXT.lower().replace(" ", " \u2581").split(" ")], trainers.BpeTrainer(
+        vocab_size=vocab, show_progress=False, special_tokens=[*specials, *(f"<0x{i:02X}>" for i in range(256))]))
+    j = json.loads(t.to_str())
+    j["added_tokens"] = [a for a in j["added_tokens"] if a["content"] in specials]
+    t = Tokenizer.from_str(json.dumps(j))
+    t.post_processor = processors.TemplateProcessing(single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", 2)])
+    t.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                   decoders.Strip(" ", 1, 0)])
+    t.add_special_tokens([AddedToken("[PAD]", special=True, normalized=False)])
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=t, bos_token="</s>", eos_token="</s>", unk_token="</s>",
+                                                pad_token="[PAD]", truncation_side="left")
+
+
+def instructblip_old():
+    """As first published: no word of <image> in the files, and no room for it in the table of embeddings; more queries than a
+    block of rows."""
+    tok, n = pieces(330), 331
+    assert len(tok) == n
+
+    def tweak(c, w, folder):
+        write = lambda name, j: (folder / name).write_text(json.dumps(j, indent=1) + "\n")
+        read = lambda name: json.loads((folder / name).read_text())
+        del c["image_token_index"]
+        c["torch_dtype"] = c["text_config"]["torch_dtype"] = c.pop("dtype")
+        c.update({"tie_word_embeddings": False, "is_composition": True, "use_decoder_only_language_model": True})
+        keep = {"vocab_size", "hidden_size", "intermediate_size", "model_type", "num_attention_heads", "num_hidden_layers",
+                "max_position_embeddings", "rms_norm_eps", "torch_dtype"}
+        c["text_config"] = {**{k: v for k, v in c["text_config"].items() if k in keep}, "architectures": ["LLaMAForCausalLM"],
+                            "bos_token_id": 0, "eos_token_id": 1, "max_sequence_length": 2048, "pad_token_id": -1}
+        keep = {"hidden_size", "intermediate_size", "model_type", "num_attention_heads", "num_hidden_layers", "vocab_size",
+                "max_position_embeddings"}
+        c["qformer_config"] = {**{k: v for k, v in c["qformer_config"].items() if k in keep}, "classifier_dropout": None,
+                               "position_embedding_type": "absolute"}
+        c["vision_config"].update({"dropout": 0.0, "num_channels": 3, "projection_dim": 512, "initializer_factor": 1.0})
+        w["qformer.embeddings.position_ids"] = torch.arange(c["qformer_config"]["max_position_embeddings"]).view(1, -1)
+        common.old_preprocessor(folder, "BlipImageProcessor")
+        (folder / "processor_config.json").unlink()
+        (folder / "generation_config.json").unlink()
+        t = read("tokenizer.json")
+        t["added_tokens"] = [a for a in t["added_tokens"] if a["content"] != "<image>"]
+        write("tokenizer.json", t)
+        names = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "[PAD]", "unk_token": "</s>"}
+        write("special_tokens_map.json", names)
+        write("tokenizer_config.json", {**names, "add_bos_token": True, "add_eos_token": False, "clean_up_tokenization_spaces": False,
+                                        "model_max_length": 1000000000000000019884624838656, "padding_side": "right",
+                                        "processor_class": "InstructBlipProcessor", "tokenizer_class": "LlamaTokenizer",
+                                        "truncation_side": "left"})
+        names = {"bos_token": "[DEC]", "cls_token": "[CLS]", "mask_token": "[MASK]", "pad_token": "[PAD]", "sep_token": "[SEP]",
+                 "unk_token": "[UNK]"}
+        write("qformer_tokenizer/special_tokens_map.json", names)
+        del names["bos_token"]
+        write("qformer_tokenizer/tokenizer_config.json", {
+            **names, "clean_up_tokenization_spaces": True, "do_lower_case": True, "model_max_length": 512, "strip_accents": None,
+            "processor_class": "InstructBlipProcessor", "tokenize_chinese_chars": True, "tokenizer_class": "BertTokenizer",
+            "truncation_side": "left"})
+        return c, w
+
+    def ready(model):
+        """The library's model looks an id up for each of the picture's rows, whose embeddings it then replaces; the published
+        one has neither the id, which is its processor's next, nor a row for it."""
+        model.config.image_token_index = n
+        was = model.language_model.get_input_embeddings()
+        more = torch.nn.Embedding(n + 1, was.embedding_dim)
+        more.weight.data = torch.cat([was.weight.data, torch.zeros(1, was.embedding_dim)])
+        model.language_model.set_input_embeddings(more)
+        return Asked(model)
+    make("instructblip_old", 42, 14, 131, dict(num_hidden_layers=2, max_position_embeddings=140), tok, words(150), 182,
+         torch.float16, 578, tweak=tweak, ready=ready, vocab_size=n)
 
 
 if __name__ == "__main__":
