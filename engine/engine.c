@@ -145,7 +145,10 @@ static int picture_tokens(const model_spec *spec, const image_limits *lim) {
 static void describe(engine *e, const engine_options *o) {
     const model_spec *s = e->spec;
     const stack_spec *d = &s->text.stack, *t = &s->tower.stack;
-    static const char *const joins[] = {"none", "linear", "MLP", "pool", "perceiver", "text reader"};
+    static const char *const joins[] = {
+        [JOIN_NONE] = "none",        [JOIN_LINEAR] = "linear",       [JOIN_MLP] = "MLP",
+        [JOIN_POOL] = "pool",        [JOIN_PERCEIVER] = "perceiver", [JOIN_ATTEND] = "attention pool",
+        [JOIN_QFORMER] = "Q-Former", [JOIN_READER] = "text reader"};
     char tower[96] = "";
     char size[32] = "any size";
     if (s->tower.image_size) snprintf(size, sizeof size, "%d px", s->tower.image_size);

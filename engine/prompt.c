@@ -61,7 +61,13 @@ static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, sta
         return status_param(st, "messages");
     }
     if (c->n_images == 0) return true;
-    if (k->row_token) return prompt_take_images(k, c->images, c->n_images, p, st);
+    int most = k->spec->max_pictures;
+    if (most && c->n_images > most) {
+        status_set(st, ST_INVALID, "this model takes at most %d picture%s in a prompt; the messages hold %d",
+                   most, most == 1 ? "" : "s", c->n_images);
+        return status_param(st, "%s", c->images[most].param ? c->images[most].param : "messages");
+    }
+    if (k->row_token || k->spec->no_place) return prompt_take_images(k, c->images, c->n_images, p, st);
     status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
     return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
 }
@@ -83,8 +89,8 @@ static bool is_image(const json_t *part) {
     return type && strcmp(type, "image") == 0;
 }
 
-/* Parts as one string for a template that knows no parts: the placeholders in front, each on a line, then the texts
- * joined by newlines, as vLLM does. The placeholders are ours, the rest the user's. */
+/* Parts as one string for a template that knows no parts: the placeholders, if any, in front, each on a line, then the
+ * texts joined by newlines, as vLLM does. The placeholders are ours, the rest the user's. */
 static json_t *parts_to_string(const promptkit *k, const json_t *parts) {
     json_t *out = json_array(), *part;
     size_t i;
@@ -94,10 +100,9 @@ static json_t *parts_to_string(const promptkit *k, const json_t *parts) {
         n_images += is_image(part);
         n_texts += part_text(part) != NULL;
     }
-    for (size_t n = 1; ok && n <= n_images; n++) {
+    for (size_t n = 1; ok && k->placeholder && n <= n_images; n++) {
         const char *end = n < n_images || n_texts ? "\n" : "";
-        ok = json_array_append_new(
-                 out, json_pack("{s:s+}", "trusted", k->placeholder ? k->placeholder : "", end)) == 0;
+        ok = json_array_append_new(out, json_pack("{s:s+}", "trusted", k->placeholder, end)) == 0;
     }
     json_array_foreach(parts, i, part) {
         if (!ok || !part_text(part)) continue;
@@ -299,7 +304,21 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
     out->names = NULL;
     buf_fini(&text->text);
     text->text = all;
-    return out->failed ? no_memory(st) : count_placeholders(p, found, st);
+    if (out->failed) return no_memory(st);
+    return k->spec->pictures_in_front || count_placeholders(p, found, st);
+}
+
+/* Rows of pictures that stand before all text: an id for each run. */
+static bool put_in_front(const promptkit *k, const prompt *p, image_text *out, tok_ids *ids, status *st) {
+    buf unread = {0};
+    if (!k->spec->pictures_in_front) return true;
+    out->text = &unread;
+    for (out->image = 0; out->image < p->n_images; out->image++)
+        image_text_rows(out, p->images[out->image].n_rows);
+    out->text = NULL;
+    buf_fini(&unread);
+    for (int i = 0; i < out->n_runs && !out->failed; i++) out->failed = !tok_ids_push(ids, k->image_token);
+    return !out->failed || no_memory(st);
 }
 
 int prompt_run_behind(const prompt *p, int row) {
@@ -352,7 +371,7 @@ static void place_run(const promptkit *k, prompt *p) {
 static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const image_text *t, status *st) {
     size_t total = ids->n;
     int seen = 0, from = 0;
-    for (size_t i = 0; k->row_token && i < ids->n; i++) seen += ids->v[i] == k->spec->image_token;
+    for (size_t i = 0; k->row_token && i < ids->n; i++) seen += ids->v[i] == k->image_token;
     if (seen != t->n_runs) {
         status_set(st, ST_INVALID, "the model's chat template writes %s, which stands for rows of a picture",
                    k->row_token);
@@ -365,6 +384,14 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
                        "pictures, but no videos");
             return status_param(st, "messages");
         }
+    for (size_t i = 0; k->spec->barred_id >= 0 && i < ids->n; i++)
+        if (ids->v[i] == k->spec->barred_id) {
+            status_set(st, ST_UNSUPPORTED,
+                       "the prompt's text holds the token with id %d, which this model takes for padding; "
+                       "prompts with it are not implemented",
+                       (int)k->spec->barred_id);
+            return status_param(st, "messages");
+        }
     for (int r = 0; r < t->n_runs; r++) total += (size_t)t->runs[r].n - 1;
     if (!check_length(k, total, st)) return false;
     p->rows = mem_alloc((size_t)t->n_runs * sizeof *p->rows);
@@ -372,7 +399,7 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
     if (!p->rows || (k->spec->text.stack.rope.axes > 1 && !p->places)) return no_memory(st);
     for (size_t i = 0; i < ids->n; i++) {
         int n = 1;
-        if (k->row_token && ids->v[i] == k->spec->image_token) {
+        if (k->row_token && ids->v[i] == k->image_token) {
             const struct image_text_run *r = &t->runs[p->n_rows];
             if (p->n_rows == 0 || r[-1].image != r->image) from = 0;
             n = r->n;
@@ -395,8 +422,8 @@ static bool fill(const promptkit *k, const engine_chat *c, prompt *p, status *st
     image_text pictures = {0};
     tok_ids ids = {0};
     bool ok = take_images(k, c, p, st) && render(k, c, &text, st) && reads_rendered(k, &text, p, st) &&
-              write_pictures(k, p, &text, &pictures, st) && encode_text(k, &text, &ids, st) &&
-              expand(k, p, &ids, &pictures, st);
+              write_pictures(k, p, &text, &pictures, st) && put_in_front(k, p, &pictures, &ids, st) &&
+              encode_text(k, &text, &ids, st) && expand(k, p, &ids, &pictures, st);
     image_text_fini(&pictures);
     tmpl_out_fini(&text);
     tok_ids_fini(&ids);

@@ -26,6 +26,7 @@ typedef struct promptkit {
      * pictures. */
     const char *placeholder;
     char *row_token;
+    int32_t image_token; /* the spec's, or that of its added_token */
     int max_model_len;
     image_limits limits;
     struct {                 /* of a dual encoder (embed.h) */

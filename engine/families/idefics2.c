@@ -61,7 +61,8 @@ static bool read_join(config *c, model_spec *out) {
         k->norm_eps = text->norm_eps;
     }
     k->ffn = 4 * k->width;
-    k->glu = k->context_norm = true;
+    k->glu = true;
+    for (int i = 0; i < k->n_layers; i++) k->context_norm[i] = true;
     k->attn_scale = (float)(1.0 / sqrt((double)k->head_dim));
     config_skip(&p, (const char *const[]){"attention_dropout", NULL});
     config_warn_unknown(&p);

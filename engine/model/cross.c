@@ -3,7 +3,7 @@
  * A row of a picture holds for each such layer its keys, then its values, all layers side by side. Each run of rows attends
  * by itself, so that a row's bits depend on what it sees alone.
  * Thread: the engine's. Source: transformers' modeling_mllama.py (MllamaCrossAttentionDecoderLayer), modeling_blip_text.py
- * (BlipTextLayer). */
+ * (BlipTextLayer); open_clip's transformer.py (ResidualAttentionBlock with is_cross_attention). */
 #include "engine/model/impl.h"
 
 tensor cross_part(const model_spec *s, tensor rows, int i, bool values) {
@@ -17,17 +17,12 @@ tensor cross_part(const model_spec *s, tensor rows, int i, bool values) {
 void cross_keep(ctx *c, const model *m, tensor x, tensor rows) {
     const stack_spec *k = &m->spec.text.stack;
     for (int i = 0; i < k->n_layers; i++) {
-        weight *const *w = m->text[i].w;
         if (!stack_sees(k, i)) continue;
-        tensor keys = cross_part(&m->spec, rows, i, false), kh = tensor_heads(keys, k->kv_heads, k->head_dim),
-               values = cross_part(&m->spec, rows, i, true);
-        if (k->beside[i]) {
+        tensor keys = cross_part(&m->spec, rows, i, false), values = cross_part(&m->spec, rows, i, true);
+        if (k->beside[i])
             stack_beside_keep(c, &m->text[i], x, keys, values);
-            continue;
-        }
-        op_linear(c, keys, x, w[L_K_W], w[L_K_B], ACT_NONE, 0);
-        op_norm(c, kh, kh, w[L_KNORM_G], NULL, NORM_RMS, k->norm_eps, k->norm_offset);
-        op_linear(c, values, x, w[L_V_W], w[L_V_B], ACT_NONE, 0);
+        else
+            stack_context(c, k, &m->text[i], x, keys, values);
     }
 }
 

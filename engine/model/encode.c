@@ -8,9 +8,9 @@
 
 /* Byte offsets into work; rows of the largest tile, and of all that are joined. */
 typedef struct layout {
-    size_t pixels, text, x, q, k, v, features, ids, pool_from, pool_by, context, jk, jv, jx, jids, joined,
+    size_t pixels, text, x, q, k, v, features, ids, pool_from, pool_by, context, jq, jk, jv, jx, jids, joined,
         from, by, total, result;
-    size_t jq, bk, bv; /* of a join that reads a text */
+    size_t bk, bv; /* of a join that reads a text */
     int64_t rows, features_rows, n_ids, pool_rows, pool_taps, joined_rows, out_rows;
 } layout;
 
@@ -92,13 +92,21 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
         l.bv = take(&l.total, (size_t)l.features_rows * keys);
         l.jids = take(&l.total, (size_t)reader_ids_count(p->n_text) * sizeof(int32_t));
     } else if (j->stack.n_layers) {
-        size_t all = (size_t)l.features_rows + (size_t)j->latents, d = (size_t)j->out * sizeof(float);
-        size_t keys = (size_t)j->stack.kv_heads * (size_t)j->stack.head_dim * sizeof(float);
-        l.context = take(&l.total, (size_t)l.features_rows * d);
+        bool queries = j->kind == JOIN_QFORMER,
+             own = j->kind != JOIN_ATTEND; /* rows of its own between its layers */
+        size_t all = (size_t)l.features_rows + (size_t)j->latents;
+        size_t d = own ? (size_t)j->stack.width * sizeof(float) : 0,
+               head_bytes = (size_t)j->stack.head_dim * sizeof(float);
+        size_t keys = (size_t)j->stack.kv_heads * head_bytes;
+        if (queries)
+            l.jq = take(&l.total, (size_t)j->latents * (size_t)j->stack.heads * head_bytes);
+        else
+            l.context = take(&l.total, (size_t)l.features_rows * (size_t)j->stack.width * sizeof(float));
         l.jk = take(&l.total, all * keys);
         l.jv = take(&l.total, all * keys);
         l.jx = take(&l.total, (size_t)j->latents * d);
-        l.jids = take(&l.total, ((size_t)j->latents + 3) * sizeof(int32_t));
+        int64_t ids = own ? j->latents + QFORMER_LENGTHS : attend_ids_count(j);
+        l.jids = take(&l.total, (size_t)ids * sizeof(int32_t));
     }
     if (packs(s)) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
@@ -148,11 +156,16 @@ static void point(encode *e, const layout *l) {
         e->join_ids = tensor_1d(AT(jids), DT_I32, reader_ids_count(e->plan.n_text));
     } else if (j->stack.n_layers) {
         int64_t all = l->features_rows + j->latents, keys = (int64_t)j->stack.kv_heads * j->stack.head_dim;
-        e->context = tensor_2d(AT(context), DT_F32, l->features_rows, j->out);
+        int64_t heads = (int64_t)j->stack.heads * j->stack.head_dim;
+        if (j->kind == JOIN_QFORMER)
+            e->join_q = tensor_2d(AT(jq), DT_F32, j->latents, heads);
+        else
+            e->context = tensor_2d(AT(context), DT_F32, l->features_rows, j->stack.width);
         e->join_k = tensor_2d(AT(jk), DT_F32, all, keys);
         e->join_v = tensor_2d(AT(jv), DT_F32, all, keys);
-        e->join_x = tensor_2d(AT(jx), DT_F32, j->latents, j->out);
-        e->join_ids = tensor_1d(AT(jids), DT_I32, j->latents + 3);
+        e->join_x = tensor_2d(AT(jx), DT_F32, j->latents, j->stack.width);
+        e->join_ids = tensor_1d(AT(jids), DT_I32,
+                                j->kind != JOIN_ATTEND ? j->latents + QFORMER_LENGTHS : attend_ids_count(j));
     }
     e->sets = tensor_2d(e->result, DT_F32, (1 + s->deep.n) * l->out_rows, spec_image_width(s));
     e->rows = tensor_rows(e->sets, 0, l->out_rows);

@@ -29,8 +29,8 @@ struct encode {
     tensor joined;     /* f32 [join rows of all tiles, and the newline's], or `rows` itself */
     tensor from, by;   /* [rows, SPEC_PACK_TAPS] how the result is packed; nd 0: it is `joined` */
     tensor pool_from, pool_by; /* join_pool_taps of its tiles, which are of one size; nd 0: none */
-    tensor context, join_k, join_v, join_x, join_ids; /* of a join with layers; nd 0: none */
-    tensor join_q, beside_k, beside_v;                /* likewise, of one that reads a text */
+    tensor context, join_q, join_k, join_v, join_x, join_ids; /* of a join with layers; nd 0: none */
+    tensor beside_k, beside_v;                                /* likewise, of one that reads a text */
     tensor sets; /* f32 [1 + deep sets, rows each, text width] as rows: the result */
     tensor rows; /* the first of them */
 };
@@ -106,11 +106,24 @@ void resample_table(int side, grid g, int32_t *from, float *by);
 int perceiver_slices(const model_spec *s, int64_t rows);
 void perceiver_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 
+/* ---- qformer.c: the join of queries that attend to a tile beside each other; rows: of the tile's features ---- */
+
+enum { QFORMER_LENGTHS = 6 }; /* words of join_ids behind those of the latents */
+int qformer_slices(const model_spec *s, int rows);
+void qformer_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
+
 /* ---- reader.c: the join of a text that attends to the tile; out: keys and values of its rows (cross_keep) ---- */
 
 int reader_slices(const model_spec *s, int64_t rows, int n_text);
 void reader_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 int reader_ids_count(int n_text); /* of i32 in `join_ids` */
+
+/* ---- attend.c: the join of learned latents that attend once ---- */
+
+int attend_rows(const join_spec *j);
+int64_t attend_ids_count(const join_spec *j); /* of i32 in join_ids */
+int attend_slices(const model_spec *s, int64_t rows);
+void attend_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 

@@ -118,9 +118,10 @@ void stack_keep(ctx *c, const stack_spec *s, tensor k, tensor v, const layer_run
 void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
                   tensor v, const layer_run *run);
 void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x);
-/* For layers that attend to other rows: queries alone of x[N, D] into q[N, H*hd], normed by head; x += the attention's
- * y[N, H*hd], led back. */
+/* For layers that attend to other rows: queries alone of x[N, D] into q[N, H*hd]; keys and values k, v[M, K*hd] of those rows
+ * x[M, context]; x += the attention's y[N, H*hd], led back. Norms where the layer has them. */
 void stack_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q);
+void stack_context(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor k, tensor v);
 void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y);
 
 /* Layers that attend to other rows as well (stack_spec.beside): keys and values k, v[M, K*hd] of those rows y[M, beside_width];

@@ -15,6 +15,10 @@ int perceiver_slices(const model_spec *s, int64_t rows) {
     return n_blocks(rows) + s->join.stack.n_layers * (n_blocks(rows) + 1);
 }
 
+static tensor ids_at(const encode *e, int64_t from, int64_t n) {
+    return tensor_1d(e->join_ids.data ? (int32_t *)e->join_ids.data + from : NULL, DT_I32, n);
+}
+
 /* ids: 0, 1, ... for the latents; {0, latents}; {context and latents}. */
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     int n = e->m->spec.join.latents;
@@ -26,12 +30,8 @@ static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     for (int i = 0; i < n; i++) v[i] = i;
     v[n + 1] = n;
     v[n + 2] = (int32_t)rows + n;
-    ctx_upload(c, e->join_ids, v);
+    ctx_upload(c, ids_at(e, 0, n + 3), v);
     mem_free(v);
-}
-
-static tensor ids_at(const encode *e, int64_t from, int64_t n) {
-    return tensor_1d(e->join_ids.data ? (int32_t *)e->join_ids.data + from : NULL, DT_I32, n);
 }
 
 static void project(ctx *c, const encode *e, tensor features, int64_t from, int64_t n) {

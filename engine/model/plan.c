@@ -10,37 +10,36 @@
 int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d[2], unsigned *use) {
     int64_t q = (int64_t)s->heads * s->head_dim, k = (int64_t)s->kv_heads * s->head_dim;
     int64_t out = 0, in = 0; /* in 0: a vector */
+    int64_t context = s->context_width ? s->context_width : s->width;
+    bool heads_normed = s->qk_norm || s->qk_norm_full || (s->cross[layer] && s->cross_qk_norm);
     bool on = true, beside = s->beside_width > 0 && s->beside[layer];
     switch (which) {
-    case L_NORM1_G:
-    case L_NORM2_G: out = s->width, on = !s->norm_plain; break;
-    case L_NORM1_B:
-    case L_NORM2_B: out = s->width, on = s->norm == NORM_LAYER && !s->norm_plain; break;
+    case L_NORM1_G: out = s->width, on = !s->norm_plain; break;
+    case L_NORM1_B: out = s->width, on = s->norm == NORM_LAYER && !s->norm_plain; break;
+    case L_NORM2_G: out = s->width, on = s->ffn && !s->norm_plain; break;
+    case L_NORM2_B: out = s->width, on = s->ffn && s->norm == NORM_LAYER && !s->norm_plain; break;
     case L_POST1_G:
     case L_POST2_G: out = s->width, on = s->post_norms && !s->norm_plain; break;
     case L_POST1_B:
     case L_POST2_B: out = s->width, on = s->post_norms && s->norm == NORM_LAYER && !s->norm_plain; break;
     case L_Q_W: out = q, in = s->width; break;
     case L_Q_B: out = q, on = s->q_bias; break;
-    case L_K_W: out = k, in = s->width; break;
+    case L_K_W: out = k, in = context; break;
     case L_K_B: out = k, on = s->k_bias; break;
-    case L_V_W: out = k, in = s->width; break;
+    case L_V_W: out = k, in = context; break;
     case L_V_B: out = k, on = s->v_bias; break;
     case L_O_W: out = s->width, in = q; break;
     case L_O_B: out = s->width, on = s->o_bias; break;
-    case L_QNORM_G:
-        out = s->qk_norm_full ? q : s->head_dim, on = s->qk_norm || s->qk_norm_full || s->cross[layer];
-        break;
-    case L_KNORM_G:
-        out = s->qk_norm_full ? k : s->head_dim, on = s->qk_norm || s->qk_norm_full || s->cross[layer];
-        break;
+    case L_QNORM_G: out = s->qk_norm_full ? q : s->head_dim, on = heads_normed; break;
+    case L_KNORM_G: out = s->qk_norm_full ? k : s->head_dim, on = heads_normed; break;
     case L_GATE_W: out = s->ffn, in = s->width, on = s->glu; break;
     case L_GATE_B: out = s->ffn, on = s->glu && s->mlp_bias; break;
-    case L_UP_W: out = s->ffn, in = s->width; break;
-    case L_UP_B: out = s->ffn, on = s->mlp_bias; break;
-    case L_DOWN_W: out = s->width, in = s->ffn; break;
-    case L_DOWN_B: out = s->width, on = s->mlp_bias; break;
-    case L_CONTEXT_G: out = s->width, on = s->context_norm; break;
+    case L_UP_W: out = s->ffn, in = s->width, on = s->ffn; break;
+    case L_UP_B: out = s->ffn, on = s->ffn && s->mlp_bias; break;
+    case L_DOWN_W: out = s->width, in = s->ffn, on = s->ffn; break;
+    case L_DOWN_B: out = s->width, on = s->ffn && s->mlp_bias; break;
+    case L_CONTEXT_G: out = context, on = s->context_norm[layer]; break;
+    case L_CONTEXT_B: out = context, on = s->context_norm[layer] && s->norm == NORM_LAYER; break;
     case L_SCALE1:
     case L_SCALE2: out = s->gated[layer] ? 1 : s->width, on = s->layer_scale || s->gated[layer]; break;
     case L_BESIDE_NORM_G: out = s->width, on = beside; break;
@@ -63,18 +62,25 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
 }
 
 int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], unsigned *use) {
-    bool reads = j->kind == JOIN_READER, is = j->kind != JOIN_NONE && !reads;
+    bool reads = j->kind == JOIN_READER, attend = j->kind == JOIN_ATTEND;
+    bool is = j->kind != JOIN_NONE && !reads && !attend;
     bool gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
-    bool normed = j->normed != JOIN_NORM_NONE;
+    bool queries = j->kind == JOIN_QFORMER, normed = j->normed != JOIN_NORM_NONE || queries;
+    bool behind = reads || attend; /* its norm stands behind, of rows as wide as its own */
     int64_t one = j->normed == JOIN_NORM_ROW && j->merge > 1 ? j->in / (j->merge * j->merge) : j->in;
     int64_t hidden = mlp ? j->hidden : j->out, out = 0, in = 0; /* in 0: a vector */
     bool on = false;
     switch (which) {
-    case S_JOIN_G: out = gated || reads ? j->out : one, on = gated || reads || normed; break;
-    case S_JOIN_B: out = reads ? j->out : one, on = reads || (normed && j->norm == NORM_LAYER); break;
+    case S_JOIN_G: out = gated || behind ? j->out : one, on = gated || behind || normed; break;
+    case S_JOIN_B:
+        out = behind ? j->out : one;
+        on = reads || ((attend || normed) && j->norm == NORM_LAYER);
+        break;
     case S_READ_EMBED: out = j->read_vocab, in = j->out, on = reads; break;
     case S_READ_POS: out = j->read_pos, in = j->out, on = reads; break;
-    case S_LATENTS: out = j->latents, in = j->out, on = gated; break;
+    case S_LATENTS:
+        out = j->latents, in = gated || attend ? j->out : j->in, on = gated || attend || queries;
+        break;
     case S_FC_GATE_W: out = hidden, in = j->in, on = gated; break;
     case S_FC1_W: out = hidden, in = j->in, on = is; break;
     case S_FC1_B: out = hidden, on = is && j->bias; break;

@@ -31,8 +31,9 @@ typedef enum layer_slot {
     L_DOWN_W,
     L_DOWN_B, /* [D, F] */
     L_POST2_G,
-    L_POST2_B,   /* behind the feed-forward */
-    L_CONTEXT_G, /* before keys and values of the rows that others attend to */
+    L_POST2_B, /* behind the feed-forward */
+    L_CONTEXT_G,
+    L_CONTEXT_B, /* before keys and values of the rows that others attend to */
     L_SCALE1,
     L_SCALE2, /* [D], or [1] of a gate: what attention and feed-forward give is multiplied by it */
     L_BESIDE_NORM_G,
@@ -133,6 +134,8 @@ typedef struct text_names {
     const char *const *names; /* [S_COUNT], from S_FIRST_TEXT on */
     const char *const *cross; /* as layer, of layers that attend to pictures; NULL without any */
     const char *tied_bias;    /* of the head's bias, where the file has another name for it */
+    const char *const *
+        tail; /* likewise from text.tail_from on, where each kind is counted by itself; NULL: layer goes on */
 } text_names;
 
 typedef struct name_sheet {

@@ -78,6 +78,7 @@ int spec_rows_of_tile(const model_spec *s, const tile *at) {
     if (t->image_size == 0 ? at->w % t->patch || at->h % t->patch
                            : !t->pos_buckets && (at->w != t->image_size || at->h != t->image_size))
         return 0;
+    if (s->join.latents) return s->join.latents;
     if (k <= 1) return tower_features_rows(t, w, h);
     return w % k || h % k ? 0 : w * h / (k * k);
 }

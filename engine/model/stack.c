@@ -16,12 +16,25 @@ static tensor normed(ctx *c, const stack_spec *s, const layer_weights *w, layer_
     return h;
 }
 
-/* Queries alone, normed, of rows that attend to others: x[N, D] to q[N, H*hd]. */
+/* Queries alone of rows that attend to others: x[N, D] to q[N, H*hd]. */
 void stack_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q) {
     size_t mark = arena_mark(c->scratch);
     tensor qh = tensor_heads(q, s->heads, s->head_dim);
     op_linear(c, q, normed(c, s, w, L_NORM1_G, x), w->w[L_Q_W], w->w[L_Q_B], ACT_NONE, 0);
-    op_norm(c, qh, qh, w->w[L_QNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
+    if (w->w[L_QNORM_G]) op_norm(c, qh, qh, w->w[L_QNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
+    arena_reset(c->scratch, mark);
+}
+
+void stack_context(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor k, tensor v) {
+    size_t mark = arena_mark(c->scratch);
+    tensor h = x, kh = tensor_heads(k, s->kv_heads, s->head_dim);
+    if (w->w[L_CONTEXT_G]) {
+        h = ctx_2d(c, DT_F32, x.d[0], x.d[1]);
+        norm(c, s, w, L_CONTEXT_G, h, x);
+    }
+    op_linear(c, k, h, w->w[L_K_W], w->w[L_K_B], ACT_NONE, 0);
+    if (w->w[L_KNORM_G]) op_norm(c, kh, kh, w->w[L_KNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
+    op_linear(c, v, h, w->w[L_V_W], w->w[L_V_B], ACT_NONE, 0);
     arena_reset(c->scratch, mark);
 }
 

@@ -64,6 +64,13 @@ typedef struct layer_names {
     int tail_from;
 } layer_names;
 
+/* Layers from `from` on and before i that are of its kind. */
+static int count_like(const stack_spec *s, int from, int i) {
+    int n = 0;
+    for (int k = from; k < i; k++) n += s->cross[k] == s->cross[i];
+    return n;
+}
+
 static bool layers(const list *l, wanted_part part, const stack_spec *s, int n, const char *const *in,
                    layer_names names) {
     for (int i = 0; i < n; i++)
@@ -72,10 +79,10 @@ static bool layers(const list *l, wanted_part part, const stack_spec *s, int n, 
             w.nd = layer_slot_shape(s, i, (layer_slot)k, w.d, &w.use);
             if (!w.nd) continue;
             bool tail = names.tail && i >= names.tail_from;
-            const char *const *form = tail                         ? names.tail
-                                      : s->cross[i] && names.cross ? names.cross
-                                                                   : names.all;
-            if (!give(l, &w, form[k], tail ? i - names.tail_from : i)) return false;
+            const char *const *form = s->cross[i] && names.cross ? names.cross
+                                      : tail                     ? names.tail
+                                                                 : names.all;
+            if (!give(l, &w, form[k], tail ? count_like(s, names.tail_from, i) : i)) return false;
         }
     return true;
 }
@@ -110,6 +117,9 @@ bool wanted_each(const model_spec *s, const name_sheet *n, wanted_fn *f, void *a
            layers(&l, WANTED_JOIN, &s->join.stack, s->join.stack.n_layers, n->join_at,
                   (layer_names){.all = n->join_layer}) &&
            layers(&l, WANTED_TEXT, &s->text.stack, s->text.stack.n_layers, n->text_at,
-                  (layer_names){.all = text->layer, .cross = text->cross}) &&
+                  (layer_names){.all = text->layer,
+                                .cross = text->cross,
+                                .tail = text->tail,
+                                .tail_from = s->text.tail_from}) &&
            deep(&l) && dual(&l);
 }

@@ -252,6 +252,34 @@ static void test_native(void **state) {
     expect("a smaller table", "pos_embed", "[49, 24]", NULL);
 }
 
+static void test_queries(void **state) {
+    (void)state;
+    static const struct {
+        const char *golden, *patch, *key, *found;
+    } bad[] = {
+        {"blip2", "{\"qformer_config\":{\"num_attention_heads\":4}}", "qformer_config.hidden_size",
+         "multiple of num_attention_heads 4, found 30"},
+        {"blip2", "{\"qformer_config\":{\"cross_attention_frequency\":0}}", "cross_attention_frequency", "0"},
+        {"blip2", "{\"qformer_config\":{\"position_embedding_type\":\"relative_key\"}}",
+         "position_embedding_type", "absolute"},
+        {"blip2", "{\"qformer_config\":{\"hidden_act\":\"mish\"}}", "qformer_config.hidden_act", "mish"},
+        {"blip2", "{\"num_query_tokens\":0}", "num_query_tokens", "0"},
+        {"blip2", "{\"image_token_index\":350}", "image_token_index", "found 350"},
+        {"blip2", "{\"text_config\":{\"word_embed_proj_dim\":28}}", "text_config.word_embed_proj_dim",
+         "found 28"},
+        {"blip2", "{\"text_config\":{\"model_type\":\"t5\"}}", "text_config.model_type", "t5"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        bad_config(bad[i].golden, bad[i].patch, bad[i].key, bad[i].found);
+    /* The tensors of layers that attend to the picture say which those are. */
+    fresh("blip2");
+    patch_file("config.json", "{\"qformer_config\":{\"cross_attention_frequency\":1}}");
+    expect("a cross-attention that is not there", "layer.1.crossattention", "is missing", "[30]");
+    fresh("blip2");
+    patch_file("config.json", "{\"num_query_tokens\":8}");
+    expect("queries", "query_tokens", "[8, 30]", "[1, 7, 30]");
+}
+
 static void test_config_files(void **state) {
     (void)state;
     fresh("clip_llama");
@@ -559,15 +587,11 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config),
-        cmocka_unit_test(test_native),
-        cmocka_unit_test(test_config_files),
-        cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_question),
-        cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_index),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_config),    cmocka_unit_test(test_queries),
+        cmocka_unit_test(test_native),    cmocka_unit_test(test_config_files),
+        cmocka_unit_test(test_tensors),   cmocka_unit_test(test_question),
+        cmocka_unit_test(test_truncated), cmocka_unit_test(test_index),
+        cmocka_unit_test(test_defaults),  cmocka_unit_test(test_generation_config),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, setup, teardown);

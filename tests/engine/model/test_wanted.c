@@ -16,14 +16,20 @@
 #include "tests/tools/random_weights.h"
 
 static const char *const FOLDERS[] = {"tests/golden/models", "tests/golden/families", "tests/golden/dual"};
-static const char *const FILES[] = {"config.json", "generation_config.json", "processor_config.json",
-                                    "preprocessor_config.json"};
+static const char *const FILES[] = {"config.json", "open_clip_config.json", "generation_config.json",
+                                    "processor_config.json", "preprocessor_config.json"};
 enum { MAX_FAMILIES = 64 };
 
 static bool g_met[MAX_FAMILIES];
 
 static void join(char out[512], const char *dir, const char *name) {
     assert_true(snprintf(out, 512, "%s/%s", dir, name) < 512);
+}
+
+static bool has(const char *dir, const char *name) {
+    char path[512];
+    join(path, dir, name);
+    return access(path, R_OK) == 0;
 }
 
 static void copy(const char *from, const char *to, const char *name) {
@@ -122,10 +128,9 @@ static void every_family(void **state) {
         DIR *d = opendir(in);
         assert_non_null(d);
         for (struct dirent *e; (e = readdir(d));) {
-            char dir[512], path[512];
+            char dir[512];
             join(dir, in, e->d_name);
-            join(path, dir, "config.json");
-            if (e->d_name[0] == '.' || access(path, R_OK) != 0) continue;
+            if (e->d_name[0] == '.' || !(has(dir, FILES[0]) || (!decoder && has(dir, FILES[1])))) continue;
             if (!decoder || unmet_decoder(dir)) check(be, dir, decoder);
         }
         closedir(d);
