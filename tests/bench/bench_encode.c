@@ -1,9 +1,8 @@
 /* bench_encode.c - what a picture costs before the decoder sees it: tokens, time (also of processors, which says the same while
  * others work beside it), memory, by size; and the longest slice, which is what decode steps beside it wait for.
  *
- *   build/tests/bench/bench_encode FOLDER [--threads N] [--text N] [WIDTHxHEIGHT ...]
+ *   build/tests/bench/bench_encode FOLDER [--threads N] [WIDTHxHEIGHT ...]
  *
- * --text: tokens of a text that is read with the picture, where the model reads one (the most that it takes).
  * The folder may be one of random weights (tests/tools/random_checkpoint). One thread drives, as the engine's does. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +22,7 @@ static double processor_s(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static void bench(const model *m, backend *be, arena *scratch, int w, int h, int n_text) {
+static void bench(const model *m, backend *be, arena *scratch, int w, int h) {
     status st = {0};
     const model_spec *s = model_get_spec(m);
     tiles t = {0};
@@ -31,12 +30,12 @@ static void bench(const model *m, backend *be, arena *scratch, int w, int h, int
     if (!in.rgb) die("memory", &st);
     for (int i = 0; i < w * h * 3; i++) in.rgb[i] = (uint8_t)(i * 31);
     if (!spec_plan_image(s, &(image_ask){w, h, 1}, &IMAGE_LIMITS_DEFAULT, &t.plan, &st)) die("plan", &st);
-    if (n_text >= 0 && n_text < t.plan.n_text) t.plan.n_text = n_text;
+    if (t.plan.n_text) t.plan.n_text = 12; /* a question's */
     prep_plan plan = t.plan;
     double from = time_now_s();
     if (!tiles_make(&plan, &in, &t, &st)) die("pixels", &st);
-    if (plan.n_text && !(t.text = mem_calloc((size_t)plan.n_text, sizeof *t.text))) die("memory", &st);
     double prepared = time_now_s() - from, longest = 0;
+    t.text = mem_calloc((size_t)plan.n_text + 1, sizeof *t.text);
     ctx c = {.be = be, .scratch = scratch};
     encode *e = encode_new(m, be, &t, &st);
     if (!e) die("encode", &st);
@@ -61,18 +60,16 @@ static void bench(const model *m, backend *be, arena *scratch, int w, int h, int
 
 int main(int argc, char **argv) {
     status st = {0};
-    int threads = 0, sizes = 0, n_text = -1;
+    int threads = 0, sizes = 0;
     const char *dir = NULL;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
             threads = atoi(argv[++i]);
-        else if (strcmp(argv[i], "--text") == 0 && i + 1 < argc)
-            n_text = atoi(argv[++i]);
         else if (!dir)
             dir = argv[i];
     }
     if (!dir) {
-        fprintf(stderr, "usage: bench_encode FOLDER [--threads N] [--text N] [WIDTHxHEIGHT ...]\n");
+        fprintf(stderr, "usage: bench_encode FOLDER [--threads N] [WIDTHxHEIGHT ...]\n");
         return 2;
     }
     backend *be = backend_new(&(backend_options){.device = "cpu", .threads = threads}, &st);
@@ -85,10 +82,10 @@ int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         int w, h;
         if (sscanf(argv[i], "%dx%d", &w, &h) != 2 || argv[i] == dir) continue;
-        bench(m, be, &scratch, w, h, n_text);
+        bench(m, be, &scratch, w, h);
         sizes++;
     }
-    if (!sizes) bench(m, be, &scratch, 1024, 768, n_text);
+    if (!sizes) bench(m, be, &scratch, 1024, 768);
     arena_fini(&scratch);
     model_free(m);
     backend_free(be);
