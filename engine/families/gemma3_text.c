@@ -17,6 +17,8 @@ static void read_ropes(config *c, text_spec *t) {
     config *p = scaling.j && json_object_size(scaling.j) > 0 ? &scaling : &full;
     text_config_rope(p, t, theta, 1, 0, &t->stack.rope);
     text_config_rope(&local, t, local_theta, 1, 0, &t->rope_local);
+    /* YaRN's key is looked for beside the objects of the kinds of layers, and not within them. */
+    t->stack.rope.truncate = t->rope_local.truncate = config_bool(&both, "truncate", true);
     config_warn_unknown(&both);
 }
 

@@ -129,9 +129,9 @@ def weights(r, folder, model, names, dtype):
             a, b = next(((a, b) for a, b in style if n.startswith(a)), ("", ""))
             out[b + n[len(a):]] = t
         w = out
-        if r.random() < .2:
-            n = next(n for n in w if "layers.0.self_attn" in n and ("language" in n or "text" in n or "model" in n))
-            w[n[:n.index("self_attn")] + "self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+        at = next((n for n in w if "layers.0.self_attn.q_proj" in n and "vision" not in n and "decoder" not in n), None)
+        if at and r.random() < .2:
+            w[at[:at.index("q_proj")] + "rotary_emb.inv_freq"] = torch.ones(4)
     if r.random() < .2:
         w = {n: t if r.random() < .5 else t.float() for n, t in w.items()}
     w = {n: t.clone().contiguous() for n, t in w.items()}
