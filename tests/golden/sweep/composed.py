@@ -37,7 +37,8 @@ def llava(r):
                                     **norm(r, False))
     elif is_clip:
         crop = r.random() < .8
-        ip = CLIPImageProcessorPil(size={"shortest_edge": s} if crop else {"height": s, "width": s}, do_center_crop=crop,
+        size = {"shortest_edge": s + r.choice([0, 0, 0, 3, -5])} if crop else {"height": s, "width": s}
+        ip = CLIPImageProcessorPil(size=size, do_center_crop=crop, do_resize=not crop or r.random() < .9,
                                    crop_size={"height": s, "width": s}, **norm(r))
     else:
         ip = SiglipImageProcessorPil(size={"height": s, "width": s}, **norm(r))

@@ -71,8 +71,8 @@ def thin(r, c, defaults, keep):
     heads = c.get("num_attention_heads")
     if c.get("model_type") == "llama" and heads and c.get("num_key_value_heads") == heads and r.random() < .5:
         del c["num_key_value_heads"]
-    if heads and c.get("head_dim") == c.get("hidden_size", 0) / heads and r.random() < .5:
-        c.pop("head_dim")
+    if heads and c.get("model_type") in ("llama", "mistral") and c.get("head_dim") == c.get("hidden_size", 0) / heads:
+        r.choice([lambda: 0, lambda: c.pop("head_dim"), lambda: c.update(head_dim=None)])()
 
 
 def config(r, folder, model, names, keep):
@@ -180,6 +180,9 @@ def processor(r, folder, own, alone_will_do):
             if k != "image_processor_type" and image[k] == defaults.get(k) and r.random() < .5:
                 del image[k]
     sizes(r, image)
+    if "patch_size" in image and "shortest_edge" in image.get("size", {}) and r.random() < .3:
+        size = image.pop("size")
+        image.update(min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"])
     if r.random() < .6:
         image["image_processor_type"] = r.choice(OLD_CLASSES).format(base)
     if r.random() < .3:

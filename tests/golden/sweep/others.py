@@ -151,15 +151,14 @@ def instructblip(r):
 
 
 def blip_vqa(r):
-    v, tok = vit(r, hidden_act=r.choice(["gelu", "quick_gelu"]), layer_norm_eps=r.choice([1e-5, 1e-3])), \
-        make_blip_vqa.tokenizer(do_lower_case=r.random() < .7)
+    v = vit(r, hidden_act=r.choice(["gelu", "quick_gelu"]), layer_norm_eps=r.choice([1e-5, 1e-3]))
+    v["hidden_size"] = v["num_attention_heads"] * 24  # a narrow one is at the mercy of rounding
+    tok = make_blip_vqa.tokenizer(do_lower_case=r.random() < .7)
     heads, n = r.choice([1, 2, 3, 4]), len(tok)
     text = dict(vocab_size=n + 2, bos_token_id=n, sep_token_id=tok.sep_token_id, pad_token_id=0, hidden_size=v["hidden_size"],
                 num_hidden_layers=r.choice([1, 2, 3]), num_attention_heads=heads, intermediate_size=44,
                 max_position_embeddings=r.choice([300, 400]), hidden_act=r.choice(["gelu", "relu"]),
                 layer_norm_eps=r.choice([1e-12, 1e-3]))
-    if v["hidden_size"] % heads:
-        text["num_attention_heads"] = v["num_attention_heads"]
     m = eager(T.BlipForQuestionAnswering, T.BlipConfig(vision_config=v, text_config=text, tie_word_embeddings=r.random() < .7))
     p = T.BlipProcessor(BlipImageProcessorPil(size={"height": v["image_size"], "width": v["image_size"]}, **norm(r)), tok)
 
@@ -171,6 +170,7 @@ def blip_vqa(r):
         return {k: i[k] for k in ("input_ids", "pixel_values")}
     return Variant(m, p, names="whole", pictures=(1, 1), ask=ask, greedy=make_blip_vqa.greedy,
                    fill=lambda m, seed, dtype, embed: make_blip_vqa.fill(m, seed, dtype),
+                   keep_config=("bos_token_id", "sep_token_id", "pad_token_id"),
                    prompt=lambda m, i: [*i["input_ids"][0].tolist(), m.decoder_start_token_id])
 
 

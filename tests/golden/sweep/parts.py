@@ -3,6 +3,7 @@
 Each function takes a random.Random and gives objects of the reference library. Dimensions are small and odd; every option
 that the library's class has and vlmd promises is drawn."""
 import dataclasses
+import json
 import pathlib
 import sys
 import typing
@@ -12,6 +13,7 @@ import transformers as T
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "families"), str(HERE.parent / "models"), str(HERE.parents[1] / "e2e")]
 import common  # noqa: E402
+import make_models as mm  # noqa: E402
 
 VOCAB = 347
 STEPS = 6  # tokens of an answer
@@ -149,4 +151,29 @@ def norm(r, normalize=True):
 
 
 def tokenizer(r, specials=SPECIALS, named=None, bos=None):
-    return common.tokenizer(330, r.random() < .5 if bos is None else bos, list(specials), named or {"image_token": "<image>"})
+    bos = r.random() < .5 if bos is None else bos
+    named = named or {"image_token": "<image>"}
+    return pieces(r, specials, named, bos) if r.random() < .3 else common.tokenizer(330, bos, list(specials), named)
+
+
+def pieces(r, specials, named, bos):
+    """SentencePiece's kind of BPE: a mark for a space, bytes for what has no piece."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    t = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    first = ["<unk>", "<s>", "</s>", "<pad>", *specials]
+    texts = [w for w in mm.TEXT.replace(" ", " \u2581").split(" ")]
+    t.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=VOCAB - 2, show_progress=False, special_tokens=[
+        AddedToken(s, special=True, normalized=False) for s in first] + [f"<0x{i:02X}>" for i in range(256)]))
+    j = json.loads(t.to_str())
+    j["added_tokens"] = [a for a in j["added_tokens"] if a["content"] in first]
+    t = Tokenizer.from_str(json.dumps(j))
+    if r.random() < .5:
+        t.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    else:
+        t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=r.choice(["first", "always", "never"]), split=r.random() < .5)
+    if bos:
+        t.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
+    t.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(),
+                                   *([decoders.Strip(" ", 1, 0)] if r.random() < .7 else [])])
+    return T.PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+                                     extra_special_tokens=named)
