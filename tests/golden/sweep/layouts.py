@@ -121,7 +121,7 @@ def weights(r, folder, model, names, dtype):
     else:
         w = {n: t.to(dtype) for n, t in model.state_dict().items()}
         tied = getattr(model, "_tied_weights_keys", None) or {}
-        if model.config.get_text_config().tie_word_embeddings and r.random() < .6:
+        if getattr(model.config.get_text_config(), "tie_word_embeddings", False) and r.random() < .6:
             for n in tied if isinstance(tied, dict) else list(tied):
                 w.pop(n, None)
         out = {}
@@ -129,7 +129,7 @@ def weights(r, folder, model, names, dtype):
             a, b = next(((a, b) for a, b in style if n.startswith(a)), ("", ""))
             out[b + n[len(a):]] = t
         w = out
-        at = next((n for n in w if "layers.0.self_attn.q_proj" in n and "vision" not in n and "decoder" not in n), None)
+        at = next((n for n in w if "layers.0.self_attn.q_proj" in n and not any(x in n for x in ("vision", "coder"))), None)
         if at and r.random() < .2:
             w[at[:at.index("q_proj")] + "rotary_emb.inv_freq"] = torch.ones(4)
     if r.random() < .2:
@@ -161,18 +161,8 @@ def sizes(r, image):
             image[k] = v["height"]
 
 
-def processor(r, folder, own, alone_will_do):
-    """own: the image processor. Its settings in a file of their own, or thinner."""
-    path = folder / "processor_config.json"
-    if not path.exists():
-        return
-    p = read(path)
-    image = p.get("image_processor")
-    alone = folder / "preprocessor_config.json"
-    if image is None and alone.exists():
-        image = read(alone)
-    if image is None:
-        return
+def settings(r, image, own):
+    """Thinner, under other names of the class."""
     base = image["image_processor_type"].removesuffix("Pil").removesuffix("Fast")
     if r.random() < .5:
         defaults = type(own)().to_dict()
@@ -185,6 +175,29 @@ def processor(r, folder, own, alone_will_do):
         image.update(min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"])
     if r.random() < .6:
         image["image_processor_type"] = r.choice(OLD_CLASSES).format(base)
+
+
+def image(r, folder, own):
+    """Where an image processor stands alone."""
+    path = folder / "preprocessor_config.json"
+    p = read(path)
+    settings(r, p, own)
+    write(path, p)
+
+
+def processor(r, folder, own, alone_will_do):
+    """own: the image processor. Its settings in a file of their own, or thinner."""
+    path = folder / "processor_config.json"
+    if not path.exists():
+        return
+    p = read(path)
+    image = p.get("image_processor")
+    alone = folder / "preprocessor_config.json"
+    if image is None and alone.exists():
+        image = read(alone)
+    if image is None:
+        return
+    settings(r, image, own)
     if r.random() < .3:
         image.update(processor_class=p.get("processor_class"), data_format="channels_first", device=None, input_data_format=None)
     p.pop("image_processor", None)

@@ -29,6 +29,7 @@ import cases  # noqa: E402
 import composed  # noqa: E402
 import layouts  # noqa: E402
 import common  # noqa: E402
+import dual  # noqa: E402
 import others  # noqa: E402
 import make_models as mm  # noqa: E402
 import test_parity  # noqa: E402
@@ -44,7 +45,7 @@ T.ProcessorMixin.check_argument_for_proper_class = lambda self, name, arg: arg
 torch.set_num_threads(1)
 # Refused on purpose, see docs/parity.md.
 ON_PURPOSE = ["maximum context length", "too narrow"]
-FAMILIES = {**composed.FAMILIES, **others.FAMILIES}
+FAMILIES = {**composed.FAMILIES, **others.FAMILIES, **dual.FAMILIES}
 
 
 class Passed(Exception):
@@ -67,10 +68,14 @@ def save(family, seed, folder):
     for n, p in v.model.named_parameters():
         if "lambda_" in n:  # layer scales
             p.data = (0.6 + 2 * p.data).to(dtype).float()
-    v.model.generation_config.eos_token_id = 2
+    if hasattr(v.model, "generation_config"):
+        v.model.generation_config.eos_token_id = 2
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     v.model.to(dtype).save_pretrained(folder)
+    if isinstance(v.processor, tuple):
+        dual.save(r, v, folder, dtype)
+        return r, v
     cls = type(v.processor)
     attributes = cls.__dict__.get("get_attributes")
     if isinstance(v.processor, T.ProcessorMixin):
@@ -142,7 +147,13 @@ def greedy(model, inputs):
 
 
 def answers(r, v, folder, pictures):
+    if isinstance(v.processor, tuple):
+        try:
+            return dual.answers(r, v, folder, pictures), ""
+        except Exception as e:
+            raise Passed(f"not read: {type(e).__name__}: {str(e)[:300]}") from e
     m, p = load(v, folder)
+    words = T.AutoTokenizer.from_pretrained(folder)
     out, why = [], ""
     for name, make in cases.cases(r, pictures.names, *v.pictures):
         for question in r.sample(mm.ASKS, len(mm.ASKS)):
@@ -161,7 +172,7 @@ def answers(r, v, folder, pictures):
                 break
             if gap >= mm.MIN_GAP:
                 out.append({"name": name, "messages": messages, "tokens": ids, "top": top,
-                            "text": (p if v.pictures[1] == 0 else p.tokenizer).decode(ids, skip_special_tokens=True),
+                            "text": words.decode(ids, skip_special_tokens=True),
                             "prompt_ids": v.prompt(m, inputs) if v.prompt else inputs["input_ids"][0].tolist()})
                 break
     if not any(v.pictures[1] == 0 or pictures_of(c["messages"]) for c in out):
@@ -180,6 +191,11 @@ def compare(folder, asked, pictures):
         raise Failed("refused: " + server.text().strip().splitlines()[-1][:700]) from e
     with server:
         notes = [x.strip() for x in server.log if "warn" in x]
+        if isinstance(asked[0], tuple):
+            try:
+                return dual.compare(server, asked, pictures), notes
+            except AssertionError as e:
+                raise Failed(str(e)[:700]) from e
         for case in asked:
             try:
                 reply = test_parity.ask(server, case)
