@@ -17,7 +17,6 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 TEMPLATE = common.parts_template("<image>")
-ALL = parts.DECODERS + ["opt"]
 
 
 def eager(cls, config):
@@ -27,7 +26,7 @@ def eager(cls, config):
 def llava(r):
     is_clip = r.random() < .6
     v = clip(r) if is_clip else siglip(r)
-    t, s, select = decoder(r, ALL), v.image_size, r.choice(["default", "full"])
+    t, s, select = decoder(r), v.image_size, r.choice(["default", "full"])
     m = eager(T.LlavaForConditionalGeneration, T.LlavaConfig(
         vision_config=v, text_config=t, image_token_index=4, vision_feature_layer=features(r, v.num_hidden_layers),
         vision_feature_select_strategy=select, projector_hidden_act=r.choice(["gelu", "silu", "gelu_pytorch_tanh", "relu"]),
@@ -55,7 +54,7 @@ def grids(r, s):
 def llava_next(r):
     is_clip = r.random() < .7
     v = clip(r) if is_clip else siglip(r)
-    t, s, select = decoder(r, ALL), v.image_size, "default" if is_clip else "full"
+    t, s, select = decoder(r), v.image_size, "default" if is_clip else "full"
     points = grids(r, s)
     m = eager(T.LlavaNextForConditionalGeneration, T.LlavaNextConfig(
         vision_config=v, text_config=t, image_token_index=4, image_grid_pinpoints=points,
@@ -92,7 +91,7 @@ def internvl(r):
         image_size=[s, s], patch_size=[patch, patch], attention_bias=r.random() < .5, use_qk_norm=r.random() < .4,
         norm_type=r.choice(["layer_norm", "rms_norm"]), use_mean_pooling=r.random() < .5,
         hidden_act=r.choice(["gelu", "gelu_pytorch_tanh"]), layer_norm_eps=r.choice([1e-6, 1e-3]))
-    t, rows = decoder(r, ALL), int((grid * ratio) ** 2)
+    t, rows = decoder(r), int((grid * ratio) ** 2)
     m = eager(T.InternVLForConditionalGeneration, T.InternVLConfig(
         vision_config=v, text_config=t, image_token_id=4, image_seq_length=rows, downsample_ratio=ratio,
         projector_hidden_act=r.choice(["gelu", "silu"]), tie_word_embeddings=t.tie_word_embeddings,
@@ -108,7 +107,7 @@ def internvl(r):
 
 def idefics2(r):
     v = vit(r, hidden_act=r.choice(["gelu_pytorch_tanh", "gelu"]))
-    t, kv, latents = decoder(r, ALL), r.choice([1, 2]), r.choice([3, 5, 8])
+    t, kv, latents = decoder(r, ["mistral", "llama", "qwen2", "qwen3", "gemma"]), r.choice([1, 2]), r.choice([3, 5, 8])
     perceiver = dict(hidden_size=r.choice([t.hidden_size, 64]), rms_norm_eps=1e-4, resampler_n_latents=latents,
                      resampler_depth=r.choice([1, 2, 3]), resampler_n_heads=kv * r.choice([1, 2]),
                      resampler_head_dim=r.choice([8, 9, 12]), num_key_value_heads=kv, hidden_act=r.choice(["silu", "gelu"]))
@@ -126,7 +125,7 @@ def idefics3(r, smol=False):
     patch, grid = r.choice([7, 14]), r.choice([2, 4, 6])
     s, merge = grid * patch, r.choice([2, 3] if grid == 6 else [1, 2])
     v = dict(vit(r, hidden_act=r.choice(["gelu_pytorch_tanh", "gelu"])), image_size=s, patch_size=patch)
-    t = decoder(r, ALL)
+    t = decoder(r)
     over = dict(vision_config=v, text_config=t, image_token_id=4, scale_factor=merge, pad_token_id=3,
                 tie_word_embeddings=t.tie_word_embeddings)
     ip = (make_idefics3.SmolVLMImageProcessorPil if smol else make_idefics3.Idefics3ImageProcessorPil)(
@@ -152,7 +151,7 @@ def smolvlm(r):
 
 
 def paligemma(r):
-    v, t = siglip(r), decoder(r, ["gemma", "gemma2"] * 4 + ["llama", "gemma3_text"])
+    v, t = siglip(r), decoder(r, ["gemma", "gemma2"] * 3 + ["gemma3_text"])
     v.projection_dim = t.hidden_size
     m = eager(T.PaliGemmaForConditionalGeneration, T.PaliGemmaConfig(
         vision_config=v, text_config=t, projection_dim=t.hidden_size, hidden_size=t.hidden_size, image_token_index=4,

@@ -50,8 +50,8 @@ def old_rope(r, c, mrope):
     else:
         c["rope_theta"] = c.pop("rope_parameters").pop("rope_theta")
     p.pop("rope_theta", None)
-    if r.random() < .5 and "rope_type" in p:
-        p["type"] = p.pop("rope_type")
+    if r.random() < .6 and "rope_type" in p:
+        p["type"] = p["rope_type"] if r.random() < .3 else p.pop("rope_type")
     if p.get("rope_type", p.get("type")) == "default":
         if "mrope_section" not in p:
             c["rope_scaling"] = None
@@ -102,6 +102,11 @@ def config(r, folder, model, names, keep):
             if k:
                 defaults["model_type"] = whole.get(k, {}).get("model_type")
             thin(r, p, defaults, keep if k else ("model_type", *keep))
+    if r.random() < .1:
+        p = r.choice([p for k, p in everything if k != "vision_config"])
+        p["tie_word_embeddings"] = r.choice([True, False])
+    if r.random() < .1:
+        r.choice(everything)[1].update(eos_token_id=r.choice([7, [2, 9], None]))
     if r.random() < .3:
         c.update({"_name_or_path": "somebody/model", "ignore_index": -100, "transformers_version": "4.40.0"})
     if r.random() < .3:
@@ -231,6 +236,23 @@ def template(r, folder, v):
         path.unlink()
 
 
+def tokenizer(r, folder):
+    """Settings that mean nothing here, and classes that bring their own steps."""
+    path = folder / "tokenizer_config.json"
+    t = read(path)
+    if r.random() < .3:
+        t.update(model_max_length=r.choice([20, 1000000000000000019884624838656]), padding_side="left", truncation_side="left",
+                 legacy=False, clean_up_tokenization_spaces=r.random() < .5)
+    if r.random() < .25:
+        t["tokenizer_class"] = r.choice(["PreTrainedTokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast", "Qwen2TokenizerFast",
+                                         "GPT2Tokenizer", "GPT2TokenizerFast", "GemmaTokenizerFast", "CodeLlamaTokenizer"])
+        if r.random() < .5:
+            t.update(add_bos_token=r.random() < .5, add_eos_token=r.random() < .3)
+        if r.random() < .3:
+            t["add_prefix_space"] = r.random() < .5
+    write(path, t)
+
+
 def generation(r, folder):
     path = folder / "generation_config.json"
     if path.exists():
@@ -248,6 +270,8 @@ def rewrite(r, folder, v, dtype):
     config(r, folder, v.model, v.names, v.keep_config)
     processor(r, folder, getattr(v.processor, "image_processor", None), v.names.startswith("native"))
     generation(r, folder)
+    if v.names != "whole" or v.parts:
+        tokenizer(r, folder)
     if v.template:
         (folder / "chat_template.jinja").unlink(missing_ok=True)
     else:

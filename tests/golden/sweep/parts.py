@@ -35,6 +35,7 @@ class Variant:
     greedy: typing.Callable = None  # (model, inputs) to ids, log-probs, gap; None: the model's generate
     prompt: typing.Callable = None  # (model, inputs) to what vlmd counts as the prompt's ids; None: input_ids
     ready: typing.Callable = None  # sets up the model that was read from the folder
+    stops: typing.Any = None  # what ends an answer, as the reference read it
     keep_config: tuple = ()  # keys that the layouts leave alone
 
 
@@ -66,8 +67,11 @@ def decoder(r, kinds=None, **over):
     heads = kv * r.choice([1, 2, 3])
     width = heads * r.choice([4, 6, 10])
     n = r.choice([1, 2, 3])
-    kw = dict(vocab_size=VOCAB, hidden_size=width, intermediate_size=r.choice([40, 44, 51, 72]), num_hidden_layers=n,
-              num_attention_heads=heads, num_key_value_heads=kv, head_dim=r.choice([8, 10, 12, 16, 18, width // heads]),
+    wide = r.random() < .12  # than the kernels' blocks
+    if wide:
+        width, n = heads * r.choice([40, 43]), 2
+    kw = dict(vocab_size=VOCAB, hidden_size=width, intermediate_size=r.choice([300, 513] if wide else [40, 44, 51, 72]), num_hidden_layers=n,
+              num_attention_heads=heads, num_key_value_heads=kv, head_dim=r.choice([64, 80, 128] if wide else [8, 10, 12, 16, 18, width // heads]),
               max_position_embeddings=r.choice([1500, 4096]), bos_token_id=1, eos_token_id=2, pad_token_id=3,
               tie_word_embeddings=r.random() < .4, rms_norm_eps=r.choice([1e-5, 1e-6, 1e-3]), rope_parameters=rope(r))
     if kind == "opt":
@@ -111,19 +115,23 @@ def embed_of(text):
     return 0.5 if "gemma" in text.model_type else 0.7 if text.model_type == "opt" else 3.5
 
 
-def vit(r, **over):
+def vit(r, ragged=0, **over):
+    """ragged: pixels beyond the last whole patch."""
+    if r.random() < .12:  # wider than the kernels' blocks
+        return dict(hidden_size=3 * r.choice([64, 72, 88]), intermediate_size=r.choice([257, 530]), num_hidden_layers=2,
+                    num_attention_heads=3, image_size=14 * r.choice([8, 16]) + ragged, patch_size=14, **over)
     patch, heads = r.choice([7, 14]), r.choice([1, 2, 3, 4])
     return dict(hidden_size=heads * r.choice([8, 10, 11]), intermediate_size=r.choice([40, 52]), num_hidden_layers=r.choice([2, 3, 4]),
-                num_attention_heads=heads, image_size=patch * r.choice([2, 3, 4]), patch_size=patch, **over)
+                num_attention_heads=heads, image_size=patch * r.choice([2, 3, 4]) + ragged, patch_size=patch, **over)
 
 
 def clip(r):
-    return T.CLIPVisionConfig(**vit(r), projection_dim=16, hidden_act=r.choice(["quick_gelu", "gelu", "gelu_new"]),
+    return T.CLIPVisionConfig(**vit(r, r.choice([0, 0, 0, 3])), projection_dim=16, hidden_act=r.choice(["quick_gelu", "gelu", "gelu_new"]),
                               layer_norm_eps=r.choice([1e-5, 1e-3]))
 
 
 def siglip(r, **over):
-    return T.SiglipVisionConfig(**{**vit(r), "hidden_act": r.choice(["gelu_pytorch_tanh", "gelu"]),
+    return T.SiglipVisionConfig(**{**vit(r, r.choice([0, 0, 3, 6])), "hidden_act": r.choice(["gelu_pytorch_tanh", "gelu"]),
                                    "layer_norm_eps": r.choice([1e-6, 1e-3]), **over})
 
 

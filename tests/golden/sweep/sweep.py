@@ -13,7 +13,9 @@ import math
 import os
 import pathlib
 import random
+import re
 import shutil
+import subprocess
 import sys
 import traceback
 import types
@@ -29,6 +31,7 @@ import cases  # noqa: E402
 import composed  # noqa: E402
 import layouts  # noqa: E402
 import common  # noqa: E402
+import conftest  # noqa: E402
 import dual  # noqa: E402
 import others  # noqa: E402
 import make_models as mm  # noqa: E402
@@ -44,7 +47,7 @@ T.ProcessorMixin.__repr__ = object.__repr__
 T.ProcessorMixin.check_argument_for_proper_class = lambda self, name, arg: arg
 torch.set_num_threads(1)
 # Refused on purpose, see docs/parity.md.
-ON_PURPOSE = ["maximum context length", "too narrow"]
+ON_PURPOSE = ["maximum context length", "max_tokens is too large", "too narrow"]
 FAMILIES = {**composed.FAMILIES, **others.FAMILIES, **dual.FAMILIES}
 
 
@@ -153,6 +156,7 @@ def answers(r, v, folder, pictures):
         except Exception as e:
             raise Passed(f"not read: {type(e).__name__}: {str(e)[:300]}") from e
     m, p = load(v, folder)
+    v.stops = m.generation_config.eos_token_id
     words = T.AutoTokenizer.from_pretrained(folder)
     out, why = [], ""
     for name, make in cases.cases(r, pictures.names, *v.pictures):
@@ -180,7 +184,14 @@ def answers(r, v, folder, pictures):
     return out, why
 
 
-def compare(folder, asked, pictures):
+def stops(folder):
+    """The ids that end an answer, as vlmd inspect says."""
+    said = subprocess.run([conftest.VLMD, "inspect", folder], capture_output=True, text=True).stdout
+    line = next((x for x in said.splitlines() if "stops at" in x), "")
+    return sorted(int(x) for x in re.findall(r"id (\d+)", line))
+
+
+def compare(v, folder, asked, pictures):
     test_parity.data_url = pictures.url
     worst = 0
     server = test_parity.Server(folder, wait=False)
@@ -208,6 +219,9 @@ def compare(folder, asked, pictures):
                 raise Failed(f"{case['name']}: {str(e)[:700]}") from e
             for e, t in zip(reply["choices"][0]["logprobs"]["content"], case["top"]):
                 worst = max(worst, abs(e["logprob"] - t[0][1]))
+    want = v.stops if isinstance(v.stops, list) else [v.stops]
+    if v.stops is not None and not v.greedy and stops(folder) != sorted(want):
+        raise Failed(f"stops at {stops(folder)}, the reference at {want}")
     return worst, notes
 
 
@@ -215,7 +229,7 @@ def run(family, seed, pictures, keep):
     folder = OUT / f"{family}-{seed}"
     r, v = save(family, seed, folder)
     asked, why = answers(r, v, folder, pictures)
-    worst, notes = compare(folder, asked, pictures)
+    worst, notes = compare(v, folder, asked, pictures)
     if not keep:
         shutil.rmtree(folder)
     return f"{len(asked)} cases, worst {worst:.1e}" + (f", reference: {why}" if why else ""), notes
