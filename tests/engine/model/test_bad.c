@@ -151,8 +151,10 @@ static void test_config(void **state) {
                "missing");
     bad_config("clip_llama", "{\"text_config\":{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}}}",
                "low_freq_factor", NULL);
-    bad_config("clip_llama", "{\"text_config\":{\"partial_rotary_factor\":0.5}}", "partial_rotary_factor",
-               "0.5");
+    bad_config("clip_llama",
+               "{\"text_config\":{\"partial_rotary_factor\":0.5,\"rope_scaling\":{\"type\":\"linear\","
+               "\"factor\":2}}}",
+               "partial_rotary_factor", "0.5");
     bad_config("clip_llama", "{\"vision_config\":{\"model_type\":\"pixtral\"}}", "vision_config.model_type",
                "pixtral");
     bad_config("clip_llama", "{\"vision_config\":{\"num_channels\":1}}", "num_channels", "found 1");
@@ -574,6 +576,9 @@ static void test_defaults(void **state) {
     assert_int_equal(s.text.stack.head_dim, 8);
     s = read_spec("text_qwen2", "{\"use_sliding_window\":false}", NULL);
     assert_int_equal(s.text.stack.window[2], 0);
+    s = read_spec("text_llama",
+                  "{\"partial_rotary_factor\":0.5,\"rope_parameters\":{\"rope_type\":\"default\"}}", NULL);
+    assert_int_equal(s.text.stack.rope.dims, s.text.stack.head_dim);
     s = read_spec("text_gemma3",
                   "{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"truncate\":false,"
                   "\"original_max_position_embeddings\":64}}",

@@ -245,7 +245,7 @@ def tokenizer(r, folder):
                  legacy=False, clean_up_tokenization_spaces=r.random() < .5)
     if r.random() < .25:
         t["tokenizer_class"] = r.choice(["PreTrainedTokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast", "Qwen2TokenizerFast",
-                                         "GPT2Tokenizer", "GPT2TokenizerFast", "GemmaTokenizerFast", "CodeLlamaTokenizer"])
+                                         "GPT2Tokenizer", "GPT2TokenizerFast", "GemmaTokenizerFast", "T5Tokenizer", "SiglipTokenizer"])
         if r.random() < .5:
             t.update(add_bos_token=r.random() < .5, add_eos_token=r.random() < .3)
         if r.random() < .3:

@@ -43,6 +43,8 @@ def rope(r, plain=False):
     """plain: only what is not stretched."""
     kind = r.choice(["default"] * 3 + ([] if plain else ["linear", "dynamic", "llama3", "yarn"]))
     p = {"rope_type": kind, "rope_theta": r.choice([1e4, 5e5, 5e3, 1e6])}
+    if kind == "default" and r.random() < .1:
+        p["partial_rotary_factor"] = 0.5  # which these decoders do not look at
     if kind != "default":
         p["factor"] = r.choice([2.0, 4.0, 3.5])
     if kind == "llama3":
