@@ -584,6 +584,16 @@ static void test_defaults(void **state) {
                   "\"original_max_position_embeddings\":64}}",
                   NULL);
     assert_true(s.text.stack.rope.kind == ROPE_YARN && s.text.stack.rope.truncate);
+    s = read_spec("text_gemma3", "{\"rope_scaling\":{\"rope_type\":\"-\",\"type\":\"linear\",\"factor\":2}}",
+                  NULL);
+    assert_int_equal(s.text.stack.rope.kind, ROPE_DEFAULT);
+    s = read_spec(
+        "text_gemma3",
+        "{\"rope_scaling\":{\"rope_type\":\"-\",\"factor\":2},\"rope_parameters\":{\"full_attention\":"
+        "{\"rope_type\":\"linear\",\"rope_theta\":77,\"factor\":3}}}",
+        NULL);
+    assert_true(s.text.stack.rope.kind == ROPE_LINEAR && s.text.stack.rope.factor == 2 &&
+                s.text.stack.rope.theta == 77);
     s = read_spec("clip_llama", "{\"tie_word_embeddings\":true}", NULL);
     assert_true(s.text.tied);
     s = read_spec("clip_llama", "{\"text_config\":{\"tie_word_embeddings\":true}}", NULL);

@@ -129,7 +129,7 @@ def idefics3(r, smol=False):
     over = dict(vision_config=v, text_config=t, image_token_id=4, scale_factor=merge, pad_token_id=3,
                 tie_word_embeddings=t.tie_word_embeddings)
     ip = (make_idefics3.SmolVLMImageProcessorPil if smol else make_idefics3.Idefics3ImageProcessorPil)(
-        size={"longest_edge": s * r.choice([1, 2, 3])}, max_image_size={"longest_edge": s}, do_image_splitting=r.random() < .75,
+        size={"longest_edge": s * r.choice([1, 2, 3]) + r.choice([0, 0, 5])}, max_image_size={"longest_edge": s}, do_image_splitting=r.random() < .75,
         **norm(r))
     rows = (grid // merge) ** 2
     if smol:

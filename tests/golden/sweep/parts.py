@@ -49,8 +49,11 @@ def rope(r, plain=False):
         p["factor"] = r.choice([2.0, 4.0, 3.5])
     if kind == "llama3":
         p.update(low_freq_factor=1.0, high_freq_factor=r.choice([4.0, 3.0]), original_max_position_embeddings=64)
-    if kind == "yarn":
+    if kind in ("llama3", "yarn") and r.random() < .15:
+        p.pop("original_max_position_embeddings", 0)
+    elif kind == "yarn":
         p["original_max_position_embeddings"] = r.choice([64, 128])
+    if kind == "yarn":
         p.update({k: v for k, v in {"beta_fast": 16, "beta_slow": 2, "attention_factor": 1.1, "truncate": False,
                                     "mscale": 0.8, "mscale_all_dim": 0.6}.items() if r.random() < .3})
     return p

@@ -48,6 +48,7 @@ T.ProcessorMixin.check_argument_for_proper_class = lambda self, name, arg: arg
 torch.set_num_threads(1)
 # Refused on purpose, see docs/parity.md.
 ON_PURPOSE = ["maximum context length", "max_tokens is too large", "too narrow"]
+PENALTY = 1.3
 FAMILIES = {**composed.FAMILIES, **others.FAMILIES, **dual.FAMILIES}
 
 
@@ -128,20 +129,20 @@ def pictures_of(messages):
     return [p["path"] for m in messages if not isinstance(m["content"], str) for p in m["content"] if p["type"] == "image"]
 
 
-def greedy(model, inputs):
-    """As mm.greedy, by the model's own generate."""
+def greedy(model, inputs, **more):
+    """As mm.greedy, by the model's own generate; more: settings of it."""
     for m in model.modules():
         if hasattr(m, "original_inv_freq") and hasattr(m, "original_max_seq_len"):
             m.inv_freq, m.max_seq_len_cached = m.original_inv_freq.clone(), m.original_max_seq_len
-    g = T.GenerationConfig(max_new_tokens=parts.STEPS, do_sample=False, eos_token_id=None, pad_token_id=3, output_logits=True,
-                           return_dict_in_generate=True)
+    g = T.GenerationConfig(max_new_tokens=parts.STEPS, do_sample=False, eos_token_id=None, pad_token_id=3, output_scores=True,
+                           return_dict_in_generate=True, **more)
     for m in (model, getattr(model, "language_model", None)):
         if m is not None:
             m.generation_config = g
     with torch.no_grad():
         o = model.generate(**inputs)
     ids, top, gap = [], [], math.inf
-    for x in o.logits:
+    for x in o.scores:
         v, i = torch.log_softmax(x[0].double(), -1).topk(mm.TOP)
         gap = min(gap, float(v[0] - v[1]))
         ids.append(int(i[0]))
@@ -175,7 +176,8 @@ def answers(r, v, folder, pictures):
                 why = f"{name}: {type(e).__name__}: {str(e)[:200]}"
                 break
             if gap >= mm.MIN_GAP:
-                out.append({"name": name, "messages": messages, "tokens": ids, "top": top,
+                other = ([], [], 0) if v.greedy else greedy(m, dict(inputs), repetition_penalty=PENALTY)
+                out.append({"penalised": other[0] if other[2] >= mm.MIN_GAP else None,"name": name, "messages": messages, "tokens": ids, "top": top,
                             "text": words.decode(ids, skip_special_tokens=True),
                             "prompt_ids": v.prompt(m, inputs) if v.prompt else inputs["input_ids"][0].tolist()})
                 break
@@ -213,6 +215,9 @@ def compare(v, folder, asked, pictures):
                 test_parity.check(reply, case)
                 said = reply["choices"][0]["message"]["content"]
                 assert said == case["text"], (case["name"], said, case["text"])
+                if case["penalised"]:
+                    ids = test_parity.ask(server, case, repetition_penalty=PENALTY)["choices"][0]["token_ids"]
+                    assert ids == case["penalised"], (case["name"], "repetition_penalty", ids, case["penalised"])
             except AssertionError as e:
                 if any(x in str(e) for x in ON_PURPOSE):
                     continue
