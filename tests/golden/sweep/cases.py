@@ -1,6 +1,7 @@
 """Pictures and prompts of the sweep."""
 import base64
 import io
+import math
 
 import common
 from common import img, txt
@@ -60,6 +61,15 @@ class Pictures:
         self.bytes = _made()
         self.names = sorted(self.bytes)
 
+    def draw(self, r):
+        """One of them, or one of any size."""
+        if r.random() < .5:
+            return r.choice(self.names)
+        w, h = (max(1, int(math.exp(r.uniform(r.choice([0, 3]), 6.5)))) for _ in range(2))
+        name = f"{w}x{h}-{r.randrange(100)}.png"
+        self.bytes[name] = _png(mm.scene(w, h, w * h))
+        return name
+
     def url(self, name):
         kind = "png" if name.endswith("png") else "jpeg"
         return f"data:image/{kind};base64," + base64.b64encode(self.bytes[name]).decode()
@@ -74,13 +84,13 @@ class Pictures:
         return im.convert("RGB")
 
 
-def cases(r, names, least, most):
+def cases(r, pictures, least, most):
     """(name, messages made from a question). least, most: how many pictures a prompt takes."""
     def user(*parts):
         return {"role": "user", "content": list(parts)}
 
     def one():
-        return img(r.choice(names))
+        return img(pictures.draw(r))
     said = {"role": "assistant", "content": [txt("A blue circle.")]}
     system = {"role": "system", "content": "You are a careful helper."}
     out = []
@@ -99,6 +109,8 @@ def cases(r, names, least, most):
     if most > 1:
         p, q, n = one(), one(), r.choice([2, 3, 6])
         many = [one() for _ in range(min(n, most))]
+        if r.random() < .3:
+            many[-1] = many[0]
         out.append(("apart", lambda a: [user(p, txt("and"), q, txt(a))]))
         out.append((f"{len(many)} pictures", lambda a: [user(*many, txt(a))]))
         if least == 0:

@@ -82,7 +82,7 @@ def answers(r, v, folder, pictures):
         for text in TEXTS:
             ids = torch.tensor([dual.text_ids(proc, m, [text])[0]])
             out.append(("text", text, m.get_text_features(input_ids=ids).pooler_output[0].tolist()))
-        for name in r.sample(pictures.names, 8):
+        for name in sorted({pictures.draw(r) for _ in range(8)}):
             inputs = proc["image"](images=[pictures.of(name)], return_tensors="pt")
             out.append(("picture", name, m.get_image_features(**inputs).pooler_output[0].tolist()))
     return out

@@ -160,7 +160,7 @@ def answers(r, v, folder, pictures):
     v.stops = m.generation_config.eos_token_id
     words = T.AutoTokenizer.from_pretrained(folder)
     out, why = [], ""
-    for name, make in cases.cases(r, pictures.names, *v.pictures):
+    for name, make in cases.cases(r, pictures, *v.pictures):
         for question in r.sample(mm.ASKS, len(mm.ASKS)):
             messages = make(question)
             shaped = for_library(messages, pictures, v.parts)
