@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 import make_models as mm
 
 LONG = " ".join(["The road leads over the hill, past three red houses, to the harbour; who walks there?"] * 14)
-ODD = "  \u00c9t\u00e9\u200d \u4e2d\u6587\u3002\U0001f468\u200d\U0001f469\u200d\U0001f467 a\u0301 \u2028<b>&amp;\t\n\nok \ufeff "
+ODD = "  \u00c9t\u00e9\u200d \u4e2d\u6587\u3002\U0001f468\u200d\U0001f469\u200d\U0001f467 a\u0301 \u2028<b>&amp;\t\n\nok "
 
 
 def _png(im, **more):

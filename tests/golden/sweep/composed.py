@@ -78,7 +78,8 @@ def llava_onevision(r):
         tie_word_embeddings=t.tie_word_embeddings, multimodal_projector_bias=r.random() < .7))
     ip = LlavaOnevisionImageProcessorPil(size={"height": s, "width": s}, image_grid_pinpoints=points, **norm(r))
     tok = tokenizer(r, parts.SPECIALS + ["<video>"], {"image_token": "<image>", "video_token": "<video>"})
-    p = T.LlavaOnevisionProcessor(ip, tok, None, num_image_tokens=(s // v.patch_size) ** 2, vision_feature_select_strategy="full",
+    p = T.LlavaOnevisionProcessor(ip, tok, None, num_image_tokens=(s // v.patch_size) ** 2,
+                                  vision_feature_select_strategy="full",
                                   vision_aspect_ratio=rule, chat_template=TEMPLATE)
     return Variant(m, p, embed=embed_of(t))
 
@@ -99,8 +100,8 @@ def internvl(r):
     tok = tokenizer(r, ["<IMG_CONTEXT>", "<|start|>", "<|end|>", "<video>", "<img>", "</img>"], {
         "context_image_token": "<IMG_CONTEXT>", "start_image_token": "<img>", "end_image_token": "</img>",
         "video_token": "<video>"})
-    ip = GotOcr2ImageProcessorPil(size={"height": s, "width": s}, min_patches=r.choice([1, 1, 2]), max_patches=r.choice([2, 4, 6]),
-                                  crop_to_patches=r.random() < .5, **norm(r))
+    ip = GotOcr2ImageProcessorPil(size={"height": s, "width": s}, min_patches=r.choice([1, 1, 2]),
+                                  max_patches=r.choice([2, 4, 6]), crop_to_patches=r.random() < .5, **norm(r))
     p = T.InternVLProcessor(ip, tok, None, image_seq_length=rows, chat_template=common.parts_template("<IMG_CONTEXT>\n"))
     return Variant(m, p, names="plain", embed=embed_of(t))
 
@@ -129,12 +130,13 @@ def idefics3(r, smol=False):
     over = dict(vision_config=v, text_config=t, image_token_id=4, scale_factor=merge, pad_token_id=3,
                 tie_word_embeddings=t.tie_word_embeddings)
     ip = (make_idefics3.SmolVLMImageProcessorPil if smol else make_idefics3.Idefics3ImageProcessorPil)(
-        size={"longest_edge": s * r.choice([1, 2, 3]) + r.choice([0, 0, 5])}, max_image_size={"longest_edge": s}, do_image_splitting=r.random() < .75,
-        **norm(r))
+        size={"longest_edge": s * r.choice([1, 2, 3]) + r.choice([0, 0, 5])}, max_image_size={"longest_edge": s},
+        do_image_splitting=r.random() < .75, **norm(r))
     rows = (grid // merge) ** 2
     if smol:
         m = eager(T.SmolVLMForConditionalGeneration, T.SmolVLMConfig(**over))
-        named = {"image_token": "<image>", "fake_image_token": "<fake_token_around_image>", "global_image_token": "<global-img>",
+        named = {"image_token": "<image>", "fake_image_token": "<fake_token_around_image>",
+                 "global_image_token": "<global-img>",
                  "end_of_utterance_token": "<end_of_utterance>"}
         p = make_idefics3.processing_smolvlm.SmolVLMProcessor(ip, make_idefics3.tok(False, named), None, image_seq_len=rows,
                                                               chat_template=make_idefics3.TEMPLATE)
@@ -178,4 +180,5 @@ def gemma3(r):
     return Variant(m, p, embed=embed_of(t))
 
 
-FAMILIES = {f.__name__: f for f in (llava, llava_next, llava_onevision, internvl, idefics2, idefics3, smolvlm, paligemma, gemma3)}
+FAMILIES = {f.__name__: f for f in (llava, llava_next, llava_onevision, internvl, idefics2, idefics3, smolvlm,
+                                    paligemma, gemma3)}

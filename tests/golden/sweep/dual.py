@@ -19,14 +19,16 @@ def towers(r):
     def tower(**over):
         heads = r.choice([1, 2, 3])
         return dict(hidden_size=heads * r.choice([8, 11, 12]), intermediate_size=r.choice([40, 52]),
-                    num_hidden_layers=r.choice([1, 2, 3]), num_attention_heads=heads, layer_norm_eps=r.choice([1e-5, 1e-3]), **over)
+                    num_hidden_layers=r.choice([1, 2, 3]), num_attention_heads=heads,
+                    layer_norm_eps=r.choice([1e-5, 1e-3]), **over)
     patch = r.choice([6, 7, 14])
     return tower(), tower(patch_size=patch, image_size=patch * r.choice([2, 3, 4]))
 
 
 def variant(r, model, tok, image):
     scale, bias = r.choice([1.5, 2.9]), r.choice([-3., .4])
-    return Variant(model, (tok, image), names="whole", fill=lambda m, seed, dtype, embed: dual.fill(m, seed, dtype, scale, bias),
+    return Variant(model, (tok, image), names="whole",
+                   fill=lambda m, seed, dtype, embed: dual.fill(m, seed, dtype, scale, bias),
                    keep_config=("eos_token_id", "bos_token_id", "pad_token_id"))
 
 
@@ -36,9 +38,11 @@ def clip(r):
     tok = dual.clip_tokenizer(n)
     text.update(max_position_embeddings=n, vocab_size=len(tok), eos_token_id=r.choice([tok.eos_token_id, 2]), hidden_act=act,
                 bos_token_id=tok.bos_token_id, pad_token_id=1)
-    m = T.CLIPModel(T.CLIPConfig(text_config=text, vision_config={**vision, "hidden_act": act}, projection_dim=r.choice([21, 24])))
+    m = T.CLIPModel(T.CLIPConfig(text_config=text, vision_config={**vision, "hidden_act": act},
+                                 projection_dim=r.choice([21, 24])))
     s = vision["image_size"]
-    return variant(r, m, tok, dual.CLIPImageProcessorPil(size={"shortest_edge": s}, crop_size={"height": s, "width": s}, **norm(r)))
+    return variant(r, m, tok, dual.CLIPImageProcessorPil(size={"shortest_edge": s}, crop_size={"height": s, "width": s},
+                                                         **norm(r)))
 
 
 def siglip(r):
@@ -56,11 +60,13 @@ def siglip2(r):
     text, vision = towers(r)
     tok, heads = dual.gemma_tokenizer(r.choice([400, 500])), text["num_attention_heads"]
     width, patch = heads * r.choice([8, 12]), vision["patch_size"]
-    text.update(hidden_size=width, vocab_size=len(tok), eos_token_id=1, bos_token_id=2, pad_token_id=0, max_position_embeddings=64)
+    text.update(hidden_size=width, vocab_size=len(tok), eos_token_id=1, bos_token_id=2, pad_token_id=0,
+                max_position_embeddings=64)
     vision = {**vision, "hidden_size": width, "num_attention_heads": heads, "num_patches": r.choice([16, 25, 64])}
     del vision["image_size"]
     m = T.Siglip2Model(T.Siglip2Config(text_config=text, vision_config=vision))
-    return variant(r, m, tok, dual.Siglip2ImageProcessorPil(patch_size=patch, max_num_patches=r.choice([9, 37, 100, 200]), **norm(r)))
+    return variant(r, m, tok, dual.Siglip2ImageProcessorPil(patch_size=patch, max_num_patches=r.choice([9, 37, 100, 200]),
+                                                            **norm(r)))
 
 
 def save(r, v, folder, dtype):

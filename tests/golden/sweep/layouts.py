@@ -7,27 +7,27 @@ import torch
 from safetensors.torch import load_file, save_file
 
 # Prefixes as today's library has them in memory, to those of files.
+OLD_TEXT = [("model.language_model.", "language_model.model."), ("lm_head.", "language_model.lm_head.")]
 NAMES = {
-    "composed": [
-        [],
-        [("model.language_model.", "language_model.model."), ("lm_head.", "language_model.lm_head."), ("model.", "")],
-        [("model.language_model.", "language_model.model."), ("lm_head.", "language_model.lm_head."),
-         ("model.vision_tower.", "vision_tower.vision_model."), ("model.", "")],
-        [("model.vision_tower.", "model.vision_tower.vision_model.")]],
-    "plain": [[], [("model.language_model.", "language_model.model."), ("lm_head.", "language_model.lm_head."), ("model.", "")]],
+    "composed": [[], [*OLD_TEXT, ("model.", "")],
+                 [*OLD_TEXT, ("model.vision_tower.", "vision_tower.vision_model."), ("model.", "")],
+                 [("model.vision_tower.", "model.vision_tower.vision_model.")]],
+    "plain": [[], [*OLD_TEXT, ("model.", "")]],
+    "mllama": [[], [*OLD_TEXT, ("model.", "")]],
     "native": [[], [("model.language_model.", "model."), ("model.visual.", "visual.")]],
     "native3": [[]],
-    "mllama": [[], [("model.language_model.", "language_model.model."), ("lm_head.", "language_model.lm_head."), ("model.", "")]],
     "text": [[], [("model.", "")]],
     "whole": [[]],
 }
 # Keys of a part that may be left out whatever they hold: what is then meant is the reference's to say.
 FREE = """hidden_act hidden_activation rms_norm_eps layer_norm_eps rope_parameters rope_theta sliding_window bos_token_id
- eos_token_id pad_token_id projector_hidden_act vision_feature_layer vision_feature_select_strategy layer_types use_sliding_window
- max_window_layers query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping dtype
+ eos_token_id pad_token_id projector_hidden_act vision_feature_layer vision_feature_select_strategy layer_types
+ use_sliding_window max_window_layers query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping dtype
  initializer_range attention_dropout use_cache architectures transformers_version image_seq_length
  vision_aspect_ratio activation_function""".split()
 OLD_CLASSES = ["{}", "{}Fast", "{}Pil"]
+TOKENIZERS = ["PreTrainedTokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast", "Qwen2TokenizerFast", "GPT2Tokenizer",
+              "GPT2TokenizerFast", "GemmaTokenizerFast", "T5Tokenizer", "SiglipTokenizer"]
 
 
 def read(path):
@@ -204,7 +204,8 @@ def processor(r, folder, own, alone_will_do):
         return
     settings(r, image, own)
     if r.random() < .3:
-        image.update(processor_class=p.get("processor_class"), data_format="channels_first", device=None, input_data_format=None)
+        image.update(processor_class=p.get("processor_class"), data_format="channels_first", device=None,
+                     input_data_format=None)
     p.pop("image_processor", None)
     if r.random() < .6:
         write(alone, image)
@@ -244,8 +245,7 @@ def tokenizer(r, folder):
         t.update(model_max_length=r.choice([20, 1000000000000000019884624838656]), padding_side="left", truncation_side="left",
                  legacy=False, clean_up_tokenization_spaces=r.random() < .5)
     if r.random() < .25:
-        t["tokenizer_class"] = r.choice(["PreTrainedTokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast", "Qwen2TokenizerFast",
-                                         "GPT2Tokenizer", "GPT2TokenizerFast", "GemmaTokenizerFast", "T5Tokenizer", "SiglipTokenizer"])
+        t["tokenizer_class"] = r.choice(TOKENIZERS)
         if r.random() < .5:
             t.update(add_bos_token=r.random() < .5, add_eos_token=r.random() < .3)
         if r.random() < .3:

@@ -34,14 +34,16 @@ def native(r, kind):
                 num_attention_heads=text_heads, num_key_value_heads=r.choice([k for k in (1, 2, 3) if text_heads % k == 0]),
                 max_position_embeddings=4096, bos_token_id=1, eos_token_id=2, pad_token_id=3, tie_word_embeddings=tie,
                 rms_norm_eps=r.choice([1e-5, 1e-6]), rope_parameters={**rope, "mrope_section": [a, b, half - a - b]})
-    vision = dict(depth=r.choice([2, 3]), num_heads=heads, patch_size=patch, spatial_merge_size=merge, temporal_patch_size=frames)
+    vision = dict(depth=r.choice([2, 3]), num_heads=heads, patch_size=patch, spatial_merge_size=merge,
+                  temporal_patch_size=frames)
     image = dict(patch_size=patch, merge_size=merge, temporal_patch_size=frames, **norm(r, False), size={
         "shortest_edge": (patch * merge) ** 2 * r.choice([1, 4]), "longest_edge": (patch * merge) ** 2 * r.choice([20, 60])})
     if kind != "3" and r.random() < .4:
         text.update(use_sliding_window=True, sliding_window=11, max_window_layers=1)
     over = dict(text_config=text, vision_config=vision, tie_word_embeddings=tie, **make_qwen_vl.IDS)
     if kind == "2":
-        vision.update(embed_dim=tower, hidden_size=width, mlp_ratio=r.choice([2, 3]), hidden_act=r.choice(["quick_gelu", "gelu"]))
+        vision.update(embed_dim=tower, hidden_size=width, mlp_ratio=r.choice([2, 3]),
+                      hidden_act=r.choice(["quick_gelu", "gelu"]))
         m, p = eager(T.Qwen2VLForConditionalGeneration, T.Qwen2VLConfig(**over)), T.Qwen2VLProcessor
     elif kind == "2.5":
         vision.update(hidden_size=tower, hidden_act=r.choice(["silu", "gelu"]), intermediate_size=r.choice([39, 50]),
@@ -88,14 +90,16 @@ def mllama(r):
     if r.random() < .5:
         r.shuffle(ratios)
     vision = dict(hidden_size=width, num_hidden_layers=layers, num_global_layers=r.choice([1, 2]), attention_heads=heads,
-                  intermediate_size=r.choice([40, 52]), vision_output_dim=width * (1 + len(inner)), image_size=s, patch_size=patch,
+                  intermediate_size=r.choice([40, 52]), vision_output_dim=width * (1 + len(inner)), image_size=s,
+                  patch_size=patch,
                   max_num_tiles=tiles, intermediate_layers_indices=inner, supported_aspect_ratios=ratios,
                   hidden_act=r.choice(["gelu", "quick_gelu"]), norm_eps=r.choice([1e-5, 1e-3]))
     n, kv = r.choice([3, 4, 5]), r.choice([1, 2])
     text_heads = kv * r.choice([1, 2, 3])
     rope = parts.rope(r, plain=r.random() < .5)
     text = dict(vocab_size=330, hidden_size=text_heads * r.choice([8, 10]), num_hidden_layers=n, num_attention_heads=text_heads,
-                num_key_value_heads=kv, intermediate_size=44, cross_attention_layers=sorted(r.sample(range(1, n), r.choice([1, 2]))),
+                num_key_value_heads=kv, intermediate_size=44,
+                cross_attention_layers=sorted(r.sample(range(1, n), r.choice([1, 2]))),
                 max_position_embeddings=2048, bos_token_id=1, eos_token_id=2, pad_token_id=3, rope_parameters=rope,
                 tie_word_embeddings=r.random() < .3, rms_norm_eps=r.choice([1e-5, 1e-3]), hidden_act=r.choice(["silu", "gelu"]))
     m = eager(T.MllamaForConditionalGeneration, T.MllamaConfig(vision_config=vision, text_config=text, image_token_index=330))
@@ -144,7 +148,8 @@ def instructblip(r):
     def ask(p, messages):
         p.num_query_tokens = c.num_query_tokens
         text = p.apply_chat_template(messages, chat_template=make_instructblip.TEMPLATE, tokenize=False)
-        pictures = [x["image"] for m in messages if not isinstance(m["content"], str) for x in m["content"] if x["type"] == "image"]
+        content = [x for m in messages if not isinstance(m["content"], str) for x in m["content"]]
+        pictures = [x["image"] for x in content if x["type"] == "image"]
         return p(images=pictures, text=text, return_tensors="pt")
     m = eager(T.InstructBlipForConditionalGeneration, c)
     return Variant(m, p, names="whole", embed=2.0, pictures=(1, 1), template=make_instructblip.TEMPLATE, ask=ask)

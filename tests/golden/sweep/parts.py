@@ -75,8 +75,9 @@ def decoder(r, kinds=None, **over):
     wide = r.random() < .12  # than the kernels' blocks
     if wide:
         width, n = heads * r.choice([40, 43]), 2
-    kw = dict(vocab_size=VOCAB, hidden_size=width, intermediate_size=r.choice([300, 513] if wide else [40, 44, 51, 72]), num_hidden_layers=n,
-              num_attention_heads=heads, num_key_value_heads=kv, head_dim=r.choice([64, 80, 128] if wide else [8, 10, 12, 16, 18, width // heads]),
+    kw = dict(vocab_size=VOCAB, hidden_size=width, num_hidden_layers=n, num_attention_heads=heads, num_key_value_heads=kv,
+              intermediate_size=r.choice([300, 513] if wide else [40, 44, 51, 72]),
+              head_dim=r.choice([64, 80, 128] if wide else [8, 10, 12, 16, 18, width // heads]),
               max_position_embeddings=r.choice([1500, 4096]), bos_token_id=1, eos_token_id=2, pad_token_id=3,
               tie_word_embeddings=r.random() < .4, rms_norm_eps=r.choice([1e-5, 1e-6, 1e-3]), rope_parameters=rope(r))
     if kind == "opt":
@@ -126,12 +127,14 @@ def vit(r, ragged=0, **over):
         return dict(hidden_size=3 * r.choice([64, 72, 88]), intermediate_size=r.choice([257, 530]), num_hidden_layers=2,
                     num_attention_heads=3, image_size=14 * r.choice([8, 16]) + ragged, patch_size=14, **over)
     patch, heads = r.choice([7, 14]), r.choice([1, 2, 3, 4])
-    return dict(hidden_size=heads * r.choice([8, 10, 11]), intermediate_size=r.choice([40, 52]), num_hidden_layers=r.choice([2, 3, 4]),
-                num_attention_heads=heads, image_size=patch * r.choice([2, 3, 4]) + ragged, patch_size=patch, **over)
+    return dict(hidden_size=heads * r.choice([8, 10, 11]), intermediate_size=r.choice([40, 52]),
+                num_hidden_layers=r.choice([2, 3, 4]), num_attention_heads=heads, patch_size=patch,
+                image_size=patch * r.choice([2, 3, 4]) + ragged, **over)
 
 
 def clip(r):
-    return T.CLIPVisionConfig(**vit(r, r.choice([0, 0, 0, 3])), projection_dim=16, hidden_act=r.choice(["quick_gelu", "gelu", "gelu_new"]),
+    return T.CLIPVisionConfig(**vit(r, r.choice([0, 0, 0, 3])), projection_dim=16,
+                              hidden_act=r.choice(["quick_gelu", "gelu", "gelu_new"]),
                               layer_norm_eps=r.choice([1e-5, 1e-3]))
 
 
@@ -188,5 +191,5 @@ def pieces(r, specials, named, bos):
         t.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
     t.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(),
                                    *([decoders.Strip(" ", 1, 0)] if r.random() < .7 else [])])
-    return T.PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
-                                     extra_special_tokens=named)
+    return T.PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+                                     unk_token="<unk>", extra_special_tokens=named)

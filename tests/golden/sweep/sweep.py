@@ -5,9 +5,9 @@ what the goldens beside this folder are a few frozen cases of, without end.
     python tests/golden/sweep/sweep.py [-n 3] [-s FIRST_SEED] [-k] [family ...]     (all families by default)
 
 Needs torch, torchvision and the pinned reference library (see ../models/make_models.py), and a built vlmd (VLMD_BIN, by default
-build/vlmd). A family and a seed make the same checkpoint every time: random sizes and options, then a random layout (older names
-and config keys, settings left out, shards, mixed dtypes). The reference reads the folder itself; where it does not, the case
-is passed over. A failure prints family and seed and leaves its folder under build/sweep."""
+build/vlmd). A family and a seed make the same checkpoint every time: random sizes and options, then a random layout (older
+names and config keys, settings left out, shards, mixed dtypes). The reference reads the folder itself; where it does not, the
+case is passed over. A failure prints family and seed and leaves its folder under build/sweep."""
 import argparse
 import math
 import os
@@ -177,7 +177,8 @@ def answers(r, v, folder, pictures):
                 break
             if gap >= mm.MIN_GAP:
                 other = ([], [], 0) if v.greedy else greedy(m, dict(inputs), repetition_penalty=PENALTY)
-                out.append({"penalised": other[0] if other[2] >= mm.MIN_GAP else None,"name": name, "messages": messages, "tokens": ids, "top": top,
+                out.append({"name": name, "messages": messages, "tokens": ids, "top": top,
+                            "penalised": other[0] if other[2] >= mm.MIN_GAP else None,
                             "text": words.decode(ids, skip_special_tokens=True),
                             "prompt_ids": v.prompt(m, inputs) if v.prompt else inputs["input_ids"][0].tolist()})
                 break
@@ -212,6 +213,9 @@ def compare(v, folder, asked, pictures):
         for case in asked:
             try:
                 reply = test_parity.ask(server, case)
+                first = next((k for k, (a, b) in enumerate(zip(reply["prompt_token_ids"], case["prompt_ids"])) if a != b), None)
+                assert first is None, (case["name"], "prompt's id", first, reply["prompt_token_ids"][first:first + 9],
+                                       case["prompt_ids"][first:first + 9])
                 test_parity.check(reply, case)
                 said = reply["choices"][0]["message"]["content"]
                 assert said == case["text"], (case["name"], said, case["text"])
