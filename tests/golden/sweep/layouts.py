@@ -27,7 +27,7 @@ FREE = """hidden_act hidden_activation rms_norm_eps layer_norm_eps rope_paramete
  vision_aspect_ratio activation_function""".split()
 OLD_CLASSES = ["{}", "{}Fast", "{}Pil"]
 TOKENIZERS = ["PreTrainedTokenizerFast", "LlamaTokenizer", "LlamaTokenizerFast", "Qwen2TokenizerFast", "GPT2Tokenizer",
-              "GPT2TokenizerFast", "GemmaTokenizerFast"]
+              "GPT2TokenizerFast", "GemmaTokenizerFast", "CodeLlamaTokenizer"]
 
 
 def read(path):
