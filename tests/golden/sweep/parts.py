@@ -74,7 +74,7 @@ def decoder(r, kinds=None, **over):
     n = r.choice([1, 2, 3])
     wide = r.random() < .12  # than the kernels' blocks
     if wide:
-        width, n = heads * r.choice([40, 43]), 2
+        width, n = heads * r.choice([40, 42]), 2
     kw = dict(vocab_size=VOCAB, hidden_size=width, num_hidden_layers=n, num_attention_heads=heads, num_key_value_heads=kv,
               intermediate_size=r.choice([300, 513] if wide else [40, 44, 51, 72]),
               head_dim=r.choice([64, 80, 128] if wide else [8, 10, 12, 16, 18, width // heads]),
