@@ -20,8 +20,12 @@ int attend_rows(const join_spec *j) {
     return j->latents - (j->drop_first ? 1 : 0);
 }
 
-int64_t attend_ids_count(const join_spec *j) {
+static int64_t ids_count(const join_spec *j) {
     return j->latents + 1 + 2 * n_blocks(j->latents);
+}
+
+join_room attend_room(const join_spec *j, int64_t rows) {
+    return (join_room){.keys = rows, .ids = ids_count(j)};
 }
 
 int attend_slices(const model_spec *s, int64_t rows) {
@@ -31,7 +35,7 @@ int attend_slices(const model_spec *s, int64_t rows) {
 /* ids: 0, 1, ... for the latents; {rows}; for each block of latents {0, how many}. */
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     const join_spec *j = &e->m->spec.join;
-    int32_t *v = mem_calloc((size_t)attend_ids_count(j), sizeof *v);
+    int32_t *v = mem_calloc((size_t)ids_count(j), sizeof *v);
     if (!v) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
         return;
@@ -44,10 +48,6 @@ static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     mem_free(v);
 }
 
-static tensor ids_at(const encode *e, int64_t from, int64_t n) {
-    return tensor_1d(e->join_ids.data ? (int32_t *)e->join_ids.data + from : NULL, DT_I32, n);
-}
-
 static void attend(ctx *c, const encode *e, int block, int64_t rows, tensor out) {
     const model *m = e->m;
     const join_spec *j = &m->spec.join;
@@ -56,12 +56,12 @@ static void attend(ctx *c, const encode *e, int block, int64_t rows, tensor out)
     int64_t n = out.d[0], first = (int64_t)block * TOWER_BLOCK_ROWS + (j->drop_first ? 1 : 0);
     tensor x = ctx_2d(c, DT_F32, n, k->width), q = ctx_2d(c, DT_F32, n, (int64_t)k->heads * k->head_dim),
            y = ctx_2d(c, DT_F32, n, q.d[1]);
-    op_embed(c, x, m->w[S_LATENTS], ids_at(e, first, n), 1);
+    op_embed(c, x, m->w[S_LATENTS], join_ids_at(e, first, n), 1);
     stack_query(c, k, w, x, q);
     attn_args a = {.scale = k->attn_scale,
                    .n_seqs = 1,
-                   .q_start = ids_at(e, j->latents + 1 + 2 * block, 2),
-                   .kv_len = ids_at(e, j->latents, 1)};
+                   .q_start = join_ids_at(e, j->latents + 1 + 2 * block, 2),
+                   .kv_len = join_ids_at(e, j->latents, 1)};
     op_attn(c, tensor_heads(y, k->heads, k->head_dim), tensor_heads(q, k->heads, k->head_dim),
             tensor_heads(tensor_rows(e->join_k, 0, rows), k->kv_heads, k->head_dim),
             tensor_heads(tensor_rows(e->join_v, 0, rows), k->kv_heads, k->head_dim), &a);

@@ -8,10 +8,8 @@
 
 /* Byte offsets into work; rows of the largest tile, and of all that are joined. */
 typedef struct layout {
-    size_t pixels, text, x, q, k, v, features, ids, pool_from, pool_by, context, jq, jk, jv, jx, jids, joined,
-        from, by, total, result;
-    size_t bk, bv; /* of a join that reads a text */
-    int64_t rows, features_rows, n_ids, pool_rows, pool_taps, joined_rows, out_rows;
+    size_t pixels, text, x, q, k, v, features, ids, join, joined, from, by, total, result;
+    int64_t rows, features_rows, n_ids, joined_rows, out_rows;
 } layout;
 
 static size_t take(size_t *at, size_t n) {
@@ -56,11 +54,6 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
         if (features > l.features_rows) l.features_rows = features;
         if (ids > l.n_ids) l.n_ids = ids;
         l.joined_rows += join_rows(s, g, p->n_text);
-        if (s->join.kind == JOIN_POOL) {
-            CHECK(i == 0 || l.pool_rows == join_rows(s, g, p->n_text));
-            l.pool_rows = join_rows(s, g, p->n_text);
-            l.pool_taps = (int64_t)s->join.pool * s->join.pool;
-        }
     }
     CHECK(s->pack || l.joined_rows == l.out_rows);
     CHECK(!s->deep.n || (!packs(s) && !tower_together(t)));
@@ -77,37 +70,7 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     if (!tower_hidden_is_feature(t))
         l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
     l.ids = take(&l.total, (size_t)l.n_ids * sizeof(int32_t));
-    l.pool_from = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(int32_t));
-    l.pool_by = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(float));
-    const join_spec *j = &s->join;
-    if (j->kind == JOIN_READER) {
-        CHECK(p->n_tiles == 1 && p->n_text > 0);
-        size_t n = (size_t)p->n_text, hd = (size_t)j->stack.head_dim * sizeof(float);
-        size_t keys = (size_t)j->stack.kv_heads * hd;
-        l.jx = take(&l.total, n * (size_t)j->out * sizeof(float));
-        l.jq = take(&l.total, n * (size_t)j->stack.heads * hd);
-        l.jk = take(&l.total, n * keys);
-        l.jv = take(&l.total, n * keys);
-        l.bk = take(&l.total, (size_t)l.features_rows * keys);
-        l.bv = take(&l.total, (size_t)l.features_rows * keys);
-        l.jids = take(&l.total, (size_t)reader_ids_count(p->n_text) * sizeof(int32_t));
-    } else if (j->stack.n_layers) {
-        bool queries = j->kind == JOIN_QFORMER,
-             own = j->kind != JOIN_ATTEND; /* rows of its own between its layers */
-        size_t all = (size_t)l.features_rows + (size_t)j->latents;
-        size_t d = own ? (size_t)j->stack.width * sizeof(float) : 0,
-               head_bytes = (size_t)j->stack.head_dim * sizeof(float);
-        size_t keys = (size_t)j->stack.kv_heads * head_bytes;
-        if (queries)
-            l.jq = take(&l.total, (size_t)j->latents * (size_t)j->stack.heads * head_bytes);
-        else
-            l.context = take(&l.total, (size_t)l.features_rows * (size_t)j->stack.width * sizeof(float));
-        l.jk = take(&l.total, all * keys);
-        l.jv = take(&l.total, all * keys);
-        l.jx = take(&l.total, (size_t)j->latents * d);
-        int64_t ids = own ? j->latents + QFORMER_LENGTHS : attend_ids_count(j);
-        l.jids = take(&l.total, (size_t)ids * sizeof(int32_t));
-    }
+    l.join = take(&l.total, join_room_bytes(s, p, l.features_rows));
     if (packs(s)) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
         l.from = take(&l.total, taps);
@@ -140,33 +103,7 @@ static void point(encode *e, const layout *l) {
     e->features = tensor_2d(AT(features), DT_F32, l->features_rows, (int64_t)k->width * s->tower.n_features);
     if (tower_hidden_is_feature(&s->tower)) e->features = e->x;
     e->ids = tensor_1d(AT(ids), DT_I32, l->n_ids);
-    if (l->pool_rows) {
-        e->pool_from = tensor_2d(AT(pool_from), DT_I32, l->pool_rows, l->pool_taps);
-        e->pool_by = tensor_2d(AT(pool_by), DT_F32, l->pool_rows, l->pool_taps);
-    }
-    const join_spec *j = &s->join;
-    if (j->kind == JOIN_READER) {
-        int64_t n = e->plan.n_text, keys = (int64_t)j->stack.kv_heads * j->stack.head_dim;
-        e->join_x = tensor_2d(AT(jx), DT_F32, n, j->out);
-        e->join_q = tensor_2d(AT(jq), DT_F32, n, (int64_t)j->stack.heads * j->stack.head_dim);
-        e->join_k = tensor_2d(AT(jk), DT_F32, n, keys);
-        e->join_v = tensor_2d(AT(jv), DT_F32, n, keys);
-        e->beside_k = tensor_2d(AT(bk), DT_F32, l->features_rows, keys);
-        e->beside_v = tensor_2d(AT(bv), DT_F32, l->features_rows, keys);
-        e->join_ids = tensor_1d(AT(jids), DT_I32, reader_ids_count(e->plan.n_text));
-    } else if (j->stack.n_layers) {
-        int64_t all = l->features_rows + j->latents, keys = (int64_t)j->stack.kv_heads * j->stack.head_dim;
-        int64_t heads = (int64_t)j->stack.heads * j->stack.head_dim;
-        if (j->kind == JOIN_QFORMER)
-            e->join_q = tensor_2d(AT(jq), DT_F32, j->latents, heads);
-        else
-            e->context = tensor_2d(AT(context), DT_F32, l->features_rows, j->stack.width);
-        e->join_k = tensor_2d(AT(jk), DT_F32, all, keys);
-        e->join_v = tensor_2d(AT(jv), DT_F32, all, keys);
-        e->join_x = tensor_2d(AT(jx), DT_F32, j->latents, j->stack.width);
-        e->join_ids = tensor_1d(AT(jids), DT_I32,
-                                j->kind != JOIN_ATTEND ? j->latents + QFORMER_LENGTHS : attend_ids_count(j));
-    }
+    join_room_point(e, AT(join), l->features_rows);
     e->sets = tensor_2d(e->result, DT_F32, (1 + s->deep.n) * l->out_rows, spec_image_width(s));
     e->rows = tensor_rows(e->sets, 0, l->out_rows);
     e->joined = packs(s) ? tensor_2d(AT(joined), DT_F32, l->joined_rows, spec_image_width(s)) : e->rows;
@@ -210,23 +147,6 @@ static void upload_pack(ctx *c, encode *e) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for a picture");
     }
     mem_free(rows);
-    mem_free(from);
-    mem_free(by);
-}
-
-static void upload_pool(ctx *c, encode *e) {
-    if (!e->pool_from.nd) return;
-    size_t n = (size_t)tensor_count(&e->pool_from);
-    int32_t *from = mem_alloc(n * sizeof *from);
-    float *by = mem_alloc(n * sizeof *by);
-    if (from && by) {
-        tile first = prep_plan_tile(&e->plan, 0);
-        join_pool_taps(&e->m->spec.join, tower_grid(&e->m->spec.tower, &first), from, by);
-        ctx_upload(c, e->pool_from, from);
-        ctx_upload(c, e->pool_by, by);
-    } else {
-        status_set(&c->st, ST_NO_MEMORY, "no memory for a picture");
-    }
     mem_free(from);
     mem_free(by);
 }
@@ -289,7 +209,7 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
         ctx_upload(&c, e->pixels, pixels->rgb);
         if (e->text.nd) ctx_upload(&c, e->text, pixels->text);
         upload_pack(&c, e);
-        upload_pool(&c, e);
+        join_room_upload(&c, e);
         ctx_sync(&c);
         if (!ctx_ok(&c)) {
             status_set(st, c.st.code, "%s", c.st.msg);

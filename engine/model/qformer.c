@@ -33,14 +33,17 @@ int qformer_slices(const model_spec *s, int rows) {
     return n;
 }
 
-static tensor ids_at(const encode *e, int64_t from, int64_t n) {
-    return tensor_1d(e->join_ids.data ? (int32_t *)e->join_ids.data + from : NULL, DT_I32, n);
+/* join_ids: 0, 1, ... for the queries; {0, a full block}; {0, the last one's rows}; {queries}; {features}. */
+enum { AFTER_LATENTS = 6 };
+
+join_room qformer_room(const join_spec *j, int64_t rows) {
+    return (join_room){
+        .own = j->latents, .queries = true, .keys = j->latents + rows, .ids = j->latents + AFTER_LATENTS};
 }
 
-/* join_ids: 0, 1, ... for the queries; {0, a full block}; {0, the last one's rows}; {queries}; {features}. */
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     int n = e->m->spec.join.latents;
-    int32_t *v = mem_calloc((size_t)n + QFORMER_LENGTHS, sizeof *v);
+    int32_t *v = mem_calloc((size_t)n + AFTER_LATENTS, sizeof *v);
     if (!v) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
         return;
@@ -59,8 +62,8 @@ static layer_run run_of(const encode *e, span s, bool others) {
     int64_t n = e->m->spec.join.latents;
     layer_run run = {0};
     run.attn.n_seqs = 1;
-    run.attn.q_start = ids_at(e, s.n == TOWER_BLOCK_ROWS ? n : n + 2, 2);
-    run.attn.kv_len = ids_at(e, others ? n + 5 : n + 4, 1);
+    run.attn.q_start = join_ids_at(e, s.n == TOWER_BLOCK_ROWS ? n : n + 2, 2);
+    run.attn.kv_len = join_ids_at(e, others ? n + 5 : n + 4, 1);
     return run;
 }
 
@@ -70,7 +73,7 @@ static void project(ctx *c, const encode *e, int layer, span s) {
     layer_run run = {0};
     tensor x = rows_of(e->join_x, s);
     if (layer == 0) {
-        op_embed(c, x, m->w[S_LATENTS], ids_at(e, s.from, s.n), 1);
+        op_embed(c, x, m->w[S_LATENTS], join_ids_at(e, s.from, s.n), 1);
         op_norm(c, x, x, m->w[S_JOIN_G], m->w[S_JOIN_B], k->norm, k->norm_eps, 0);
     }
     stack_project(c, k, &m->join[layer], x, rows_of(e->join_q, s), rows_of(e->join_k, s),

@@ -27,17 +27,15 @@ int reader_slices(const model_spec *s, int64_t rows, int n_text) {
 /* join_ids: the text's positions; {0, rows of a full block}; {0, those of the last}; {the text's rows}; {the tile's}. */
 enum { AFTER_POSITIONS = 6 };
 
-int reader_ids_count(int n_text) {
-    return n_text + AFTER_POSITIONS;
-}
-
-static tensor ids_at(const encode *e, int64_t from, int64_t n) {
-    return tensor_1d(e->join_ids.data ? (int32_t *)e->join_ids.data + from : NULL, DT_I32, n);
+join_room reader_room(const join_spec *j, int64_t rows, int n_text) {
+    CHECK(j->out == j->stack.width);
+    return (join_room){
+        .own = n_text, .queries = true, .keys = n_text, .beside = rows, .ids = n_text + AFTER_POSITIONS};
 }
 
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     int n = e->plan.n_text;
-    int32_t *v = mem_calloc((size_t)reader_ids_count(n), sizeof *v);
+    int32_t *v = mem_calloc((size_t)n + AFTER_POSITIONS, sizeof *v);
     if (!v) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
         return;
@@ -57,7 +55,7 @@ static void embed(ctx *c, const encode *e, block b) {
     tensor x = tensor_rows(e->join_x, b.from, b.n),
            ids = tensor_1d(e->text.data ? (int32_t *)e->text.data + b.from : NULL, DT_I32, b.n);
     op_embed(c, x, m->w[S_READ_EMBED], ids, 1);
-    op_embed_add(c, x, m->w[S_READ_POS], ids_at(e, b.from, b.n));
+    op_embed_add(c, x, m->w[S_READ_POS], join_ids_at(e, b.from, b.n));
     op_norm(c, x, x, m->w[S_JOIN_G], m->w[S_JOIN_B], k->norm, k->norm_eps, 0);
 }
 
@@ -69,10 +67,10 @@ static void attend(ctx *c, const encode *e, int layer, block b, tensor out) {
     tensor x = tensor_rows(e->join_x, b.from, b.n);
     layer_run run = {0};
     run.attn.n_seqs = 1;
-    run.attn.q_start = ids_at(e, b.n == TOWER_BLOCK_ROWS ? n : n + 2, 2);
-    run.attn.kv_len = ids_at(e, n + 4, 1);
+    run.attn.q_start = join_ids_at(e, b.n == TOWER_BLOCK_ROWS ? n : n + 2, 2);
+    run.attn.kv_len = join_ids_at(e, n + 4, 1);
     stack_attend(c, k, w, layer, x, tensor_rows(e->join_q, b.from, b.n), e->join_k, e->join_v, &run);
-    run.attn.kv_len = ids_at(e, n + 5, 1);
+    run.attn.kv_len = join_ids_at(e, n + 5, 1);
     stack_beside_attend(c, k, w, x, e->beside_k, e->beside_v, &run);
     stack_feed_forward(c, k, w, x);
     if (layer + 1 == k->n_layers) cross_keep(c, m, x, tensor_rows(out, b.from, b.n));
