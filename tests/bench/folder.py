@@ -47,12 +47,13 @@ def inspected(folder):
 
 
 def machine(load):
-    """Date, processor, what else ran."""
+    """Date, processor, what else ran; load: os.getloadavg()[0] before the measuring."""
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "unknown")
     flags = next((x for x in lines if x.startswith("flags")), "")
     isa = "AVX-512" if " avx512f" in flags else "AVX2" if " avx2" in flags else "no AVX2"
-    return f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores of {cpu} ({isa}), load before the run {load:.1f}"
+    return (f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores of {cpu} ({isa}), load before the run {load:.1f}" +
+            (" (others ran beside it: times are too long)" if load > 0.5 else ""))
 
 
 def rewrite(path, mark, text):

@@ -9,6 +9,7 @@ and read from its replies and its /metrics. Each request's picture is new unless
 
 --write puts the tables into docs/fusion.md; --layers and --only, for a first look, do not write. VLMD_BIN and BUILD as the tests."""
 import argparse
+import json
 import os
 import pathlib
 import re
@@ -18,7 +19,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import json
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "load"))
 import folder  # noqa: E402
@@ -28,7 +28,6 @@ SIDE, PATCH, WIDTH, HEADS, FFN, GATED_FFN, VOCAB, TOKENS = 336, 14, 768, 12, 307
 CLIP_MEAN = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 SQUARE = {"height": SIDE, "width": SIDE}
-FIRST, OTHER = "What is in the image?", "Is it red or blue?"
 
 
 def vit(kind, layers, **more):
@@ -128,7 +127,7 @@ def mllama(layers):
     vision = vit("mllama_vision_model", inner, num_global_layers=2, attention_heads=HEADS, max_num_tiles=1, supported_aspect_ratios=[[1, 1]],
                  intermediate_layers_indices=features, vision_output_dim=WIDTH * (1 + len(features)))
     del vision["num_attention_heads"]
-    text = decoder("mllama_text_model", layers + len(cross), cross_attention_layers=cross)
+    text = decoder("mllama_text_model", layers + len(cross), cross_attention_layers=cross, tie_word_embeddings=False)
     del text["head_dim"]
     return {"config.json": {"model_type": "mllama", "image_token_index": 330, "text_config": text, "vision_config": vision},
             "preprocessor_config.json": {"image_processor_type": "MllamaImageProcessor", "max_image_tiles": 1, "size": SQUARE, **HALF},
@@ -150,30 +149,40 @@ def text_only(layers):
 
 
 class Design:
-    """files(layers): the folder; like: a golden folder whose tokenizer and template fit; at: where it is implemented."""
-    pictures = True
+    """files(layers): the folder; like: a golden folder whose tokenizer and template fit; at: where it is implemented. places: tokens
+    of the decoder's context that a picture takes where its keys and values lie apart; None: its rows. asked: (a question, another).
+    question_apart: the decoder's context has none of the question."""
 
-    def __init__(self, name, title, files, like, at, tower=("vision_tower.", "vision_model."), join=("multi_modal_projector.",)):
+    def __init__(self, name, title, files, like, at, tower=("vision_tower.", "vision_model."), join=("multi_modal_projector.",), places=None,
+                 asked=("What is in the image?", "Is it red or blue?"), question_apart=False):
         self.name, self.title, self.files, self.like, self.at, self.tower, self.join = name, title, files, like, at, tower, join
+        self.places, self.asked, self.question_apart = places, asked, question_apart
 
 
 # A design more is a row more: a function that writes its folder, and a folder of tests/golden whose tokenizer it takes.
 DESIGNS = [
-    Design("text", "no picture", text_only, "models/clip_llama", "`engine/families/llama.c`"),
-    Design("linear", "linear (LLaVA v1)", lambda n: llava(n, "linear"), "models/clip_llama", "`llava.c`; `join.c`: `join_linear`"),
-    Design("mlp", "MLP (LLaVA 1.5)", lambda n: llava(n, "mlp"), "models/clip_llama", "`llava.c`; `join.c`: `join_mlp`"),
-    Design("both", "linear, prompt both ways (PaliGemma)", paligemma, "models/both_ways_paligemma", "`paligemma.c`; `spec.h`: `BOTH_PROMPT`"),
-    Design("merge", "2 × 2 merge, MLP (Qwen2-VL)", qwen2_vl, "families/qwen2_vl", "`qwen2_vl.c`; `join.c`", ("visual.",), ("visual.merger.",)),
-    Design("shuffle", "pixel shuffle 2 × 2, MLP (InternVL)", internvl, "families/internvl_llama", "`internvl.c`; `join.c`"),
-    Design("shuffle3", "pixel shuffle 3 × 3, linear (Idefics3)", idefics3, "families/smolvlm_whole", "`idefics3.c`; `join.c`", join=("connector.",)),
-    Design("pool", "mean of 4 × 4, linear (Gemma 3)", gemma3, "models/both_ways_gemma3", "`gemma3.c`; `join.c`"),
-    Design("perceiver", "perceiver, 64 latents (Idefics2)", idefics2, "families/idefics2_whole", "`idefics2.c`; `perceiver.c`", join=("connector.",)),
-    Design("qformer", "Q-Former, 32 queries (BLIP-2)", blip2, "families/blip2", "`blip2.c`; `qformer.c`",
+    Design("text", "no picture", text_only, "models/clip_llama", "`decoder.c`: `decoder_forward`"),
+    Design("linear", "early: linear (LLaVA v1)", lambda n: llava(n, "linear"), "models/clip_llama", "`llava.c`; `join.c`: `project`"),
+    Design("mlp", "early: MLP (LLaVA 1.5)", lambda n: llava(n, "mlp"), "models/clip_llama", "`llava.c`; `join.c`: `project`"),
+    Design("both", "early: linear, the prompt sees itself both ways (PaliGemma)", paligemma, "models/both_ways_paligemma",
+           "`paligemma.c`; `seq.c`, `share.c`: `BOTH_PROMPT`"),
+    Design("merge", "early: 2 × 2 side by side, MLP (Qwen2-VL)", qwen2_vl, "families/qwen2_vl", "`qwen2_vl.c`; `join.c`: `side_by_side`", ("visual.",),
+           ("visual.merger.",)),
+    Design("shuffle", "early: pixel shuffle 2 × 2, MLP (InternVL)", internvl, "families/internvl_llama", "`internvl.c`; `join.c`: `side_by_side`"),
+    Design("shuffle3", "early: pixel shuffle 3 × 3, linear (Idefics3)", idefics3, "families/smolvlm_whole", "`idefics3.c`; `join.c`: `side_by_side`",
+           join=("connector.",)),
+    Design("pool", "early: mean of 4 × 4, linear (Gemma 3)", gemma3, "models/both_ways_gemma3", "`gemma3.c`; `join.c`: `join_pool_taps`"),
+    Design("perceiver", "early: perceiver, 64 latents (Idefics2)", idefics2, "families/idefics2_whole", "`idefics2.c`; `perceiver.c`: `perceiver_slice`",
+           join=("connector.",)),
+    Design("qformer", "early: Q-Former, 32 queries (BLIP-2)", blip2, "families/blip2", "`blip2.c`; `qformer.c`: `qformer_slice`",
            join=("qformer.", "query_tokens", "language_projection.")),
-    Design("cross", "cross-attention, 3 layers (Llama 3.2 Vision)", mllama, "families/mllama", "`mllama.c`; `cross.c`"),
-    Design("coca", "cross-attention, 6 layers, 255 pooled rows (CoCa)", coca, "families/coca_quick", "`coca.c`; `attend.c`, `cross.c`", ("visual.",),
-           ("visual.attn_pool.", "visual.ln_post.")),
-    Design("late", "late: the question reads the picture (BLIP VQA)", blip_vqa, "families/blip_vqa", "`blip_vqa.c`; `reader.c`", join=("text_encoder.",)),
+    Design("cross", "cross-attention in 3 layers more (Llama 3.2 Vision)", mllama, "families/mllama", "`mllama.c`; `cross.c`: `cross_keep`, `cross_layer`",
+           places=1),
+    Design("coca", "cross-attention in 6 layers more, to 255 pooled rows (CoCa)", coca, "families/coca_quick",
+           "`coca.c`; `attend.c`: `attend_slice`; `cross.c`", ("visual.",), ("visual.attn_pool.", "visual.ln_post."), places=0,
+           asked=("a", "one")),  # its context is 76 tokens; a caption goes on from a text
+    Design("late", "late: a text encoder reads question and picture (BLIP VQA)", blip_vqa, "families/blip_vqa",
+           "`blip_vqa.c`; `reader.c`: `reader_slice`; `cross.c`: `cross_beside`", join=("text_encoder.",), places=0, question_apart=True),
 ]
 
 
@@ -211,7 +220,7 @@ class Answer:
 
 
 def measure(d, layers, repeats):
-    """{column: value}."""
+    """{what: value}, medians of the rounds."""
     at = folder.filled(d.files(layers), d.like)
     try:
         said, counts = folder.inspected(at), folder.parameters(at, d.tower, d.join)
@@ -224,36 +233,39 @@ def measure(d, layers, repeats):
     finally:
         shutil.rmtree(at)
 
-    def median(scene_of, field):
-        return statistics.median(getattr(run[scene_of], field) for run in runs)
-    last = runs[-1]
-    per_token = size(re.search(r"KV cache ([\d.]+ \w+) a token", said).group(1))
-    apart = re.search(r"keys and values (?:apart from the text's, )?(\d+) bytes? each|(\d+) bytes of keys and values each", said)
-    return {"design": d, "counts": counts, "per_token": per_token, "apart": apart is not None, "first": last["first"],
-            "encode": median("first", "encode_ms"), "prefill": median("first", "prefill_ms"), "decode": median("first", "decode_ms"),
-            "kept": median("first", "kept"), "again": again(runs, "again"), "other": again(runs, "other"), "turn": again(runs, "turn")}
+    def median(field):
+        return statistics.median(getattr(run["first"], field) for run in runs)
+    first = runs[0]["first"]
+    return {"design": d, "counts": counts, "per_token": size(re.search(r"KV cache ([\d.]+ \w+) a token", said).group(1)), "pictures": first.pictures,
+            "places": first.picture_rows if d.places is None else d.places, "rows": 1 if d.question_apart else first.rows,
+            "encode": median("encode_ms"), "prefill": median("prefill_ms"), "decode": median("decode_ms"), "kept": median("kept"),
+            "again": again(d, runs, "again"), "other": again(d, runs, "other"), "turn": again(d, runs, "turn")}
 
 
-def again(runs, name):
+def again(d, runs, name):
+    """What a request did that shows a picture once more, in words."""
     a = runs[-1].get(name)
     if a is None:
-        return None
-    return a.refused and "refused" or (a.pictures, a.cached, a.rows, statistics.median(r[name].first_ms for r in runs))
+        return "—"
+    if a.refused:
+        return "refused: one turn"
+    rows = "1 row" if d.question_apart else f"{a.rows - a.cached} of {a.rows} rows"
+    ms = times(statistics.median(run[name].first_ms for run in runs))
+    return f"{'encode' if a.pictures else 'no encode'}, {rows}; {ms}"
 
 
 def scene(server, d, rng):
     picture = [] if d.name == "text" else [image_part(png(SIDE, SIDE, rng))]
-    # The model of captions has 76 tokens for all; it goes on from a text.
-    first, other = ("a", "one") if d.name == "coca" else (FIRST, OTHER)
+    question, other = d.asked
 
     def ask(question, *rest):
         return Answer(server, [{"role": "user", "content": [*picture, text_part(question)]}, *rest])
-    out = {"first": ask(first)}
+    out = {"first": ask(question)}
     if out["first"].refused:
         raise SystemExit(f"{d.name}: {out['first'].refused}")
     if picture:
-        out["again"], out["other"] = ask(first), ask(other)
-        out["turn"] = ask(first, {"role": "assistant", "content": "A red box."}, {"role": "user", "content": [text_part(other)]})
+        out["again"], out["other"] = ask(question), ask(other)
+        out["turn"] = ask(question, {"role": "assistant", "content": "A red box."}, {"role": "user", "content": [text_part(other)]})
     return out
 
 
@@ -271,42 +283,28 @@ def millions(n):
 
 
 def times(ms):
-    return f"{ms:.0f} ms" if ms >= 20 else f"{ms:.1f} ms"
-
-
-def seen_again(a):
-    if a is None:
-        return "—"
-    if a == "refused":
-        return "refused: one turn"
-    pictures, cached, rows, ms = a
-    return f"{'encoded again' if pictures else 'not encoded'}, {rows - cached} of {rows} rows computed; {times(ms)}"
+    return f"{ms / 1e3:.2f} s" if ms >= 1000 else f"{ms:.0f} ms" if ms >= 20 else f"{ms:.1f} ms"
 
 
 def table(head, rows):
-    return "\n".join(["| " + " | ".join(r) + " |" for r in [head, ["---"] * len(head), *rows]]) + "\n"
+    return "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(r) + " |" for r in rows)]) + "\n"
 
 
 def tables(results):
-    parts = []
-    rows = []
+    space, time_of, reuse = [], [], []
     for r in results:
-        f, rows_in = r["first"], r["first"].picture_rows if not r["apart"] else 0
-        tower, join, text = r["counts"]
-        in_context = rows_in if r["design"].name != "cross" else 1
-        kv = shown(in_context * r["per_token"]) if in_context else "—"
-        kept = shown(r["kept"]) if f.pictures else "—"
-        what = "" if not f.pictures else ", keys and values" if r["apart"] else ", rows"
-        rows.append([r["design"].title, str(in_context) if f.pictures else "—", millions(tower), millions(join), millions(text), shown(r["per_token"]),
-                     kv, kept + what, r["design"].at])
-    parts.append(table(["design", "picture's tokens in the context", "tower", "join", "decoder", "KV a text token", "KV of the picture's tokens",
-                        "kept once for all who show it", "where"], rows))
-    rows = [[r["design"].title, times(r["encode"]) if r["first"].pictures else "—", str(r["first"].rows), times(r["prefill"]), times(r["decode"])]
-            for r in results]
-    parts.append(table(["design", "encode", "rows of the prompt", "prefill", "a token of the answer"], rows))
-    rows = [[r["design"].title, *(seen_again(r[k]) for k in ("again", "other", "turn"))] for r in results if r["first"].pictures]
-    parts.append(table(["design", "the same once more", "the same picture, another question", "second turn"], rows))
-    return "\n".join(parts)
+        d = r["design"]
+        kept = "—" if not r["pictures"] else shown(r["kept"]) + (" of rows" if d.places is None else " of keys and values")
+        kv = shown(r["places"] * r["per_token"]) if r["places"] else "—"
+        space.append([d.title, str(r["places"]) if r["pictures"] else "—", *map(millions, r["counts"]), shown(r["per_token"]), kv, kept, d.at])
+        time_of.append([d.title, times(r["encode"]) if r["pictures"] else "—", str(r["rows"]), times(r["prefill"]), times(r["decode"])])
+        if r["pictures"]:
+            reuse.append([d.title, r["again"], r["other"], r["turn"]])
+    return "\n".join(["What it takes:\n", table(["design", "picture's tokens in the context", "tower", "join", "decoder", "KV of one token",
+                                                "KV of the picture's tokens", "kept of the picture", "where"], space),
+                      "How long it takes:\n", table(["design", "encode", "rows of the prompt", "prefill", "one token of the answer"], time_of),
+                      "What is computed when the picture comes again, and the time until the first token:\n",
+                      table(["design", "the same request", "another question", "a second turn"], reuse)])
 
 
 def main():
