@@ -7,7 +7,7 @@ and read from its replies and its /metrics. Each request's picture is new unless
 
   python3 tests/bench/fusion.py [--repeats N] [--layers N] [--only NAME,NAME] [--write]
 
---write puts the tables into docs/fusion.md; --layers and --only, for a first look, do not write. VLMD_BIN and BUILD as the tests."""
+--write puts the tables into docs/fusion.md; --layers (4 at least) and --only, for a first look, do not write. VLMD_BIN and BUILD as the tests."""
 import argparse
 import json
 import os
