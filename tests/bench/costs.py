@@ -161,6 +161,12 @@ def blip2():
                  {"image_processor_type": "BlipImageProcessor", "size": square(224), **CLIP}, "Blip2Processor")
 
 
+def instructblip():
+    return files({"model_type": "instructblip", "image_token_index": 4, "num_query_tokens": 32, "text_config": text("llama", 4096, 32, 32, 128),
+                  "qformer_config": {"encoder_hidden_size": 1408}, "vision_config": vit("instructblip_vision_model", 39, 1408, 16, 6144, 224, 14)},
+                 {"image_processor_type": "BlipImageProcessor", "size": square(224), **CLIP}, "InstructBlipProcessor")
+
+
 def blip_vqa():
     """Not cut: all layers of the answer have keys and values from the encode."""
     t = {"model_type": "blip_text_model", "vocab_size": 30524, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
@@ -201,6 +207,7 @@ SHAPES = [
     ("idefics3", "Idefics3-8B", 32, CUT, lambda: idefics3("idefics3", "Idefics3", 364, 1456, 2, text("llama", 4096, 32, 8, 128))),
     ("smolvlm", "SmolVLM2-2.2B", 24, CUT, lambda: idefics3("smolvlm", "SmolVLM", 384, 1536, 3, text("llama", 2048, 32, 32, 64))),
     ("blip-2", "BLIP-2 OPT-2.7B", 32, CUT, blip2),
+    ("instructblip", "InstructBLIP-Vicuna-7B", 32, CUT, instructblip),
     ("qwen2_vl", "Qwen2-VL-2B", 28, CUT, qwen2_vl),
     ("qwen2_5_vl", "Qwen2.5-VL-3B", 36, CUT, qwen2_5_vl),
     ("qwen3_vl", "Qwen3-VL-4B", 36, 3, qwen3_vl),

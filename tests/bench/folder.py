@@ -15,10 +15,13 @@ GOLDEN = ROOT / "tests" / "golden"
 
 
 def filled(files, like=None):
-    """A new folder with `files` (name: JSON or text), `like`'s tokenizer and chat template, and bf16 weights. The caller removes it."""
+    """A new folder with `files` (name: JSON or text), `like`'s tokenizers and chat template, and bf16 weights. The caller removes it."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-", dir=BUILD))
     for name, content in files.items():
         (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+    second = GOLDEN / (like or "") / "qformer_tokenizer"
+    if second.is_dir():
+        shutil.copytree(second, folder / second.name)
     run = subprocess.run([str(BUILD / "tests" / "tools" / "random_checkpoint"), *(["--like", str(GOLDEN / like)] if like else []), str(folder)],
                          capture_output=True, text=True)
     if run.returncode:

@@ -102,13 +102,18 @@ def idefics2(layers):
             "processor_config.json": {"processor_class": "Idefics2Processor", "image_seq_len": 64}}
 
 
-def blip2(layers):
-    return {"config.json": {"model_type": "blip-2", "image_token_index": 4, "num_query_tokens": 32, "text_config": decoder("llama", layers),
-                            "qformer_config": {"model_type": "blip_2_qformer", "hidden_size": WIDTH, "intermediate_size": FFN,
-                                               "num_hidden_layers": layers, "num_attention_heads": HEADS, "cross_attention_frequency": 2},
-                            "vision_config": vit("blip_2_vision_model", layers)},
+def blip2(layers, reads=False):
+    """The Q-Former as published, as deep as the tower; reads: the prompt beside its queries, as InstructBLIP's."""
+    kind = "instructblip" if reads else "blip-2"
+    tower, former, processor = ("instructblip_vision_model", "instructblip_qformer", "InstructBlip") if reads else \
+        ("blip_2_vision_model", "blip_2_qformer", "Blip2")
+    words = {"vocab_size": 30523, "max_position_embeddings": 512} if reads else {}
+    return {"config.json": {"model_type": kind, "image_token_index": 4, "num_query_tokens": 32, "text_config": decoder("llama", layers),
+                            "qformer_config": {"model_type": former, "hidden_size": WIDTH, "intermediate_size": FFN, "num_hidden_layers": layers,
+                                               "num_attention_heads": HEADS, "cross_attention_frequency": 2, **words},
+                            "vision_config": vit(tower, layers)},
             "preprocessor_config.json": {"image_processor_type": "BlipImageProcessor", "size": SQUARE, **CLIP_MEAN},
-            "processor_config.json": {"processor_class": "Blip2Processor", "num_query_tokens": 32}}
+            "processor_config.json": {"processor_class": processor + "Processor", "num_query_tokens": 32}}
 
 
 def blip_vqa(layers):
@@ -176,6 +181,8 @@ DESIGNS = [
            join=("connector.",)),
     Design("qformer", "early: Q-Former, 32 queries (BLIP-2)", blip2, "families/blip2", "`blip2.c`; `qformer.c`: `qformer_slice`",
            join=("qformer.", "query_tokens", "language_projection.")),
+    Design("reads", "early: Q-Former that reads the prompt, 32 queries (InstructBLIP)", lambda n: blip2(n, True), "families/instructblip",
+           "`instructblip.c`; `qformer.c`: `qformer_slice`", join=("qformer.", "query_tokens", "language_projection.")),
     Design("cross", "cross-attention in 3 layers more (Llama 3.2 Vision)", mllama, "families/mllama", "`mllama.c`; `cross.c`: `cross_keep`, `cross_layer`",
            places=1),
     Design("coca", "cross-attention in 6 layers more, to 255 pooled rows (CoCa)", coca, "families/coca_quick",
