@@ -269,7 +269,7 @@ def main():
             continue
         begin = time.time()
         rows.append("| " + " | ".join(measure(*shape, a.threads, not a.no_encode)) + " |")
-        print(f"{shape[1]}: {time.time() - begin:.0f} s", file=sys.stderr)
+        print(f"{rows[-1]} {time.time() - begin:.0f} s", file=sys.stderr)
     known = re.findall(r"^\| `(\S+)` \| `\S+` \| (?!text\b)", subprocess.run([str(folder.BUILD / "vlmd"), "families"], capture_output=True, text=True).stdout, re.M)
     for name in sorted(set(known) - {s[0] for s in SHAPES}):
         print(f"no published shape here for {name}", file=sys.stderr)
