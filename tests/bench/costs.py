@@ -241,9 +241,8 @@ def measure(model_type, title, layers, cut, make, threads, encode):
         shutil.rmtree(at)
     kv = re.search(r"KV cache ([\d.]+) (\w+) a token", said)
     apart = re.search(r"(\d+) bytes (?:each|of keys and values each)", said)
-    tokens = [f"{n} ({t} tiles)" if int(t) > 1 else n for t, n in plans]
-    if apart or not layers:
-        tokens = [f"{t} rows apart" if layers else "a vector" for t in tokens]
+    unit = " rows apart" if apart else ""
+    tokens = [(n + unit if layers else "a vector") + (f" ({t} tiles)" if int(t) > 1 else "") for t, n in plans]
     per_token = "no decoder"
     if layers:
         per_token = f"{float(kv.group(1)) * 1024 ** ('B', 'KiB', 'MiB').index(kv.group(2)) / cut * layers / 1024:.0f} KiB"
