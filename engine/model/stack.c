@@ -74,6 +74,7 @@ void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, te
     a.softcap = s->attn_softcap;
     a.causal = s->causal;
     a.window = s->window[i];
+    a.narrow = weight_type(w->w[L_O_W]);
     if (run->kc.nd)
         op_attn(c, yh, qh, run->kc, run->vc, &a);
     else
@@ -102,6 +103,7 @@ void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, te
     op_linear(c, q, normed(c, s, w, L_BESIDE_NORM_G, x), w->w[L_BESIDE_Q_W], w->w[L_BESIDE_Q_B], ACT_NONE, 0);
     attn_args a = run->attn;
     a.scale = s->attn_scale;
+    a.narrow = weight_type(w->w[L_BESIDE_O_W]);
     op_attn(c, tensor_heads(y, s->heads, s->head_dim), tensor_heads(q, s->heads, s->head_dim),
             tensor_heads(k, s->kv_heads, s->head_dim), tensor_heads(v, s->kv_heads, s->head_dim), &a);
     op_linear(c, x, y, w->w[L_BESIDE_O_W], w->w[L_BESIDE_O_B], ACT_NONE, LINEAR_ADD);
