@@ -6,11 +6,10 @@
 
 static const dtype types[] = {DT_F32, DT_BF16, DT_F16};
 
-/* Of a product's factors, together with what sums add: what is left of a number after it was rounded, three times that with
- * two parts (docs/gpu.md). On a CPU f32's. */
+/* The u of docs/gpu.md: of a product, with what sums add. On a CPU f32's. */
 static double unit(dtype t) {
     if (!on_gpu()) return ldexp(1, -20);
-    return t == DT_BF16 ? ldexp(1, -8) : t == DT_F16 ? ldexp(1, -11) : ldexp(1, -16);
+    return t == DT_BF16 ? ldexp(1, -8) : t == DT_F16 ? ldexp(1, -11) : 5 * ldexp(1, -18);
 }
 
 static double worst[3]; /* error as a part of the promised, by type */
