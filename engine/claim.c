@@ -12,7 +12,7 @@ static size_t decode_need(const prompt_image *im) {
 
 static size_t kept_need(const seq *s, int i) {
     const prompt_image *im = &s->prompt->images[i];
-    return piccache_need(im->pixels.plan.bytes, im->encode_bytes);
+    return piccache_need(prep_plan_bytes(&im->pixels.plan), im->encode_bytes);
 }
 
 /* The copy of several pictures' keys and values. */

@@ -72,10 +72,17 @@ static int embed_rows(const engine *e) {
     return e->max_rows > e->spec->text.max_pos ? e->max_rows : e->spec->text.max_pos;
 }
 
-static bool measure_steps(engine *e, size_t *bytes, status *st) {
+static runner_options steps_of(const engine *e, const engine_options *o, int n_pages) {
+    return (runner_options){.max_rows = e->max_rows,
+                            .max_seqs = e->max_seqs,
+                            .max_len = e->max_model_len,
+                            .n_pages = n_pages,
+                            .no_graphs = o->enforce_eager};
+}
+
+static bool measure_steps(engine *e, const engine_options *o, size_t *bytes, status *st) {
     if (e->spec->dual.on) return embed_run_measure(e->be, e->model, embed_rows(e), bytes, st);
-    runner_options ro = {
-        .max_rows = e->max_rows, .max_seqs = e->max_seqs, .max_len = e->max_model_len, .n_pages = 2};
+    runner_options ro = steps_of(e, o, 2);
     runner_needs needs;
     if (!runner_measure(e->be, e->model, &ro, &needs, st)) return false;
     *bytes = needs.activation_bytes + needs.step_bytes + needs.graph_bytes;
@@ -93,7 +100,7 @@ static bool plan_memory(engine *e, const engine_options *o, status *st) {
     memplan plan;
     if (now.total_bytes) {
         size_t steps;
-        if (!measure_steps(e, &steps, st)) return false;
+        if (!measure_steps(e, o, &steps, st)) return false;
         const backend_memory work = backend_get_memory(e->be);
         e->device = (memplan_device){.free_bytes = now.free_bytes,
                                      .total_bytes = now.total_bytes,
@@ -138,7 +145,10 @@ static int picture_tokens(const model_spec *spec, const image_limits *lim) {
 static void describe(engine *e, const engine_options *o) {
     const model_spec *s = e->spec;
     const stack_spec *d = &s->text.stack, *t = &s->tower.stack;
-    static const char *const joins[] = {"none", "linear", "MLP", "pool", "perceiver"};
+    static const char *const joins[] = {
+        [JOIN_NONE] = "none",        [JOIN_LINEAR] = "linear",       [JOIN_MLP] = "MLP",
+        [JOIN_POOL] = "pool",        [JOIN_PERCEIVER] = "perceiver", [JOIN_ATTEND] = "attention pool",
+        [JOIN_QFORMER] = "Q-Former", [JOIN_READER] = "text reader"};
     char tower[96] = "";
     char size[32] = "any size";
     if (s->tower.image_size) snprintf(size, sizeof size, "%d px", s->tower.image_size);
@@ -223,11 +233,10 @@ static bool start_threads(engine *e, const engine_options *o, status *st) {
     return e->has_thread;
 }
 
-static bool init_runner(engine *e, status *st) {
+static bool init_runner(engine *e, const engine_options *o, status *st) {
     if (e->spec->dual.on)
         return e->has_embed_run = embed_run_init(&e->embed_run, e->be, e->model, embed_rows(e), st);
-    runner_options ro = {
-        .max_rows = e->max_rows, .max_seqs = e->max_seqs, .max_len = e->max_model_len, .n_pages = e->n_pages};
+    runner_options ro = steps_of(e, o, e->n_pages);
     return e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st);
 }
 
@@ -245,7 +254,7 @@ static bool start(engine *e, const engine_options *o, status *st) {
     if (!(e->has_kit = promptkit_load(&e->kit, o->model_dir, e->spec, e->max_model_len, &lim, st)))
         return false;
     if (!model_upload(e->model, st)) return false;
-    if (!init_runner(e, st)) return false;
+    if (!init_runner(e, o, st)) return false;
     if (!backend_seal(e->be, e->device.pictures, st)) return false;
     describe(e, o);
     if (!(e->pictures = piccache_new(o->image_cache_bytes, st))) return false;

@@ -26,6 +26,7 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
         kv_cache_bytes; /* [enough for max_num_seqs/2 full lengths, at most a quarter of memory; a GPU: what
                                    the plan leaves] */
     double gpu_memory_utilization; /* [0.9] of a GPU's memory that the plan may use */
+    bool enforce_eager;            /* decode steps of a GPU are launched op by op, never captured as graphs */
     bool deterministic;       /* bits of a row do not depend on the batch on a GPU either; slower there */
     int64_t max_image_pixels; /* [64 million] */
     int image_workers;        /* [2] threads that decode and resize */
@@ -94,11 +95,14 @@ typedef struct prompt
     prompt; /* ids with the picture placeholders expanded, and the pictures not yet decoded */
 
 /* Renders, tokenises and counts from picture headers alone; decodes no pixels. Errors: ST_INVALID / ST_UNSUPPORTED
- * (bad picture, template's refusal, pictures for a text model), each with param; a prompt that leaves no room for
+ * (bad picture, template's refusal, pictures for a text model, a chat that is no question for a model that answers those), each
+ * with param; a prompt that leaves no room for
  * one token within max_model_len: ST_INVALID with both numbers. */
 prompt *engine_prompt_chat(engine *e, const engine_chat *c, status *st);
-void prompt_free(prompt *p);                           /* NULL is fine */
-const int32_t *prompt_ids(const prompt *p, size_t *n); /* lives as long as p */
+void prompt_free(prompt *p); /* NULL is fine */
+/* What is read as the prompt, in order: of a model that answers a question, the question, then the token that the answer starts
+ * behind. Lives as long as p. */
+const int32_t *prompt_ids(const prompt *p, size_t *n);
 
 /* ---- jobs ---------------------------------------------------------------------------------------------------- */
 

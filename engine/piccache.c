@@ -196,7 +196,7 @@ picture *piccache_add(piccache *c, const uint8_t *source, const uint8_t key[IMAG
     if (!hit) {
         p = fresh;
         fresh = NULL;
-        set_bytes(c, p, sizeof *p + p->pixels.plan.bytes);
+        set_bytes(c, p, sizeof *p + prep_plan_bytes(&p->pixels.plan));
         c->to_encode += p->encode_bytes;
         if (p->shared) {
             p->next = c->by_key[bucket(c, key)];

@@ -71,7 +71,7 @@ void picture_release(picture *p); /* NULL is fine */
 /* The room for all pictures: those that are claimed, decoded, being encoded, and encoded. Of claimed decodes count the
  * largest `decoders`, for no more run at a time. Before threads use the cache; without it there is no bound. */
 void piccache_set_room(piccache *c, size_t room_bytes, int decoders);
-/* What a picture of so many bytes of prepared pixels, whose encode takes encode_bytes, takes until its rows are there. */
+/* What a picture of so many bytes of prepared pixels (and text), whose encode takes encode_bytes, takes until its rows are there. */
 size_t piccache_need(size_t pixel_bytes, size_t encode_bytes);
 /* Any thread. Pictures that nobody uses give way. *wait: some of that memory is still to be given back: the claim may
  * be used after the next piccache_collect. Errors: ST_TOO_LARGE, it is more than the room; ST_BUSY, others have it. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/model/model.h"
+#include "engine/reads.h"
 #include "engine/tmpl/find.h"
 
 static bool no_memory(status *st) {
@@ -24,6 +25,11 @@ static bool plan_image(const promptkit *k, prompt_image *im, int n_images, statu
     image_ask ask = {im->info.w, im->info.h, n_images};
     prep_plan *plan = &im->pixels.plan;
     if (!spec_plan_image(k->spec, &ask, &k->limits, plan, st)) return false;
+    return prompt_size_image(k, im, st);
+}
+
+bool prompt_size_image(const promptkit *k, prompt_image *im, status *st) {
+    const prep_plan *plan = &im->pixels.plan;
     im->n_rows = k->spec->image_rows(k->spec, plan);
     if (im->n_rows > 0) {
         im->encode_bytes = encode_bytes(k->spec, plan);
@@ -55,7 +61,13 @@ static bool take_images(const promptkit *k, const engine_chat *c, prompt *p, sta
         return status_param(st, "messages");
     }
     if (c->n_images == 0) return true;
-    if (k->row_token) return prompt_take_images(k, c->images, c->n_images, p, st);
+    int most = k->spec->max_pictures;
+    if (most && c->n_images > most) {
+        status_set(st, ST_INVALID, "this model takes at most %d picture%s in a prompt; the messages hold %d",
+                   most, most == 1 ? "" : "s", c->n_images);
+        return status_param(st, "%s", c->images[most].param ? c->images[most].param : "messages");
+    }
+    if (k->row_token || k->spec->no_place) return prompt_take_images(k, c->images, c->n_images, p, st);
     status_set(st, ST_INVALID, "this model does not take pictures; the messages hold %d", c->n_images);
     return status_param(st, "%s", c->images[0].param ? c->images[0].param : "messages");
 }
@@ -77,8 +89,8 @@ static bool is_image(const json_t *part) {
     return type && strcmp(type, "image") == 0;
 }
 
-/* Parts as one string for a template that knows no parts: the placeholders in front, each on a line, then the texts
- * joined by newlines, as vLLM does. The placeholders are ours, the rest the user's. */
+/* Parts as one string for a template that knows no parts: the placeholders, if any, in front, each on a line, then the
+ * texts joined by newlines, as vLLM does. The placeholders are ours, the rest the user's. */
 static json_t *parts_to_string(const promptkit *k, const json_t *parts) {
     json_t *out = json_array(), *part;
     size_t i;
@@ -88,10 +100,9 @@ static json_t *parts_to_string(const promptkit *k, const json_t *parts) {
         n_images += is_image(part);
         n_texts += part_text(part) != NULL;
     }
-    for (size_t n = 1; ok && n <= n_images; n++) {
+    for (size_t n = 1; ok && k->placeholder && n <= n_images; n++) {
         const char *end = n < n_images || n_texts ? "\n" : "";
-        ok = json_array_append_new(
-                 out, json_pack("{s:s+}", "trusted", k->placeholder ? k->placeholder : "", end)) == 0;
+        ok = json_array_append_new(out, json_pack("{s:s+}", "trusted", k->placeholder, end)) == 0;
     }
     json_array_foreach(parts, i, part) {
         if (!ok || !part_text(part)) continue;
@@ -293,7 +304,21 @@ static bool write_pictures(const promptkit *k, const prompt *p, tmpl_out *text, 
     out->names = NULL;
     buf_fini(&text->text);
     text->text = all;
-    return out->failed ? no_memory(st) : count_placeholders(p, found, st);
+    if (out->failed) return no_memory(st);
+    return k->spec->pictures_in_front || count_placeholders(p, found, st);
+}
+
+/* Rows of pictures that stand before all text: an id for each run. */
+static bool put_in_front(const promptkit *k, const prompt *p, image_text *out, tok_ids *ids, status *st) {
+    buf unread = {0};
+    if (!k->spec->pictures_in_front) return true;
+    out->text = &unread;
+    for (out->image = 0; out->image < p->n_images; out->image++)
+        image_text_rows(out, p->images[out->image].n_rows);
+    out->text = NULL;
+    buf_fini(&unread);
+    for (int i = 0; i < out->n_runs && !out->failed; i++) out->failed = !tok_ids_push(ids, k->image_token);
+    return !out->failed || no_memory(st);
 }
 
 int prompt_run_behind(const prompt *p, int row) {
@@ -346,7 +371,7 @@ static void place_run(const promptkit *k, prompt *p) {
 static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const image_text *t, status *st) {
     size_t total = ids->n;
     int seen = 0, from = 0;
-    for (size_t i = 0; k->row_token && i < ids->n; i++) seen += ids->v[i] == k->spec->image_token;
+    for (size_t i = 0; k->row_token && i < ids->n; i++) seen += ids->v[i] == k->image_token;
     if (seen != t->n_runs) {
         status_set(st, ST_INVALID, "the model's chat template writes %s, which stands for rows of a picture",
                    k->row_token);
@@ -359,6 +384,14 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
                        "pictures, but no videos");
             return status_param(st, "messages");
         }
+    for (size_t i = 0; k->spec->barred_id >= 0 && i < ids->n; i++)
+        if (ids->v[i] == k->spec->barred_id) {
+            status_set(st, ST_UNSUPPORTED,
+                       "the prompt's text holds the token with id %d, which this model takes for padding; "
+                       "prompts with it are not implemented",
+                       (int)k->spec->barred_id);
+            return status_param(st, "messages");
+        }
     for (int r = 0; r < t->n_runs; r++) total += (size_t)t->runs[r].n - 1;
     if (!check_length(k, total, st)) return false;
     p->rows = mem_alloc((size_t)t->n_runs * sizeof *p->rows);
@@ -366,7 +399,7 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
     if (!p->rows || (k->spec->text.stack.rope.axes > 1 && !p->places)) return no_memory(st);
     for (size_t i = 0; i < ids->n; i++) {
         int n = 1;
-        if (k->row_token && ids->v[i] == k->spec->image_token) {
+        if (k->row_token && ids->v[i] == k->image_token) {
             const struct image_text_run *r = &t->runs[p->n_rows];
             if (p->n_rows == 0 || r[-1].image != r->image) from = 0;
             n = r->n;
@@ -384,12 +417,13 @@ static bool expand(const promptkit *k, prompt *p, const tok_ids *ids, const imag
 }
 
 static bool fill(const promptkit *k, const engine_chat *c, prompt *p, status *st) {
+    if (k->spec->reads.what == READS_QUESTION) return reads_question(k, c, p, st);
     tmpl_out text = {0};
     image_text pictures = {0};
     tok_ids ids = {0};
-    bool ok = take_images(k, c, p, st) && render(k, c, &text, st) &&
-              write_pictures(k, p, &text, &pictures, st) && encode_text(k, &text, &ids, st) &&
-              expand(k, p, &ids, &pictures, st);
+    bool ok = take_images(k, c, p, st) && render(k, c, &text, st) && reads_rendered(k, &text, p, st) &&
+              write_pictures(k, p, &text, &pictures, st) && put_in_front(k, p, &pictures, &ids, st) &&
+              encode_text(k, &text, &ids, st) && expand(k, p, &ids, &pictures, st);
     image_text_fini(&pictures);
     tmpl_out_fini(&text);
     tok_ids_fini(&ids);
@@ -419,6 +453,7 @@ void prompt_free(prompt *p) {
     mem_free(p->rows);
     mem_free(p->places);
     tok_ids_fini(&p->ids);
+    tok_ids_fini(&p->told);
     mem_free(p);
 }
 
@@ -426,20 +461,27 @@ static bool copy_image(prompt_image *to, const prompt_image *from) {
     *to = *from;
     to->source = (image_source){0};
     to->pixels.rgb = NULL;
+    to->pixels.text = NULL;
     to->param = mem_strdup(from->param);
     return to->param != NULL;
 }
 
+static bool copy_ids(tok_ids *to, const tok_ids *from) {
+    to->v = mem_alloc((from->n + 1) * sizeof *to->v);
+    if (!to->v) return false;
+    if (from->n) memcpy(to->v, from->v, from->n * sizeof *to->v);
+    to->n = from->n;
+    to->cap = from->n + 1;
+    return true;
+}
+
 static bool copy(prompt *to, const prompt *from) {
-    to->ids.v = mem_alloc((from->ids.n + 1) * sizeof *to->ids.v);
     to->images = mem_alloc((size_t)from->n_images * sizeof *to->images);
     to->rows = mem_alloc((size_t)from->n_rows * sizeof *to->rows);
     if (from->places) to->places = mem_alloc((size_t)from->n_rows * sizeof *to->places);
-    if (!to->ids.v || !to->images || !to->rows || !to->places != !from->places) return false;
-    to->ids.n = from->ids.n;
-    to->ids.cap = from->ids.n + 1;
+    if (!to->images || !to->rows || !to->places != !from->places) return false;
+    if (!copy_ids(&to->ids, &from->ids) || (from->told.n && !copy_ids(&to->told, &from->told))) return false;
     to->n_rows = from->n_rows;
-    if (from->ids.n) memcpy(to->ids.v, from->ids.v, from->ids.n * sizeof *to->ids.v);
     if (from->n_rows) memcpy(to->rows, from->rows, (size_t)from->n_rows * sizeof *to->rows);
     if (from->places) memcpy(to->places, from->places, (size_t)from->n_rows * sizeof *to->places);
     while (to->n_images < from->n_images) {
@@ -458,8 +500,9 @@ prompt *prompt_clone(const prompt *p, status *st) {
 }
 
 const int32_t *prompt_ids(const prompt *p, size_t *n) {
-    *n = p->ids.n;
-    return p->ids.v;
+    const tok_ids *ids = p->told.n ? &p->told : &p->ids;
+    *n = ids->n;
+    return ids->v;
 }
 
 static bool decode_image(const promptkit *k, prompt_image *im, const atomic_bool *cancelled, double *resize_s,
@@ -475,14 +518,12 @@ static bool decode_image(const promptkit *k, prompt_image *im, const atomic_bool
         return false;
     }
     double begin = time_now_s();
-    prep_plan plan = im->pixels.plan;
-    bool ok = tiles_make(&plan, &raw, &im->pixels, st);
+    tiles made;
+    bool ok = tiles_make(&im->pixels.plan, &raw, &made, st);
     *resize_s += time_now_s() - begin;
     image_fini(&raw);
-    if (!ok) {
-        im->pixels.plan = plan;
-        return false;
-    }
+    if (!ok) return false;
+    im->pixels.rgb = made.rgb;
     im->source = (image_source){0};
     image_key(&im->pixels, im->info.w, im->info.h, &k->spec->prep, im->key);
     return true;

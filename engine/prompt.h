@@ -18,13 +18,15 @@
 typedef struct promptkit {
     const model_spec *spec;
     tok *tok;
-    tmpl *tmpl; /* NULL: the checkpoint brings no chat template */
+    tok *read_tok; /* of text that is read with pictures: tok, or one of its own; NULL: there is none */
+    tmpl *tmpl;    /* NULL: the checkpoint brings no chat template */
     tmpl_forms forms;
     json_t *template_vars; /* bos_token, eos_token, ... as the reference passes them */
     /* What the template writes for a picture, and the spelling of the token that stands for a row of one; NULL without
      * pictures. */
     const char *placeholder;
     char *row_token;
+    int32_t image_token; /* the spec's, or that of its added_token */
     int max_model_len;
     image_limits limits;
     struct {                 /* of a dual encoder (embed.h) */
@@ -43,7 +45,7 @@ typedef struct prompt_image {
     image_source source; /* the caller's bytes, until decoded */
     char *param;
     image_info info;
-    tiles pixels;                 /* planned; after prompt_decode_image there */
+    tiles pixels;                 /* planned, with its text; after prompt_decode_image there */
     int n_rows;                   /* rows of the decoder's context that it fills */
     size_t decode_need;           /* bytes, while it is decoded; claim.c's */
     size_t encode_bytes;          /* what its encode will hold on the device */
@@ -62,7 +64,8 @@ typedef struct
 } prompt_place;
 
 struct prompt {
-    tok_ids ids; /* placeholders expanded */
+    tok_ids ids;  /* placeholders expanded */
+    tok_ids told; /* what was read in all, text that pictures' encodes alone read first; n 0: the ids */
     prompt_image *images;
     int n_images;
     prompt_rows *rows;    /* in rising order */
@@ -75,7 +78,9 @@ struct prompt {
 prompt *prompt_new_chat(const promptkit *k, const engine_chat *c, status *st);
 /* Probes and plans pictures for a prompt without any. Errors name the picture's param. */
 bool prompt_take_images(const promptkit *k, const engine_image *images, int n, prompt *p, status *st);
-/* The same ids, rows and pictures, without their bytes and pixels: for another answer to it. NULL: no memory. */
+/* n_rows, encode_bytes and row_bytes of a picture by its plan. Errors: ST_INVALID, the tower does not take it. */
+bool prompt_size_image(const promptkit *k, prompt_image *im, status *st);
+/* The same ids, rows and pictures, without their bytes, pixels and text: for another answer to it. NULL: no memory. */
 prompt *prompt_clone(const prompt *p, status *st);
 /* Decodes and prepares picture i; afterwards its source is not read any more. cancelled: NULL, or a flag that
  * ends a long decode early (ST_CANCELLED). An error speaks of "the picture", so that it can be said of another prompt

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/embed.h"
+#include "engine/families/registry.h"
 #include "engine/families/token_classes.h"
 #include "engine/tmpl/find.h"
 #include "kernels/json.h"
@@ -73,12 +74,43 @@ static bool take_class_tokens(json_t *vars, const json_t *config) {
     return true;
 }
 
+/* As the reference's processor does it: a tokenizer that lacks the token gets it behind its last. */
+static bool add_token(json_t *file, const char *token) {
+    const json_t *vocab = json_object_get(json_object_get(file, "model"), "vocab"), *e;
+    json_int_t next = (json_int_t)(json_is_array(vocab) ? json_array_size(vocab) : json_object_size(vocab));
+    json_t *added = json_object_get(file, "added_tokens");
+    size_t i;
+    if (!json_is_array(added) &&
+        (!(added = json_array()) || json_object_set_new(file, "added_tokens", added) != 0))
+        return false;
+    json_array_foreach(added, i, e) {
+        const char *s = json_string_value(json_object_get(e, "content"));
+        json_int_t id = json_integer_value(json_object_get(e, "id"));
+        if (s && strcmp(s, token) == 0) return true;
+        if (id >= next && id < INT32_MAX) next = id + 1;
+    }
+    if (json_is_integer(json_object_get(vocab, token)))
+        next = json_integer_value(json_object_get(vocab, token));
+    return json_array_append_new(added, json_pack("{s:I, s:s, s:b, s:b}", "id", next, "content", token,
+                                                  "special", 1, "normalized", 0)) == 0;
+}
+
 static bool load_tokenizer(promptkit *k, const char *dir, const json_t *tokenizer_config, status *st) {
     json_t *file = NULL, *config = NULL;
     bool ok = load_object(dir, "tokenizer.json", 0, &file, st) &&
               load_object(dir, "config.json", ANY_SIZE, &config, st);
-    if (ok && !file) ok = status_set(st, ST_NOT_FOUND, "%s: there is no tokenizer.json", dir);
+    if (ok && !file)
+        ok = status_set(
+            st, ST_NOT_FOUND,
+            "%s: there is no tokenizer.json (other files of a tokenizer, such as vocab.json and merges.txt, "
+            "are not read)",
+            dir);
+    const char *type = config ? NULL : family_format(dir);
+    if (ok && type && !(config = json_pack("{s:s}", "model_type", type)))
+        ok = status_set(st, ST_NO_MEMORY, "no memory for the tokenizer");
     if (ok && !token_class_apply(file, config, tokenizer_config))
+        ok = status_set(st, ST_NO_MEMORY, "no memory for the tokenizer");
+    if (ok && k->spec && k->spec->added_token && !add_token(file, k->spec->added_token))
         ok = status_set(st, ST_NO_MEMORY, "no memory for the tokenizer");
     if (ok) k->tok = tok_from_json(file, st);
     if (ok && !k->tok) status_prefix(st, "tokenizer.json");
@@ -104,6 +136,7 @@ static bool load_names(promptkit *k, const char *dir, json_t *config, status *st
 static bool load_template(promptkit *k, const char *dir, status *st) {
     status own = {0};
     size_t n;
+    if (k->spec->reads.what == READS_QUESTION) return true;
     char *src = tmpl_find_source(dir, NULL, &n, &own);
     const char *default_src = k->spec->chat_template;
     if (!src && own.code == ST_NOT_FOUND && default_src) {
@@ -136,17 +169,46 @@ static const char *picture_token(const promptkit *k, int32_t id, status *st) {
 
 static bool load_placeholder(promptkit *k, status *st) {
     const model_spec *s = k->spec;
-    if (s->fuse == FUSE_NONE || s->image_token < 0) return true;
-    const char *row = picture_token(k, s->image_token, st),
+    k->image_token = s->added_token ? tok_find(k->tok, s->added_token) : s->image_token;
+    if (s->no_place) {
+        const char *begin = tok_id_string(k->tok, s->open_id);
+        k->placeholder = s->placeholder;
+        return (begin && tok_guard(k->tok, s->open_id)) ||
+               status_set(
+                   st, ST_INVALID,
+                   "tokenizer.json: expected an added token with id %d, which a prompt begins with; found %s",
+                   (int)s->open_id, begin ? "a word of the vocabulary" : "none");
+    }
+    if (s->fuse == FUSE_NONE || k->image_token < 0) return true;
+    const char *row = picture_token(k, k->image_token, st),
                *placeholder = s->placeholder ? s->placeholder : row;
+    if (row && s->added_token && k->image_token >= text_embed_rows(&s->text))
+        return status_set(st, ST_INVALID,
+                          "tokenizer.json: expected the token %s below the model's %d ids, found %d", row,
+                          text_embed_rows(&s->text), (int)k->image_token);
     if (row && s->placeholder_id > 0) placeholder = picture_token(k, s->placeholder_id, st);
     if (!row || !placeholder) return false;
     if (s->bos_behind_pictures && !json_is_string(json_object_get(k->template_vars, "bos_token")))
         return status_set(st, ST_INVALID,
                           "tokenizer_config.json: expected a bos_token, which follows the pictures");
     k->row_token = mem_strdup(row);
-    k->placeholder = placeholder == row ? k->row_token : placeholder; /* the tokenizer's or the spec's own */
+    if (!s->pictures_in_front)
+        k->placeholder =
+            placeholder == row ? k->row_token : placeholder; /* the tokenizer's or the spec's own */
     return k->row_token || status_set(st, ST_NO_MEMORY, "no memory for the prompt's parts");
+}
+
+static bool load_reads(promptkit *k, const char *dir, status *st) {
+    const reads_spec *r = &k->spec->reads;
+    buf path = {0};
+    if (r->what == READS_NOTHING) return true;
+    k->read_tok = k->tok;
+    if (!r->tokenizer) return true;
+    bool ok = buf_printf(&path, "%s/%s", dir, r->tokenizer) ||
+              status_set(st, ST_NO_MEMORY, "no memory for %s", r->tokenizer);
+    if (ok) ok = (k->read_tok = promptkit_tok(path.data, st)) || status_prefix(st, "%s", r->tokenizer);
+    buf_fini(&path);
+    return ok;
 }
 
 bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec, int max_model_len,
@@ -156,7 +218,8 @@ bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec,
     bool ok = load_object(model_dir, "tokenizer_config.json", ANY_SIZE, &config, st) &&
               load_tokenizer(k, model_dir, config, st) && load_names(k, model_dir, config, st) &&
               (spec->dual.on ? embed_rules_read(k, config, st)
-                             : load_placeholder(k, st) && load_template(k, model_dir, st));
+                             : load_placeholder(k, st) && load_template(k, model_dir, st) &&
+                                   load_reads(k, model_dir, st));
     json_decref(config);
     if (ok) return true;
     promptkit_fini(k);
@@ -165,6 +228,7 @@ bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec,
 
 void promptkit_fini(promptkit *k) {
     tmpl_free(k->tmpl);
+    if (k->read_tok != k->tok) tok_free(k->read_tok);
     tok_free(k->tok);
     json_decref(k->template_vars);
     mem_free(k->row_token);

@@ -629,7 +629,7 @@ static void step_failed(sched *sc, const status *why) {
 }
 
 static void count_prompt(sched *sc, seq *s) {
-    sc->stats.prompt_tokens += (uint64_t)s->n_prompt;
+    sc->stats.prompt_tokens += (uint64_t)seq_told(s);
     sc->stats.prefix_cache_hits += (uint64_t)s->n_cached;
     for (int i = 0; i < s->prompt->n_rows; i++) sc->stats.image_tokens += (uint64_t)s->prompt->rows[i].n;
     inbox_encoded(sc->in, s); /* those in shared pages never will be */

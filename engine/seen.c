@@ -4,9 +4,14 @@
 seen seen_by(const prompt *p, const seq_image *images, int row) {
     seen v = {0};
     int last = -1;
+    if (p->n_rows == 0) { /* they have no place among the rows */
+        for (int i = 0; i < p->n_images; i++) v.n += images[i].hold;
+        v.past = p->n_images > 0;
+        return v;
+    }
     while (last + 1 < p->n_rows && p->rows[last + 1].row <= row) last++;
     if (last < 0) {
-        for (int i = 0; i < p->n_rows; i++) v.n += images[p->rows[i].image].all;
+        for (int i = 0; i < p->n_images; i++) v.n += images[i].all;
         return v;
     }
     int first = last;

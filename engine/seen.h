@@ -1,8 +1,8 @@
 /* seen.h - FUSE_CROSS: which rows of pictures the rows of a sequence see, and the runs of a step's rows that see the same.
  *
  * A row sees the pictures of the last group before it (a group: picture tokens next to each other; within one, those up to
- * itself). Rows before all pictures see all of them, with what pads each picture to its full number of tiles. The keys and
- * values of one picture are read where its encode left them; those of several lie in a copy of the sequence's own, the rows
+ * itself). Rows before all pictures see all of them, with what pads each picture to its full number of tiles. Where no
+ * picture has a place among the rows, every row sees all of them. The keys and values of one picture are read where its encode left them; those of several lie in a copy of the sequence's own, the rows
  * that hold something of all pictures first, so that what a row sees is always in one piece.
  * Threads: the engine's. Owner: the sequence, of its copy; the batch, of the runs. Source: transformers'
  * processing_mllama.py (get_cross_attention_token_mask) and modeling_mllama.py (_prepare_cross_attention_mask).

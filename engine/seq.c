@@ -340,7 +340,7 @@ void seq_send_final(seq *s, engine_finish finish) {
                                      .choice = s->choice,
                                      .n_choices = s->n_choices,
                                      .finish = finish,
-                                     .prompt_tokens = s->n_prompt,
+                                     .prompt_tokens = seq_told(s),
                                      .cached_tokens = s->n_cached,
                                      .completion_tokens = seq_answer_len(s),
                                      .queue_s = run - s->t_submit,

@@ -105,6 +105,10 @@ seq_list seq_part(seq *s);
 static inline int seq_len(const seq *s) {
     return (int)s->prompt->ids.n;
 }
+/* Tokens that were read as the prompt, also those that only a picture's encode reads. */
+static inline int seq_told(const seq *s) {
+    return s->prompt->told.n ? (int)s->prompt->told.n : s->n_prompt;
+}
 /* Those on their way included. */
 static inline int seq_len_ahead(const seq *s) {
     return seq_len(s) + s->n_ahead;

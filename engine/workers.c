@@ -101,7 +101,7 @@ static bool take_next(workers *w, seq *s) {
         return true;
     }
     const prompt_image *im = &s->prompt->images[s->n_taken];
-    image_source_key(&im->source, &im->pixels.plan, &w->kit->spec->prep, f.source);
+    image_source_key(&im->source, &im->pixels, &w->kit->spec->prep, f.source);
     picture *pic = NULL;
     pthread_mutex_lock(&w->mu);
     for (other = w->flights; other; other = other->next)

@@ -48,6 +48,8 @@ static const arg_def serve_defs[] = {
      "part of a GPU's memory that may be used", false},
     {"deterministic", ARG_FLAG, OPT(deterministic), NULL, "false", 0, 0,
      "on a GPU, too, an answer's bits never depend on what runs beside it; slower", false},
+    {"enforce-eager", ARG_FLAG, OPT(enforce_eager), NULL, "false", 0, 0,
+     "on a GPU launch every step op by op, without CUDA graphs; a CPU has none", false},
     {"no-prefix-caching", ARG_FLAG, OPT(no_prefix_caching), NULL, "false", 0, 0,
      "compute every prompt from its first token", false},
     {"device", ARG_STRING, OPT(device), "NAME", "auto", 0, 0,

@@ -16,7 +16,7 @@ ROOM = {"engine/ckpt": 0, "engine/tok": 0, "engine/tmpl": 0, "engine/image": 0, 
 ALLOWED = {("engine/model", "engine/families/registry.h"), ("engine/tmpl", "engine/engine.h"),
            ("engine/tok", "engine/engine.h"), ("engine/model", "engine/engine.h")}
 NAMES = re.compile(r"\b(llava|llama|mistral|qwen|siglip|clip_vision|clipvision|gemma|phi3|idefics|smolvlm|internvl|blip|"
-                   r"mllama|paligemma)\w*", re.I)
+                   r"mllama|paligemma|coca)\w*", re.I)
 problems = []
 
 

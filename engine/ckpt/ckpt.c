@@ -163,19 +163,41 @@ static bool merge(ckpt *c, const json_t *map, status *st) {
     return true;
 }
 
+static bool is_there(const char *dir, const char *name) {
+    struct stat sb;
+    char *path = path_of(dir, name, NULL);
+    bool is = path && stat(path, &sb) == 0;
+    mem_free(path);
+    return is;
+}
+
+static bool no_weights(const char *dir, const char *single, const char *index, status *st) {
+    static const char *const pickled[] = {"pytorch_model.bin", "pytorch_model.bin.index.json",
+                                          "open_clip_pytorch_model.bin"};
+    for (size_t i = 0; i < ARRAY_LEN(pickled); i++)
+        if (is_there(dir, pickled[i]))
+            return status_set(
+                st, ST_NOT_FOUND,
+                "%s: expected %s or %s, found %s, which is a pickle and not read: convert it to safetensors",
+                dir, single, index, pickled[i]);
+    return status_set(st, ST_NOT_FOUND, "%s: neither %s nor %s is there (other formats are not read)", dir,
+                      single, index);
+}
+
 ckpt *ckpt_open(const char *dir, status *st) {
-    static const char single[] = "model.safetensors", index_name[] = "model.safetensors.index.json";
+    static const char *const singles[] = {"model.safetensors", "open_clip_model.safetensors"};
+    static const char index_name[] = "model.safetensors.index.json";
     status local = {0};
     if (!st) st = &local;
     ckpt *c = mem_calloc(1, sizeof *c);
-    char *path = path_of(dir, single, st);
     json_t *index = NULL;
-    bool ok = c && path;
+    bool ok = c != NULL;
     if (!ok) {
         status_set(st, ST_NO_MEMORY, "no memory for a checkpoint");
     } else {
-        struct stat sb;
-        if (stat(path, &sb) == 0) {
+        bool one = is_there(dir, singles[0]), index_there = !one && is_there(dir, index_name);
+        const char *single = one ? singles[0] : singles[1];
+        if (one || (!index_there && is_there(dir, single))) {
             c->shards = mem_calloc(1, sizeof *c->shards);
             ok = c->shards ? open_shard(c, dir, single, st)
                            : status_set(st, ST_NO_MEMORY, "no memory for a checkpoint");
@@ -184,12 +206,10 @@ ckpt *ckpt_open(const char *dir, status *st) {
             ok = open_shards(c, dir, index, st) && merge(c, json_object_get(index, "weight_map"), st);
             if (!ok) status_prefix(st, "%s/%s", dir, index_name);
         } else {
-            ok = status_set(st, ST_NOT_FOUND, "%s: neither %s nor %s is there (other formats are not read)",
-                            dir, single, index_name);
+            ok = no_weights(dir, singles[0], index_name, st);
         }
     }
     json_decref(index);
-    mem_free(path);
     if (ok) return c;
     ckpt_close(c);
     return NULL;

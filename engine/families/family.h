@@ -16,6 +16,9 @@ typedef struct family {
     /* The family as the text half of another, or on its own; NULL without a decoder. */
     bool (*read_text)(config *c, text_spec *out);
     const name_sheet *sheet;
+    const name_sheet *(*sheet_of)(
+        const model_spec *s); /* where the names depend on the config; NULL: sheet */
+    bool own_prep;            /* read fills prep as well: there is no file of an image processor */
     /* What only config.json and the image processor's file together say, after both were read; NULL: nothing. */
     bool (*check)(config *c, model_spec *out);
 } family;
@@ -23,12 +26,14 @@ typedef struct family {
 const family *family_find(const char *model_type); /* NULL: unknown */
 /* The text half that c's model_type (or def) names; the error lists those that are known. */
 bool family_read_text(config *c, const char *def, text_spec *out);
+/* The same under a class whose own head does not cap its logits, whatever the text's config says: most that take pictures. */
+bool family_read_part(config *c, const char *def, text_spec *out);
 
 extern const family FAMILY_MLLAMA, FAMILY_MLLAMA_TEXT;
 extern const family FAMILY_LLAVA, FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3, FAMILY_GEMMA,
     FAMILY_GEMMA2, FAMILY_GEMMA3_TEXT, FAMILY_OPT, FAMILY_GEMMA3, FAMILY_PALIGEMMA;
 extern const family FAMILY_QWEN2_VL, FAMILY_QWEN2_5_VL, FAMILY_QWEN3_VL;
-extern const family FAMILY_IDEFICS2;
+extern const family FAMILY_IDEFICS2, FAMILY_BLIP2, FAMILY_BLIP_VQA, FAMILY_COCA;
 extern const family FAMILY_CLIP, FAMILY_SIGLIP, FAMILY_SIGLIP2;
 extern const family FAMILY_LLAVA_NEXT, FAMILY_LLAVA_ONEVISION, FAMILY_INTERNVL, FAMILY_IDEFICS3,
     FAMILY_SMOLVLM;

@@ -91,7 +91,7 @@ static bool read(config *c, model_spec *out) {
     config text = config_sub(c, "text_config"), vision = config_sub(c, "vision_config");
     if (!config_has(c, "vision_config")) return config_fail(c, ST_INVALID, "vision_config", "missing");
     tower_spec *t = &out->tower;
-    if (!family_read_text(&text, "gemma3_text", &out->text) ||
+    if (!family_read_part(&text, "gemma3_text", &out->text) ||
         !tower_config_read(&vision, "siglip_vision_model", t))
         return false;
     t->post_norm = true;
@@ -99,7 +99,6 @@ static bool read(config *c, model_spec *out) {
     t->features[0] = t->run_layers = t->stack.n_layers;
     if (!read_join(c, out)) return false;
     out->text.tied = config_bool(c, "tie_word_embeddings", true);
-    out->text.logit_softcap = 0; /* the reference's class with pictures does not use it */
     out->fuse = FUSE_SPLICE;
     out->image_token = (int32_t)config_int(
         c, "image_token_index", config_int(c, "image_token_id", 262144, 0, INT32_MAX), 0, INT32_MAX);

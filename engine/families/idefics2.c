@@ -61,7 +61,8 @@ static bool read_join(config *c, model_spec *out) {
         k->norm_eps = text->norm_eps;
     }
     k->ffn = 4 * k->width;
-    k->glu = k->context_norm = true;
+    k->glu = true;
+    for (int i = 0; i < k->n_layers; i++) k->context_norm[i] = true;
     k->attn_scale = (float)(1.0 / sqrt((double)k->head_dim));
     config_skip(&p, (const char *const[]){"attention_dropout", NULL});
     config_warn_unknown(&p);
@@ -70,7 +71,7 @@ static bool read_join(config *c, model_spec *out) {
 
 static bool read(config *c, model_spec *out) {
     config text = config_sub(c, "text_config"), vision = config_sub(c, "vision_config");
-    if (!family_read_text(&text, "mistral", &out->text) ||
+    if (!family_read_part(&text, "mistral", &out->text) ||
         !tower_config_read_as(&vision, "idefics2_vision", &out->tower) || !read_join(c, out))
         return false;
     tower_spec *t = &out->tower;

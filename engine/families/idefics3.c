@@ -47,7 +47,7 @@ static bool read(config *c, model_spec *out) {
     static const char *const unused[] = {"max_image_size",      "size",           "use_base_siglip",
                                          "tie_word_embeddings", "video_sampling", NULL};
     config_skip(&vision, unused);
-    if (!family_read_text(&text, "llama", &out->text) ||
+    if (!family_read_part(&text, "llama", &out->text) ||
         !tower_config_read_as(&vision, "idefics3_vision", &out->tower))
         return false;
     if (!text.j) out->text.stack.norm_eps = 1e-5f; /* of a config that is left out as a whole */

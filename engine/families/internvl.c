@@ -59,7 +59,7 @@ static void write_image(const model_spec *s, const prep_plan *p, image_text *out
 static bool read(config *c, model_spec *out) {
     config text = config_sub(c, "text_config"), vision = config_sub(c, "vision_config");
     int64_t layer = config_int(c, "vision_feature_layer", -1, INT32_MIN, INT32_MAX);
-    if (!family_read_text(&text, "qwen2", &out->text) || !read_tower(&vision, layer == -1, &out->tower) ||
+    if (!family_read_part(&text, "qwen2", &out->text) || !read_tower(&vision, layer == -1, &out->tower) ||
         !join_config_features(c, -1, "default", &out->tower))
         return false;
     if (!out->tower.drop_first)

@@ -19,7 +19,7 @@ static void read_join(config *c, model_spec *out) {
 
 static bool read(config *c, model_spec *out) {
     config text = config_sub(c, "text_config"), vision = config_sub(c, "vision_config");
-    if (!family_read_text(&text, "llama", &out->text) ||
+    if (!family_read_part(&text, "llama", &out->text) ||
         !tower_config_read(&vision, "clip_vision_model", &out->tower))
         return false;
     join_config_features(c, -2, "default", &out->tower);

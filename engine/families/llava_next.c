@@ -6,7 +6,7 @@
 
 static bool read(config *c, model_spec *out) {
     config text = config_sub(c, "text_config"), vision = config_sub(c, "vision_config");
-    if (!family_read_text(&text, "llama", &out->text) ||
+    if (!family_read_part(&text, "llama", &out->text) ||
         !tower_config_read(&vision, "clip_vision_model", &out->tower) ||
         !join_config_features(c, -2, "default", &out->tower) || !anyres_check_tower(c, &out->tower))
         return false;

@@ -26,7 +26,7 @@ static void read_limit(config *c, model_spec *out) {
 
 static bool read(config *c, model_spec *out) {
     config text = config_sub(c, "text_config"), vision = config_sub(c, "vision_config");
-    if (!family_read_text(&text, "qwen2", &out->text) ||
+    if (!family_read_part(&text, "qwen2", &out->text) ||
         !tower_config_read(&vision, "siglip_vision_model", &out->tower) ||
         !join_config_features(c, -1, "full", &out->tower) || !anyres_check_tower(c, &out->tower))
         return false;

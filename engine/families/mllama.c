@@ -176,7 +176,7 @@ static bool read_text(config *c, text_spec *t) {
         if (v[i] < 0 || v[i] >= s->n_layers)
             return config_fail(c, ST_INVALID, "cross_attention_layers", "expected 0 to %d, found %d",
                                s->n_layers - 1, (int)v[i]);
-        s->cross[v[i]] = s->gated[v[i]] = true;
+        s->cross[v[i]] = s->gated[v[i]] = s->cross_qk_norm = true;
     }
     if (n == 0 || n >= s->n_layers)
         return config_fail(c, ST_INVALID, "cross_attention_layers",

@@ -17,13 +17,16 @@ static const family *const FAMILIES[] = {
     &FAMILY_IDEFICS2,
     &FAMILY_IDEFICS3,
     &FAMILY_SMOLVLM,
+    &FAMILY_BLIP2,
     &FAMILY_QWEN2_VL,
     &FAMILY_QWEN2_5_VL,
     &FAMILY_QWEN3_VL,
     &FAMILY_GEMMA3,
     &FAMILY_PALIGEMMA,
+    &FAMILY_BLIP_VQA,
     &FAMILY_MLLAMA,
     &FAMILY_MLLAMA_TEXT,
+    &FAMILY_COCA,
     &FAMILY_LLAMA,
     &FAMILY_MISTRAL,
     &FAMILY_QWEN2,
@@ -72,6 +75,12 @@ bool family_read_text(config *c, const char *def, text_spec *out) {
     if (c->st->code != ST_OK) return false;
     if (!f || !f->read_text) return unknown(c, "decoder", type, true);
     return f->read_text(c, out);
+}
+
+bool family_read_part(config *c, const char *def, text_spec *out) {
+    if (!family_read_text(c, def, out)) return false;
+    out->logit_softcap = 0;
+    return true;
 }
 
 /* generation_config.json, where it is silent config.json, where that is silent its text_config. */
@@ -157,22 +166,55 @@ static const family *choose(config *c) {
     return f;
 }
 
+/* Formats of other libraries, whose config has a name of its own and says nothing of a model_type. */
+static const struct {
+    const char *file, *path, *model_type;
+} FORMATS[] = {{"config.json", "config.json: ", NULL},
+               {"open_clip_config.json", "open_clip_config.json: ", "coca"}};
+
+/* path: what its keys stand under. */
+static json_t *read_config(const char *dir, const char **path, status *st) {
+    json_t *j = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(FORMATS) && !j && st->code == ST_OK; i++) {
+        j = ckpt_json(dir, FORMATS[i].file, true, st);
+        *path = FORMATS[i].path;
+        if (!json_is_object(j) || !FORMATS[i].model_type) continue;
+        if (json_object_set_new(j, "model_type", json_string(FORMATS[i].model_type)) == 0) continue;
+        status_set(st, ST_NO_MEMORY, "no memory for %s", FORMATS[i].file);
+    }
+    if (!j && st->code == ST_OK) j = ckpt_json(dir, FORMATS[0].file, false, st);
+    return j;
+}
+
+const char *family_format(const char *dir) {
+    for (size_t i = 0; i < ARRAY_LEN(FORMATS); i++) {
+        status st = {0};
+        json_t *j = ckpt_json(dir, FORMATS[i].file, true, &st);
+        bool is = j || st.code != ST_OK;
+        json_decref(j);
+        if (is) return FORMATS[i].model_type;
+    }
+    return NULL;
+}
+
 bool family_read(const char *dir, model_spec *out, const name_sheet **sheet, status *st) {
     memset(out, 0, sizeof *out);
-    out->image_token = -1;
-    json_t *j = ckpt_json(dir, "config.json", false, st);
+    out->image_token = out->barred_id = -1;
+    const char *path = FORMATS[0].path;
+    json_t *j = read_config(dir, &path, st);
     if (!j) return false;
     json_t *g = ckpt_json(dir, "generation_config.json", true, st);
-    config c = config_of(j, "config.json: ", st), gen = config_of(g, "generation_config.json: ", st);
+    config c = config_of(j, path, st), gen = config_of(g, "generation_config.json: ", st);
     config text = st->code == ST_OK ? config_sub(&c, "text_config") : c;
     const family *f = st->code == ST_OK ? choose(&c) : NULL;
     if (f && f->read(&c, out)) {
         out->family = f->name;
-        *sheet = f->sheet;
+        *sheet = f->sheet_of ? f->sheet_of(out) : f->sheet;
         if (out->text.both_ways && !out->both_ways)
             config_fail(&c, ST_UNSUPPORTED, "use_bidirectional_attention", "only false is implemented");
         read_generation(&gen, &c, &text, out);
-        if (st->code == ST_OK && out->tower.stack.n_layers && read_prep(dir, out, st) && f->check)
+        if (st->code == ST_OK && out->tower.stack.n_layers && (f->own_prep || read_prep(dir, out, st)) &&
+            f->check)
             f->check(&c, out);
     } else {
         status_set(st, ST_INVALID, "config.json cannot be read");

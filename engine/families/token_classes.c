@@ -321,6 +321,7 @@ static const struct {
     {"blip", "BertTokenizer", false},
     {"bert", "BertTokenizer", false},
     {"clip", "CLIPTokenizer", false},
+    {"coca", "CLIPTokenizer", false},
     {"siglip2", "Siglip2Tokenizer", true},
     {"t5", "T5Tokenizer", false},
 };

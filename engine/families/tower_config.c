@@ -32,6 +32,10 @@ static const tower_kind KINDS[] = {
      {12, 768, 3072, 12, 224, 32}, {12, 768, 3072, 12, 224, 32}},
     {"idefics3_vision", "gelu_pytorch_tanh", 1e-6, true, false, false, true, false,
      {12, 1152, 3072, 16, 224, 32}, {12, 1152, 3072, 16, 224, 32}},
+    {"blip_2_vision_model", "gelu", 1e-6, true, true, false, true, false,
+     {39, 1408, 6144, 16, 224, 14}, {39, 1408, 6144, 16, 224, 14}},
+    {"blip_vision_model", "gelu", 1e-5, true, true, false, true, false,
+     {12, 768, 3072, 12, 384, 16}, {12, 768, 3072, 12, 384, 16}},
     {"siglip2_vision_model", "gelu_pytorch_tanh", 1e-6, true, false, false, true, true,
      {12, 768, 3072, 12, 0, 16}, {12, 768, 3072, 12, 0, 16}},
 };

@@ -117,6 +117,8 @@ typedef struct prep_spec {
     resample filter;
     bool crop;
     int crop_w, crop_h;
+    bool
+        crop_even; /* where the crop cannot stand in the middle, at an even row and column instead of the smaller one */
     int patch, merge, frames;    /* of the tower that it was made for; 0: the file does not say */
     int max_tiles;               /* max_image_tiles, for who cuts pictures into tiles of size_w x size_h */
     prep_cut cut;                /* kind other than none: pad_square and crop do not count */

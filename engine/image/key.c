@@ -32,6 +32,12 @@ static void put_prep(struct sha256_ctx *c, const prep_spec *p) {
     for (int i = 0; i < 3; i++) put_float(c, p->std[i]);
 }
 
+static void put_ids(struct sha256_ctx *c, const tiles *t) {
+    put(c, (uint32_t)t->plan.n_text);
+    CHECK(t->text || t->plan.n_text == 0);
+    for (int i = 0; i < t->plan.n_text; i++) put(c, (uint32_t)t->text[i]);
+}
+
 static void put_text(struct sha256_ctx *c, const char *s) {
     sha256_update(c, strlen(s), (const uint8_t *)s);
 }
@@ -39,23 +45,25 @@ static void put_text(struct sha256_ctx *c, const char *s) {
 void image_key(const tiles *t, int w, int h, const prep_spec *prep, uint8_t out[IMAGE_KEY_BYTES]) {
     struct sha256_ctx c;
     sha256_init(&c);
-    put_text(&c, "vlmd pixels 2");
+    put_text(&c, "vlmd pixels 3");
     put_text(&c, "RGB8");
     put(&c, (uint32_t)w);
     put(&c, (uint32_t)h);
     put_plan(&c, &t->plan);
     put_prep(&c, prep);
+    put_ids(&c, t);
     sha256_update(&c, t->plan.bytes, t->rgb);
     sha256_digest(&c, IMAGE_KEY_BYTES, out);
 }
 
-void image_source_key(const image_source *src, const prep_plan *plan, const prep_spec *prep,
+void image_source_key(const image_source *src, const tiles *t, const prep_spec *prep,
                       uint8_t out[IMAGE_KEY_BYTES]) {
     struct sha256_ctx c;
     sha256_init(&c);
-    put_text(&c, "vlmd base64 2");
-    put_plan(&c, plan);
+    put_text(&c, "vlmd base64 3");
+    put_plan(&c, &t->plan);
     put_prep(&c, prep);
+    put_ids(&c, t);
     sha256_update(&c, src->n, (const uint8_t *)src->b64);
     sha256_digest(&c, IMAGE_KEY_BYTES, out);
 }

@@ -11,13 +11,14 @@
 enum { IMAGE_KEY_BYTES = 32 };
 
 /* Content: equal for two pictures only when they were w x h before preparation, were prepared by one plan, and became the
- * same pixels, which are read by the same rule. What is hashed, each number 32 bits with the low byte first, floats by
- * their bits: "vlmd pixels 2", the mode "RGB8", w, h; the plan: n_steps, then each step's from, x, y, w, h, rw, rh, filter,
- * cx, cy, cw, ch, tw, th and the three of pad_rgb; prep's rescale, mean and std; the pixels. */
+ * same pixels, which are read by the same rule and with the same text. What is hashed, each number 32 bits with the low byte
+ * first, floats by their bits: "vlmd pixels 3", the mode "RGB8", w, h; the plan: n_steps, then each step's from, x, y, w, h,
+ * rw, rh, filter, cx, cy, cw, ch, tw, th and the three of pad_rgb; prep's rescale, mean and std; n_text and its ids; the
+ * pixels. The text, where n_text is not 0, is there. */
 void image_key(const tiles *t, int w, int h, const prep_spec *prep, uint8_t out[IMAGE_KEY_BYTES]);
-/* Source: "vlmd base64 2", the plan and prep's numbers likewise, the base64 as it lies in the body. Two spellings of one
- * file have two of these and one content. */
-void image_source_key(const image_source *src, const prep_plan *plan, const prep_spec *prep,
+/* Source: "vlmd base64 3", the plan, prep's numbers and the text likewise, the base64 as it lies in the body. Two spellings of
+ * one file have two of these and one content. Of t the pixels need not be there. */
+void image_source_key(const image_source *src, const tiles *t, const prep_spec *prep,
                       uint8_t out[IMAGE_KEY_BYTES]);
 
 #endif

@@ -104,8 +104,9 @@ bool prep_plan_one(const prep_spec *p, int w, int h, const image_limits *lim, pr
         prep_plan_add(out, -1, -((vw - w) / 2), -((vh - h) / 2), vw, vh, (int)rw, (int)rh, p->filter);
     memcpy(s->pad_rgb, p->pad_rgb, sizeof s->pad_rgb);
     if (p->crop) {
-        s->cx = (int)floor_half((int64_t)s->rw - p->crop_w);
-        s->cy = (int)floor_half((int64_t)s->rh - p->crop_h);
+        int64_t across = (int64_t)s->rw - p->crop_w, down = (int64_t)s->rh - p->crop_h;
+        s->cx = (int)(p->crop_even ? (int64_t)rint((double)across / 2) : floor_half(across));
+        s->cy = (int)(p->crop_even ? (int64_t)rint((double)down / 2) : floor_half(down));
         s->cw = s->tw = p->crop_w;
         s->ch = s->th = p->crop_h;
     }

@@ -111,6 +111,10 @@ size_t prep_work_bytes(const prep_plan *p, int w, int h) {
     return most + (p->n_steps == 1 && p->n_tiles == 1 ? 0 : kept);
 }
 
+size_t prep_plan_bytes(const prep_plan *p) {
+    return p->bytes + (size_t)p->n_text * sizeof(int32_t);
+}
+
 /* ---- pixels ---- */
 
 static bool cut_box(const image *in, const prep_step *s, image *out, status *st) {
@@ -174,5 +178,6 @@ bool tiles_make(const prep_plan *p, const image *in, tiles *out, status *st) {
 
 void tiles_fini(tiles *t) {
     mem_free(t->rgb);
+    mem_free(t->text);
     *t = (tiles){0};
 }

@@ -24,6 +24,8 @@ typedef struct prep_step {
 
 typedef struct prep_plan {
     int n_steps, n_tiles;
+    int n_text; /* ids of a text that are read with the picture (model_spec.reads); before it is known, the most there
+                    can be */
     size_t bytes; /* of all tiles' pixels */
     prep_step steps[PREP_MAX_STEPS];
 } prep_plan;
@@ -45,15 +47,18 @@ bool prep_plan_cut(const prep_spec *s, int w, int h, const image_limits *lim, pr
 void prep_plan_grid(const prep_plan *p, int *columns, int *rows);
 
 tile prep_plan_tile(const prep_plan *p, int i);
+/* Bytes of tiles that were made: pixels and text. */
+size_t prep_plan_bytes(const prep_plan *p);
 /* Upper bound of what tiles_make allocates for a picture of w x h, the picture and the tiles not counted. */
 size_t prep_work_bytes(const prep_plan *p, int w, int h);
 
 typedef struct
     tiles { /* 8-bit RGB: the tiles of the plan one after the other, each row-major without padding */
     prep_plan plan;
-    uint8_t *rgb; /* owned; NULL: none */
+    uint8_t *rgb;  /* owned; NULL: none */
+    int32_t *text; /* [plan.n_text], owned; NULL: none, or not known */
 } tiles;
-/* in is not changed and has the size that the plan was made for. */
+/* in is not changed and has the size that the plan was made for; out has no text. */
 bool tiles_make(const prep_plan *p, const image *in, tiles *out, status *st);
 void tiles_fini(tiles *t);
 

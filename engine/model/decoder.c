@@ -16,6 +16,8 @@ static void embed(ctx *c, const model *m, const step *s, tensor x) {
     }
     if (t->embed_width) op_linear(c, x, e, m->w[S_EMBED_IN], NULL, ACT_NONE, 0);
     if (t->learned_pos) op_embed_add(c, x, m->w[S_EMBED_POS], s->pos);
+    if (t->embed_norm)
+        op_norm(c, x, x, m->w[S_EMBED_NORM_G], m->w[S_EMBED_NORM_B], t->stack.norm, t->stack.norm_eps, 0);
     arena_reset(c->scratch, mark);
 }
 
@@ -50,7 +52,13 @@ static void head(ctx *c, const model *m, const step *s, tensor x, tensor logits)
         op_linear(c, out, last, m->w[S_EMBED_OUT], NULL, ACT_NONE, 0);
         last = out;
     }
-    op_linear(c, logits, last, t->tied ? m->w[S_EMBED] : m->w[S_HEAD], NULL, ACT_NONE, 0);
+    if (t->head_transform) {
+        tensor out = ctx_2d(c, DT_F32, s->n_out, k->width);
+        op_linear(c, out, last, m->w[S_HEAD_FC_W], m->w[S_HEAD_FC_B], k->activation, 0);
+        op_norm(c, out, out, m->w[S_HEAD_NORM_G], m->w[S_HEAD_NORM_B], NORM_LAYER, k->norm_eps, 0);
+        last = out;
+    }
+    op_linear(c, logits, last, t->tied ? m->w[S_EMBED] : m->w[S_HEAD], m->w[S_HEAD_B], ACT_NONE, 0);
     if (t->logit_softcap > 0) op_softcap(c, logits, t->logit_softcap);
 }
 
@@ -116,10 +124,16 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
         run.kc = kv->k[i];
         run.vc = kv->v[i];
         run.cs = k->window[i] && local.nd ? local : cs;
-        if (s->n_blocks)
+        if (k->beside[i]) {
+            CHECK(!s->n_blocks);
+            stack_attention(c, k, &m->text[i], i, x, &run);
+            cross_beside(c, m, i, x, s);
+            stack_feed_forward(c, k, &m->text[i], x);
+        } else if (s->n_blocks) {
             layer_in_blocks(c, m, s, i, x, q, &run);
-        else
+        } else {
             stack_layer(c, k, &m->text[i], i, x, &run);
+        }
         add_deep(c, m, s, i, x);
     }
     if (s->n_out > 0) head(c, m, s, x, logits);

@@ -1,4 +1,4 @@
-/* dual_bind.c - a dual encoder's own parameters: their shapes, where they stand in a checkpoint, and their weights.
+/* dual_bind.c - a dual encoder's own parameters: their shapes, and the rule that two of them are.
  *
  * Thread: the loader's. The model owns what is made here. */
 #include <math.h>
@@ -40,40 +40,19 @@ int dual_slot_shape(const model_spec *s, dual_slot which, int64_t d[4], unsigned
     return nd;
 }
 
-bool dual_bind(plan *p, status *st) {
-    for (int i = 0; i < DUAL_COUNT; i++) {
-        int64_t d[4];
-        unsigned use;
-        int nd = dual_slot_shape(&p->spec, (dual_slot)i, d, &use);
-        if (!nd) continue;
-        CHECK(p->sheet->dual[i]);
-        if (!bind_take(p->bind, p->sheet->dual_at, p->sheet->dual[i], nd, d, &p->dual[i], st)) return false;
-        p->weight_bytes += (size_t)tensor_count(&p->dual[i]) * dtype_size(p->dual[i].dt);
-    }
-    return true;
-}
-
 static bool make_rule(model *m, const plan *p, dual_rule *r, status *st) {
-    double scale = (double)tensor_host_number(&p->dual[DUAL_SCALE], 0);
-    double bias = p->dual[DUAL_BIAS].nd ? (double)tensor_host_number(&p->dual[DUAL_BIAS], 0) : 0;
+    const tensor *offset = plan_find(p, WANTED_DUAL, 0, DUAL_BIAS);
+    double scale = (double)tensor_host_number(plan_find(p, WANTED_DUAL, 0, DUAL_SCALE), 0);
+    double bias = offset->nd ? (double)tensor_host_number(offset, 0) : 0;
     *r = (dual_rule){.scale = exp(scale), .bias = bias, .sigmoid = m->spec.dual.sigmoid};
     if (isfinite(r->scale) && isfinite(r->bias)) return true;
     return status_set(st, ST_INVALID, "the scale of the logits is exp(%g), their bias %g", scale, bias);
 }
 
 bool dual_make(model *m, const plan *p, status *st) {
-    dual_part *part = m->dual = mem_calloc(1, sizeof *part);
-    if (!part) return status_set(st, ST_NO_MEMORY, "no memory for a model");
-    for (int i = 0; i < DUAL_COUNT; i++) {
-        int64_t d[4];
-        unsigned use;
-        if (p->dual[i].nd == 0 || i == DUAL_SCALE || i == DUAL_BIAS) continue;
-        tensor t = p->dual[i];
-        dual_slot_shape(&m->spec, (dual_slot)i, d, &use);
-        if (i == DUAL_PROBE) t = tensor_2d(t.data, t.dt, 1, t.d[2]);
-        if (!model_declare(m, &t, use, &part->w[i], st)) return false;
-    }
-    return make_rule(m, p, &part->rule, st);
+    m->dual = mem_calloc(1, sizeof *m->dual);
+    if (!m->dual) return status_set(st, ST_NO_MEMORY, "no memory for a model");
+    return make_rule(m, p, &m->dual->rule, st);
 }
 
 void dual_free(model *m) {

@@ -8,9 +8,8 @@
 
 /* Byte offsets into work; rows of the largest tile, and of all that are joined. */
 typedef struct layout {
-    size_t pixels, x, q, k, v, features, ids, pool_from, pool_by, context, jk, jv, jx, jids, joined, from, by,
-        total, result;
-    int64_t rows, features_rows, n_ids, pool_rows, pool_taps, joined_rows, out_rows;
+    size_t pixels, text, x, q, k, v, features, ids, join, joined, from, by, total, result;
+    int64_t rows, features_rows, n_ids, joined_rows, out_rows;
 } layout;
 
 static size_t take(size_t *at, size_t n) {
@@ -54,12 +53,7 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
         if (rows > l.rows) l.rows = rows;
         if (features > l.features_rows) l.features_rows = features;
         if (ids > l.n_ids) l.n_ids = ids;
-        l.joined_rows += join_rows(s, g);
-        if (s->join.kind == JOIN_POOL) {
-            CHECK(i == 0 || l.pool_rows == join_rows(s, g));
-            l.pool_rows = join_rows(s, g);
-            l.pool_taps = (int64_t)s->join.pool * s->join.pool;
-        }
+        l.joined_rows += join_rows(s, g, p->n_text);
     }
     CHECK(s->pack || l.joined_rows == l.out_rows);
     CHECK(!s->deep.n || (!packs(s) && !tower_together(t)));
@@ -68,6 +62,7 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     size_t head = (size_t)t->stack.head_dim * sizeof(float), kv = (size_t)t->stack.kv_heads * head;
     size_t rows = (size_t)l.rows, taps = (size_t)l.out_rows * SPEC_PACK_TAPS * sizeof(float);
     l.pixels = take(&l.total, p->bytes);
+    l.text = take(&l.total, (size_t)p->n_text * sizeof(int32_t));
     l.x = take(&l.total, rows * width);
     l.q = take(&l.total, rows * (size_t)t->stack.heads * head);
     l.k = take(&l.total, rows * kv);
@@ -75,18 +70,7 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     if (!tower_hidden_is_feature(t))
         l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
     l.ids = take(&l.total, (size_t)l.n_ids * sizeof(int32_t));
-    l.pool_from = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(int32_t));
-    l.pool_by = take(&l.total, (size_t)(l.pool_rows * l.pool_taps) * sizeof(float));
-    const join_spec *j = &s->join;
-    if (j->stack.n_layers) {
-        size_t all = (size_t)l.features_rows + (size_t)j->latents, d = (size_t)j->out * sizeof(float);
-        size_t keys = (size_t)j->stack.kv_heads * (size_t)j->stack.head_dim * sizeof(float);
-        l.context = take(&l.total, (size_t)l.features_rows * d);
-        l.jk = take(&l.total, all * keys);
-        l.jv = take(&l.total, all * keys);
-        l.jx = take(&l.total, (size_t)j->latents * d);
-        l.jids = take(&l.total, ((size_t)j->latents + 3) * sizeof(int32_t));
-    }
+    l.join = take(&l.total, join_room_bytes(s, p, l.features_rows));
     if (packs(s)) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
         l.from = take(&l.total, taps);
@@ -111,6 +95,7 @@ static void point(encode *e, const layout *l) {
     int64_t hd = k->head_dim;
 #define AT(field) (at ? at + l->field : NULL)
     e->pixels = tensor_1d(AT(pixels), DT_U8, (int64_t)e->plan.bytes);
+    if (e->plan.n_text) e->text = tensor_1d(AT(text), DT_I32, e->plan.n_text);
     e->x = tensor_2d(AT(x), DT_F32, l->rows, k->width);
     e->q = tensor_2d(AT(q), DT_F32, l->rows, k->heads * hd);
     e->k = tensor_2d(AT(k), DT_F32, l->rows, k->kv_heads * hd);
@@ -118,19 +103,7 @@ static void point(encode *e, const layout *l) {
     e->features = tensor_2d(AT(features), DT_F32, l->features_rows, (int64_t)k->width * s->tower.n_features);
     if (tower_hidden_is_feature(&s->tower)) e->features = e->x;
     e->ids = tensor_1d(AT(ids), DT_I32, l->n_ids);
-    if (l->pool_rows) {
-        e->pool_from = tensor_2d(AT(pool_from), DT_I32, l->pool_rows, l->pool_taps);
-        e->pool_by = tensor_2d(AT(pool_by), DT_F32, l->pool_rows, l->pool_taps);
-    }
-    const join_spec *j = &s->join;
-    if (j->stack.n_layers) {
-        int64_t all = l->features_rows + j->latents, keys = (int64_t)j->stack.kv_heads * j->stack.head_dim;
-        e->context = tensor_2d(AT(context), DT_F32, l->features_rows, j->out);
-        e->join_k = tensor_2d(AT(jk), DT_F32, all, keys);
-        e->join_v = tensor_2d(AT(jv), DT_F32, all, keys);
-        e->join_x = tensor_2d(AT(jx), DT_F32, j->latents, j->out);
-        e->join_ids = tensor_1d(AT(jids), DT_I32, j->latents + 3);
-    }
+    join_room_point(e, AT(join), l->features_rows);
     e->sets = tensor_2d(e->result, DT_F32, (1 + s->deep.n) * l->out_rows, spec_image_width(s));
     e->rows = tensor_rows(e->sets, 0, l->out_rows);
     e->joined = packs(s) ? tensor_2d(AT(joined), DT_F32, l->joined_rows, spec_image_width(s)) : e->rows;
@@ -178,23 +151,6 @@ static void upload_pack(ctx *c, encode *e) {
     mem_free(by);
 }
 
-static void upload_pool(ctx *c, encode *e) {
-    if (!e->pool_from.nd) return;
-    size_t n = (size_t)tensor_count(&e->pool_from);
-    int32_t *from = mem_alloc(n * sizeof *from);
-    float *by = mem_alloc(n * sizeof *by);
-    if (from && by) {
-        tile first = prep_plan_tile(&e->plan, 0);
-        join_pool_taps(&e->m->spec.join, tower_grid(&e->m->spec.tower, &first), from, by);
-        ctx_upload(c, e->pool_from, from);
-        ctx_upload(c, e->pool_by, by);
-    } else {
-        status_set(&c->st, ST_NO_MEMORY, "no memory for a picture");
-    }
-    mem_free(from);
-    mem_free(by);
-}
-
 /* How many rows a block has depends on the grid, but no block has more than this one's: of a tower that takes any grid, the
  * same without windows on a grid that full blocks fill. */
 static bool measure_full_blocks(encode *e) {
@@ -205,7 +161,7 @@ static bool measure_full_blocks(encode *e) {
     *e->measured = *e->m;
     e->measured->spec.tower.window = 0;
     e->m = e->measured;
-    e->plan = (prep_plan){0};
+    e->plan = (prep_plan){.n_text = e->plan.n_text};
     prep_plan_add(&e->plan, -1, 0, 0, 1, 1, TOWER_BLOCK_ROWS * side, side, RESAMPLE_NEAREST);
     e->plan.n_tiles = 1;
     return true;
@@ -249,9 +205,11 @@ encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st)
     point(e, &l);
     if (pixels->rgb) {
         ctx c = {.be = be, .lane = LANE_LOAD}; /* waited for: any lane may run the slices */
+        CHECK(pixels->text || pixels->plan.n_text == 0);
         ctx_upload(&c, e->pixels, pixels->rgb);
+        if (e->text.nd) ctx_upload(&c, e->text, pixels->text);
         upload_pack(&c, e);
-        upload_pool(&c, e);
+        join_room_upload(&c, e);
         ctx_sync(&c);
         if (!ctx_ok(&c)) {
             status_set(st, c.st.code, "%s", c.st.msg);
@@ -274,7 +232,7 @@ int encode_slices(const encode *e) {
     for (int i = 0; i < n_passes(s, &e->plan); i++) {
         tile at = prep_plan_tile(&e->plan, i);
         grid g = tower_grid(&s->tower, &at);
-        n += pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g);
+        n += pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g, e->plan.n_text);
     }
     return n;
 }
@@ -305,7 +263,7 @@ static void dual_slice(ctx *c, encode *e, grid g, int i) {
 static void pass_slice(ctx *c, encode *e, const tile *at, int64_t joined, int i) {
     const model_spec *s = &e->m->spec;
     grid g = tower_grid(&s->tower, at);
-    int joins = join_slices(s, g), rows = join_rows(s, g), done = 0;
+    int joins = join_slices(s, g, e->plan.n_text), rows = join_rows(s, g, e->plan.n_text), done = 0;
     for (int k = 0; k <= s->deep.n; k++) {
         bool deep = k < s->deep.n;
         int until = deep ? tower_slices_until(&s->tower, g, s->deep.state[k]) : pass_slices(s, &e->plan, g);
@@ -338,13 +296,13 @@ static void run_slice(ctx *c, encode *e, int i) {
     for (int t = 0; t < n_passes(s, &e->plan); t++) {
         tile at = prep_plan_tile(&e->plan, t);
         grid g = tower_grid(&s->tower, &at);
-        int all = pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g);
+        int all = pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g, e->plan.n_text);
         if (i < all) {
             pass_slice(c, e, &at, joined, i);
             return;
         }
         i -= all;
-        joined += join_rows(s, g);
+        joined += join_rows(s, g, e->plan.n_text);
     }
     pack_slice(c, e, i);
 }

@@ -23,12 +23,13 @@ struct encode {
     tensor pixels;     /* u8, all tiles */
     tensor x, q, k, v; /* hidden rows and a layer's q, k, v of the tile under way; room for the largest */
     tensor features;   /* what the join reads, likewise, or x itself */
+    tensor text;       /* i32: ids that are read with the picture; nd 0: none */
     tensor ids;        /* i32: the tile's index arrays, see tower.c */
     grid ids_of;       /* the grid that ids describes; w 0: none yet */
     tensor joined;     /* f32 [join rows of all tiles, and the newline's], or `rows` itself */
     tensor from, by;   /* [rows, SPEC_PACK_TAPS] how the result is packed; nd 0: it is `joined` */
-    tensor pool_from, pool_by; /* join_pool_taps of its tiles, which are of one size; nd 0: none */
-    tensor context, join_k, join_v, join_x, join_ids; /* of a join with layers; nd 0: none */
+    /* what the join keeps between its slices, see join_room; nd 0: not kept */
+    tensor join_x, join_q, join_k, join_v, beside_k, beside_v, context, join_ids, pool_from, pool_by;
     tensor sets; /* f32 [1 + deep sets, rows each, text width] as rows: the result */
     tensor rows; /* the first of them */
 };
@@ -99,15 +100,55 @@ int resample_taps(int side, grid g);
  * with antialias. */
 void resample_table(int side, grid g, int32_t *from, float *by);
 
+/* ---- join_room.c: what a join keeps between its slices ---- */
+
+/* So many rows of each; 0: none. Each join's file says what it needs for the largest tile's features and the plan's n_text. */
+typedef struct join_room {
+    int64_t own; /* join_x [own, stack.width], and with queries join_q [own, H*hd] */
+    bool queries;
+    int64_t keys, beside; /* join_k and join_v [keys, K*hd]; beside_k and beside_v [beside, K*hd] */
+    int64_t context;      /* context [context, stack.width] */
+    int64_t ids;          /* of i32 in join_ids, [1, ids] */
+    int64_t taps, tap_of; /* pool_from and pool_by [taps, tap_of]: join_pool_taps of tiles of one size */
+} join_room;
+/* features_rows: of the tile that has most. A multiple of 64 bytes; at: so many, or NULL, where there is nothing but shapes. */
+size_t join_room_bytes(const model_spec *s, const prep_plan *p, int64_t features_rows);
+void join_room_point(encode *e, void *at, int64_t features_rows);
+/* n of join_ids. */
+tensor join_ids_at(const encode *e, int64_t from, int64_t n);
+/* What stands in it from the beginning. */
+void join_room_upload(ctx *c, const encode *e);
+
 /* ---- perceiver.c: the join of learned latents; rows: of the tile's features ---- */
 
+join_room perceiver_room(const join_spec *j, int64_t rows);
 int perceiver_slices(const model_spec *s, int64_t rows);
 void perceiver_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 
+/* ---- qformer.c: the join of queries that attend to a tile beside each other; rows: of the tile's features ---- */
+
+join_room qformer_room(const join_spec *j, int64_t rows);
+int qformer_slices(const model_spec *s, int rows);
+void qformer_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
+
+/* ---- reader.c: the join of a text that attends to the tile; out: keys and values of its rows (cross_keep) ---- */
+
+join_room reader_room(const join_spec *j, int64_t rows, int n_text);
+int reader_slices(const model_spec *s, int64_t rows, int n_text);
+void reader_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
+
+/* ---- attend.c: the join of learned latents that attend once ---- */
+
+join_room attend_room(const join_spec *j, int64_t rows);
+int attend_rows(const join_spec *j);
+int attend_slices(const model_spec *s, int64_t rows);
+void attend_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
+
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 
-int join_rows(const model_spec *s, grid g);
-int join_slices(const model_spec *s, grid g);
+/* n_text: the plan's */
+int join_rows(const model_spec *s, grid g, int n_text);
+int join_slices(const model_spec *s, grid g, int n_text);
 /* Of a join that pools: patches and weights of each of its rows, [join_rows, pool * pool]. */
 void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by);
 void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i);

@@ -6,23 +6,25 @@
 
 #include "engine/ckpt/bind.h"
 #include "engine/model/model.h"
-#include "engine/model/sheet.h"
+#include "engine/model/wanted.h"
 
 /* A checkpoint understood and bound, before any weight is made: what `inspect` shows and what a load starts from. */
+typedef struct plan_tensor {
+    wanted as;
+    tensor t;
+} plan_tensor;
 typedef struct plan {
     model_spec spec;
     const name_sheet *sheet;
     ckpt *ckpt;
     bind *bind;
-    tensor slots[S_COUNT];                                        /* nd 0: empty */
-    bool transposed[S_COUNT];                                     /* it stands there as [in, out] */
-    tensor (*tower)[L_COUNT], (*join)[L_COUNT], (*text)[L_COUNT]; /* [run_layers], [n_layers] */
-    tensor (*deep)[JOIN_SLOTS];                                   /* [deep.n] */
-    tensor dual[DUAL_COUNT];
+    plan_tensor *all; /* [n], in the order of wanted_each */
+    int n;
     size_t weight_bytes;
 } plan;
 bool plan_open(plan *p, const char *dir, status *st);
 void plan_close(plan *p);
+const tensor *plan_find(const plan *p, wanted_part part, int at, int which); /* nd 0: not wanted */
 
 /* Shape of a parameter under a spec: dimensions into d, how it is used into use; 0 when the spec has no such one. */
 int layer_slot_shape(const stack_spec *s, int layer, layer_slot slot, int64_t d[2], unsigned *use);
@@ -48,7 +50,6 @@ struct model {
     weight *(*deep)[JOIN_SLOTS]; /* [deep.n] */
     model_rope rope, rope_local, rope_tower;
     struct dual_part *dual; /* dual.h; NULL: there is a decoder */
-    void *turned[S_COUNT];  /* copies of matrices that the checkpoint has the other way round */
     float tiled_scale[4];   /* tower_tiled.c's tables are multiplied by these */
     size_t weight_bytes, device_bytes;
     dtype weight_dtype;
@@ -75,8 +76,7 @@ bool model_declare(model *m, const tensor *t, unsigned use, weight **out, status
 /* ---- dual encoders (dual_bind.c, dual.c) ---- */
 
 int dual_slot_shape(const model_spec *s, dual_slot which, int64_t d[4], unsigned *use);
-bool dual_bind(plan *p, status *st);                 /* fills p->dual */
-bool dual_make(model *m, const plan *p, status *st); /* m->dual */
+bool dual_make(model *m, const plan *p, status *st); /* m->dual, but its weights */
 void dual_free(model *m);
 
 /* A picture's features, behind the norm of the last layer, and what its encode lends: k and v of all rows to be written, device i32 {0, 1}
@@ -95,7 +95,10 @@ typedef struct layer_run {
     tensor slots;
     attn_args attn; /* scale, causal and window are filled in from the spec */
 } layer_run;
-/* x[N, D] goes through layer i of the stack, in place. Scratch is given back. */
+/* x[N, D] += layer i's attention to its own rows, with the norms around it; then through the whole layer. In place; scratch is
+ * given back. */
+void stack_attention(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x,
+                     const layer_run *run);
 void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run);
 /* Layer i's part of a row that spec_image_width describes: keys, or values. */
 tensor cross_part(const model_spec *s, tensor rows, int i, bool values);
@@ -103,6 +106,8 @@ tensor cross_part(const model_spec *s, tensor rows, int i, bool values);
 void cross_keep(ctx *c, const model *m, tensor x, tensor rows);
 /* x[N, D], the whole step's rows, through layer i, which attends to pictures: only rows that s->cross names change. */
 void cross_layer(ctx *c, const model *m, int i, tensor x, const step *s);
+/* The same of what layer i does behind the attention to its own rows, where it attends to pictures beside. */
+void cross_beside(ctx *c, const model *m, int i, tensor x, const step *s);
 
 /* Its parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x;
  * k and v into the pages, where there are any; x += attention, where k and v may hold more rows than x and q (without
@@ -113,9 +118,10 @@ void stack_keep(ctx *c, const stack_spec *s, tensor k, tensor v, const layer_run
 void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
                   tensor v, const layer_run *run);
 void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x);
-/* For layers that attend to other rows: queries alone of x[N, D] into q[N, H*hd], normed by head; x += the attention's
- * y[N, H*hd], led back. */
+/* For layers that attend to other rows: queries alone of x[N, D] into q[N, H*hd]; keys and values k, v[M, K*hd] of those rows
+ * x[M, context]; x += the attention's y[N, H*hd], led back. Norms where the layer has them. */
 void stack_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q);
+void stack_context(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor k, tensor v);
 void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y);
 
 /* Layers that attend to other rows as well (stack_spec.beside): keys and values k, v[M, K*hd] of those rows y[M, beside_width];
@@ -124,5 +130,8 @@ void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, t
 void stack_beside_keep(ctx *c, const layer_weights *w, tensor y, tensor k, tensor v);
 void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor k, tensor v,
                          const layer_run *run);
+/* Its halves, for rows that attend to different others: queries of x into q[N, H*hd]; x += the attention's y[N, H*hd]. */
+void stack_beside_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q);
+void stack_beside_join(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y);
 
 #endif

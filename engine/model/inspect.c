@@ -70,18 +70,25 @@ static void put_stack(buf *out, const stack_spec *s) {
     buf_printf(out, "%s%s\n", bias, s->causal ? ", causal" : ", both ways");
     int cross = 0;
     for (int i = 0; i < s->n_layers; i++) cross += s->cross[i];
+    bool gates = false;
+    for (int i = 0; i < s->n_layers; i++) gates = gates || (s->cross[i] && s->gated[i]);
     if (cross)
-        buf_printf(
-            out, "  pictures     %d of %d layers attend to them instead of to the text, through tanh gates\n",
-            cross, s->n_layers);
+        buf_printf(out, "  pictures     %d of %d layers attend to them instead of to the text%s\n", cross,
+                   s->n_layers, gates ? ", through tanh gates" : "");
+    int beside = 0;
+    for (int i = 0; i < s->n_layers; i++) beside += s->beside_width && s->beside[i];
+    if (beside)
+        buf_printf(out, "  beside       %d of %d layers then attend to other rows as well, %d wide\n", beside,
+                   s->n_layers, s->beside_width);
     int windowed = 0, window = 0;
     for (int i = 0; i < s->n_layers; i++)
         if (s->window[i]) windowed++, window = s->window[i];
     if (windowed)
         buf_printf(out, "  window       %d tokens in %s%d of %d layers\n", window,
                    windowed == s->n_layers ? "all " : "", windowed, s->n_layers);
-    buf_printf(out, "  feed-forward %s%s, %d wide%s\n", s->glu ? "gated " : "", act_name(s->activation),
-               s->ffn, s->mlp_bias ? ", biases" : "");
+    if (s->ffn)
+        buf_printf(out, "  feed-forward %s%s, %d wide%s\n", s->glu ? "gated " : "", act_name(s->activation),
+                   s->ffn, s->mlp_bias ? ", biases" : "");
     buf_printf(out, "  norm         %s%s, eps %g", s->norm == NORM_RMS ? "RMS" : "layer",
                s->norm_plain ? " without parameters" : "", (double)s->norm_eps);
     if (s->norm_offset != 0) buf_printf(out, ", gains count from %g", (double)s->norm_offset);
@@ -97,6 +104,10 @@ static void put_text(buf *out, const text_spec *t) {
     put_rope(out, &t->stack.rope, local ? " without a window" : "");
     put_rope(out, &t->rope_local, " with a window");
     if (t->learned_pos) buf_printf(out, "  positions    a table of %d\n", t->learned_pos);
+    if (t->embed_norm) buf_puts(out, "  embeddings   layer-normed, positions included\n");
+    if (t->head_transform)
+        buf_printf(out, "  head         behind a matrix, %s and a layer norm%s\n",
+                   act_name(t->stack.activation), t->head_bias ? "; a bias" : "");
     if (t->embed_scale != 1) buf_printf(out, "  embeddings   times %g\n", (double)t->embed_scale);
     if (t->embed_width)
         buf_printf(out, "  embeddings   %d wide, a matrix leads in and out\n", t->embed_width);
@@ -117,6 +128,14 @@ static void put_company(buf *out, const model_spec *s) {
 
 /* Rows by size, where they differ. */
 static void put_image_costs(buf *out, const model_spec *s) {
+    if (s->reads.what == READS_QUESTION) {
+        buf_printf(out,
+                   "fuse: the answer's decoder attends to the question's rows, %zu bytes of keys and values "
+                   "each; a picture takes no tokens of its context, which begins with id %d alone\n"
+                   "takes: one user message of one picture and one text, at most %d tokens\n",
+                   (size_t)spec_image_width(s) * sizeof(float), (int)s->bos, s->reads.max_tok);
+        return;
+    }
     static const int sizes[][2] = {{336, 336}, {1024, 768}, {768, 1024}, {1920, 1080}, {200, 1600}};
     int first = 0;
     buf_puts(out, "fuse: a picture costs ");
@@ -133,12 +152,16 @@ static void put_image_costs(buf *out, const model_spec *s) {
         }
     }
     if (s->fuse == FUSE_CROSS)
-        buf_printf(
-            out,
-            " of keys and values apart from the text's, %zu bytes each, and one token in the prompt, id %d",
-            (size_t)spec_image_width(s) * sizeof(float), (int)s->image_token);
+        buf_printf(out, " of keys and values apart from the text's, %zu bytes each",
+                   (size_t)spec_image_width(s) * sizeof(float));
+    if (s->fuse == FUSE_CROSS && s->no_place)
+        buf_puts(out, ", and no token in the prompt");
+    else if (s->fuse == FUSE_CROSS)
+        buf_printf(out, ", and one token in the prompt, id %d", (int)s->image_token);
     else
-        buf_printf(out, " in place of the placeholder, id %d", (int)s->image_token);
+        buf_puts(out, s->pictures_in_front ? " before all text" : " in place of the placeholder");
+    if (s->fuse != FUSE_CROSS && s->image_token >= 0) buf_printf(out, ", id %d", (int)s->image_token);
+    if (s->max_pictures) buf_printf(out, "; at most %d in a prompt", s->max_pictures);
     put_company(out, s);
     buf_puts(out, "\n");
 }
@@ -156,6 +179,19 @@ static void put_join(buf *out, const join_spec *j) {
             "a perceiver: a gated feed-forward, %d to %d, then %d learned latents attend to each tile and to "
             "themselves\n",
             j->in, j->out, j->latents);
+    else if (j->kind == JOIN_QFORMER)
+        buf_printf(out, "a Q-Former: %d learned queries, normed; behind their layers linear, %d to %d%s\n",
+                   j->latents, j->in, j->out, j->bias ? ", bias" : "");
+    else if (j->kind == JOIN_READER)
+        buf_printf(out,
+                   "a text encoder: the text that is read with the picture, up to %d tokens of a vocabulary "
+                   "of %d, attends to itself and to the picture's rows\n",
+                   j->read_pos, j->read_vocab);
+    else if (j->kind == JOIN_ATTEND)
+        buf_printf(out, "%d learned latents attend once to the features, %d to %d, layer norm%s\n",
+                   j->latents, j->in, j->out, j->drop_first ? ", the first is dropped" : "");
+    else if (j->kind == JOIN_NONE)
+        buf_printf(out, "none, the features are the rows, %d wide\n", j->in);
     else if (j->kind == JOIN_POOL)
         buf_printf(out, "mean of %d x %d patches, RMS norm, linear, %d to %d\n", j->pool, j->pool, j->in,
                    j->out);
@@ -339,8 +375,10 @@ typedef struct line {
 
 /* "a.layers.12.b" to "a.layers.*.b"; returns the number, or -1. */
 static int pattern_of(const char *name, char *out, size_t n) {
-    const char *p = strstr(name, "layers.");
-    p = p ? p + 7 : (p = strstr(name, "layer.")) ? p + 6 : NULL;
+    static const char *const lists[] = {"layers.", "layer.", "resblocks.", "cross_attn."};
+    const char *p = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(lists) && !p; i++)
+        if ((p = strstr(name, lists[i]))) p += strlen(lists[i]);
     if (!p || !isdigit((unsigned char)*p)) {
         snprintf(out, n, "%s", name);
         return -1;

@@ -8,20 +8,26 @@ static int merged(const join_spec *j) {
     return j->merge > 1 ? j->merge * j->merge : 1;
 }
 
-int join_rows(const model_spec *s, grid g) {
+int join_rows(const model_spec *s, grid g, int n_text) {
     if (s->dual.on) return 1;
     const join_spec *j = &s->join;
-    if (j->kind == JOIN_PERCEIVER) return j->latents;
+    if (j->kind == JOIN_READER) return n_text;
+    if (j->kind == JOIN_ATTEND) return attend_rows(j);
+    if (j->latents) return j->latents;
     if (j->kind == JOIN_POOL) return (g.w / j->pool) * (g.h / j->pool);
     int rows = tower_features_rows(&s->tower, g.w, g.h), k = merged(j);
     CHECK(k == 1 || (rows == g.w * g.h && g.w % j->merge == 0 && g.h % j->merge == 0));
     return rows / k;
 }
 
-int join_slices(const model_spec *s, grid g) {
+int join_slices(const model_spec *s, grid g, int n_text) {
     if (s->dual.on) return dual_picture_slices(s, tower_rows(&s->tower, g));
-    if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, tower_features_rows(&s->tower, g.w, g.h));
-    return (join_rows(s, g) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
+    int rows = tower_features_rows(&s->tower, g.w, g.h);
+    if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, rows);
+    if (s->join.kind == JOIN_QFORMER) return qformer_slices(s, rows);
+    if (s->join.kind == JOIN_READER) return reader_slices(s, rows, n_text);
+    if (s->join.kind == JOIN_ATTEND) return attend_slices(s, rows);
+    return (join_rows(s, g, n_text) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 
 /* n rows as n / k of k times the width. */
@@ -53,7 +59,9 @@ static void project(ctx *c, const join_spec *j, weight *const *w, tensor x, tens
     if (j->normed == JOIN_NORM_ROW) x = norm_rows(c, j, w, x);
     if (merged(j) > 1) x = side_by_side(x, merged(j));
     if (j->normed == JOIN_NORM_MERGED) x = norm_rows(c, j, w, x);
-    if (j->kind != JOIN_MLP) {
+    if (j->kind == JOIN_NONE) {
+        op_copy(c, y, x);
+    } else if (j->kind != JOIN_MLP) {
         op_linear(c, y, x, fc1, bias1, ACT_NONE, 0);
     } else {
         tensor h = ctx_2d(c, DT_F32, y.d[0], j->hidden);
@@ -69,7 +77,20 @@ void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, in
         perceiver_slice(c, e, features, out, i);
         return;
     }
-    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g) - from, k = merged(j);
+    if (j->kind == JOIN_QFORMER) {
+        qformer_slice(c, e, features, out, i);
+        return;
+    }
+    if (j->kind == JOIN_READER) {
+        reader_slice(c, e, features, out, i);
+        return;
+    }
+    if (j->kind == JOIN_ATTEND) {
+        attend_slice(c, e, features, out, i);
+        return;
+    }
+    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g, e->plan.n_text) - from,
+            k = merged(j);
     if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
     tensor x = features, rows = tensor_rows(out, from, n), y = rows;
     size_t mark = arena_mark(c->scratch);

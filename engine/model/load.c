@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "engine/model/dual.h"
 #include "engine/model/impl.h"
 
 bool model_declare(model *m, const tensor *t, unsigned use, weight **out, status *st) {
@@ -20,7 +21,8 @@ bool model_declare(model *m, const tensor *t, unsigned use, weight **out, status
 static bool make_weight(model *m, tensor t, unsigned use, weight **out, status *st) {
     /* A convolution whose windows do not overlap is a matrix over patches; a lone row is a table of one. */
     if (t.nd > 3) t = tensor_2d(t.data, t.dt, t.d[0], tensor_count(&t) / t.d[0]);
-    if (t.nd == 1 && use == WEIGHT_TABLE) t = tensor_2d(t.data, t.dt, 1, t.d[0]);
+    if (t.nd != 2 && use == WEIGHT_TABLE)
+        t = tensor_2d(t.data, t.dt, tensor_count(&t) / t.d[t.nd - 1], t.d[t.nd - 1]);
     return model_declare(m, &t, use, out, st);
 }
 
@@ -63,35 +65,17 @@ static bool deinterleave(model *m, tensor *t, int width, int n, status *st) {
 }
 
 /* Tables of a tower of tiles together, row by row, and what their rows are multiplied by. */
-static void shape_tables(model *m, const plan *p, slot which, tensor *t) {
+static void shape_tables(model *m, const plan *p, int which, tensor *t) {
     const tower_spec *k = &m->spec.tower;
     if (!tower_together(k)) return;
     if (which == S_TILE_POS || which == S_PRE_TILE || which == S_POST_TILE)
         *t = tensor_2d(t->data, t->dt, tensor_count(t) / k->stack.width, k->stack.width);
     if (which != S_TILE_POS) return;
-    float pos = tanhf(tensor_host_number(&p->slots[S_POS_GATE], 0));
+    float pos = tanhf(tensor_host_number(plan_find(p, WANTED_ALONE, 0, S_POS_GATE), 0));
     m->tiled_scale[0] = 1 - pos;
     m->tiled_scale[1] = pos;
-    m->tiled_scale[2] = tanhf(tensor_host_number(&p->slots[S_PRE_TILE_GATE], 0));
-    m->tiled_scale[3] = tanhf(tensor_host_number(&p->slots[S_POST_TILE_GATE], 0));
-}
-
-static bool make_layers(model *m, const stack_spec *s, int n, tensor (*from)[L_COUNT], layer_weights **out,
-                        status *st) {
-    *out = mem_calloc((size_t)n + 1, sizeof **out);
-    if (!*out) return status_set(st, ST_NO_MEMORY, "no memory for %d layers", n);
-    for (int i = 0; i < n; i++)
-        for (int k = 0; k < L_COUNT; k++) {
-            int64_t d[2];
-            unsigned use;
-            if (from[i][k].nd == 0) continue;
-            layer_slot_shape(s, i, (layer_slot)k, d, &use);
-            bool gate = s->gated[i] && (k == L_SCALE1 || k == L_SCALE2);
-            if (gate ? !make_gate(m, from[i][k], s->width, &(*out)[i].w[k], st)
-                     : !make_weight(m, from[i][k], use, &(*out)[i].w[k], st))
-                return false;
-        }
-    return true;
+    m->tiled_scale[2] = tanhf(tensor_host_number(plan_find(p, WANTED_ALONE, 0, S_PRE_TILE_GATE), 0));
+    m->tiled_scale[3] = tanhf(tensor_host_number(plan_find(p, WANTED_ALONE, 0, S_POST_TILE_GATE), 0));
 }
 
 static bool make_rope(model *m, const rope_spec *r, model_rope *out, status *st) {
@@ -111,26 +95,11 @@ static bool make_rope(model *m, const rope_spec *r, model_rope *out, status *st)
     return ok;
 }
 
-static bool make_deep(model *m, tensor (*from)[JOIN_SLOTS], status *st) {
-    int n = m->spec.deep.n;
-    m->deep = mem_calloc((size_t)n + 1, sizeof *m->deep);
-    if (!m->deep) return status_set(st, ST_NO_MEMORY, "no memory for %d joins", n);
-    for (int i = 0; i < n; i++)
-        for (int k = 0; k < JOIN_SLOTS; k++) {
-            int64_t d[TENSOR_MAX_DIMS];
-            unsigned use;
-            if (from[i][k].nd == 0) continue;
-            join_slot_shape(&m->spec.deep.join, (slot)(S_FIRST_JOIN + k), d, &use);
-            if (!make_weight(m, from[i][k], use, &m->deep[i][k], st)) return false;
-        }
-    return true;
-}
-
-/* [in, out] to a copy [out, in] that the model owns. */
-static bool turn(model *m, slot i, tensor *t, status *st) {
+/* [in, out] to a copy [out, in]. */
+static bool turn(model *m, tensor *t, status *st) {
     size_t size = dtype_size(t->dt), in = (size_t)t->d[0], out = (size_t)t->d[1];
     const uint8_t *from = t->data;
-    uint8_t *to = m->turned[i] = mem_alloc(in * out * size);
+    uint8_t *to = keep(m, in * out * size);
     if (!to) return status_set(st, ST_NO_MEMORY, "no memory for a matrix of %zu numbers", in * out);
     for (size_t k = 0; k < in; k++)
         for (size_t o = 0; o < out; o++) memcpy(to + (o * in + k) * size, from + (k * out + o) * size, size);
@@ -138,32 +107,56 @@ static bool turn(model *m, slot i, tensor *t, status *st) {
     return true;
 }
 
-static bool make_all(model *m, const plan *p, status *st) {
-    for (int i = 0; i < S_COUNT; i++) {
-        int64_t d[TENSOR_MAX_DIMS];
-        unsigned use;
-        if (p->slots[i].nd == 0) continue;
-        slot_shape(&m->spec, (slot)i, d, &use);
-        tensor t = p->slots[i];
-        if (i == S_EMBED_POS) /* so that positions are its rows */
-            t = tensor_rows(t, m->spec.text.learned_pos_from, t.d[0] - m->spec.text.learned_pos_from);
-        if (p->transposed[i] && !turn(m, (slot)i, &t, st)) return false;
-        shape_tables(m, p, (slot)i, &t);
-        if (i == S_FC1_W && m->spec.join.interleaved &&
-            !deinterleave(m, &t, m->spec.tower.stack.width, m->spec.join.interleaved, st))
-            return false;
-        if (!make_weight(m, t, use, &m->w[i], st)) return false;
-    }
-    return (!p->tower ||
-            make_layers(m, &m->spec.tower.stack, m->spec.tower.run_layers, p->tower, &m->tower, st)) &&
-           (!p->join ||
-            make_layers(m, &m->spec.join.stack, m->spec.join.stack.n_layers, p->join, &m->join, st)) &&
-           make_layers(m, &m->spec.text.stack, m->spec.text.stack.n_layers, p->text, &m->text, st) &&
-           make_rope(m, &m->spec.text.stack.rope, &m->rope, st) &&
-           make_rope(m, &m->spec.text.rope_local, &m->rope_local, st) &&
-           make_rope(m, &m->spec.tower.stack.rope, &m->rope_tower, st) && make_deep(m, p->deep, st) &&
+/* Room for the weights of each part of wanted_each, and where one of them goes. */
+static bool make_room(model *m, const plan *p, status *st) {
+    const model_spec *s = &m->spec;
+    m->tower = mem_calloc((size_t)s->tower.run_layers + 1, sizeof *m->tower);
+    m->join = mem_calloc((size_t)s->join.stack.n_layers + 1, sizeof *m->join);
+    m->text = mem_calloc((size_t)s->text.stack.n_layers + 1, sizeof *m->text);
+    m->deep = mem_calloc((size_t)s->deep.n + 1, sizeof *m->deep);
+    if (!m->tower || !m->join || !m->text || !m->deep)
+        return status_set(st, ST_NO_MEMORY, "no memory for layers");
+    return !s->dual.on || dual_make(m, p, st);
+}
 
-           (!m->spec.dual.on || dual_make(m, p, st));
+static weight **room_of(model *m, const wanted *w) {
+    weight **out = NULL;
+    switch (w->part) {
+    case WANTED_ALONE: out = &m->w[w->slot]; break;
+    case WANTED_TOWER: out = &m->tower[w->at].w[w->slot]; break;
+    case WANTED_JOIN: out = &m->join[w->at].w[w->slot]; break;
+    case WANTED_TEXT: out = &m->text[w->at].w[w->slot]; break;
+    case WANTED_DEEP: out = &m->deep[w->at][w->slot - S_FIRST_JOIN]; break;
+    case WANTED_DUAL: out = &m->dual->w[w->slot]; break;
+    }
+    CHECK(out && !*out);
+    return out;
+}
+
+static bool make_alone(model *m, const plan *p, const wanted *w, tensor *t, status *st) {
+    if (w->slot == S_EMBED_POS) /* so that positions are its rows */
+        *t = tensor_rows(*t, m->spec.text.learned_pos_from, t->d[0] - m->spec.text.learned_pos_from);
+    shape_tables(m, p, w->slot, t);
+    return w->slot != S_FC1_W || !m->spec.join.interleaved ||
+           deinterleave(m, t, m->spec.tower.stack.width, m->spec.join.interleaved, st);
+}
+
+static bool make_all(model *m, const plan *p, status *st) {
+    if (!make_room(m, p, st)) return false;
+    for (int i = 0; i < p->n; i++) {
+        const wanted *w = &p->all[i].as;
+        weight **out = room_of(m, w);
+        tensor t = p->all[i].t;
+        if (w->part == WANTED_DUAL && (w->slot == DUAL_SCALE || w->slot == DUAL_BIAS)) continue;
+        if (w->transposed && !turn(m, &t, st)) return false;
+        if (w->part == WANTED_ALONE && !make_alone(m, p, w, &t, st)) return false;
+        bool gate = w->stack && w->stack->gated[w->at] && (w->slot == L_SCALE1 || w->slot == L_SCALE2);
+        if (gate ? !make_gate(m, t, w->stack->width, out, st) : !make_weight(m, t, w->use, out, st))
+            return false;
+    }
+    return make_rope(m, &m->spec.text.stack.rope, &m->rope, st) &&
+           make_rope(m, &m->spec.text.rope_local, &m->rope_local, st) &&
+           make_rope(m, &m->spec.tower.stack.rope, &m->rope_tower, st);
 }
 
 model *model_open(const char *dir, backend *be, status *st) {
@@ -179,7 +172,7 @@ model *model_open(const char *dir, backend *be, status *st) {
         m->ckpt = p.ckpt;
         p.ckpt = NULL;
         m->weight_bytes = p.weight_bytes;
-        m->weight_dtype = p.text[0][L_Q_W].dt;
+        m->weight_dtype = plan_find(&p, WANTED_TEXT, 0, L_Q_W)->dt;
         ok = make_all(m, &p, st);
         if (ok) m->device_bytes = weights_bytes(be, m->all, m->n_all);
         if (!ok) {
@@ -228,7 +221,6 @@ void model_free(model *m) {
     free_rope(&m->rope);
     free_rope(&m->rope_local);
     free_rope(&m->rope_tower);
-    for (int i = 0; i < S_COUNT; i++) mem_free(m->turned[i]);
     dual_free(m);
     mem_free(m->all);
     while (m->kept) {

@@ -76,7 +76,7 @@ typedef struct encode encode;
 bool tower_takes(const tower_spec *t, int w, int h);
 /* Device bytes that the encode of a picture of this plan holds between its slices, its result included. */
 size_t encode_bytes(const model_spec *s, const prep_plan *plan);
-/* Starts an encode of prepared pixels, which are copied. Owns its buffers until encode_free. pixels->rgb NULL: holds no
+/* Starts an encode of prepared pixels and the text that is read with them, which are copied. Owns its buffers until encode_free. pixels->rgb NULL: holds no
  * buffers, for measuring under a dry ctx what scratch encode_run takes for any picture. */
 encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st);
 /* Runs at most max_slices further slices; true when the rows are ready. A slice is a block of rows (about a hundred)

@@ -15,10 +15,17 @@ int perceiver_slices(const model_spec *s, int64_t rows) {
     return n_blocks(rows) + s->join.stack.n_layers * (n_blocks(rows) + 1);
 }
 
-/* ids: 0, 1, ... for the latents; {0, latents}; {context and latents}. */
+/* join_ids: 0, 1, ... for the latents; {0, latents}; {context and latents}. */
+enum { AFTER_LATENTS = 3 };
+
+join_room perceiver_room(const join_spec *j, int64_t rows) {
+    return (join_room){
+        .own = j->latents, .keys = rows + j->latents, .context = rows, .ids = j->latents + AFTER_LATENTS};
+}
+
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     int n = e->m->spec.join.latents;
-    int32_t *v = mem_calloc((size_t)n + 3, sizeof *v);
+    int32_t *v = mem_calloc((size_t)n + AFTER_LATENTS, sizeof *v);
     if (!v) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
         return;
@@ -28,10 +35,6 @@ static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     v[n + 2] = (int32_t)rows + n;
     ctx_upload(c, e->join_ids, v);
     mem_free(v);
-}
-
-static tensor ids_at(const encode *e, int64_t from, int64_t n) {
-    return tensor_1d(e->join_ids.data ? (int32_t *)e->join_ids.data + from : NULL, DT_I32, n);
 }
 
 static void project(ctx *c, const encode *e, tensor features, int64_t from, int64_t n) {
@@ -65,8 +68,8 @@ static void attend(ctx *c, const encode *e, int layer, int64_t rows) {
     op_linear(c, q, h, w->w[L_Q_W], NULL, ACT_NONE, 0);
     layer_run run = {0};
     run.attn.n_seqs = 1;
-    run.attn.q_start = ids_at(e, n, 2);
-    run.attn.kv_len = ids_at(e, n + 2, 1);
+    run.attn.q_start = join_ids_at(e, n, 2);
+    run.attn.kv_len = join_ids_at(e, n + 2, 1);
     stack_attend(c, k, w, layer, x, q, tensor_rows(e->join_k, 0, all), tensor_rows(e->join_v, 0, all), &run);
     stack_feed_forward(c, k, w, x);
 }
@@ -81,7 +84,7 @@ void perceiver_slice(ctx *c, const encode *e, tensor features, tensor out, int i
     size_t mark = arena_mark(c->scratch);
     if (i == 0) {
         upload_ids(c, e, rows);
-        op_embed(c, e->join_x, m->w[S_LATENTS], ids_at(e, 0, m->spec.join.latents), 1);
+        op_embed(c, e->join_x, m->w[S_LATENTS], join_ids_at(e, 0, m->spec.join.latents), 1);
     }
     if (i < blocks) {
         project(c, e, features, from, n);

@@ -10,37 +10,36 @@
 int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d[2], unsigned *use) {
     int64_t q = (int64_t)s->heads * s->head_dim, k = (int64_t)s->kv_heads * s->head_dim;
     int64_t out = 0, in = 0; /* in 0: a vector */
+    int64_t context = s->context_width ? s->context_width : s->width;
+    bool heads_normed = s->qk_norm || s->qk_norm_full || (s->cross[layer] && s->cross_qk_norm);
     bool on = true, beside = s->beside_width > 0 && s->beside[layer];
     switch (which) {
-    case L_NORM1_G:
-    case L_NORM2_G: out = s->width, on = !s->norm_plain; break;
-    case L_NORM1_B:
-    case L_NORM2_B: out = s->width, on = s->norm == NORM_LAYER && !s->norm_plain; break;
+    case L_NORM1_G: out = s->width, on = !s->norm_plain; break;
+    case L_NORM1_B: out = s->width, on = s->norm == NORM_LAYER && !s->norm_plain; break;
+    case L_NORM2_G: out = s->width, on = s->ffn && !s->norm_plain; break;
+    case L_NORM2_B: out = s->width, on = s->ffn && s->norm == NORM_LAYER && !s->norm_plain; break;
     case L_POST1_G:
     case L_POST2_G: out = s->width, on = s->post_norms && !s->norm_plain; break;
     case L_POST1_B:
     case L_POST2_B: out = s->width, on = s->post_norms && s->norm == NORM_LAYER && !s->norm_plain; break;
     case L_Q_W: out = q, in = s->width; break;
     case L_Q_B: out = q, on = s->q_bias; break;
-    case L_K_W: out = k, in = s->width; break;
+    case L_K_W: out = k, in = context; break;
     case L_K_B: out = k, on = s->k_bias; break;
-    case L_V_W: out = k, in = s->width; break;
+    case L_V_W: out = k, in = context; break;
     case L_V_B: out = k, on = s->v_bias; break;
     case L_O_W: out = s->width, in = q; break;
     case L_O_B: out = s->width, on = s->o_bias; break;
-    case L_QNORM_G:
-        out = s->qk_norm_full ? q : s->head_dim, on = s->qk_norm || s->qk_norm_full || s->cross[layer];
-        break;
-    case L_KNORM_G:
-        out = s->qk_norm_full ? k : s->head_dim, on = s->qk_norm || s->qk_norm_full || s->cross[layer];
-        break;
+    case L_QNORM_G: out = s->qk_norm_full ? q : s->head_dim, on = heads_normed; break;
+    case L_KNORM_G: out = s->qk_norm_full ? k : s->head_dim, on = heads_normed; break;
     case L_GATE_W: out = s->ffn, in = s->width, on = s->glu; break;
     case L_GATE_B: out = s->ffn, on = s->glu && s->mlp_bias; break;
-    case L_UP_W: out = s->ffn, in = s->width; break;
-    case L_UP_B: out = s->ffn, on = s->mlp_bias; break;
-    case L_DOWN_W: out = s->width, in = s->ffn; break;
-    case L_DOWN_B: out = s->width, on = s->mlp_bias; break;
-    case L_CONTEXT_G: out = s->width, on = s->context_norm; break;
+    case L_UP_W: out = s->ffn, in = s->width, on = s->ffn; break;
+    case L_UP_B: out = s->ffn, on = s->ffn && s->mlp_bias; break;
+    case L_DOWN_W: out = s->width, in = s->ffn, on = s->ffn; break;
+    case L_DOWN_B: out = s->width, on = s->ffn && s->mlp_bias; break;
+    case L_CONTEXT_G: out = context, on = s->context_norm[layer]; break;
+    case L_CONTEXT_B: out = context, on = s->context_norm[layer] && s->norm == NORM_LAYER; break;
     case L_SCALE1:
     case L_SCALE2: out = s->gated[layer] ? 1 : s->width, on = s->layer_scale || s->gated[layer]; break;
     case L_BESIDE_NORM_G: out = s->width, on = beside; break;
@@ -63,15 +62,25 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
 }
 
 int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], unsigned *use) {
-    bool is = j->kind != JOIN_NONE, gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
-    bool normed = j->normed != JOIN_NORM_NONE;
+    bool reads = j->kind == JOIN_READER, attend = j->kind == JOIN_ATTEND;
+    bool is = j->kind != JOIN_NONE && !reads && !attend;
+    bool gated = j->kind == JOIN_PERCEIVER, mlp = j->kind == JOIN_MLP || gated;
+    bool queries = j->kind == JOIN_QFORMER, normed = j->normed != JOIN_NORM_NONE || queries;
+    bool behind = reads || attend; /* its norm stands behind, of rows as wide as its own */
     int64_t one = j->normed == JOIN_NORM_ROW && j->merge > 1 ? j->in / (j->merge * j->merge) : j->in;
     int64_t hidden = mlp ? j->hidden : j->out, out = 0, in = 0; /* in 0: a vector */
     bool on = false;
     switch (which) {
-    case S_JOIN_G: out = gated ? j->out : one, on = gated || normed; break;
-    case S_JOIN_B: out = one, on = normed && j->norm == NORM_LAYER; break;
-    case S_LATENTS: out = j->latents, in = j->out, on = gated; break;
+    case S_JOIN_G: out = gated || behind ? j->out : one, on = gated || behind || normed; break;
+    case S_JOIN_B:
+        out = behind ? j->out : one;
+        on = reads || ((attend || normed) && j->norm == NORM_LAYER);
+        break;
+    case S_READ_EMBED: out = j->read_vocab, in = j->out, on = reads; break;
+    case S_READ_POS: out = j->read_pos, in = j->out, on = reads; break;
+    case S_LATENTS:
+        out = j->latents, in = gated || attend ? j->out : j->in, on = gated || attend || queries;
+        break;
     case S_FC_GATE_W: out = hidden, in = j->in, on = gated; break;
     case S_FC1_W: out = hidden, in = j->in, on = is; break;
     case S_FC1_B: out = hidden, on = is && j->bias; break;
@@ -82,7 +91,8 @@ int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], 
     if (!on) return 0;
     d[0] = out;
     d[1] = in;
-    *use = which == S_LATENTS ? WEIGHT_TABLE : in ? WEIGHT_LINEAR : WEIGHT_VECTOR;
+    bool table = which == S_LATENTS || which == S_READ_EMBED || which == S_READ_POS;
+    *use = table ? WEIGHT_TABLE : in ? WEIGHT_LINEAR : WEIGHT_VECTOR;
     return in ? 2 : 1;
 }
 
@@ -129,6 +139,8 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
     case S_JOIN_G:
     case S_JOIN_B:
     case S_LATENTS:
+    case S_READ_EMBED:
+    case S_READ_POS:
     case S_FC_GATE_W:
     case S_FC1_W:
     case S_FC1_B:
@@ -147,6 +159,10 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
         d[0] = text->learned_pos, d[1] = text->stack.width;
         nd = 2, on = text->learned_pos > 0, *use = WEIGHT_TABLE;
         break;
+    case S_EMBED_NORM_G: d[0] = text->stack.width, on = text->embed_norm; break;
+    case S_EMBED_NORM_B:
+        d[0] = text->stack.width, on = text->embed_norm && text->stack.norm == NORM_LAYER;
+        break;
     case S_NORM_G: d[0] = text->stack.width, on = norm; break;
     case S_NORM_B: d[0] = text->stack.width, on = norm && text->stack.norm == NORM_LAYER; break;
     case S_EMBED_OUT:
@@ -157,83 +173,34 @@ int slot_shape(const model_spec *s, slot which, int64_t d[TENSOR_MAX_DIMS], unsi
         d[0] = text->vocab, d[1] = text_embed_width(text), nd = 2, on = !text->tied && !s->dual.on,
         *use = WEIGHT_LINEAR;
         break;
+    case S_HEAD_FC_W:
+        d[0] = d[1] = text->stack.width;
+        nd = 2, on = text->head_transform, *use = WEIGHT_LINEAR;
+        break;
+    case S_HEAD_FC_B:
+    case S_HEAD_NORM_G:
+    case S_HEAD_NORM_B: d[0] = text->stack.width, on = text->head_transform; break;
+    case S_HEAD_B: d[0] = text->vocab, on = text->head_bias; break;
     case S_COUNT: on = false; break;
     }
     return on ? nd : 0;
 }
 
-static bool take(plan *p, const char *const *at, const char *name, int nd, const int64_t *d, tensor *out,
-                 status *st) {
-    CHECK(at && name);
-    if (!bind_take(p->bind, at, name, nd, d, out, st)) return false;
-    p->weight_bytes += (size_t)tensor_count(out) * dtype_size(out->dt);
-    return true;
+static bool same(const st_tensor *a, const st_tensor *b) {
+    return a->dt == b->dt && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0;
 }
 
-static void numbered(char *out, size_t n, const char *name, int i) {
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(out, n, name, i);
-#pragma GCC diagnostic pop
-}
-
-/* The same of a slot, whose name may end in "^T". */
-static bool take_slot(plan *p, const char *const *at, const char *name, int nd, int64_t d[TENSOR_MAX_DIMS],
-                      slot i, status *st) {
-    size_t n = strlen(name);
-    char stem[128];
-    p->transposed[i] = n > 2 && strcmp(name + n - 2, "^T") == 0;
-    if (!p->transposed[i]) return take(p, at, name, nd, d, &p->slots[i], st);
-    CHECK(nd == 2 && n < sizeof stem);
-    snprintf(stem, sizeof stem, "%.*s", (int)n - 2, name);
-    int64_t there[2] = {d[1], d[0]};
-    return take(p, at, stem, nd, there, &p->slots[i], st);
-}
-
-/* Where the names of a stack's layers are written, by what kind of layer it is. */
-typedef struct layer_names {
-    const char *const *all, *const *cross, *const *tail;
-    int tail_from;
-} layer_names;
-
-static void layer_name(const layer_names *n, bool cross, int layer, int which, char *out, size_t size) {
-    bool tail = n->tail && layer >= n->tail_from;
-    const char *form = (tail ? n->tail : cross && n->cross ? n->cross : n->all)[which];
-    CHECK(form);
-    numbered(out, size, form, tail ? layer - n->tail_from : layer);
-}
-
-static bool take_layers(plan *p, const stack_spec *s, int n, const char *const *at, layer_names names,
-                        tensor (**out)[L_COUNT], status *st) {
-    *out = mem_calloc((size_t)n + 1, sizeof **out);
-    if (!*out) return status_set(st, ST_NO_MEMORY, "no memory for %d layers", n);
-    for (int i = 0; i < n; i++)
-        for (int k = 0; k < L_COUNT; k++) {
-            int64_t d[2];
-            unsigned use;
-            char name[128];
-            int nd = layer_slot_shape(s, i, (layer_slot)k, d, &use);
-            if (!nd) continue;
-            layer_name(&names, s->cross[i], i, k, name, sizeof name);
-            if (!take(p, at, name, nd, d, &(*out)[i][k], st)) return false;
-        }
-    return true;
-}
-
-static bool take_deep(plan *p, status *st) {
-    const deep_spec *s = &p->spec.deep;
-    p->deep = mem_calloc((size_t)s->n + 1, sizeof *p->deep);
-    if (!p->deep) return status_set(st, ST_NO_MEMORY, "no memory for %d joins", s->n);
-    for (int i = 0; i < s->n; i++)
-        for (int k = 0; k < JOIN_SLOTS; k++) {
-            int64_t d[TENSOR_MAX_DIMS];
-            unsigned use;
-            char name[128];
-            int nd = join_slot_shape(&s->join, (slot)(S_FIRST_JOIN + k), d, &use);
-            if (!nd) continue;
-            numbered(name, sizeof name, p->sheet->deep[k], s->which[i]);
-            if (!take(p, p->sheet->tower_at, name, nd, d, &p->deep[i][k], st)) return false;
-        }
+/* The reference has two parameters for a head's bias, tied like the head. Where the file has both, the one by its own name
+ * counts. */
+static bool settle_bias(plan *p, status *st) {
+    const text_spec *t = &p->spec.text;
+    if (!t->head_bias || !t->names->tied_bias) return true;
+    size_t own = bind_find(p->bind, p->sheet->head_at, t->names->names[S_HEAD_B], st),
+           other = bind_find(p->bind, p->sheet->head_at, t->names->tied_bias, st);
+    if (own == SIZE_MAX || other == SIZE_MAX) return st->code == ST_OK;
+    bind_ignore(p->bind, other,
+                same(ckpt_at(p->ckpt, own), ckpt_at(p->ckpt, other)) ? "equal to the bias that is read"
+                                                                     : "the other bias counts");
     return true;
 }
 
@@ -247,7 +214,7 @@ static bool settle_tie(plan *p, status *st) {
     if (st->code != ST_OK) return false;
     if (!p->spec.text.tied || head == SIZE_MAX || embed == SIZE_MAX) return true;
     const st_tensor *a = ckpt_at(p->ckpt, head), *b = ckpt_at(p->ckpt, embed);
-    if (a->dt == b->dt && a->bytes == b->bytes && memcmp(a->data, b->data, a->bytes) == 0) {
+    if (same(a, b)) {
         bind_ignore(p->bind, head, "equal to the embedding it is tied to");
     } else {
         log_warn("config.json: tie_word_embeddings is true, but %s differs from %s; they are not tied",
@@ -265,52 +232,48 @@ static void ignore_unused_layers(plan *p) {
             char name[128];
             status none = {0};
             if (!p->sheet->tower_layer[k]) continue;
-            numbered(name, sizeof name, p->sheet->tower_layer[k], i);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+            snprintf(name, sizeof name, p->sheet->tower_layer[k], i);
+#pragma GCC diagnostic pop
             size_t at = bind_find(p->bind, p->sheet->tower_at, name, &none);
             if (at != SIZE_MAX) bind_ignore(p->bind, at, "a layer behind the features");
         }
 }
 
-static bool bind_all(plan *p, status *st) {
-    const model_spec *s = &p->spec;
-    const name_sheet *n = p->sheet;
-    const text_names *text = s->text.names;
-    if (!settle_tie(p, st)) return false;
-    /* A tied model may hold its one table under the head's name. */
-    bool as_head = s->text.tied && bind_find(p->bind, n->text_at, text->names[S_EMBED], st) == SIZE_MAX &&
-                   bind_find(p->bind, n->head_at, text->names[S_HEAD], st) != SIZE_MAX;
-    for (int i = 0; i < S_COUNT; i++) {
-        int64_t d[TENSOR_MAX_DIMS];
-        unsigned use;
-        int nd = slot_shape(s, (slot)i, d, &use);
-        if (!nd) continue;
-        bool linear = s->join.kind == JOIN_LINEAR && (i == S_FC1_W || i == S_FC1_B);
-        const char *const *at = i == S_HEAD || (i == S_EMBED && as_head) ? n->head_at
-                                : linear                                 ? n->linear_at
-                                : i >= S_FIRST_TEXT                      ? n->text_at
-                                : i >= S_FIRST_JOIN                      ? n->join_at
-                                                                         : n->tower_at;
-        const char *name =
-            i >= S_FIRST_TEXT ? text->names[i == S_EMBED && as_head ? S_HEAD : i] : n->names[i];
-        if (linear) name = i == S_FC1_W ? "weight" : "bias";
-        if (!take_slot(p, at, name, nd, d, (slot)i, st)) return false;
+static bool bind_one(void *to, const wanted *w, status *st) {
+    plan *p = to;
+    if ((p->n & (p->n - 1)) == 0) { /* room doubles */
+        plan_tensor *all = mem_realloc(p->all, (p->n ? 2 * (size_t)p->n : 1) * sizeof *all);
+        if (!all) return status_set(st, ST_NO_MEMORY, "no memory for %d tensors", p->n + 1);
+        p->all = all;
     }
-    if (s->tower.stack.n_layers &&
-        !take_layers(
-            p, &s->tower.stack, s->tower.run_layers, n->tower_at,
-            (layer_names){.all = n->tower_layer, .tail = n->tower_tail, .tail_from = s->tower.tail_from},
-            &p->tower, st))
+    plan_tensor *out = &p->all[p->n];
+    out->as = *w;
+    bool other = w->else_in && bind_find(p->bind, w->in, w->name, st) == SIZE_MAX &&
+                 bind_find(p->bind, w->else_in, w->else_name, st) != SIZE_MAX;
+    if (!bind_take(p->bind, other ? w->else_in : w->in, other ? w->else_name : w->name, w->nd, w->d, &out->t,
+                   st))
         return false;
-    if (s->join.stack.n_layers && !take_layers(p, &s->join.stack, s->join.stack.n_layers, n->join_at,
-                                               (layer_names){.all = n->join_layer}, &p->join, st))
+    p->weight_bytes += (size_t)tensor_count(&out->t) * dtype_size(out->t.dt);
+    p->n++;
+    return true;
+}
+
+const tensor *plan_find(const plan *p, wanted_part part, int at, int which) {
+    static const tensor none;
+    for (int i = 0; i < p->n; i++) {
+        const wanted *w = &p->all[i].as;
+        if (w->part == part && w->at == at && w->slot == which) return &p->all[i].t;
+    }
+    return &none;
+}
+
+static bool bind_all(plan *p, status *st) {
+    if (!settle_bias(p, st) || !settle_tie(p, st) || !wanted_each(&p->spec, p->sheet, bind_one, p, st))
         return false;
-    if (!take_layers(p, &s->text.stack, s->text.stack.n_layers, n->text_at,
-                     (layer_names){.all = text->layer, .cross = text->cross}, &p->text, st) ||
-        !take_deep(p, st))
-        return false;
-    if (s->dual.on && !dual_bind(p, st)) return false;
-    if (s->tower.stack.n_layers) ignore_unused_layers(p);
-    for (const ignore_rule *r = n->ignored; r->glob; r++) bind_ignore_like(p->bind, r->glob, r->why);
+    if (p->spec.tower.stack.n_layers) ignore_unused_layers(p);
+    for (const ignore_rule *r = p->sheet->ignored; r->glob; r++) bind_ignore_like(p->bind, r->glob, r->why);
     return bind_finish(p->bind, st);
 }
 
@@ -324,10 +287,7 @@ bool plan_open(plan *p, const char *dir, status *st) {
 
 void plan_close(plan *p) {
     bind_free(p->bind);
-    mem_free(p->tower);
-    mem_free(p->join);
-    mem_free(p->text);
-    mem_free(p->deep);
+    mem_free(p->all);
     ckpt_close(p->ckpt);
     memset(p, 0, sizeof *p);
 }

@@ -31,8 +31,9 @@ typedef enum layer_slot {
     L_DOWN_W,
     L_DOWN_B, /* [D, F] */
     L_POST2_G,
-    L_POST2_B,   /* behind the feed-forward */
-    L_CONTEXT_G, /* before keys and values of the rows that others attend to */
+    L_POST2_B, /* behind the feed-forward */
+    L_CONTEXT_G,
+    L_CONTEXT_B, /* before keys and values of the rows that others attend to */
     L_SCALE1,
     L_SCALE2, /* [D], or [1] of a gate: what attention and feed-forward give is multiplied by it */
     L_BESIDE_NORM_G,
@@ -66,7 +67,9 @@ typedef enum slot {
     S_POST_TILE_GATE, /* [arrangements + 1, max_tiles * D] and [1]; tower of tiles together */
     S_JOIN_G,
     S_JOIN_B,
-    S_LATENTS,   /* [latents, D] */
+    S_LATENTS, /* [latents, D] */
+    S_READ_EMBED,
+    S_READ_POS,  /* [read_vocab, D] and [read_pos, D]; S_JOIN_G and S_JOIN_B are the norm behind their sum */
     S_FC_GATE_W, /* [hidden, in]: FC1 and FC2 are gated */
     S_FC1_W,
     S_FC1_B,
@@ -76,13 +79,25 @@ typedef enum slot {
     S_EMBED,
     S_EMBED_IN,  /* [D, embed_width] */
     S_EMBED_POS, /* [learned_pos, D] */
+    S_EMBED_NORM_G,
+    S_EMBED_NORM_B,
     S_NORM_G,
     S_NORM_B,
-    S_EMBED_OUT, /* [embed_width, D] */
-    S_HEAD,      /* text */
+    S_EMBED_OUT, /* [embed_width, D]; text */
+    S_HEAD,      /* [vocab, embed_width] */
+    S_HEAD_FC_W,
+    S_HEAD_FC_B, /* [D, D] */
+    S_HEAD_NORM_G,
+    S_HEAD_NORM_B,
+    S_HEAD_B, /* [vocab]; head */
     S_COUNT
 } slot;
-enum { S_FIRST_JOIN = S_JOIN_G, JOIN_SLOTS = S_NEWLINE - S_FIRST_JOIN, S_FIRST_TEXT = S_EMBED };
+enum {
+    S_FIRST_JOIN = S_JOIN_G,
+    JOIN_SLOTS = S_NEWLINE - S_FIRST_JOIN,
+    S_FIRST_TEXT = S_EMBED,
+    S_FIRST_HEAD = S_HEAD
+};
 
 /* Parameters of a dual encoder beside its two stacks. */
 typedef enum dual_slot {
@@ -118,6 +133,9 @@ typedef struct text_names {
     const char *const *layer; /* [L_COUNT], "%d" for the layer */
     const char *const *names; /* [S_COUNT], from S_FIRST_TEXT on */
     const char *const *cross; /* as layer, of layers that attend to pictures; NULL without any */
+    const char *tied_bias;    /* of the head's bias, where the file has another name for it */
+    const char *const *
+        tail; /* likewise from text.tail_from on, where each kind is counted by itself; NULL: layer goes on */
 } text_names;
 
 typedef struct name_sheet {

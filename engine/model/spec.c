@@ -38,8 +38,10 @@ void image_text_fini(image_text *t) {
 
 bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits *lim, prep_plan *out,
                      status *st) {
-    return s->plan_image ? s->plan_image(s, a, lim, out, st)
-                         : prep_plan_cut(&s->prep, a->w, a->h, lim, out, st);
+    bool ok =
+        s->plan_image ? s->plan_image(s, a, lim, out, st) : prep_plan_cut(&s->prep, a->w, a->h, lim, out, st);
+    if (ok) out->n_text = s->reads.what == READS_NOTHING ? 0 : s->reads.max_tok;
+    return ok;
 }
 
 void spec_write_image(const model_spec *s, const prep_plan *p, image_text *out) {
@@ -53,7 +55,7 @@ int spec_image_width(const model_spec *s) {
     int n = 0;
     if (s->fuse != FUSE_CROSS) return s->join.out;
     const stack_spec *k = &s->text.stack;
-    for (int i = 0; i < k->n_layers; i++) n += k->cross[i];
+    for (int i = 0; i < k->n_layers; i++) n += stack_sees(k, i);
     return n * 2 * k->kv_heads * k->head_dim;
 }
 
@@ -76,6 +78,7 @@ int spec_rows_of_tile(const model_spec *s, const tile *at) {
     if (t->image_size == 0 ? at->w % t->patch || at->h % t->patch
                            : !t->pos_buckets && (at->w != t->image_size || at->h != t->image_size))
         return 0;
+    if (s->join.latents) return s->join.latents;
     if (k <= 1) return tower_features_rows(t, w, h);
     return w % k || h % k ? 0 : w * h / (k * k);
 }

@@ -38,13 +38,14 @@ typedef struct rope_spec { /* HF modeling_rope_utils; all lengths in tokens */
 
 /* One transformer stack: ViT, Q-Former and decoder are rows of these options. */
 typedef struct stack_spec {
-    int n_layers, width, heads, kv_heads, head_dim, ffn;
+    int n_layers, width, heads, kv_heads, head_dim, ffn; /* ffn 0: no feed-forward */
     norm_kind norm;
     float norm_eps;
     float norm_offset; /* a gain g counts as norm_offset + g */
     bool norm_plain;   /* layer norms without parameters */
     bool norm_after; /* of the sum with the residual, instead of what goes into attention and feed-forward */
-    bool context_norm; /* rows that others attend to have a norm of their own */
+    bool context_norm[SPEC_MAX_LAYERS]; /* rows that others attend to have a norm of their own */
+    int context_width;                  /* of those rows, where it is not width; 0: it is */
     bool
         layer_scale; /* what comes out of either is multiplied by a vector, the last thing before the residual */
     bool gated[SPEC_MAX_LAYERS]; /* likewise, by tanh of a single number */
@@ -59,13 +60,18 @@ typedef struct stack_spec {
     float attn_scale;            /* 1/sqrt(head_dim) unless the config says otherwise */
     float attn_softcap;          /* of the scores; 0: none */
     int window[SPEC_MAX_LAYERS]; /* sliding window of a layer, 0: none */
-    bool cross
-        [SPEC_MAX_LAYERS]; /* the layer attends to other rows instead of to its own; queries and keys are normed */
+    bool cross[SPEC_MAX_LAYERS]; /* the layer attends to other rows instead of to its own */
+    bool cross_qk_norm;          /* of such a layer queries and keys are normed, as qk_norm does it */
     int beside_width; /* of rows that some layers attend to as well, between their own and the feed-forward; 0: none */
     bool beside
         [SPEC_MAX_LAYERS]; /* those layers; with a norm, projections and biases like their own attention's */
     rope_spec rope;
 } stack_spec;
+
+/* Layer i attends to other rows, instead of to its own or beside. */
+static inline bool stack_sees(const stack_spec *s, int i) {
+    return s->cross[i] || s->beside[i];
+}
 
 typedef struct tower_spec {
     stack_spec stack;
@@ -103,8 +109,20 @@ static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
     return gw * gh + (t->cls ? 1 : 0) - (t->drop_first ? 1 : 0);
 }
 
-/* POOL: the mean of pool x pool patches, then normed and linear . PERCEIVER: learned latents attend to a tile, perceiver.c */
-typedef enum join_kind { JOIN_NONE, JOIN_LINEAR, JOIN_MLP, JOIN_POOL, JOIN_PERCEIVER } join_kind;
+/* NONE: the features are the rows. POOL: the mean of pool x pool patches, then normed and linear. PERCEIVER: learned latents
+ * attend to a tile layer by layer, perceiver.c. ATTEND: once, and nothing else, attend.c.
+ * QFORMER: learned latents, normed, attend to each other and in some layers to a tile beside that; linear; qformer.c.
+ * READER: a text (model_spec.reads) whose rows attend to themselves and to the tile; they are the rows, reader.c */
+typedef enum join_kind {
+    JOIN_NONE,
+    JOIN_LINEAR,
+    JOIN_MLP,
+    JOIN_POOL,
+    JOIN_PERCEIVER,
+    JOIN_ATTEND,
+    JOIN_QFORMER,
+    JOIN_READER
+} join_kind;
 typedef enum join_norm {
     JOIN_NORM_NONE,
     JOIN_NORM_ROW,   /* of each feature row */
@@ -118,11 +136,13 @@ typedef struct join_spec {
     float norm_eps;
     act activation;
     bool bias;
-    int in, hidden, out; /* in: of a merged row */
+    int in, hidden, out; /* in: of a merged row; QFORMER: of a latent */
     int pool;
-    float norm_offset; /* a gain g counts as norm_offset + g */
-    stack_spec stack;  /* of a join with layers: PERCEIVER */
-    int latents;       /* rows that a tile becomes, whatever its size */
+    float norm_offset;        /* a gain g counts as norm_offset + g */
+    stack_spec stack;         /* of a join with layers: PERCEIVER, ATTEND (one), QFORMER, READER */
+    int read_vocab, read_pos; /* rows of the tables of a text that it reads: ids, positions */
+    int latents;              /* rows that a tile becomes, whatever its size */
+    bool drop_first;          /* the first of them is no row of the result: ATTEND */
     int interleaved; /* that many features lie behind the first one, number by number in turn; 0: one after the other */
 } join_spec;
 
@@ -145,12 +165,16 @@ typedef struct text_spec {
     int embed_width; /* of the table and the head; not stack.width: a matrix leads in, another out; 0: stack.width */
     int learned_pos;      /* rows of a table that is added by position; 0: none */
     int learned_pos_from; /* its row for position 0 */
+    bool embed_norm;      /* of what layer 0 takes */
     bool no_final_norm;
+    bool head_transform; /* a matrix with bias, the stack's activation and a layer norm before the head */
+    bool head_bias, tied_bias;      /* the latter: it may stand under another name (sheet.h) */
     float logit_softcap;            /* 0: none */
     rope_spec rope_local;           /* of the windowed layers, where it is another; else ROPE_NONE */
     bool both_ways;                 /* the config wants it: who reads it says for which rows */
     int32_t bos, eos;               /* what the reference assumes where no file says; -1: none */
     const struct text_names *names; /* its tensors (sheet.h) */
+    int tail_from;                  /* from this layer on they have other names, where names->tail says */
 } text_spec;
 
 static inline int text_embed_rows(const text_spec *t) {
@@ -160,8 +184,8 @@ static inline int text_embed_width(const text_spec *t) {
     return t->embed_width ? t->embed_width : t->stack.width;
 }
 
-/* How pictures reach the decoder: as rows among the text's, or as keys and values that some layers (stack.cross) attend
- * to, kept apart from the text's. */
+/* How pictures reach the decoder: as rows among the text's, or as keys and values that some layers (stack.cross, stack.beside)
+ * attend to, kept apart from the text's. */
 typedef enum fuse_kind { FUSE_NONE, FUSE_SPLICE, FUSE_CROSS } fuse_kind;
 
 /* Two towers that meet in one space, instead of a decoder: `text` is the stack that reads a text, and a text or a picture
@@ -226,6 +250,19 @@ typedef struct pack_row { /* a row of the result: the sum of weight[k] * joined 
     float weight[SPEC_PACK_TAPS];
 } pack_row;
 
+/* Text that goes with a picture to its encode, beside what becomes of it in the prompt. */
+typedef enum reads_what {
+    READS_NOTHING,
+    READS_PROMPT,  /* the whole rendered prompt, without what stands for pictures */
+    READS_QUESTION /* the one text of a chat that is one picture and one question; the prompt is BOS alone */
+} reads_what;
+typedef struct reads_spec {
+    reads_what what;
+    int max_tok;           /* its ids at most, a tokenizer's specials included: a longer one is refused */
+    int vocab;             /* every id is below */
+    const char *tokenizer; /* the folder within the checkpoint's that has its tokenizer; NULL: the model's */
+} reads_spec;
+
 typedef struct model_spec {
     const char *family; /* the registry's name, for people; code never compares it */
     tower_spec tower;   /* stack.n_layers 0: no tower */
@@ -234,20 +271,28 @@ typedef struct model_spec {
     text_spec text;
     dual_spec dual;
     fuse_kind fuse;
-    int32_t image_token;       /* the placeholder's id, -1 without pictures */
-    int32_t video_token;       /* its like for what is not served; 0: none */
-    int32_t bos;               /* -1: none */
+    int32_t image_token; /* the placeholder's id, -1 without pictures, or where added_token stands for it */
+    int32_t video_token; /* its like for what is not served; 0: none */
+    int32_t bos;         /* -1: none */
     int32_t eos[SPEC_MAX_EOS]; /* generation_config.json's, else config.json's */
     int n_eos;
     /* How the reference turns a rendered chat into ids: a processor lets the tokenizer add its specials unless the
      * text begins with BOS; a bare tokenizer adds none. */
     bool prompt_adds_special;
     prep_spec prep;
+    reads_spec reads;
     /* ---- pictures; source: the reference's processor of the family. All are pure. ---- */
     const char *placeholder;   /* what the chat template writes for a picture; NULL: image_token's spelling */
     int32_t placeholder_id;    /* or the token that it writes; 0: none */
     int32_t open_id, close_id; /* tokens around a picture's rows, for write_image */
-    bool needs_picture;        /* the reference takes no prompt without */
+    /* Where the config names no image_token: what the processor adds to a tokenizer that lacks it. NULL: nothing. */
+    const char *added_token;
+    bool needs_picture; /* the reference takes no prompt without */
+    int max_pictures;   /* of a prompt; 0: any number */
+    /* A prompt's pictures stand before all of its text, BOS included; the template writes nothing for them. */
+    bool pictures_in_front;
+    bool no_place;     /* FUSE_CROSS: pictures have no token in the prompt; each of its rows sees them */
+    int32_t barred_id; /* its rows would be hidden from others, which is not implemented; -1: none */
     bool bos_behind_pictures;  /* the processor puts BOS behind the last picture */
     const char *prompt_end;    /* and this behind the prompt; NULL: nothing */
     const char *chat_template; /* where a checkpoint brings none; NULL: none */
@@ -277,7 +322,7 @@ int spec_image_width(const model_spec *s);
 /* FUSE_CROSS: rows in front that hold the picture itself; those behind stand for tiles that it does not have. */
 int spec_image_seen(const model_spec *s, const prep_plan *p);
 
-/* plan_image, or its default. */
+/* plan_image, or its default. n_text is that of the longest text. */
 bool spec_plan_image(const model_spec *s, const image_ask *a, const image_limits *lim, prep_plan *out,
                      status *st);
 /* write_image, or its default. */

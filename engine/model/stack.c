@@ -16,12 +16,25 @@ static tensor normed(ctx *c, const stack_spec *s, const layer_weights *w, layer_
     return h;
 }
 
-/* Queries alone, normed, of rows that attend to others: x[N, D] to q[N, H*hd]. */
+/* Queries alone of rows that attend to others: x[N, D] to q[N, H*hd]. */
 void stack_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q) {
     size_t mark = arena_mark(c->scratch);
     tensor qh = tensor_heads(q, s->heads, s->head_dim);
     op_linear(c, q, normed(c, s, w, L_NORM1_G, x), w->w[L_Q_W], w->w[L_Q_B], ACT_NONE, 0);
-    op_norm(c, qh, qh, w->w[L_QNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
+    if (w->w[L_QNORM_G]) op_norm(c, qh, qh, w->w[L_QNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
+    arena_reset(c->scratch, mark);
+}
+
+void stack_context(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor k, tensor v) {
+    size_t mark = arena_mark(c->scratch);
+    tensor h = x, kh = tensor_heads(k, s->kv_heads, s->head_dim);
+    if (w->w[L_CONTEXT_G]) {
+        h = ctx_2d(c, DT_F32, x.d[0], x.d[1]);
+        norm(c, s, w, L_CONTEXT_G, h, x);
+    }
+    op_linear(c, k, h, w->w[L_K_W], w->w[L_K_B], ACT_NONE, 0);
+    if (w->w[L_KNORM_G]) op_norm(c, kh, kh, w->w[L_KNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
+    op_linear(c, v, h, w->w[L_V_W], w->w[L_V_B], ACT_NONE, 0);
     arena_reset(c->scratch, mark);
 }
 
@@ -95,19 +108,29 @@ void stack_beside_keep(ctx *c, const layer_weights *w, tensor y, tensor k, tenso
     op_linear(c, v, y, w->w[L_BESIDE_V_W], w->w[L_BESIDE_V_B], ACT_NONE, 0);
 }
 
+void stack_beside_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q) {
+    size_t mark = arena_mark(c->scratch);
+    op_linear(c, q, normed(c, s, w, L_BESIDE_NORM_G, x), w->w[L_BESIDE_Q_W], w->w[L_BESIDE_Q_B], ACT_NONE, 0);
+    arena_reset(c->scratch, mark);
+}
+
+void stack_beside_join(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y) {
+    op_linear(c, x, y, w->w[L_BESIDE_O_W], w->w[L_BESIDE_O_B], ACT_NONE, LINEAR_ADD);
+    if (s->norm_after) norm(c, s, w, L_BESIDE_NORM_G, x, x);
+}
+
 void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor k, tensor v,
                          const layer_run *run) {
     size_t mark = arena_mark(c->scratch);
     tensor q = ctx_2d(c, DT_F32, x.d[0], (int64_t)s->heads * s->head_dim),
            y = ctx_2d(c, DT_F32, q.d[0], q.d[1]);
-    op_linear(c, q, normed(c, s, w, L_BESIDE_NORM_G, x), w->w[L_BESIDE_Q_W], w->w[L_BESIDE_Q_B], ACT_NONE, 0);
+    stack_beside_query(c, s, w, x, q);
     attn_args a = run->attn;
     a.scale = s->attn_scale;
     a.narrow = weight_type(w->w[L_BESIDE_O_W]);
     op_attn(c, tensor_heads(y, s->heads, s->head_dim), tensor_heads(q, s->heads, s->head_dim),
             tensor_heads(k, s->kv_heads, s->head_dim), tensor_heads(v, s->kv_heads, s->head_dim), &a);
-    op_linear(c, x, y, w->w[L_BESIDE_O_W], w->w[L_BESIDE_O_B], ACT_NONE, LINEAR_ADD);
-    if (s->norm_after) norm(c, s, w, L_BESIDE_NORM_G, x, x);
+    stack_beside_join(c, s, w, x, y);
     arena_reset(c->scratch, mark);
 }
 
@@ -132,7 +155,8 @@ void stack_keep(ctx *c, const stack_spec *s, tensor k, tensor v, const layer_run
                     tensor_heads(v, s->kv_heads, s->head_dim), run->slots);
 }
 
-void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run) {
+void stack_attention(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x,
+                     const layer_run *run) {
     int64_t n = x.d[0], qd = (int64_t)s->heads * s->head_dim, kd = (int64_t)s->kv_heads * s->head_dim;
     size_t mark = arena_mark(c->scratch);
     tensor q = ctx_2d(c, DT_F32, n, qd), k = ctx_2d(c, DT_F32, n, kd), v = ctx_2d(c, DT_F32, n, kd);
@@ -140,5 +164,9 @@ void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, ten
     stack_keep(c, s, k, v, run);
     stack_attend(c, s, w, i, x, q, k, v, run);
     arena_reset(c->scratch, mark);
+}
+
+void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run) {
+    stack_attention(c, s, w, i, x, run);
     stack_feed_forward(c, s, w, x);
 }

@@ -174,6 +174,16 @@ def test_emulated_device_that_breaks():
     assert s.proc.wait(PATIENCE) == FAILED, s.text()
 
 
+def test_emulated_eager_as_captured():
+    """The same answer, digit by digit, with graphs and without; the log says when there are any."""
+    got = []
+    for args in ((), ("--enforce-eager",)):
+        with emulated("--max-model-len", "1024", "--max-num-seqs", "1", *args) as s:
+            got.append(s.chat("hello", temperature=0, max_tokens=4, logprobs=True, top_logprobs=2, ignore_eos=True).json()["choices"])
+            assert any("captured steps" in line for line in s.log) == (not args), s.text()
+    assert got[0] == got[1]
+
+
 def test_emulated_deterministic_long_alone_as_together():
     """Greedy answers and log-probabilities, digit by digit, alone and beside others."""
     with emulated("--deterministic", "--no-prefix-caching") as s:

@@ -87,11 +87,17 @@ def test_alone_is_batched_and_cold_is_warm(name):
         assert answers(server, cases, len(cases)) == alone
 
 
-def test_a_model_of_pictures_wants_one():
-    """The reference's processor takes no prompt of PaliGemma's without a picture."""
-    with Server(FOLDERS["both_ways_paligemma"]) as server:
+@pytest.mark.parametrize("name, most", [("both_ways_paligemma", None), ("blip2", 1)])
+def test_a_model_of_pictures_wants_one(name, most):
+    """The reference takes no prompt of PaliGemma's or BLIP-2's without a picture, of BLIP-2's none with two."""
+    with Server(FOLDERS[name]) as server:
         reply = server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "What is it?"}]})
         assert reply.status == 400 and reply.error()["param"] == "messages" and "picture" in reply.error()["message"]
+        if most:
+            reply = server.post("/v1/chat/completions", {"messages": for_api(
+                [{"role": "user", "content": [{"type": "image", "path": "wide.jpg"}] * (most + 1)}])})
+            assert reply.status == 400 and reply.error()["param"].startswith(f"messages[0].content[{most}]"), reply.body
+            assert f"at most {most} picture" in reply.error()["message"], reply.body
 
 
 def test_bundled():

@@ -250,6 +250,51 @@ static void test_template_errors(void **state) {
     promptkit_fini(&f.kit);
 }
 
+/* The rendered prompt without the picture's placeholder, whatever a user types, goes with the picture. */
+static void test_text_beside_pictures(void **state) {
+    (void)state;
+    fixture f;
+    setup(&f, "vlmd-tiny", 2048);
+    f.spec.reads = (reads_spec){.what = READS_PROMPT, .max_tok = 2048, .vocab = 4096};
+    f.kit.read_tok = f.kit.tok;
+    json_t
+        *j = load("tests/golden/prompt/cases.json"),
+        *m = json_loads(
+            "[{\"role\":\"user\",\"content\":[{\"type\":\"image\"},{\"type\":\"text\",\"text\":\"Is <image> "
+            "</s> red?\"}]}]",
+            0, NULL);
+    const char *b64 = json_string_value(json_array_get(json_object_get(j, "pictures"), 0));
+    engine_image im = {b64, strlen(b64), "messages[0].content[0]"};
+    engine_chat chat = {.messages = m, .images = &im, .n_images = 1};
+    status st = {0};
+    prompt *p = prompt_new_chat(&f.kit, &chat, &st);
+    if (!p) fail_msg("%s", st.msg);
+    static const char want[] = "USER: \nIs <image> </s> red? ASSISTANT:";
+    tok_ids ids = {0};
+    tok_span user = {strstr(want, "Is") - want, strstr(want, " ASS") - want};
+    assert_true(tok_encode(f.kit.tok, want, strlen(want), &user, 1, true, &ids, &st));
+    assert_int_equal(p->images[0].pixels.plan.n_text, ids.n);
+    assert_memory_equal(p->images[0].pixels.text, ids.v, ids.n * sizeof *ids.v);
+    assert_true(prompt_decode_image(&f.kit, p, 0, NULL, &st));
+    assert_memory_equal(p->images[0].pixels.text, ids.v, ids.n * sizeof *ids.v);
+    prompt *q = prompt_clone(p, &st);
+    assert_null(q->images[0].pixels.text);
+    prompt_free(q);
+    prompt_free(p);
+    f.spec.reads.max_tok = (int)ids.n;
+    prompt_free(prompt_new_chat(&f.kit, &chat, &st));
+    assert_int_equal(st.code, ST_OK);
+    f.spec.reads.max_tok--; /* exactly at the bound */
+    assert_null(prompt_new_chat(&f.kit, &chat, &st));
+    assert_int_equal(st.code, ST_INVALID);
+    assert_string_equal(st.param, "messages");
+    assert_non_null(strstr(st.msg, "of text together with a picture"));
+    tok_ids_fini(&ids);
+    json_decref(m);
+    json_decref(j);
+    promptkit_fini(&f.kit);
+}
+
 static void put(const char *dir, const char *name, const char *text) {
     char path[300];
     snprintf(path, sizeof path, "%s/%s", dir, name);
@@ -257,6 +302,78 @@ static void put(const char *dir, const char *name, const char *text) {
     assert_non_null(f);
     fputs(text, f);
     fclose(f);
+}
+
+/* Pictures in front: before BOS, whatever the template makes of their parts; it may know strings alone. */
+static void test_in_front(void **state) {
+    (void)state;
+    json_t *j = load("tests/golden/prompt/cases.json");
+    const json_t *b64 = json_array_get(json_object_get(j, "pictures"), 0);
+    engine_image images[2];
+    for (int i = 0; i < 2; i++)
+        images[i] = (engine_image){json_string_value(b64), json_string_length(b64),
+                                   i ? "messages[0].content[1]" : "messages[0].content[0]"};
+    json_t *parts = json_loads("[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"Look\"},"
+                               "{\"type\":\"image\"},{\"type\":\"text\",\"text\":\"twice.\"}]}]",
+                               0, NULL),
+           *string = json_loads("[{\"role\":\"user\",\"content\":\"Look\\ntwice.\"}]", 0, NULL);
+    fixture f;
+    setup(&f, "strings", 512);
+    assert_true(f.kit.forms.takes_string && !f.kit.forms.takes_parts);
+    engine_chat with = {.messages = parts, .images = images, .n_images = 1}, without = {.messages = string};
+    status st = {0};
+    prompt *text = prompt_new_chat(&f.kit, &without, &st);
+    assert_non_null(text);
+    promptkit_fini(&f.kit);
+    f.spec.pictures_in_front = true;
+    f.spec.max_pictures = 1;
+    assert_true(
+        promptkit_load(&f.kit, "tests/golden/prompt/strings", &f.spec, 512, &IMAGE_LIMITS_DEFAULT, &st));
+    prompt *p = prompt_new_chat(&f.kit, &with, &st);
+    if (!p) fail_msg("%s", st.msg);
+    int rows = p->images[0].n_rows;
+    assert_int_equal(p->n_rows, 1);
+    assert_int_equal(p->rows[0].row, 0);
+    assert_int_equal(p->rows[0].n, rows);
+    assert_int_equal(p->ids.n, text->ids.n + (size_t)rows);
+    for (int i = 0; i < rows; i++) assert_int_equal(p->ids.v[i], f.spec.image_token);
+    assert_memory_equal(p->ids.v + rows, text->ids.v, text->ids.n * sizeof *text->ids.v);
+    prompt_free(p);
+    with.n_images = 2;
+    assert_null(prompt_new_chat(&f.kit, &with, &st));
+    assert_int_equal(st.code, ST_INVALID);
+    assert_string_equal(st.param, "messages[0].content[1]");
+    assert_non_null(strstr(st.msg, "at most 1 picture in a prompt; the messages hold 2"));
+    prompt_free(text);
+    promptkit_fini(&f.kit);
+    json_decref(parts);
+    json_decref(string);
+    json_decref(j);
+}
+
+/* A token that the processor adds stands behind the tokenizer's last, and has to have a row of the model's. */
+static void test_added_token(void **state) {
+    (void)state;
+    static const char dir[] = "tests/golden/prompt/strings";
+    fixture f;
+    status st = {0};
+    setup(&f, "strings", 512);
+    int32_t has = f.spec.image_token, next = (int32_t)tok_size(f.kit.tok);
+    promptkit_fini(&f.kit);
+    f.spec.image_token = -1;
+    f.spec.added_token = "<image>";
+    assert_true(promptkit_load(&f.kit, dir, &f.spec, 512, &IMAGE_LIMITS_DEFAULT, &st));
+    assert_int_equal(f.kit.image_token, has);
+    promptkit_fini(&f.kit);
+    f.spec.added_token = "<picture>";
+    assert_true(promptkit_load(&f.kit, dir, &f.spec, 512, &IMAGE_LIMITS_DEFAULT, &st));
+    assert_int_equal(f.kit.image_token, next);
+    assert_string_equal(f.kit.row_token, "<picture>");
+    assert_true(tok_is_special(f.kit.tok, next));
+    promptkit_fini(&f.kit);
+    f.spec.text.vocab = next;
+    assert_false(promptkit_load(&f.kit, dir, &f.spec, 512, &IMAGE_LIMITS_DEFAULT, &st));
+    assert_non_null(strstr(st.msg, "<picture>"));
 }
 
 static void test_broken_folders(void **state) {
@@ -302,7 +419,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reference_ids),  cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_length_bound),   cmocka_unit_test(test_template_errors),
-        cmocka_unit_test(test_broken_folders),
+        cmocka_unit_test(test_broken_folders), cmocka_unit_test(test_text_beside_pictures),
+        cmocka_unit_test(test_in_front),       cmocka_unit_test(test_added_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

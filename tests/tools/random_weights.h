@@ -75,24 +75,41 @@ static inline bool random_write_tensor(FILE *f, const random_tensor *t, dtype dt
     return true;
 }
 
-/* How a parameter is drawn, by its part in the model: activations keep their size from layer to layer. */
-static inline void random_scale(random_tensor *t, bool gain, float offset, bool table) {
-    t->mean = gain ? 1.0f - offset : 0.0f;
-    t->std = gain || t->nd == 1 ? 0.05f : table ? 0.5f : 1.0f / sqrtf((float)(random_count(t) / t->d[0]));
-}
+typedef struct random_list {
+    const model_spec *s;
+    random_tensor *all;
+    size_t n;
+} random_list;
 
-static inline bool random_is_gain(int k) {
-    return k == L_NORM1_G || k == L_NORM2_G || k == L_QNORM_G || k == L_KNORM_G || k == L_POST1_G ||
-           k == L_POST2_G;
-}
-
-/* "name#0/n" is one tensor of n times the rows, "name#k/n" stands in that one: false. */
-static inline bool random_whole(random_tensor *t) {
+/* A tensor's name, shape and how it is drawn: activations keep their size from layer to layer. */
+static inline bool random_want(void *to, const wanted *w, status *st) {
+    random_list *l = to;
+    if ((l->n & (l->n - 1)) == 0) { /* room doubles */
+        random_tensor *all = mem_realloc(l->all, (l->n ? 2 * l->n : 1) * sizeof *all);
+        if (!all) return status_set(st, ST_NO_MEMORY, "no memory");
+        l->all = all;
+    }
+    random_tensor *t = &l->all[l->n];
+    *t = (random_tensor){.nd = w->nd};
+    memcpy(t->d, w->d, sizeof t->d);
+    snprintf(t->name, sizeof t->name, "%s%s", w->in[0], w->name);
     int part = 0, parts = 1;
     char *hash = strchr(t->name, '#');
     if (hash && sscanf(hash, "#%d/%d", &part, &parts) == 2) *hash = 0;
+    if (part) return true; /* "name#k/n" stands in the tensor of "name#0/n", which has n times the rows */
     t->d[0] *= parts;
-    return part == 0;
+    l->n++;
+    size_t len = strlen(t->name);
+    bool vector = w->use == WEIGHT_VECTOR;
+    bool gain = vector && !(len >= 4 && strcmp(t->name + len - 4, "bias") == 0);
+    float offset = w->stack                                             ? w->stack->norm_offset
+                   : w->part == WANTED_ALONE && w->slot >= S_FIRST_TEXT ? l->s->text.stack.norm_offset
+                   : w->part == WANTED_ALONE && w->slot >= S_FIRST_JOIN ? l->s->join.norm_offset
+                                                                        : 0;
+    int64_t in = w->transposed ? t->d[0] : random_count(t) / t->d[0];
+    t->mean = gain ? 1.0f - offset : 0.0f;
+    t->std = vector || t->nd == 1 ? 0.05f : w->use & WEIGHT_TABLE ? 0.5f : 1.0f / sqrtf((float)in);
+    return true;
 }
 
 /* Reads dir/config.json and writes dir/model.safetensors. */
@@ -100,73 +117,12 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
     model_spec s;
     const name_sheet *sheet;
     if (!family_read(dir, &s, &sheet, st)) return false;
-    size_t cap = S_COUNT + (size_t)(s.tower.stack.n_layers + s.text.stack.n_layers) * L_COUNT +
-                 (size_t)s.deep.n * JOIN_SLOTS + DUAL_COUNT,
-           n = 0;
-    random_tensor *t = mem_calloc(cap, sizeof *t);
+    random_list list = {&s, NULL, 0};
     float *normal = mem_calloc(1 << 16, sizeof *normal);
-    if (!t || !normal) return status_set(st, ST_NO_MEMORY, "no memory");
-    unsigned use;
-    for (int i = 0; i < S_COUNT; i++) {
-        t[n].nd = slot_shape(&s, (slot)i, t[n].d, &use);
-        if (!t[n].nd) continue;
-        const char *const *at = i == S_HEAD         ? sheet->head_at
-                                : i >= S_FIRST_TEXT ? sheet->text_at
-                                : i >= S_FIRST_JOIN ? sheet->join_at
-                                                    : sheet->tower_at;
-        bool linear = s.join.kind == JOIN_LINEAR && (i == S_FC1_W || i == S_FC1_B);
-        if (linear)
-            snprintf(t[n].name, sizeof t[n].name, "%s%s", sheet->linear_at[0],
-                     i == S_FC1_W ? "weight" : "bias");
-        else
-            snprintf(t[n].name, sizeof t[n].name, "%s%s", at[0],
-                     i >= S_FIRST_TEXT ? s.text.names->names[i] : sheet->names[i]);
-        char *turned = strstr(t[n].name, "^T");
-        if (turned) {
-            int64_t in = t[n].d[1];
-            t[n].d[1] = t[n].d[0];
-            t[n].d[0] = in;
-            *turned = 0;
-        }
-        random_scale(&t[n++], i == S_NORM_G || i == S_PRE_G || i == S_POST_G || i == S_JOIN_G,
-                     i == S_NORM_G ? s.text.stack.norm_offset : 0,
-                     i == S_POS || i == S_EMBED_POS || i == S_EMBED);
-    }
-    for (int half = 0; half < 2; half++) {
-        const stack_spec *k = half ? &s.text.stack : &s.tower.stack;
-        const char *const *names = half ? s.text.names->layer : sheet->tower_layer;
-        for (int i = 0; i < k->n_layers; i++)
-            for (int j = 0; j < L_COUNT; j++) {
-                char name[128];
-                t[n].nd = layer_slot_shape(k, i, (layer_slot)j, t[n].d, &use);
-                if (!t[n].nd) continue;
-                snprintf(name, sizeof name, names[j], i);
-                snprintf(t[n].name, sizeof t[n].name, "%s%s", (half ? sheet->text_at : sheet->tower_at)[0],
-                         name);
-                if (!random_whole(&t[n])) continue;
-                random_scale(&t[n++], random_is_gain(j), k->norm_offset, false);
-            }
-    }
-    for (int i = 0; i < s.deep.n * JOIN_SLOTS; i++) {
-        char name[128];
-        slot which = (slot)(S_FIRST_JOIN + i % JOIN_SLOTS);
-        t[n].nd = join_slot_shape(&s.deep.join, which, t[n].d, &use);
-        if (!t[n].nd) continue;
-        snprintf(name, sizeof name, sheet->deep[i % JOIN_SLOTS], i / JOIN_SLOTS);
-        snprintf(t[n].name, sizeof t[n].name, "%s%s", sheet->tower_at[0], name);
-        random_scale(&t[n++], which == S_JOIN_G, 0, false);
-    }
-    for (int i = 0; i < DUAL_COUNT && s.dual.on; i++) {
-        t[n].nd = dual_slot_shape(&s, (dual_slot)i, t[n].d, &use);
-        if (!t[n].nd) continue;
-        int part = 0, parts = 1;
-        char *fused = strchr(sheet->dual[i], '#');
-        if (fused) sscanf(fused, "#%d/%d", &part, &parts);
-        if (part) continue; /* stands in the first one's tensor */
-        t[n].d[0] *= parts;
-        snprintf(t[n].name, sizeof t[n].name, "%.*s", (int)strcspn(sheet->dual[i], "#"), sheet->dual[i]);
-        random_scale(&t[n++], i == DUAL_NORM_G, 0, i == DUAL_PROBE);
-    }
+    if (!normal) return status_set(st, ST_NO_MEMORY, "no memory");
+    bool ok = wanted_each(&s, sheet, random_want, &list, st);
+    random_tensor *t = list.all;
+    size_t n = list.n;
     buf header = {0};
     uint64_t at = 0;
     for (size_t i = 0; i < n; i++) {
@@ -185,7 +141,7 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
     char path[1024];
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
     FILE *f = fopen(path, "wb");
-    bool ok = f && !header.failed;
+    ok = ok && f && !header.failed;
     if (ok) {
         unsigned char len[8];
         for (int i = 0; i < 8; i++) len[i] = (unsigned char)((uint64_t)header.len >> (8 * i));

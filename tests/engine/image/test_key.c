@@ -3,10 +3,12 @@
  *
  *   import hashlib, struct
  *   step = struct.pack("<17i", -1, -2, 1, 20, 30, 3, 2, 3, 0, 0, 3, 2, 3, 2, 10, 20, 30)
- *   rule = struct.pack("<I", 1) + step + struct.pack("<7f", 0.5, .25, .5, .75, 1, 2, 4)
- *   content = b"vlmd pixels 2" + b"RGB8" + struct.pack("<2I", 70000, 5) + rule + bytes(range(18))
- *   print(hashlib.sha256(content).hexdigest())
- *   print(hashlib.sha256(b"vlmd base64 2" + rule + b"iVBORw0KGgo=").hexdigest()) */
+ *   for text in ([], [7, -1, 300]):
+ *       rule = (struct.pack("<I", 1) + step + struct.pack("<7f", 0.5, .25, .5, .75, 1, 2, 4) +
+ *               struct.pack(f"<{1 + len(text)}i", len(text), *text))
+ *       content = b"vlmd pixels 3" + b"RGB8" + struct.pack("<2I", 70000, 5) + rule + bytes(range(18))
+ *       print(hashlib.sha256(content).hexdigest())
+ *       print(hashlib.sha256(b"vlmd base64 3" + rule + b"iVBORw0KGgo=").hexdigest()) */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -45,10 +47,16 @@ static void as_hashlib(void **state) {
     for (int i = 0; i < 18; i++) rgb[i] = (uint8_t)i;
     tiles t = {.plan = {.n_steps = 1, .n_tiles = 1, .bytes = 18, .steps = {STEP}}, .rgb = rgb};
     image_key(&t, 70000, 5, &PREP, key);
-    assert_hex(key, "f94eff4ad41371c801e67f9b3ed63ad349e6224af5e29793f13daa0d18b8f00f");
+    assert_hex(key, "e649a2e45145adea1046c55d35496e898d0d3c1228a450ea24e4b6e32013c03f");
     image_source src = {"iVBORw0KGgo=", 12};
-    image_source_key(&src, &t.plan, &PREP, key);
-    assert_hex(key, "0b2b0b49f352d6a150e090d23c718793201a2b8d9505c9560fee93206da6909b");
+    image_source_key(&src, &t, &PREP, key);
+    assert_hex(key, "b25646eac24202b1cac2f0e33be5974a8b5881aab3d4065aff9a6e1a1aecb43a");
+    t.plan.n_text = 3;
+    t.text = (int32_t[]){7, -1, 300};
+    image_key(&t, 70000, 5, &PREP, key);
+    assert_hex(key, "eee1f05de5a6233a7b751ec851875a2693d5e521ada2c41bcf8d1d6ab42e5069");
+    image_source_key(&src, &t, &PREP, key);
+    assert_hex(key, "70953a445ff07ec71332ba63631549ddd54b49af1c29308bb0735c1a3e0fd128");
 }
 
 enum { MAX_KEYS = 64 };
@@ -104,6 +112,14 @@ static void every_change_counts(void **state) {
         *(i == 0 ? &p.rescale : i < 4 ? &p.mean[i - 1] : &p.std[i - 4]) += 8;
         add_new(&k, &t, 30, 150, &p);
     }
+    int32_t text[3] = {0};
+    t.text = text;
+    for (t.plan.n_text = 1; t.plan.n_text <= 3; t.plan.n_text++) {
+        add_new(&k, &t, 30, 150, &PREP);
+        text[t.plan.n_text - 1] = 1;
+        add_new(&k, &t, 30, 150, &PREP);
+    }
+    t.plan.n_text = 0;
     uint8_t a[IMAGE_KEY_BYTES];
     image_key(&t, 30, 150, &PREP, a);
     assert_memory_equal(a, k.v[0], IMAGE_KEY_BYTES);
@@ -112,8 +128,11 @@ static void every_change_counts(void **state) {
 static void sources(void **state) {
     (void)state;
     uint8_t a[IMAGE_KEY_BYTES], b[IMAGE_KEY_BYTES];
-    prep_plan plan = {.n_steps = 1, .n_tiles = 1, .bytes = 18, .steps = {STEP}}, longer = plan;
-    longer.steps[0].w++;
+    tiles plan = {.plan = {.n_steps = 1, .n_tiles = 1, .bytes = 18, .steps = {STEP}}}, longer = plan,
+          read = plan;
+    longer.plan.steps[0].w++;
+    read.plan.n_text = 1;
+    read.text = (int32_t[]){0};
     prep_spec other = PREP;
     other.std[2] = 5;
     image_source_key(&(image_source){"AAAA", 4}, &plan, &PREP, a);
@@ -122,6 +141,8 @@ static void sources(void **state) {
     image_source_key(&(image_source){"AAAA", 4}, &plan, &other, b);
     assert_memory_not_equal(a, b, IMAGE_KEY_BYTES);
     image_source_key(&(image_source){"AAAA", 4}, &longer, &PREP, b);
+    assert_memory_not_equal(a, b, IMAGE_KEY_BYTES);
+    image_source_key(&(image_source){"AAAA", 4}, &read, &PREP, b);
     assert_memory_not_equal(a, b, IMAGE_KEY_BYTES);
     image_source_key(&(image_source){"AAAA=", 5}, &plan, &PREP, b);
     assert_memory_not_equal(a, b, IMAGE_KEY_BYTES);

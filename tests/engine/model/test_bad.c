@@ -252,6 +252,34 @@ static void test_native(void **state) {
     expect("a smaller table", "pos_embed", "[49, 24]", NULL);
 }
 
+static void test_queries(void **state) {
+    (void)state;
+    static const struct {
+        const char *golden, *patch, *key, *found;
+    } bad[] = {
+        {"blip2", "{\"qformer_config\":{\"num_attention_heads\":4}}", "qformer_config.hidden_size",
+         "multiple of num_attention_heads 4, found 30"},
+        {"blip2", "{\"qformer_config\":{\"cross_attention_frequency\":0}}", "cross_attention_frequency", "0"},
+        {"blip2", "{\"qformer_config\":{\"position_embedding_type\":\"relative_key\"}}",
+         "position_embedding_type", "absolute"},
+        {"blip2", "{\"qformer_config\":{\"hidden_act\":\"mish\"}}", "qformer_config.hidden_act", "mish"},
+        {"blip2", "{\"num_query_tokens\":0}", "num_query_tokens", "0"},
+        {"blip2", "{\"image_token_index\":350}", "image_token_index", "found 350"},
+        {"blip2", "{\"text_config\":{\"word_embed_proj_dim\":28}}", "text_config.word_embed_proj_dim",
+         "found 28"},
+        {"blip2", "{\"text_config\":{\"model_type\":\"t5\"}}", "text_config.model_type", "t5"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        bad_config(bad[i].golden, bad[i].patch, bad[i].key, bad[i].found);
+    /* The tensors of layers that attend to the picture say which those are. */
+    fresh("blip2");
+    patch_file("config.json", "{\"qformer_config\":{\"cross_attention_frequency\":1}}");
+    expect("a cross-attention that is not there", "layer.1.crossattention", "is missing", "[30]");
+    fresh("blip2");
+    patch_file("config.json", "{\"num_query_tokens\":8}");
+    expect("queries", "query_tokens", "[8, 30]", "[1, 7, 30]");
+}
+
 static void test_config_files(void **state) {
     (void)state;
     fresh("clip_llama");
@@ -369,6 +397,37 @@ static void test_tensors(void **state) {
     fresh("clip_llama");
     rewrite("model.safetensors", (edit){.name = "vision_tower.encoder.layers.3.mlp.fc1.bias", .drop = true});
     accept("a tensor that is not needed is missing");
+}
+
+/* One text config for what reads and what answers, and two names for the head's bias. */
+static void test_question(void **state) {
+    (void)state;
+    bad_config("blip_vqa", "{\"text_config\":{\"hidden_size\":28}}", "text_config.hidden_size",
+               "vision_config.hidden_size 24, found 28");
+    bad_config("blip_vqa", "{\"text_config\":{\"num_attention_heads\":5}}", "text_config.hidden_size",
+               "multiple of num_attention_heads 5");
+    bad_config("blip_vqa", "{\"text_config\":{\"is_decoder\":false}}", "text_config.is_decoder", "only true");
+    bad_config("blip_vqa", "{\"text_config\":{\"bos_token_id\":140}}", "text_config.bos_token_id", "140");
+    bad_config("blip_vqa", "{\"text_config\":{\"sep_token_id\":-1}}", "text_config.sep_token_id", "-1");
+    bad_config("blip_vqa", "{\"architectures\":[\"BlipForConditionalGeneration\"]}", "architectures",
+               "BlipForConditionalGeneration");
+    fresh("blip_vqa");
+    patch_file("config.json", "{\"text_config\":{\"max_position_embeddings\":151}}");
+    expect("more positions", "position_embeddings", "[151, 24]", "[150, 24]");
+    fresh("blip_vqa");
+    patch_file("config.json",
+               "{\"tie_word_embeddings\":false,\"text_config\":{\"tie_word_embeddings\":false}}");
+    expect("a head of its own", "decoder.weight", "missing", NULL);
+    static const char *const bias = "text_decoder.cls.predictions.decoder.bias";
+    fresh("blip_vqa_old");
+    rewrite("model.safetensors", (edit){.name = bias, .drop = true});
+    accept("the bias's other name");
+    patch_file("config.json",
+               "{\"tie_word_embeddings\":false,\"text_config\":{\"tie_word_embeddings\":false}}");
+    expect("a bias of its own", bias, "missing", NULL);
+    fresh("blip_vqa_old");
+    rewrite("model.safetensors", (edit){.name = "text_decoder.cls.predictions.bias", .drop = true});
+    accept("one bias alone");
 }
 
 static void test_truncated(void **state) {
@@ -528,10 +587,11 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config),       cmocka_unit_test(test_native),
-        cmocka_unit_test(test_config_files), cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_truncated),    cmocka_unit_test(test_index),
-        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_config),    cmocka_unit_test(test_queries),
+        cmocka_unit_test(test_native),    cmocka_unit_test(test_config_files),
+        cmocka_unit_test(test_tensors),   cmocka_unit_test(test_question),
+        cmocka_unit_test(test_truncated), cmocka_unit_test(test_index),
+        cmocka_unit_test(test_defaults),  cmocka_unit_test(test_generation_config),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, setup, teardown);

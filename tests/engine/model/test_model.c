@@ -251,10 +251,12 @@ static void prepare(rig *r, const json_t *c, int slices, prompt_case *p) {
     memset(p, 0, sizeof *p);
     p->n = (int)json_array_size(ids);
     assert_true(p->n + 32 < MAX_TOK);
+    int32_t token = s->image_token;
+    if (s->pictures_in_front) token = (int32_t)json_integer_value(json_array_get(ids, 0));
     int rows = 0;
     for (int i = 0; i < p->n; i++) {
         p->ids[i] = (int32_t)json_integer_value(json_array_get(ids, (size_t)i));
-        if (p->ids[i] == s->image_token) p->ids[i] = -1, rows++;
+        if (p->ids[i] == token) p->ids[i] = -1, rows++;
     }
     const char *paths[8];
     size_t i, k;
@@ -375,7 +377,7 @@ static void test_goldens(void **state) {
 
 static void test_families(void **state) {
     (void)state;
-    assert_true(run_folder(FAMILIES, true) >= 17);
+    assert_true(run_folder(FAMILIES, true) >= 19);
 }
 
 static void test_bundled(void **state) {
@@ -511,6 +513,19 @@ static void test_inspect(void **state) {
                                "of 200 x 1600 pixels 34", NULL});
     says(FAMILIES "/qwen2_5_vl",
          (const char *const[]){"6 x 6 patches in 2 of 3 layers", "RMS norm of each before", NULL});
+    says(FAMILIES "/blip2_old",
+         (const char *const[]){"a Q-Former: 131 learned queries", "linear, 30 to 36, bias",
+                               "1 of 2 layers then attend to other rows as well, 33 wide",
+                               "131 tokens before all text; at most 1 in a prompt", NULL});
+    says(FAMILIES "/blip_vqa",
+         (const char *const[]){
+             "join: a text encoder: the text that is read with the picture, up to 150 tokens",
+             "2 of 2 layers then attend to other rows as well, 24 wide",
+             "attends to the question's rows, 384 bytes of keys and values each", "begins with id 138 alone",
+             "one user message of one picture and one text", "layer-normed, positions included",
+             "and a layer norm; a bias", "stops at     id 3\n", "head tied to the embedding", NULL});
+    says(FAMILIES "/blip_vqa_old",
+         (const char *const[]){"the other bias counts", "its own head", "197 rows", "a plain count", NULL});
     says(FAMILIES "/qwen3_vl",
          (const char *const[]){"a table of 7 x 7, resampled", "in turn, up to 4, 3, 3",
                                "hidden state 1 is added behind the decoder's layer 0",

@@ -1,5 +1,6 @@
 /* test_tower.c - an encode in blocks of rows, on a tower large enough to have several: stopping after every slice, and
- * one thread or two, change no bit; and the rows are those of the same layers run whole, bit for bit. */
+ * one thread or two, change no bit; and the rows are those of the same layers run whole, bit for bit. Likewise a join whose
+ * queries attend to the tower's rows, both of several blocks. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,6 +27,9 @@ static const char *const CONFIGS[] = {
     "{\"model_type\":\"llava\"," TEXT
     ",\"vision_feature_select_strategy\":\"full\",\"vision_feature_layer\":[1,-1],"
     "\"vision_config\":{\"model_type\":\"siglip_vision_model\"," TOWER "}}\n",
+    "{\"model_type\":\"blip-2\",\"image_token_index\":3,\"num_query_tokens\":150," TEXT
+    ",\"qformer_config\":{\"hidden_size\":40,\"intermediate_size\":72,\"num_hidden_layers\":3,"
+    "\"num_attention_heads\":5},\"vision_config\":{" TOWER "}}\n",
 };
 static const char PREP[] =
     "{\"image_processor_type\":\"CLIPImageProcessor\",\"size\":{\"shortest_edge\":102},"
@@ -98,6 +102,41 @@ static float *rows_of(rig *r, int slices, int *calls) {
     return out;
 }
 
+/* The queries' layers, each over all rows at once. */
+static tensor queries_whole(rig *r, tensor features) {
+    const model *m = r->m;
+    const join_spec *j = &m->spec.join;
+    const stack_spec *k = &j->stack;
+    ctx *c = &r->c;
+    int n = j->latents, width = k->heads * k->head_dim;
+    int32_t iota[512], start[] = {0, n}, own = n, len = (int)features.d[0];
+    assert_true(n <= 512);
+    for (int i = 0; i < n; i++) iota[i] = i;
+    tensor x = ctx_2d(c, DT_F32, n, k->width), y = ctx_2d(c, DT_F32, n, j->out),
+           kb = ctx_2d(c, DT_F32, len, width), vb = ctx_2d(c, DT_F32, len, width);
+    op_embed(c, x, m->w[S_LATENTS], tensor_1d(iota, DT_I32, n), 1);
+    op_norm(c, x, x, m->w[S_JOIN_G], m->w[S_JOIN_B], k->norm, k->norm_eps, 0);
+    layer_run run = {.attn = {.n_seqs = 1,
+                              .q_start = tensor_1d(start, DT_I32, 2),
+                              .kv_len = tensor_1d(&own, DT_I32, 1)}},
+              beside = run;
+    beside.attn.kv_len = tensor_1d(&len, DT_I32, 1);
+    for (int i = 0; i < k->n_layers; i++) {
+        const layer_weights *w = &m->join[i];
+        tensor q = ctx_2d(c, DT_F32, n, width), kt = ctx_2d(c, DT_F32, n, width),
+               vt = ctx_2d(c, DT_F32, n, width);
+        stack_project(c, k, w, x, q, kt, vt, &run);
+        stack_attend(c, k, w, i, x, q, kt, vt, &run);
+        if (k->beside[i]) {
+            stack_beside_keep(c, w, features, kb, vb);
+            stack_beside_attend(c, k, w, x, kb, vb, &beside);
+        }
+        stack_feed_forward(c, k, w, x);
+    }
+    op_linear(c, y, x, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, 0);
+    return y;
+}
+
 /* The tower without blocks: each layer over all rows at once, row-exact. */
 static float *rows_whole(rig *r) {
     const model *m = r->m;
@@ -130,10 +169,17 @@ static float *rows_whole(rig *r) {
             if (t->features[f] == i)
                 op_copy(c, tensor_cols(features, f * d, d), tensor_rows(x, all - out_rows, out_rows));
     }
-    tensor h = ctx_2d(c, DT_F32, out_rows, m->spec.join.hidden),
-           y = ctx_2d(c, DT_F32, out_rows, m->spec.join.out);
-    op_linear(c, h, features, m->w[S_FC1_W], m->w[S_FC1_B], m->spec.join.activation, 0);
-    op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, 0);
+    tensor y;
+    if (t->post_norm)
+        op_norm(c, features, features, m->w[S_POST_G], m->w[S_POST_B], t->stack.norm, t->stack.norm_eps, 0);
+    if (m->spec.join.latents) {
+        y = queries_whole(r, features);
+    } else {
+        tensor h = ctx_2d(c, DT_F32, out_rows, m->spec.join.hidden);
+        y = ctx_2d(c, DT_F32, out_rows, m->spec.join.out);
+        op_linear(c, h, features, m->w[S_FC1_W], m->w[S_FC1_B], m->spec.join.activation, 0);
+        op_linear(c, y, h, m->w[S_FC2_W], m->w[S_FC2_B], ACT_NONE, 0);
+    }
     if (!ctx_ok(c)) fail_msg("%s", c->st.msg);
     float *out = malloc((size_t)tensor_count(&y) * sizeof *out);
     assert_non_null(out);
@@ -155,7 +201,7 @@ static void check(const char *config) {
         const model_spec *s = model_get_spec(r.m);
         grid g = {s->tower.image_size / s->tower.patch, s->tower.image_size / s->tower.patch};
         assert_int_equal(tower_slices(&s->tower, g), 3 + s->tower.run_layers * 2 * 3); /* blocks */
-        size_t n = (size_t)tower_features_rows(&s->tower, g.w, g.h) * (size_t)s->join.out;
+        size_t n = (size_t)join_rows(s, g, 0) * (size_t)s->join.out;
         static const int stops[] = {1 << 20, 1, 4};
         for (size_t i = 0; i < ARRAY_LEN(stops); i++) {
             int calls;

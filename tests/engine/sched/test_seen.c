@@ -74,6 +74,17 @@ static void as_the_reference(void **state) {
     }
 }
 
+/* Pictures without a place in the prompt: every row sees all that hold something. */
+static void without_a_place(void **state) {
+    (void)state;
+    prompt p = {.n_images = 2};
+    seq_image im[] = {{NULL, 9, 6}, {NULL, 9, 9}};
+    for (int row = 0; row < 3; row++) {
+        seen v = seen_by(&p, im, row);
+        assert_true(v.past && v.from == 0 && v.n == 15);
+    }
+}
+
 /* A chunk becomes runs of rows that see the same, none of them empty, all of them covered. */
 static void runs_of_a_chunk(void **state) {
     (void)state;
@@ -108,6 +119,7 @@ static void runs_of_a_chunk(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(as_the_reference), cmocka_unit_test(runs_of_a_chunk)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(as_the_reference), cmocka_unit_test(without_a_place),
+                                       cmocka_unit_test(runs_of_a_chunk)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

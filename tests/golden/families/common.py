@@ -89,10 +89,10 @@ def for_library(messages):
             for m in messages]
 
 
-def ask(folder, model, proc, size, parts=False):
+def ask(folder, model, proc, size, parts=False, own_cases=None):
     """parts: the template takes no plain strings."""
     out, model = [], model.eval()
-    for name, make in cases(size):
+    for name, make in own_cases or cases(size):
         for question in ASKS:
             messages = make(question)
             shaped = for_library(messages)
@@ -121,8 +121,9 @@ def save_processor(proc, folder):
     proc.video_processor = video
 
 
-def make(name, model, proc, size, dtype, seed, tweak=None, parts=False, embed=3.5):
-    """Writes the checkpoint, reads it back in f32 and asks it. tweak(config, weights, folder) rewrites what was saved."""
+def make(name, model, proc, size, dtype, seed, tweak=None, parts=False, embed=3.5, ready=None, cases=None):
+    """Writes the checkpoint, reads it back in f32 and asks it. tweak(config, weights, folder) rewrites what was saved;
+    ready(model) gives the one that is asked."""
     folder = HERE / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -143,7 +144,7 @@ def make(name, model, proc, size, dtype, seed, tweak=None, parts=False, embed=3.
         (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
         mm.save_file({n: w.contiguous() for n, w in weights.items()}, folder / "model.safetensors", metadata={"format": "pt"})
     model = type(model).from_pretrained(folder, dtype=torch.float32)
-    ask(folder, model, proc, size, parts)
+    ask(folder, ready(model) if ready else model, proc, size, parts, cases)
 
 
 def old_names(weights):
