@@ -24,7 +24,7 @@ int join_slices(const model_spec *s, grid g, int n_text) {
     if (s->dual.on) return dual_picture_slices(s, tower_rows(&s->tower, g));
     int rows = tower_features_rows(&s->tower, g.w, g.h);
     if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, rows);
-    if (s->join.kind == JOIN_QFORMER) return qformer_slices(s, rows);
+    if (s->join.kind == JOIN_QFORMER) return qformer_slices(s, rows, n_text);
     if (s->join.kind == JOIN_READER) return reader_slices(s, rows, n_text);
     if (s->join.kind == JOIN_ATTEND) return attend_slices(s, rows);
     return (join_rows(s, g, n_text) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
