@@ -8,28 +8,20 @@
  * Thread: the engine's. Source: transformers' modeling_blip_2.py (Blip2QFormerModel). Tested by tests/e2e/test_parity.py. */
 #include "engine/model/encode.h"
 
-/* A run of at most a block's rows. */
-typedef struct span {
-    int64_t from, n;
-} span;
-
-static span block_of(int64_t rows, int i) {
-    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = rows - from;
-    return (span){from, n < TOWER_BLOCK_ROWS ? n : TOWER_BLOCK_ROWS};
-}
-
-static tensor rows_of(tensor t, span s) {
+static tensor rows_of(tensor t, row_span s) {
     return tensor_rows(t, s.from, s.n);
 }
 
 /* Slices of a layer: twice the queries' blocks, and in between the tile's. */
-static int layer_slices(const join_spec *j, int layer, int rows) {
-    return 2 * blocks_even(j->latents) + (j->stack.beside[layer] ? blocks_even(rows) : 0);
+static int layer_slices(const model_spec *s, int layer, int64_t rows) {
+    const join_spec *j = &s->join;
+    return 2 * blocks_even(&s->tower, j->latents) +
+           (j->stack.beside[layer] ? blocks_even(&s->tower, rows) : 0);
 }
 
 int qformer_slices(const model_spec *s, int rows) {
     int n = 0;
-    for (int i = 0; i < s->join.stack.n_layers; i++) n += layer_slices(&s->join, i, rows);
+    for (int i = 0; i < s->join.stack.n_layers; i++) n += layer_slices(s, i, rows);
     return n;
 }
 
@@ -42,6 +34,7 @@ join_room qformer_room(const join_spec *j, int64_t rows) {
 }
 
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
+    const tower_spec *t = &e->m->spec.tower;
     int n = e->m->spec.join.latents;
     int32_t *v = mem_calloc((size_t)n + AFTER_LATENTS, sizeof *v);
     if (!v) {
@@ -49,8 +42,8 @@ static void upload_ids(ctx *c, const encode *e, int64_t rows) {
         return;
     }
     for (int i = 0; i < n; i++) v[i] = i;
-    v[n + 1] = TOWER_BLOCK_ROWS;
-    v[n + 3] = (int32_t)block_of(n, blocks_even(n) - 1).n;
+    v[n + 1] = t->block_rows;
+    v[n + 3] = (int32_t)blocks_span(t, n, blocks_even(t, n) - 1).n;
     v[n + 4] = n;
     v[n + 5] = (int32_t)rows;
     ctx_upload(c, e->join_ids, v);
@@ -58,16 +51,16 @@ static void upload_ids(ctx *c, const encode *e, int64_t rows) {
 }
 
 /* One sequence: the queries of a block, and all keys of the queries or of the tile. */
-static layer_run run_of(const encode *e, span s, bool others) {
+static layer_run run_of(const encode *e, row_span s, bool others) {
     int64_t n = e->m->spec.join.latents;
     layer_run run = {0};
     run.attn.n_seqs = 1;
-    run.attn.q_start = join_ids_at(e, s.n == TOWER_BLOCK_ROWS ? n : n + 2, 2);
+    run.attn.q_start = join_ids_at(e, s.n == e->m->spec.tower.block_rows ? n : n + 2, 2);
     run.attn.kv_len = join_ids_at(e, others ? n + 5 : n + 4, 1);
     return run;
 }
 
-static void project(ctx *c, const encode *e, int layer, span s) {
+static void project(ctx *c, const encode *e, int layer, row_span s) {
     const model *m = e->m;
     const stack_spec *k = &m->spec.join.stack;
     layer_run run = {0};
@@ -80,17 +73,17 @@ static void project(ctx *c, const encode *e, int layer, span s) {
                   rows_of(e->join_v, s), &run);
 }
 
-static void keep(ctx *c, const encode *e, int layer, tensor features, span s) {
-    span at = {e->m->spec.join.latents + s.from, s.n};
+static void keep(ctx *c, const encode *e, int layer, tensor features, row_span s) {
+    row_span at = {e->m->spec.join.latents + s.from, s.n};
     stack_beside_keep(c, &e->m->join[layer], rows_of(features, s), rows_of(e->join_k, at),
                       rows_of(e->join_v, at));
 }
 
-static void attend(ctx *c, const encode *e, int layer, int64_t rows, tensor out, span s) {
+static void attend(ctx *c, const encode *e, int layer, int64_t rows, tensor out, row_span s) {
     const model *m = e->m;
     const join_spec *j = &m->spec.join;
     const layer_weights *w = &m->join[layer];
-    span own = {0, j->latents}, others = {j->latents, rows};
+    row_span own = {0, j->latents}, others = {j->latents, rows};
     layer_run run = run_of(e, s, false);
     tensor x = rows_of(e->join_x, s);
     stack_attend(c, &j->stack, w, layer, x, rows_of(e->join_q, s), rows_of(e->join_k, own),
@@ -105,17 +98,18 @@ static void attend(ctx *c, const encode *e, int layer, int64_t rows, tensor out,
 }
 
 void qformer_slice(ctx *c, const encode *e, tensor features, tensor out, int i) {
-    const join_spec *j = &e->m->spec.join;
-    int rows = (int)features.d[0], blocks = blocks_even(j->latents), layer = 0;
+    const model_spec *s = &e->m->spec;
+    int64_t rows = features.d[0], n = s->join.latents;
+    int blocks = blocks_even(&s->tower, n), layer = 0;
     size_t mark = arena_mark(c->scratch);
     if (i == 0) upload_ids(c, e, rows);
-    for (; i >= layer_slices(j, layer, rows); layer++) i -= layer_slices(j, layer, rows);
-    int last = layer_slices(j, layer, rows) - blocks; /* slices before those that change the queries */
+    for (; i >= layer_slices(s, layer, rows); layer++) i -= layer_slices(s, layer, rows);
+    int last = layer_slices(s, layer, rows) - blocks; /* slices before those that change the queries */
     if (i < blocks)
-        project(c, e, layer, block_of(j->latents, i));
+        project(c, e, layer, blocks_span(&s->tower, n, i));
     else if (i < last)
-        keep(c, e, layer, features, block_of(rows, i - blocks));
+        keep(c, e, layer, features, blocks_span(&s->tower, rows, i - blocks));
     else
-        attend(c, e, layer, rows, out, block_of(j->latents, i - last));
+        attend(c, e, layer, rows, out, blocks_span(&s->tower, n, i - last));
     arena_reset(c->scratch, mark);
 }
