@@ -182,10 +182,6 @@ static bool load_placeholder(promptkit *k, status *st) {
     if (s->fuse == FUSE_NONE || k->image_token < 0) return true;
     const char *row = picture_token(k, k->image_token, st),
                *placeholder = s->placeholder ? s->placeholder : row;
-    if (row && s->added_token && k->image_token >= text_embed_rows(&s->text))
-        return status_set(st, ST_INVALID,
-                          "tokenizer.json: expected the token %s below the model's %d ids, found %d", row,
-                          text_embed_rows(&s->text), (int)k->image_token);
     if (row && s->placeholder_id > 0) placeholder = picture_token(k, s->placeholder_id, st);
     if (!row || !placeholder) return false;
     if (s->bos_behind_pictures && !json_is_string(json_object_get(k->template_vars, "bos_token")))

@@ -1,12 +1,7 @@
 /* blip2.c - BLIP-2: an EVA-like ViT's last state, which the learned queries of a Q-Former read; what they become stands before
  * the text of an OPT.
  *
- * A prompt is the queries' rows, BOS, the text; one picture each. The processor adds <image>, which stands for a row, to a
- * tokenizer that lacks it, and configs from before that name no id of it.
  * Source: transformers' Blip2Config, Blip2Processor and modeling_blip_2.py. Tested by tests/e2e/test_parity.py. */
-#include <math.h>
-#include <string.h>
-
 #include "engine/families/family.h"
 
 /* The checkpoints bring no template: the form of questions that the model's authors publish, a system's text as it is. A
@@ -20,71 +15,8 @@ static const char TEMPLATE[] =
     "{% if loop.last and m.role == 'user' and add_generation_prompt %} Answer:{% endif %}{% endif %}{% "
     "endfor %}";
 
-static bool read_tower(config *c, tower_spec *t) {
-    config vision = config_sub(c, "vision_config");
-    bool bias = config_bool(&vision, "qkv_bias", true);
-    config_get(&vision, "model_type");
-    if (!tower_config_read_as(&vision, "blip_2_vision_model", t)) return false;
-    t->stack.q_bias = t->stack.k_bias = t->stack.v_bias = bias;
-    t->post_norm = true;
-    t->n_features = 1;
-    t->features[0] = t->run_layers = t->stack.n_layers;
-    return true;
-}
-
-static bool read_join(config *c, model_spec *out) {
-    config q = config_sub(c, "qformer_config");
-    join_spec *j = &out->join;
-    stack_spec *k = &j->stack;
-    k->n_layers = (int)config_int(&q, "num_hidden_layers", 12, 1, SPEC_MAX_LAYERS);
-    k->width = (int)config_int(&q, "hidden_size", 768, 1, 1 << 16);
-    k->ffn = (int)config_int(&q, "intermediate_size", 3072, 1, 1 << 20);
-    k->heads = k->kv_heads = (int)config_int(&q, "num_attention_heads", 12, 1, 1 << 12);
-    if (k->width % k->heads)
-        return config_fail(&q, ST_INVALID, "hidden_size",
-                           "expected a multiple of num_attention_heads %d, found %d", k->heads, k->width);
-    k->head_dim = k->width / k->heads;
-    k->attn_scale = (float)(1.0 / sqrt((double)k->head_dim));
-    k->norm = NORM_LAYER;
-    k->norm_eps = (float)config_num(&q, "layer_norm_eps", 1e-12, 0, 1);
-    k->norm_after = true;
-    k->activation = config_act(&q, "hidden_act", "gelu");
-    k->q_bias = k->k_bias = k->v_bias = k->o_bias = k->mlp_bias = true;
-    k->beside_width = out->tower.stack.width;
-    if (strcmp(config_str(&q, "position_embedding_type", "absolute"), "absolute") != 0)
-        return config_fail(&q, ST_UNSUPPORTED, "position_embedding_type", "only absolute is implemented");
-    int every = (int)config_int(&q, "cross_attention_frequency", 2, 1, 1 << 20);
-    for (int i = 0; i < k->n_layers; i += every) k->beside[i] = true;
-    j->kind = JOIN_QFORMER;
-    j->latents = (int)config_int(c, "num_query_tokens", 32, 1, 1 << 16);
-    j->in = k->width;
-    j->out = out->text.stack.width;
-    j->bias = true;
-    /* The tower's width counts, whatever encoder_hidden_size says; layers for a text have none to read. */
-    config_skip(&q, (const char *const[]){"model_type", "encoder_hidden_size", "use_qformer_text_input",
-                                          "vocab_size", "max_position_embeddings", "hidden_dropout_prob",
-                                          "attention_probs_dropout_prob", "classifier_dropout", NULL});
-    config_warn_unknown(&q);
-    return c->st->code == ST_OK;
-}
-
 static bool read(config *c, model_spec *out) {
-    config text = config_sub(c, "text_config");
-    if (!family_read_text(&text, "opt", &out->text) || !read_tower(c, &out->tower) || !read_join(c, out))
-        return false;
-    if (out->text.embed_width)
-        return config_fail(&text, ST_UNSUPPORTED, "word_embed_proj_dim",
-                           "expected hidden_size %d, as wide as a picture's rows; found %d",
-                           out->text.stack.width, out->text.embed_width);
-    join_config_splice(c, -1, out);
-    if (out->image_token < 0) out->added_token = "<image>";
-    if (out->image_token >= text_embed_rows(&out->text))
-        return config_fail(c, ST_INVALID, "image_token_index",
-                           "expected an id below %d, text_config.vocab_size, found %d",
-                           text_embed_rows(&out->text), (int)out->image_token);
-    out->image_rows = spec_rows_of_square;
-    out->pictures_in_front = out->needs_picture = true;
-    out->max_pictures = 1;
+    if (!qformer_config_read(c, false, out)) return false;
     out->chat_template = TEMPLATE;
     config_skip(c, (const char *const[]){"image_text_hidden_size", "initializer_factor",
                                          "use_decoder_only_language_model", "tie_word_embeddings",
@@ -93,82 +25,11 @@ static bool read(config *c, model_spec *out) {
     return c->st->code == ST_OK;
 }
 
-#define TOWER "encoder.layers.%d."
-static const char *const TOWER_LAYER[L_COUNT] = {
-    [L_NORM1_G] = TOWER "layer_norm1.weight",
-    [L_NORM1_B] = TOWER "layer_norm1.bias",
-    [L_Q_W] = TOWER "self_attn.qkv.weight#0/3",
-    [L_K_W] = TOWER "self_attn.qkv.weight#1/3",
-    [L_V_W] = TOWER "self_attn.qkv.weight#2/3",
-    [L_Q_B] = TOWER "self_attn.qkv.bias#0/3",
-    [L_K_B] = TOWER "self_attn.qkv.bias#1/3",
-    [L_V_B] = TOWER "self_attn.qkv.bias#2/3",
-    [L_O_W] = TOWER "self_attn.projection.weight",
-    [L_O_B] = TOWER "self_attn.projection.bias",
-    [L_NORM2_G] = TOWER "layer_norm2.weight",
-    [L_NORM2_B] = TOWER "layer_norm2.bias",
-    [L_UP_W] = TOWER "mlp.fc1.weight",
-    [L_UP_B] = TOWER "mlp.fc1.bias",
-    [L_DOWN_W] = TOWER "mlp.fc2.weight",
-    [L_DOWN_B] = TOWER "mlp.fc2.bias",
-};
-#define QUERY         "qformer.encoder.layer.%d."
-#define PAIR(w, name) [w] = QUERY name ".weight", [w + 1] = QUERY name ".bias"
-static const char *const JOIN_LAYER[L_COUNT] = {
-    PAIR(L_Q_W, "attention.attention.query"),
-    PAIR(L_K_W, "attention.attention.key"),
-    PAIR(L_V_W, "attention.attention.value"),
-    PAIR(L_O_W, "attention.output.dense"),
-    PAIR(L_NORM1_G, "attention.output.LayerNorm"),
-    PAIR(L_BESIDE_Q_W, "crossattention.attention.query"),
-    PAIR(L_BESIDE_K_W, "crossattention.attention.key"),
-    PAIR(L_BESIDE_V_W, "crossattention.attention.value"),
-    PAIR(L_BESIDE_O_W, "crossattention.output.dense"),
-    PAIR(L_BESIDE_NORM_G, "crossattention.output.LayerNorm"),
-    PAIR(L_UP_W, "intermediate_query.dense"),
-    PAIR(L_DOWN_W, "output_query.dense"),
-    PAIR(L_NORM2_G, "output_query.LayerNorm"),
-};
-static const char *const TENSORS[S_FIRST_TEXT] = {
-    [S_PATCH_W] = "embeddings.patch_embedding.weight",
-    [S_PATCH_B] = "embeddings.patch_embedding.bias",
-    [S_CLASS] = "embeddings.class_embedding",
-    [S_POS] = "embeddings.position_embedding",
-    [S_POST_G] = "post_layernorm.weight",
-    [S_POST_B] = "post_layernorm.bias",
-    [S_LATENTS] = "query_tokens",
-    [S_JOIN_G] = "qformer.layernorm.weight",
-    [S_JOIN_B] = "qformer.layernorm.bias",
-    [S_FC1_W] = "language_projection.weight",
-    [S_FC1_B] = "language_projection.bias",
-};
-static const char *const TOWER_AT[] = {"vision_model.", NULL};
-static const char *const JOIN_AT[] = {"", NULL};
-static const char *const TEXT_AT[] = {"language_model.model.", NULL};
-static const char *const HEAD_AT[] = {"language_model.", NULL};
-static const ignore_rule IGNORED[] = {
-    {"*.rotary_emb.inv_freq", "computed from the config"},
-    {"qformer.encoder.layer.*.intermediate.dense.*", "for a text, which the queries are not given"},
-    {"qformer.encoder.layer.*.output.dense.*", "for a text, which the queries are not given"},
-    {"qformer.encoder.layer.*.output.LayerNorm.*", "for a text, which the queries are not given"},
-    {NULL, NULL},
-};
-static const name_sheet SHEET = {
-    .tower_at = TOWER_AT,
-    .join_at = JOIN_AT,
-    .text_at = TEXT_AT,
-    .head_at = HEAD_AT,
-    .tower_layer = TOWER_LAYER,
-    .join_layer = JOIN_LAYER,
-    .names = TENSORS,
-    .ignored = IGNORED,
-};
-
 const family FAMILY_BLIP2 = {
     .name = "blip-2",
     .does =
         "early fusion through a Q-Former: learned queries attend to the picture and stand before the text",
     .architecture = "Blip2ForConditionalGeneration",
     .read = read,
-    .sheet = &SHEET,
+    .sheet = &SHEET_QFORMER,
 };

@@ -33,7 +33,7 @@ extern const family FAMILY_MLLAMA, FAMILY_MLLAMA_TEXT;
 extern const family FAMILY_LLAVA, FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3, FAMILY_GEMMA,
     FAMILY_GEMMA2, FAMILY_GEMMA3_TEXT, FAMILY_OPT, FAMILY_GEMMA3, FAMILY_PALIGEMMA;
 extern const family FAMILY_QWEN2_VL, FAMILY_QWEN2_5_VL, FAMILY_QWEN3_VL;
-extern const family FAMILY_IDEFICS2, FAMILY_BLIP2, FAMILY_BLIP_VQA, FAMILY_COCA;
+extern const family FAMILY_IDEFICS2, FAMILY_BLIP2, FAMILY_INSTRUCTBLIP, FAMILY_BLIP_VQA, FAMILY_COCA;
 extern const family FAMILY_CLIP, FAMILY_SIGLIP, FAMILY_SIGLIP2;
 extern const family FAMILY_LLAVA_NEXT, FAMILY_LLAVA_ONEVISION, FAMILY_INTERNVL, FAMILY_IDEFICS3,
     FAMILY_SMOLVLM;
@@ -81,6 +81,12 @@ extern const char *const COMPOSED_TOWER_AT[], *const COMPOSED_JOIN_AT[], *const 
                                                                              *const COMPOSED_TEXT_AT[],
                                                                                  *const COMPOSED_HEAD_AT[];
 extern const ignore_rule COMPOSED_IGNORED[];
+
+/* ---- tower, Q-Former, decoder (qformer_config.c) ---- */
+
+/* vision_config, qformer_config, text_config and the placeholder; reads: the prompt's text goes to the Q-Former as well. */
+bool qformer_config_read(config *c, bool reads, model_spec *out);
+extern const name_sheet SHEET_QFORMER, SHEET_QFORMER_READING; /* without a text, with one */
 
 /* Tensor names of a decoder and of a ViT as the reference library writes them. */
 extern const text_names NAMES_TEXT;                                                  /* two norms a layer */

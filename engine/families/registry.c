@@ -18,6 +18,7 @@ static const family *const FAMILIES[] = {
     &FAMILY_IDEFICS3,
     &FAMILY_SMOLVLM,
     &FAMILY_BLIP2,
+    &FAMILY_INSTRUCTBLIP,
     &FAMILY_QWEN2_VL,
     &FAMILY_QWEN2_5_VL,
     &FAMILY_QWEN3_VL,

@@ -190,10 +190,10 @@ join_room perceiver_room(const join_spec *j, int64_t rows);
 int perceiver_slices(const model_spec *s, int64_t rows);
 void perceiver_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 
-/* ---- qformer.c: the join of queries that attend to a tile beside each other; rows: of the tile's features ---- */
+/* ---- qformer.c: the join of queries that attend to a tile beside each other and a text; rows: of the tile's features ---- */
 
-join_room qformer_room(const join_spec *j, int64_t rows);
-int qformer_slices(const model_spec *s, int rows);
+join_room qformer_room(const join_spec *j, int64_t rows, int n_text);
+int qformer_slices(const model_spec *s, int rows, int n_text);
 void qformer_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 
 /* ---- reader.c: the join of a text that attends to the tile; out: keys and values of its rows (cross_keep) ---- */

@@ -162,8 +162,23 @@ static void put_image_costs(buf *out, const model_spec *s) {
         buf_puts(out, s->pictures_in_front ? " before all text" : " in place of the placeholder");
     if (s->fuse != FUSE_CROSS && s->image_token >= 0) buf_printf(out, ", id %d", (int)s->image_token);
     if (s->max_pictures) buf_printf(out, "; at most %d in a prompt", s->max_pictures);
+    if (s->reads.what == READS_PROMPT)
+        buf_printf(out, "; the prompt's text, at most %d tokens of %s, is read with it", s->reads.max_tok,
+                   s->reads.tokenizer ? s->reads.tokenizer : "the tokenizer");
     put_company(out, s);
     buf_puts(out, "\n");
+}
+
+static void put_queries(buf *out, const join_spec *j) {
+    buf_printf(out, "a Q-Former: %d learned queries, normed", j->latents);
+    if (j->read_vocab)
+        buf_printf(
+            out,
+            ", and behind them the text that is read with the picture, up to %d tokens of a vocabulary "
+            "of %d",
+            j->read_pos, j->read_vocab);
+    buf_printf(out, "; behind %s layers linear, %d to %d%s\n", j->read_vocab ? "the queries'" : "their",
+               j->in, j->out, j->bias ? ", bias" : "");
 }
 
 static void put_join(buf *out, const join_spec *j) {
@@ -180,8 +195,7 @@ static void put_join(buf *out, const join_spec *j) {
             "themselves\n",
             j->in, j->out, j->latents);
     else if (j->kind == JOIN_QFORMER)
-        buf_printf(out, "a Q-Former: %d learned queries, normed; behind their layers linear, %d to %d%s\n",
-                   j->latents, j->in, j->out, j->bias ? ", bias" : "");
+        put_queries(out, j);
     else if (j->kind == JOIN_READER)
         buf_printf(out,
                    "a text encoder: the text that is read with the picture, up to %d tokens of a vocabulary "

@@ -120,7 +120,7 @@ static int tile_slices(const model_spec *s, grid g, int n_text) {
     if (s->dual.on) return dual_picture_slices(s, tower_rows(&s->tower, g));
     int rows = tower_features_rows(&s->tower, g.w, g.h);
     if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, rows);
-    if (s->join.kind == JOIN_QFORMER) return qformer_slices(s, rows);
+    if (s->join.kind == JOIN_QFORMER) return qformer_slices(s, rows, n_text);
     if (s->join.kind == JOIN_READER) return reader_slices(s, rows, n_text);
     if (s->join.kind == JOIN_ATTEND) return attend_slices(s, rows);
     return blocks_even(&s->tower, join_rows(s, g, n_text));

@@ -21,7 +21,7 @@ static join_room room_of(const model_spec *s, const prep_plan *p, int64_t rows) 
     case JOIN_POOL: return pool_room(s, p);
     case JOIN_PERCEIVER: return perceiver_room(j, rows);
     case JOIN_ATTEND: return attend_room(j, rows);
-    case JOIN_QFORMER: return qformer_room(j, rows);
+    case JOIN_QFORMER: return qformer_room(j, rows, p->n_text);
     case JOIN_READER: CHECK(p->n_tiles == 1 && p->n_text > 0); return reader_room(j, rows, p->n_text);
     case JOIN_NONE:
     case JOIN_LINEAR:

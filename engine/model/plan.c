@@ -13,6 +13,7 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     int64_t context = s->context_width ? s->context_width : s->width;
     bool heads_normed = s->qk_norm || s->qk_norm_full || (s->cross[layer] && s->cross_qk_norm);
     bool on = true, beside = s->beside_width > 0 && s->beside[layer];
+    bool text = s->text_ffn && layer + 1 < s->n_layers;
     switch (which) {
     case L_NORM1_G: out = s->width, on = !s->norm_plain; break;
     case L_NORM1_B: out = s->width, on = s->norm == NORM_LAYER && !s->norm_plain; break;
@@ -52,6 +53,12 @@ int layer_slot_shape(const stack_spec *s, int layer, layer_slot which, int64_t d
     case L_BESIDE_V_B: out = k, on = beside && s->v_bias; break;
     case L_BESIDE_O_W: out = s->width, in = q, on = beside; break;
     case L_BESIDE_O_B: out = s->width, on = beside && s->o_bias; break;
+    case L_TEXT_UP_W: out = s->ffn, in = s->width, on = text; break;
+    case L_TEXT_UP_B: out = s->ffn, on = text && s->mlp_bias; break;
+    case L_TEXT_DOWN_W: out = s->width, in = s->ffn, on = text; break;
+    case L_TEXT_DOWN_B: out = s->width, on = text && s->mlp_bias; break;
+    case L_TEXT_NORM_G: out = s->width, on = text; break;
+    case L_TEXT_NORM_B: out = s->width, on = text && s->norm == NORM_LAYER; break;
     case L_COUNT: on = false; break;
     }
     if (!on) return 0;
@@ -76,8 +83,8 @@ int join_slot_shape(const join_spec *j, slot which, int64_t d[TENSOR_MAX_DIMS], 
         out = behind ? j->out : one;
         on = reads || ((attend || normed) && j->norm == NORM_LAYER);
         break;
-    case S_READ_EMBED: out = j->read_vocab, in = j->out, on = reads; break;
-    case S_READ_POS: out = j->read_pos, in = j->out, on = reads; break;
+    case S_READ_EMBED: out = j->read_vocab, in = j->stack.width, on = j->read_vocab > 0; break;
+    case S_READ_POS: out = j->read_pos, in = j->stack.width, on = j->read_vocab > 0; break;
     case S_LATENTS:
         out = j->latents, in = gated || attend ? j->out : j->in, on = gated || attend || queries;
         break;

@@ -46,6 +46,12 @@ typedef enum layer_slot {
     L_BESIDE_V_B, /* [H*hd, D], [K*hd, beside_width] twice: attention to other rows, behind the one to its own */
     L_BESIDE_O_W,
     L_BESIDE_O_B, /* [D, H*hd] */
+    L_TEXT_UP_W,
+    L_TEXT_UP_B,
+    L_TEXT_DOWN_W,
+    L_TEXT_DOWN_B,
+    L_TEXT_NORM_G,
+    L_TEXT_NORM_B, /* text_ffn: [F, D], [D, F], and behind them */
     L_COUNT
 } layer_slot;
 

@@ -65,6 +65,8 @@ typedef struct stack_spec {
     int beside_width; /* of rows that some layers attend to as well, between their own and the feed-forward; 0: none */
     bool beside
         [SPEC_MAX_LAYERS]; /* those layers; with a norm, projections and biases like their own attention's */
+    bool
+        text_ffn; /* rows of a text have a feed-forward of their own, but in the last layer, where they end */
     rope_spec rope;
 } stack_spec;
 
@@ -113,7 +115,8 @@ static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
 
 /* NONE: the features are the rows. POOL: the mean of pool x pool patches, then normed and linear. PERCEIVER: learned latents
  * attend to a tile layer by layer, perceiver.c. ATTEND: once, and nothing else, attend.c.
- * QFORMER: learned latents, normed, attend to each other and in some layers to a tile beside that; linear; qformer.c.
+ * QFORMER: learned latents, normed, attend to each other and in some layers to a tile beside that; linear. Where it reads a
+ * text (read_vocab), its rows and the latents' attend to each other; qformer.c.
  * READER: a text (model_spec.reads) whose rows attend to themselves and to the tile; they are the rows, reader.c */
 typedef enum join_kind {
     JOIN_NONE,

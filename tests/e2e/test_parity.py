@@ -87,9 +87,9 @@ def test_alone_is_batched_and_cold_is_warm(name):
         assert answers(server, cases, len(cases)) == alone
 
 
-@pytest.mark.parametrize("name, most", [("both_ways_paligemma", None), ("blip2", 1)])
+@pytest.mark.parametrize("name, most", [("both_ways_paligemma", None), ("blip2", 1), ("instructblip", 1)])
 def test_a_model_of_pictures_wants_one(name, most):
-    """The reference takes no prompt of PaliGemma's or BLIP-2's without a picture, of BLIP-2's none with two."""
+    """The reference takes no prompt of PaliGemma's, BLIP-2's or InstructBLIP's without a picture, of the last two none with two."""
     with Server(FOLDERS[name]) as server:
         reply = server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": "What is it?"}]})
         assert reply.status == 400 and reply.error()["param"] == "messages" and "picture" in reply.error()["message"]

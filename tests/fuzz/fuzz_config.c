@@ -34,6 +34,8 @@ static const char *prep_for(const uint8_t *data, size_t n) {
         {"idefics3",
          "{\"image_processor_type\":\"Idefics3ImageProcessor\",\"max_image_size\":{\"longest_edge\":28}}"},
         {"blip_2", "{\"image_processor_type\":\"BlipImageProcessor\",\"size\":{\"height\":42,\"width\":42}}"},
+        {"instructblip",
+         "{\"image_processor_type\":\"BlipImageProcessor\",\"size\":{\"height\":42,\"width\":42}}"},
         {"_vl", "{\"image_processor_type\":\"Qwen2VLImageProcessor\"}"},
     };
     for (size_t i = 0; i < ARRAY_LEN(preps); i++)

@@ -62,6 +62,9 @@ static const struct preset {
      "2048,"
      "\"deepstack_visual_indexes\":[5,11,17]}}\n",
      QWEN_PREP("16", "65536", "16777216")},
+    {"blip-vqa-base",
+     "{\"model_type\":\"blip\",\"text_config\":{\"num_attention_heads\":12},\"vision_config\":{}}\n",
+     "{\"image_processor_type\":\"BlipImageProcessor\"}\n"},
     {"clip-b32", "{\"model_type\":\"clip\",\"text_config\":{},\"vision_config\":{}}\n",
      "{\"image_processor_type\":\"CLIPImageProcessor\"}\n"},
     {"clip-l14-336",

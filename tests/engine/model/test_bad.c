@@ -268,6 +268,14 @@ static void test_queries(void **state) {
         {"blip2", "{\"text_config\":{\"word_embed_proj_dim\":28}}", "text_config.word_embed_proj_dim",
          "found 28"},
         {"blip2", "{\"text_config\":{\"model_type\":\"t5\"}}", "text_config.model_type", "t5"},
+        {"instructblip", "{\"text_config\":{\"model_type\":\"t5\"}}", "text_config.model_type", "t5"},
+        {"instructblip", "{\"qformer_config\":{\"vocab_size\":0}}", "qformer_config.vocab_size", "0"},
+        {"instructblip", "{\"qformer_config\":{\"max_position_embeddings\":0}}",
+         "qformer_config.max_position_embeddings", "0"},
+        {"instructblip", "{\"qformer_config\":{\"num_attention_heads\":4}}", "qformer_config.hidden_size",
+         "multiple of num_attention_heads 4, found 30"},
+        {"instructblip", "{\"num_query_tokens\":-1}", "num_query_tokens", "-1"},
+        {"instructblip", "{\"image_token_index\":350}", "image_token_index", "found 350"},
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         bad_config(bad[i].golden, bad[i].patch, bad[i].key, bad[i].found);
@@ -278,6 +286,12 @@ static void test_queries(void **state) {
     fresh("blip2");
     patch_file("config.json", "{\"num_query_tokens\":8}");
     expect("queries", "query_tokens", "[8, 30]", "[1, 7, 30]");
+    fresh("instructblip");
+    patch_file("config.json", "{\"qformer_config\":{\"vocab_size\":140}}");
+    expect("a text's words", "word_embeddings", "[140, 30]", "[141, 30]");
+    fresh("instructblip");
+    patch_file("config.json", "{\"qformer_config\":{\"max_position_embeddings\":231}}");
+    expect("a text's positions", "position_embeddings", "[231, 30]", "[230, 30]");
 }
 
 static void test_config_files(void **state) {
@@ -397,6 +411,19 @@ static void test_tensors(void **state) {
     fresh("clip_llama");
     rewrite("model.safetensors", (edit){.name = "vision_tower.encoder.layers.3.mlp.fc1.bias", .drop = true});
     accept("a tensor that is not needed is missing");
+}
+
+static void test_text_of_queries(void **state) {
+    (void)state;
+    /* A text's feed-forward is needed where its rows go on, not behind the last layer. */
+    fresh("instructblip");
+    rewrite("model.safetensors",
+            (edit){.name = "qformer.encoder.layer.1.output.LayerNorm.bias", .drop = true});
+    expect("a text's norm", "layer.1.output.LayerNorm.bias", "is missing", "[30]");
+    fresh("instructblip");
+    rewrite("model.safetensors",
+            (edit){.name = "qformer.encoder.layer.2.output.LayerNorm.bias", .drop = true});
+    accept("the last layer's is not read");
 }
 
 /* One text config for what reads and what answers, and two names for the head's bias. */
@@ -587,11 +614,17 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config),    cmocka_unit_test(test_queries),
-        cmocka_unit_test(test_native),    cmocka_unit_test(test_config_files),
-        cmocka_unit_test(test_tensors),   cmocka_unit_test(test_question),
-        cmocka_unit_test(test_truncated), cmocka_unit_test(test_index),
-        cmocka_unit_test(test_defaults),  cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_queries),
+        cmocka_unit_test(test_native),
+        cmocka_unit_test(test_config_files),
+        cmocka_unit_test(test_tensors),
+        cmocka_unit_test(test_text_of_queries),
+        cmocka_unit_test(test_question),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_index),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_generation_config),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -25,6 +25,7 @@ static const char *const MODELS[] = {
     "families/qwen2_vl",         "families/qwen2_5_vl",
     "families/qwen3_vl",         "families/blip2",
     "families/blip_vqa",         "families/coca",
+    "families/instructblip",
 };
 static const char *const SHORT[] = {"models/clip_llama", "families/llava_next_clip",
                                     "families/qwen2_5_vl"}; /* VLMD_SHORT */

@@ -517,6 +517,13 @@ static void test_inspect(void **state) {
          (const char *const[]){"a Q-Former: 131 learned queries", "linear, 30 to 36, bias",
                                "1 of 2 layers then attend to other rows as well, 33 wide",
                                "131 tokens before all text; at most 1 in a prompt", NULL});
+    says(FAMILIES "/instructblip_old",
+         (const char *const[]){
+             "131 learned queries, normed, and behind them the text that is read with the picture, up to 140 "
+             "tokens of a vocabulary of 141",
+             "behind the queries' layers linear, 30 to 36, bias",
+             "at most 140 tokens of qformer_tokenizer, is read with it", "stops at     id 1, id 2\n",
+             "position_ids", "behind the last layer only the queries are read", NULL});
     says(FAMILIES "/blip_vqa",
          (const char *const[]){
              "join: a text encoder: the text that is read with the picture, up to 150 tokens",

@@ -1,6 +1,6 @@
 /* test_tower.c - an encode in blocks of rows, on a tower large enough to have several: stopping after every slice, and
- * one thread or two, blocks of any size, change no bit; and the rows are those of the same layers run whole, bit for bit. Likewise a join whose
- * queries attend to the tower's rows, both of several blocks. */
+ * one thread or two, blocks of any size, change no bit; and the rows are those of the same layers run whole, bit for bit. Likewise
+ * a join whose queries attend to the tower's rows, both of several blocks, and one whose queries read a text of several as well. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,7 +30,12 @@ static const char *const CONFIGS[] = {
     "{\"model_type\":\"blip-2\",\"image_token_index\":3,\"num_query_tokens\":150," TEXT
     ",\"qformer_config\":{\"hidden_size\":40,\"intermediate_size\":72,\"num_hidden_layers\":3,"
     "\"num_attention_heads\":5},\"vision_config\":{" TOWER "}}\n",
+    "{\"model_type\":\"instructblip\",\"image_token_index\":3,\"num_query_tokens\":150," TEXT
+    ",\"qformer_config\":{\"hidden_size\":40,\"intermediate_size\":72,\"num_hidden_layers\":3,"
+    "\"num_attention_heads\":5,\"vocab_size\":70,\"max_position_embeddings\":140},"
+    "\"vision_config\":{" TOWER "}}\n",
 };
+enum { TEXT_IDS = 133 }; /* of a text that is read with the picture: two blocks */
 static const char PREP[] =
     "{\"image_processor_type\":\"CLIPImageProcessor\",\"size\":{\"shortest_edge\":102},"
     "\"crop_size\":{\"height\":102,\"width\":102}}\n";
@@ -75,6 +80,12 @@ static void rig_open(rig *r, const char *dir, int threads, int encode_rows) {
     r->pixels = one_tile(side, side, NULL);
     assert_non_null(r->pixels.rgb);
     for (int i = 0; i < side * side * 3; i++) r->pixels.rgb[i] = (uint8_t)(i * 2654435761u >> 13);
+    int vocab = model_get_spec(r->m)->join.read_vocab;
+    if (!vocab) return;
+    r->pixels.plan.n_text = TEXT_IDS;
+    r->pixels.text = mem_alloc(TEXT_IDS * sizeof *r->pixels.text);
+    assert_non_null(r->pixels.text);
+    for (int i = 0; i < TEXT_IDS; i++) r->pixels.text[i] = i * 31 % vocab;
 }
 
 static void rig_close(rig *r) {
@@ -102,38 +113,53 @@ static float *rows_of(rig *r, int slices, int *calls) {
     return out;
 }
 
-/* The queries' layers, each over all rows at once. */
+/* The queries' layers, each over all rows at once; with a text behind them, in the last layer too. */
 static tensor queries_whole(rig *r, tensor features) {
     const model *m = r->m;
     const join_spec *j = &m->spec.join;
     const stack_spec *k = &j->stack;
     ctx *c = &r->c;
-    int n = j->latents, width = k->heads * k->head_dim;
-    int32_t iota[512], start[] = {0, n}, own = n, len = (int)features.d[0];
-    assert_true(n <= 512);
-    for (int i = 0; i < n; i++) iota[i] = i;
-    tensor x = ctx_2d(c, DT_F32, n, k->width), y = ctx_2d(c, DT_F32, n, j->out),
-           kb = ctx_2d(c, DT_F32, len, width), vb = ctx_2d(c, DT_F32, len, width);
-    op_embed(c, x, m->w[S_LATENTS], tensor_1d(iota, DT_I32, n), 1);
+    int n = j->latents, text = r->pixels.plan.n_text, all = n + text, width = k->heads * k->head_dim;
+    int32_t iota[512], start[] = {0, all}, start_beside[] = {0, n}, own = all, len = (int)features.d[0];
+    assert_true(all <= 512);
+    for (int i = 0; i < all; i++) iota[i] = i;
+    tensor x = ctx_2d(c, DT_F32, all, k->width), y = ctx_2d(c, DT_F32, n, j->out),
+           kb = ctx_2d(c, DT_F32, len, width), vb = ctx_2d(c, DT_F32, len, width),
+           queries = tensor_rows(x, 0, n), words = tensor_rows(x, n, text);
+    op_embed(c, queries, m->w[S_LATENTS], tensor_1d(iota, DT_I32, n), 1);
+    if (text) {
+        op_embed(c, words, m->w[S_READ_EMBED], tensor_1d(r->pixels.text, DT_I32, text), 1);
+        op_embed_add(c, words, m->w[S_READ_POS], tensor_1d(iota, DT_I32, text));
+    }
     op_norm(c, x, x, m->w[S_JOIN_G], m->w[S_JOIN_B], k->norm, k->norm_eps, 0);
     layer_run run = {.attn = {.n_seqs = 1,
                               .q_start = tensor_1d(start, DT_I32, 2),
                               .kv_len = tensor_1d(&own, DT_I32, 1)}},
               beside = run;
+    beside.attn.q_start = tensor_1d(start_beside, DT_I32, 2);
     beside.attn.kv_len = tensor_1d(&len, DT_I32, 1);
     for (int i = 0; i < k->n_layers; i++) {
         const layer_weights *w = &m->join[i];
-        tensor q = ctx_2d(c, DT_F32, n, width), kt = ctx_2d(c, DT_F32, n, width),
-               vt = ctx_2d(c, DT_F32, n, width);
+        tensor q = ctx_2d(c, DT_F32, all, width), kt = ctx_2d(c, DT_F32, all, width),
+               vt = ctx_2d(c, DT_F32, all, width);
         stack_project(c, k, w, x, q, kt, vt, &run);
         stack_attend(c, k, w, i, x, q, kt, vt, &run);
         if (k->beside[i]) {
             stack_beside_keep(c, w, features, kb, vb);
-            stack_beside_attend(c, k, w, x, kb, vb, &beside);
+            stack_beside_attend(c, k, w, queries, kb, vb, &beside);
         }
-        stack_feed_forward(c, k, w, x);
+        stack_feed_forward(c, k, w, queries);
+        if (text && i + 1 < k->n_layers) {
+            layer_weights of_text = *w;
+            for (int s = 0; s < 2; s++) {
+                of_text.w[L_UP_W + s] = w->w[L_TEXT_UP_W + s];
+                of_text.w[L_DOWN_W + s] = w->w[L_TEXT_DOWN_W + s];
+                of_text.w[L_NORM2_G + s] = w->w[L_TEXT_NORM_G + s];
+            }
+            stack_feed_forward(c, k, &of_text, words);
+        }
     }
-    op_linear(c, y, x, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, 0);
+    op_linear(c, y, queries, m->w[S_FC1_W], m->w[S_FC1_B], ACT_NONE, 0);
     return y;
 }
 
