@@ -71,6 +71,10 @@ bool backend_is_async(const backend *be) {
     return be->ops->capture_begin != NULL;
 }
 
+int backend_encode_rows(const backend *be) {
+    return be->encode_rows;
+}
+
 bool backend_reserve(backend *be, status *st) {
     return !be->ops->reserve || be->ops->reserve(be, st);
 }

@@ -27,6 +27,7 @@ typedef struct backend_options {
     /* CUDA: op_linear of more than 16 rows is row-exact too, and op_attn of many rows as of one; activations stay f32:
      * several times slower there */
     bool deterministic;
+    int encode_rows; /* for tests: backend_encode_rows; 0: what suits the device */
 } backend_options;
 backend *backend_new(const backend_options *o, status *st);
 void backend_free(backend *be);                  /* after all weights and device memory of it */
@@ -40,6 +41,9 @@ void *backend_alloc_host(backend *be, size_t bytes, status *st);
 void backend_release_host(backend *be, void *p);
 /* Launches return before their work is done: it pays to prepare the next step meanwhile, and to capture one. */
 bool backend_is_async(const backend *be);
+/* Rows that long work which may be stopped in between is cut into: enough to keep the device busy, few enough not to hold up
+ * what waits. Always the same of one backend. */
+int backend_encode_rows(const backend *be);
 
 /* What a device with memory of its own has; all 0 where ops run in the machine's. */
 typedef struct backend_memory {
