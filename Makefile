@@ -115,6 +115,8 @@ test-cuda-emu: deps ## the CUDA backend on this machine's CPU, emulated, under A
 # What a GPU is to show: from here, or unpacked elsewhere.
 GPUBIN := $(BUILD)/vlmd $(BUILD)/tests/tools/random_checkpoint $(BUILD)/tests/engine/model/test_model $(filter $(BUILD)/tests/kernels/test_ops% $(BUILD)/tests/kernels/test_sample $(BUILD)/tests/kernels/test_device% $(BUILD)/tests/engine/sched/test_device,$(UNIT))
 gpu-bins: $(GPUBIN)
+cuda-report: ## docs/gpu-kernels.md: registers, spills, occupancy of each kernel (CHECK=1: only whether a hot one spills)
+	@NVCC="$(NVCC)" python3 tests/cuda_report.py $(if $(CHECK),--check)
 gpu-check: deps ## every op, goldens, load on this machine's GPU (GPU_ARGS="--smoke --device cpu": the scripts alone)
 	@$(MAKE) --no-print-directory -j$$(nproc) gpu-bins
 	@BUILD=$(BUILD) tests/gpu/check.sh $(GPU_ARGS)
@@ -139,6 +141,10 @@ bench-itl: deps ## what text streams notice of pictures without end, as ratios t
 bench-http: deps ## requests a second without a model, and how soon a full server says no
 	@tests/deps.sh bench
 	@$(MAKE) --no-print-directory -j$$(nproc) all $(BUILD)/tests/server/vlmd_fake && VLMD_BIN=$(CURDIR)/$(BUILD)/vlmd python3 tests/load/bench_http.py
+bench-fusion: deps ## early fusion, cross-attention, late fusion and the projectors at one size: rewrites docs/fusion.md's tables
+	@$(MAKE) --no-print-directory -j$$(nproc) all $(BUILD)/tests/tools/random_checkpoint && BUILD=$(BUILD) python3 tests/bench/fusion.py --write $(BENCH_ARGS)
+bench-costs: deps ## what a picture costs in the published shapes: rewrites docs/families.md's table
+	@$(MAKE) --no-print-directory -j$$(nproc) all $(BUILD)/tests/tools/random_checkpoint $(BUILD)/tests/bench/bench_encode && BUILD=$(BUILD) python3 tests/bench/costs.py --write $(BENCH_ARGS)
 SWEEP_SEEDS ?= 3
 SWEEP_PYTHON ?= python3
 sweep: deps ## drawn checkpoints against the reference library (SWEEP_SEEDS=3 a family, SWEEP_FAMILIES, SWEEP_PYTHON that has it)
@@ -153,6 +159,6 @@ format: ## rewrite the sources with clang-format
 clean: ## remove what make wrote
 	rm -rf build
 FORCE:
-.PHONY: FORCE all release gpu-bins gpu-check gpu-bench bundle bundle-pack help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http sweep fuzz format clean
+.PHONY: FORCE all release gpu-bins cuda-report gpu-check gpu-bench bundle bundle-pack help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http bench-fusion bench-costs sweep fuzz format clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "engine/gather.h"
 #include "engine/pace.h"
 
 struct embed_sched {
@@ -228,23 +229,42 @@ static int next_picture_of(const seq *s) {
     return -1;
 }
 
-/* One slice of picture i of s, for all that show it. What goes wrong is this job's alone: others try again. True: the
- * picture is ready, or s has failed. */
-static bool encode_slice(embed_sched *sc, seq *s, int i) {
+/* With pic, of running[first], go others that are wanted: one of each job in turn, then the next of each. */
+static bool begin_encode(embed_sched *sc, picture *pic, int first, status *st) {
+    gather g;
+    gather_begin(&g, sc->r->model, pic);
+    for (int k = 0, left = 1; left && g.room > 0; k++) {
+        left = 0;
+        for (int i = 0; i < sc->n_running; i++) {
+            const seq *s = sc->running[(first + i) % sc->n_running];
+            if (k >= s->prompt->n_images || s->st.code != ST_OK) continue;
+            left = 1;
+            gather_offer(&g, s->images[k].pic);
+        }
+    }
+    return gather_start(&g, sc->r->be, st);
+}
+
+/* One slice of picture i of running[at], for all that show it or go with it. What goes wrong is this job's alone: others try
+ * again, and of several, each alone. True: the picture is ready, or the encode has failed. */
+static bool encode_slice(embed_sched *sc, int at, int i) {
+    seq *s = sc->running[at];
     picture *pic = s->images[i].pic;
-    if (!pic->enc && !(pic->enc = encode_new(sc->r->model, sc->r->be, &pic->pixels, &s->st))) return true;
-    if (embed_run_slice(sc->r, pic->enc, &s->st)) {
-        picture_ready(pic);
-        sc->stats.images++;
+    if (!pic->enc && !begin_encode(sc, pic, at, &s->st)) return true;
+    status st = {0};
+    if (embed_run_slice(sc->r, pic->enc, &st)) {
+        sc->stats.images += (uint64_t)picture_ready(pic);
         return true;
     }
-    if (s->st.code == ST_OK) return false;
-    note_loss(sc, &s->st);
-    picture_reset(pic);
+    if (st.code == ST_OK) return false;
+    note_loss(sc, &st);
+    bool several = picture_reset(pic);
+    if (several) log_error("an encode of several pictures failed: %s", st.msg);
+    if (!several || st.code == ST_LOST) s->st = st;
     return true;
 }
 
-/* The next job in turn that has a picture to encode, or NULL; *at says which. */
+/* The next job in turn that has a picture to encode, or NULL: running[next_picture]; *at says which. */
 static seq *find_picture(embed_sched *sc, int *at) {
     for (int k = 0; k < sc->n_running; k++) {
         int i = (sc->next_picture + k) % sc->n_running;
@@ -278,7 +298,7 @@ static bool encode_some(embed_sched *sc) {
     seq *s = find_picture(sc, &at);
     while (s && sc->lost.code == ST_OK && pace_may_encode(&sc->pace)) {
         double before = now;
-        if (encode_slice(sc, s, at)) sc->next_picture++;
+        if (encode_slice(sc, sc->next_picture, at)) sc->next_picture++;
         now = time_now_s();
         pace_slice_took(&sc->pace, now - before);
         s = find_picture(sc, &at);

@@ -96,10 +96,12 @@ static void unused_push(piccache *c, picture *p) {
     p->unused_next = NULL;
     *(c->newest ? &c->newest->unused_next : &c->oldest) = p;
     c->newest = p;
+    p->unused = true;
     c->unused_bytes += p->bytes;
 }
 
 static void unused_remove(piccache *c, picture *p) {
+    p->unused = false;
     *(p->unused_prev ? &p->unused_prev->unused_next : &c->oldest) = p->unused_next;
     *(p->unused_next ? &p->unused_next->unused_prev : &c->newest) = p->unused_prev;
     c->unused_bytes -= p->bytes;
@@ -108,7 +110,8 @@ static void unused_remove(piccache *c, picture *p) {
 /* ---- references; the lock is held ---- */
 
 static picture *take(piccache *c, picture *p, bool hit) {
-    if (p->refs++ == 0 && hit) unused_remove(c, p);
+    p->refs++;
+    if (p->unused) unused_remove(c, p);
     c->n_refs++;
     if (p->shared) c->queries++;
     if (p->shared && hit) c->hits++;
@@ -232,39 +235,92 @@ static void encoded(piccache *c, picture *p) {
     p->encode_bytes = 0;
 }
 
-void picture_ready(picture *p) {
-    piccache *c = p->cache;
-    encode_shrink(p->enc);
-    tiles_fini(&p->pixels);
-    p->ready = true;
-    pthread_mutex_lock(&c->mu);
-    set_bytes(c, p, sizeof *p + encode_kept_bytes(p->enc));
-    encoded(c, p);
-    picture *gone = evict(c);
-    pthread_mutex_unlock(&c->mu);
-    destroy_all(gone);
+/* ---- those that are encoded together: a ring, p for itself included ---- */
+
+static picture *ring_after(const picture *p, picture *q) {
+    picture *next = q->beside;
+    return next == p ? NULL : next;
 }
 
-void picture_reset(picture *p) {
-    if (p->enc) encode_free(p->enc);
-    p->enc = NULL;
+void picture_join(picture *const *all, int n) {
+    for (int i = 0; i < n && n > 1; i++) {
+        CHECK(!all[i]->beside && all[i]->enc && !all[i]->ready);
+        all[i]->beside = all[(i + 1) % n];
+    }
+}
+
+/* What is to be freed without the lock, onto *gone. */
+static void remove_last(piccache *c, picture *p, picture **gone) {
+    if (p->shared) unlink_picture(c, p);
+    set_bytes(c, p, 0);
+    encoded(c, p);
+    p->next = *gone;
+    *gone = p;
+}
+
+int picture_ready(picture *p) {
+    piccache *c = p->cache;
+    picture *gone = NULL;
+    int n = 0;
+    for (picture *q = p; q; q = ring_after(p, q), n++) {
+        encode_shrink(q->enc);
+        tiles_fini(&q->pixels);
+        q->ready = true;
+    }
+    pthread_mutex_lock(&c->mu);
+    for (picture *q = p, *next; q; q = next) {
+        next = ring_after(p, q);
+        q->beside = NULL;
+        set_bytes(c, q, sizeof *q + encode_kept_bytes(q->enc));
+        encoded(c, q);
+        if (q->refs > 0) continue;
+        if (q->shared)
+            unused_push(c, q);
+        else
+            remove_last(c, q, &gone);
+    }
+    picture *more = evict(c);
+    pthread_mutex_unlock(&c->mu);
+    destroy_all(gone);
+    destroy_all(more);
+    return n;
+}
+
+bool picture_reset(picture *p) {
+    piccache *c = p->cache;
+    picture *gone = NULL;
+    bool several = p->beside != NULL;
+    for (picture *q = p; q; q = ring_after(p, q)) {
+        encode_free(q->enc);
+        q->enc = NULL;
+        q->alone |= several;
+    }
+    pthread_mutex_lock(&c->mu);
+    for (picture *q = p, *next; q; q = next) {
+        next = ring_after(p, q);
+        q->beside = NULL;
+        if (q->refs == 0) remove_last(c, q, &gone);
+    }
+    pthread_mutex_unlock(&c->mu);
+    destroy_all(gone);
+    return several;
 }
 
 void picture_release(picture *p) {
     if (!p) return;
     piccache *c = p->cache;
     picture *gone = NULL;
+    bool held = false;
     pthread_mutex_lock(&c->mu);
     c->n_refs--;
-    if (--p->refs == 0) {
-        if (p->ready && p->shared) {
-            unused_push(c, p);
-        } else {
-            if (p->shared) unlink_picture(c, p);
-            set_bytes(c, p, 0);
-            encoded(c, p);
-            p->next = NULL;
-            gone = p;
+    p->refs--;
+    for (picture *q = p; q; q = ring_after(p, q)) held |= q->refs > 0;
+    if (p->refs == 0 && p->ready && p->shared) {
+        unused_push(c, p);
+    } else if (!held) {
+        for (picture *q = p, *next; q; q = next) {
+            next = ring_after(p, q);
+            remove_last(c, q, &gone);
         }
     }
     picture *more = evict(c);

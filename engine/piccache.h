@@ -5,6 +5,11 @@
  * has room, the least recently used go first, and what is not encoded yet goes at once. A failed encode leaves the
  * pixels, so that the next holder tries for itself, and the encode of a holder that leaves goes on with the next.
  *
+ * Pictures that are encoded together (gather.h) stay together until all are ready or the encode has failed. One that nobody
+ * holds any more waits for the others, found by whoever asks for it, for its memory is in use until then; when nobody holds any
+ * of them they go at once. So the account never says less than what is taken. After a failure each is to be encoded alone,
+ * and only one that fails alone fails.
+ *
  * The cache also keeps the account of all memory for pictures: a claim promises room to a job before its pictures are
  * decoded, and passes to the picture when it enters.
  *
@@ -34,9 +39,13 @@ typedef struct picture {
     tiles pixels; /* until its rows are there; the engine's thread reads and frees them. The plan stays */
     encode *enc;  /* the engine's thread; NULL: not begun */
     bool ready;   /* the engine's thread; enc holds rows */
+    bool alone;   /* the engine's thread; failed with others */
+    struct picture
+        *beside; /* the engine's thread; the next of those encoded together, in a ring; NULL: there is none */
     /* the cache's, under its lock */
     piccache *cache;
     bool shared; /* findable */
+    bool unused; /* stands in the list of those */
     int refs;
     size_t bytes,
         encode_bytes;     /* what it holds; what its encode will take besides, until its rows are there */
@@ -64,8 +73,12 @@ picture *piccache_add(piccache *c, const uint8_t *source, const uint8_t key[IMAG
 picture *piccache_share(picture *p); /* one reference more, for one more place that shows it */
 picture *piccache_fork(picture *p);  /* likewise, for the same place of another choice: no query, no hit */
 
-void picture_ready(picture *p);   /* its encode is done: pixels go, rows count */
-void picture_reset(picture *p);   /* its encode failed: back to the pixels */
+/* From now on these n are encoded together; their encodes have begun. */
+void picture_join(picture *const *all, int n);
+/* The encode of p, and of all that are encoded with it, is done: pixels go, rows count. Returns how many they are. */
+int picture_ready(picture *p);
+/* It failed: back to the pixels. True: they are several, each to be encoded alone now. */
+bool picture_reset(picture *p);
 void picture_release(picture *p); /* NULL is fine */
 
 /* The room for all pictures: those that are claimed, decoded, being encoded, and encoded. Of claimed decodes count the

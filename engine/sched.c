@@ -1,6 +1,7 @@
 /* sched.c - see sched.h. The engine's thread; stats have a lock of their own. */
 #include "engine/sched.h"
 
+#include "engine/gather.h"
 #include "engine/pace.h"
 #include "engine/seen.h"
 #include "engine/share.h"
@@ -22,8 +23,8 @@ typedef struct flight { /* a step under way */
     double launched;
 } flight;
 
-typedef struct beside { /* slices under way beside the steps, of one picture */
-    picture *pic;       /* a reference; NULL: none are */
+typedef struct beside { /* slices under way beside the steps, of a picture and those that go with it */
+    picture *pic;       /* a reference to one of them; NULL: none are */
     int n_slices;
     bool last;
     double launched;
@@ -283,10 +284,23 @@ static void look_around(sched *sc) {
 
 /* ---- pictures ---- */
 
+/* With pic go others that those who run wait for. */
+static bool begin_encode(sched *sc, picture *pic, status *st) {
+    gather g;
+    gather_begin(&g, sc->r->model, pic);
+    for (int i = 0; i < sc->n_running && g.room > 0; i++) {
+        const seq *s = sc->running[i];
+        if (s->st.code != ST_OK || seq_next_image(s) < 0) continue;
+        for (int k = 0; k < s->prompt->n_images; k++)
+            if (seq_wants_image(s, k)) gather_offer(&g, s->images[k].pic);
+    }
+    return gather_start(&g, sc->r->be, st);
+}
+
 /* Picture i of s as an encode, begun or not. What goes wrong is this job's alone: others try again. */
 static encode *encode_of(sched *sc, seq *s, int i) {
     picture *pic = s->images[i].pic;
-    if (!pic->enc && !(pic->enc = encode_new(sc->r->model, sc->r->be, &pic->pixels, &s->st))) return NULL;
+    if (!pic->enc && !begin_encode(sc, pic, &s->st)) return NULL;
     int64_t rows = encode_rows(pic->enc).d[0];
     if (rows == s->prompt->images[i].n_rows) return pic->enc;
     status_set(&s->st, ST_INTERNAL, "picture %d became %d rows instead of %d", i, (int)rows,
@@ -295,17 +309,24 @@ static encode *encode_of(sched *sc, seq *s, int i) {
 }
 
 static void encode_ended(sched *sc, picture *pic) {
-    picture_ready(pic);
-    sc->stats.images++;
+    sc->stats.images += (uint64_t)picture_ready(pic);
 }
 
-/* One slice of picture i of s, for all that show it. */
+/* One of several is to blame, and nobody knows which: each is tried alone. s: who waits for pic, or NULL. */
+static void encode_failed(sched *sc, seq *s, picture *pic, const status *why) {
+    bool several = picture_reset(pic);
+    if (!note_loss(sc, why))
+        log_error("a picture's encode failed%s: %s", several ? " (of several)" : "", why->msg);
+    if (s && (!several || why->code == ST_LOST)) s->st = *why;
+}
+
+/* One slice of picture i of s, for all that show it or go with it. */
 static void encode_slice(sched *sc, seq *s, int i) {
     picture *pic = s->images[i].pic;
     encode *e = encode_of(sc, s, i);
-    if (e && runner_encode(sc->r, e, &s->st)) encode_ended(sc, pic);
-    note_loss(sc, &s->st);
-    if (s->st.code != ST_OK) picture_reset(pic);
+    status st = s->st;
+    if (e && runner_encode(sc->r, e, &st)) encode_ended(sc, pic);
+    if (st.code != ST_OK) encode_failed(sc, s, pic, &st);
 }
 
 /* The first of the running that has a picture to encode, from i on; *at says which. */
@@ -373,10 +394,7 @@ static void take_encoded(sched *sc, bool wait) {
     pace_slices_took(&sc->pace, b->n_slices, seconds);
     sc->stats.image_encode_seconds += seconds;
     if (!ok) {
-        seq *s = waits_for(sc, b->pic);
-        if (!note_loss(sc, &st)) log_error("a picture's encode failed: %s", st.msg);
-        if (s) s->st = st;
-        picture_reset(b->pic);
+        encode_failed(sc, waits_for(sc, b->pic), b->pic, &st);
     } else if (b->last) {
         encode_ended(sc, b->pic);
     }
@@ -388,17 +406,17 @@ static void take_encoded(sched *sc, bool wait) {
 static void launch_slices(sched *sc, seq *s, int i) {
     beside *b = &sc->beside;
     encode *e = encode_of(sc, s, i);
+    status st = s->st;
     *b = (beside){.launched = time_now_s()};
-    while (e && s->st.code == ST_OK && !b->last && pace_may_encode(&sc->pace)) {
-        b->last = runner_encode(sc->r, e, &s->st);
+    while (e && st.code == ST_OK && !b->last && pace_may_encode(&sc->pace)) {
+        b->last = runner_encode(sc->r, e, &st);
         b->n_slices++;
         pace_slice_launched(&sc->pace);
         if (sc->pace.slice_s <= 0) break;
     }
-    if (b->n_slices && s->st.code == ST_OK) runner_mark_encodes(sc->r, &s->st);
-    note_loss(sc, &s->st);
-    if (s->st.code != ST_OK)
-        picture_reset(s->images[i].pic);
+    if (b->n_slices && st.code == ST_OK) runner_mark_encodes(sc->r, &st);
+    if (st.code != ST_OK)
+        encode_failed(sc, s, s->images[i].pic, &st);
     else if (b->n_slices)
         b->pic = piccache_fork(s->images[i].pic);
 }

@@ -209,6 +209,15 @@ int seq_next_image(const seq *s) {
     return r && r->row < s->wait_row ? r->image : -1;
 }
 
+bool seq_wants_image(const seq *s, int i) {
+    bool wants = s->apart;
+    for (int k = 0; k < s->prompt->n_rows && !wants; k++) {
+        const prompt_rows *r = &s->prompt->rows[k];
+        wants = r->image == i && r->row + r->n > s->n_done && r->row < s->wait_row;
+    }
+    return wants && !seq_image_ready(s, i);
+}
+
 bool seq_images_ready(const seq *s) {
     for (int i = 0; i < s->prompt->n_images; i++)
         if (!seq_image_ready(s, i)) return false;

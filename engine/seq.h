@@ -138,6 +138,8 @@ int seq_unit(const seq *s);
 int seq_rows_ready(const seq *s);
 /* The first picture that is not encoded and has rows to be computed now, or -1. */
 int seq_next_image(const seq *s);
+/* Picture i is such a one. */
+bool seq_wants_image(const seq *s, int i);
 
 /* Takes pages until n_tok tokens have room; false (and nothing lost) when none are left. */
 bool seq_grow(seq *s, kv_cache *kv, int n_tok);

@@ -64,6 +64,7 @@ typedef struct backend_ops {
 
 struct backend {
     const backend_ops *ops;
+    int encode_rows;
     char about[64];
 };
 

@@ -71,6 +71,10 @@ bool backend_is_async(const backend *be) {
     return be->ops->capture_begin != NULL;
 }
 
+int backend_encode_rows(const backend *be) {
+    return be->encode_rows;
+}
+
 bool backend_reserve(backend *be, status *st) {
     return !be->ops->reserve || be->ops->reserve(be, st);
 }
@@ -155,6 +159,10 @@ void weight_free(weight *w) {
 
 int64_t weight_dim(const weight *w, int i) {
     return i >= 0 && i < w->nd ? w->d[i] : 1;
+}
+
+dtype weight_type(const weight *w) {
+    return w->dt;
 }
 
 /* ---- context ---- */
@@ -507,6 +515,7 @@ void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a)
         return;
     }
     if (!expect_that(c, a->n_seqs >= 0, op, "a number of sequences") ||
+        !expect_that(c, is_float(a->narrow), op, "a float type to narrow to") ||
         !EXPECT("q_start", a->q_start, DT_I32, (int64_t)a->n_seqs + 1) ||
         !EXPECT("kv_len", a->kv_len, DT_I32, a->n_seqs) ||
         (a->limit.nd && !EXPECT("limit", a->limit, DT_I32, q.d[0])) ||

@@ -24,8 +24,10 @@ typedef struct backend_options {
     const char *device; /* "cpu", "cuda", "cuda:N"; "auto": cuda where it can be had, else cpu */
     int threads;        /* compute threads, the caller's included; 0: one per online core */
     const char *isa;    /* NULL: best of this machine; "portable", "avx2", "avx512" (tests, VLMD_ISA) */
-    /* CUDA: op_linear of more than 16 rows is row-exact too, and activations stay f32: several times slower there */
+    /* CUDA: op_linear of more than 16 rows is row-exact too, and op_attn of many rows as of one; activations stay f32:
+     * several times slower there */
     bool deterministic;
+    int encode_rows; /* for tests: backend_encode_rows; 0: what suits the device */
 } backend_options;
 backend *backend_new(const backend_options *o, status *st);
 void backend_free(backend *be);                  /* after all weights and device memory of it */
@@ -39,6 +41,9 @@ void *backend_alloc_host(backend *be, size_t bytes, status *st);
 void backend_release_host(backend *be, void *p);
 /* Launches return before their work is done: it pays to prepare the next step meanwhile, and to capture one. */
 bool backend_is_async(const backend *be);
+/* Rows that long work which may be stopped in between is cut into: enough to keep the device busy, few enough not to hold up
+ * what waits. Always the same of one backend. */
+int backend_encode_rows(const backend *be);
 
 /* What a device with memory of its own has; all 0 where ops run in the machine's. */
 typedef struct backend_memory {
@@ -66,6 +71,7 @@ weight *weight_declare(backend *be, const tensor *host, unsigned use, status *st
 size_t weights_bytes(backend *be, weight *const *w, int n); /* of that memory */
 bool weights_load(backend *be, weight *const *w, int n, status *st);
 int64_t weight_dim(const weight *w, int i); /* d[i]; a vector has d[0] only */
+dtype weight_type(const weight *w);         /* as stored */
 
 /* ---- context -------------------------------------------------------------------------------------------- */
 
@@ -198,6 +204,9 @@ typedef struct attn_args {
     int window;        /* > 0: only keys with p - window < j; 0: no limit */
     float softcap;     /* > 0: a score s becomes softcap * tanh(s / softcap) before it is masked */
     bool limit_spares; /* rows with a limit see beyond the window */
+    /* The type of the weights around it. With 16 bits a device may round q, k, v and softmax's weights to it where a sequence
+     * brings several rows, as it rounds what goes into op_linear (CUDA without deterministic); sums stay f32. */
+    dtype narrow;
     int n_seqs;
     /* Rows of sequence s are q_start[s] .. q_start[s+1]-1; its last row sits at position kv_len[s]-1. Host memory
      * would force a sync: device i32 tensors. */
@@ -211,8 +220,9 @@ typedef struct attn_args {
                        cache); of one sequence alone M may differ, and keys are rows 0 .. kv_len-1 (a block of
                        its rows over all its keys) */
 } attn_args;
-/* y[N,H,hd] = softmax(q k^T * scale, masked) v, H a multiple of K. Keys are walked in blocks of 64 fixed by
- * position, one online softmax per row and head. */
+/* y[N,H,hd] = softmax(q k^T * scale, masked) v, H a multiple of K. Keys are walked in blocks fixed by position, one
+ * online softmax per row and head. CUDA without deterministic: row-exact among rows that are alone in their sequence, as in
+ * decoding, and among the others. */
 void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a);
 
 /* ---- pictures ------------------------------------------------------------------------------------------------- */

@@ -7,43 +7,34 @@
  * Tested by tests/e2e/test_parity.py. */
 #include "engine/model/encode.h"
 
-static int n_blocks(int64_t rows) {
-    return (int)((rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS);
-}
-
-static int64_t block_rows(int64_t rows, int block) {
-    int64_t left = rows - (int64_t)block * TOWER_BLOCK_ROWS;
-    return left < TOWER_BLOCK_ROWS ? left : TOWER_BLOCK_ROWS;
-}
-
 int attend_rows(const join_spec *j) {
     return j->latents - (j->drop_first ? 1 : 0);
 }
 
-static int64_t ids_count(const join_spec *j) {
-    return j->latents + 1 + 2 * n_blocks(j->latents);
-}
+/* join_ids: 0, 1, ... for the latents; {rows}; {0, a full block}; {0, the last one's latents}. */
+enum { AFTER_LATENTS = 5 };
 
 join_room attend_room(const join_spec *j, int64_t rows) {
-    return (join_room){.keys = rows, .ids = ids_count(j)};
+    return (join_room){.keys = rows, .ids = j->latents + AFTER_LATENTS};
 }
 
 int attend_slices(const model_spec *s, int64_t rows) {
-    return n_blocks(rows) + n_blocks(attend_rows(&s->join));
+    return blocks_even(&s->tower, rows) + blocks_even(&s->tower, attend_rows(&s->join));
 }
 
-/* ids: 0, 1, ... for the latents; {rows}; for each block of latents {0, how many}. */
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     const join_spec *j = &e->m->spec.join;
-    int32_t *v = mem_calloc((size_t)ids_count(j), sizeof *v);
+    const tower_spec *t = &e->m->spec.tower;
+    int n = j->latents, out = attend_rows(j);
+    int32_t *v = mem_calloc((size_t)n + AFTER_LATENTS, sizeof *v);
     if (!v) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
         return;
     }
-    for (int i = 0; i < j->latents; i++) v[i] = i;
-    v[j->latents] = (int32_t)rows;
-    for (int b = 0; b < n_blocks(attend_rows(j)); b++)
-        v[j->latents + 2 + 2 * b] = (int32_t)block_rows(attend_rows(j), b);
+    for (int i = 0; i < n; i++) v[i] = i;
+    v[n] = (int32_t)rows;
+    v[n + 2] = t->block_rows;
+    v[n + 4] = (int32_t)blocks_span(t, out, blocks_even(t, out) - 1).n;
     ctx_upload(c, e->join_ids, v);
     mem_free(v);
 }
@@ -53,14 +44,14 @@ static void attend(ctx *c, const encode *e, int block, int64_t rows, tensor out)
     const join_spec *j = &m->spec.join;
     const stack_spec *k = &j->stack;
     const layer_weights *w = &m->join[0];
-    int64_t n = out.d[0], first = (int64_t)block * TOWER_BLOCK_ROWS + (j->drop_first ? 1 : 0);
+    int64_t most = m->spec.tower.block_rows, n = out.d[0], first = block * most + (j->drop_first ? 1 : 0);
     tensor x = ctx_2d(c, DT_F32, n, k->width), q = ctx_2d(c, DT_F32, n, (int64_t)k->heads * k->head_dim),
            y = ctx_2d(c, DT_F32, n, q.d[1]);
     op_embed(c, x, m->w[S_LATENTS], join_ids_at(e, first, n), 1);
     stack_query(c, k, w, x, q);
     attn_args a = {.scale = k->attn_scale,
                    .n_seqs = 1,
-                   .q_start = join_ids_at(e, j->latents + 1 + 2 * block, 2),
+                   .q_start = join_ids_at(e, j->latents + (n == most ? 1 : 3), 2),
                    .kv_len = join_ids_at(e, j->latents, 1)};
     op_attn(c, tensor_heads(y, k->heads, k->head_dim), tensor_heads(q, k->heads, k->head_dim),
             tensor_heads(tensor_rows(e->join_k, 0, rows), k->kv_heads, k->head_dim),
@@ -73,16 +64,16 @@ void attend_slice(ctx *c, const encode *e, tensor features, tensor out, int i) {
     const model *m = e->m;
     const join_spec *j = &m->spec.join;
     int64_t rows = features.d[0];
-    int blocks = n_blocks(rows), block = i < blocks ? i : i - blocks;
-    int64_t from = (int64_t)block * TOWER_BLOCK_ROWS;
+    const tower_spec *t = &m->spec.tower;
+    int blocks = blocks_even(t, rows), block = i < blocks ? i : i - blocks;
+    row_span b = blocks_span(t, i < blocks ? rows : out.d[0], block);
     size_t mark = arena_mark(c->scratch);
     if (i == 0) upload_ids(c, e, rows);
     if (i < blocks) {
-        int64_t n = block_rows(rows, block);
-        stack_context(c, &j->stack, &m->join[0], tensor_rows(features, from, n),
-                      tensor_rows(e->join_k, from, n), tensor_rows(e->join_v, from, n));
+        stack_context(c, &j->stack, &m->join[0], tensor_rows(features, b.from, b.n),
+                      tensor_rows(e->join_k, b.from, b.n), tensor_rows(e->join_v, b.from, b.n));
     } else {
-        tensor to = tensor_rows(out, from, block_rows(out.d[0], block)), y = to;
+        tensor to = tensor_rows(out, b.from, b.n), y = to;
         if (m->spec.fuse == FUSE_CROSS) y = ctx_2d(c, DT_F32, to.d[0], j->out);
         attend(c, e, block, rows, y);
         if (m->spec.fuse == FUSE_CROSS) cross_keep(c, m, y, to);

@@ -1,14 +1,16 @@
 /* blocks.c - see encode.h: which rows a slice of a tower works on.
  *
- * Without windows, blocks of TOWER_BLOCK_ROWS, the last one of what is left. With windows, rows stand window by window; a block holds as many whole ones as
- * fit, or a part of one that is larger than a block, so that scratch stays bounded whatever the picture and the window.
- * Windows at the right and lower edges are what the grid leaves of them.
+ * Tiles that fit into one block together are one. A tile that does not is several: without windows, blocks of block_rows, the
+ * last one of what is left. With windows, rows stand window by window; a block holds as many whole ones as fit, or a part of one
+ * that is larger than a block, so that scratch stays bounded whatever the picture and the window. Windows at the right and
+ * lower edges are what the grid leaves of them.
  *
  * Pure. Source: get_vision_window_index of the reference's vision_utils. Tested by tests/engine/model/test_blocks.c. */
 #include "engine/model/encode.h"
 
-int blocks_even(int rows) {
-    return (rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
+int blocks_tiles(const tower_spec *t, grid g) {
+    int n = tower_together(t) ? 1 : t->block_rows / tower_rows(t, g);
+    return n > 1 ? n : 1;
 }
 
 /* ---- windows ---- */
@@ -29,28 +31,39 @@ static box window_at(const tower_spec *t, grid g, int i) {
     return b;
 }
 
+/* Without windows a tile counts as one. */
+static int n_windows(const tower_spec *t, grid g) {
+    grid all = t->window ? windows_of(t, g) : (grid){1, 1};
+    return all.w * all.h;
+}
+
+/* Of window i of some tiles, counted tile by tile. */
 static int window_rows(const tower_spec *t, grid g, int i) {
-    box b = window_at(t, g, i);
+    if (!t->window) return tower_rows(t, g);
+    box b = window_at(t, g, i % n_windows(t, g));
     return b.w * b.h;
 }
 
-/* The block behind b; cut: rows of b's window that stand in b and before, where it is only a part. */
-static bool next_block(const tower_spec *t, grid g, tower_block *b, int *cut) {
-    int all = windows_of(t, g).w * windows_of(t, g).h, first = b->windows + b->n_windows;
+static int words_of(const tower_block *b) {
+    return 2 * b->tiles + 1 + 2 * b->n_windows + 1;
+}
+
+/* The block behind b of n tiles; cut: rows of b's window that stand in b and before, where it is only a part. */
+static bool next_block(const tower_spec *t, grid g, int n, tower_block *b, int *cut) {
+    int all = n * n_windows(t, g), most = t->block_rows, first = b->windows + b->n_windows;
     if (*cut) first = b->windows;
     if (first == all) return false;
-    tower_block next = {.from = b->from + b->n, .windows = first, .ids = b->ids};
-    next.ids += b->n_windows ? 3 + 2 * b->n_windows : 0;
+    tower_block next = {.from = b->from + b->n, .windows = first, .tiles = n, .ids = b->ids};
+    next.ids += b->n_windows ? words_of(b) : 0;
     int rows = window_rows(t, g, first);
-    if (rows > TOWER_BLOCK_ROWS) {
-        next.n = rows - *cut < TOWER_BLOCK_ROWS ? rows - *cut : TOWER_BLOCK_ROWS;
+    if (rows > most) {
+        next.n = rows - *cut < most ? rows - *cut : most;
         next.n_windows = 1;
         next.see_from = next.from - *cut;
         next.see = rows;
         *cut = *cut + next.n < rows ? *cut + next.n : 0;
     } else {
-        for (int i = first; i < all && next.n + window_rows(t, g, i) <= TOWER_BLOCK_ROWS;
-             i++, next.n_windows++)
+        for (int i = first; i < all && next.n + window_rows(t, g, i) <= most; i++, next.n_windows++)
             next.n += window_rows(t, g, i);
         next.see_from = next.from;
         next.see = next.n;
@@ -61,58 +74,50 @@ static bool next_block(const tower_spec *t, grid g, tower_block *b, int *cut) {
 
 /* ---- both ---- */
 
-int blocks_count(const tower_spec *t, grid g) {
-    if (!t->window) return blocks_even(tower_rows(t, g));
+int blocks_count(const tower_spec *t, grid g, int n_tiles) {
     tower_block b = {0};
     int n = 0, cut = 0;
-    while (next_block(t, g, &b, &cut)) n++;
+    while (next_block(t, g, n_tiles, &b, &cut)) n++;
+    CHECK(n_tiles == 1 || n == 1);
     return n;
 }
 
-tower_block blocks_at(const tower_spec *t, grid g, int i) {
+tower_block blocks_at(const tower_spec *t, grid g, int n_tiles, int i) {
     tower_block b = {0};
     int cut = 0;
-    if (t->window) {
-        for (int k = 0; k <= i; k++) CHECK(next_block(t, g, &b, &cut));
-        return b;
-    }
-    int rows = tower_rows(t, g);
-    b = (tower_block){.from = i * TOWER_BLOCK_ROWS, .n = TOWER_BLOCK_ROWS, .ids = 2 * i};
-    if (b.n > rows - b.from) b.n = rows - b.from;
-    CHECK(b.n > 0);
+    for (int k = 0; k <= i; k++) CHECK(next_block(t, g, n_tiles, &b, &cut));
     return b;
 }
 
-int blocks_ids(const tower_spec *t, grid g) {
-    if (!t->window) return 2 * blocks_count(t, g);
+int blocks_ids(const tower_spec *t, grid g, int n_tiles) {
     tower_block b = {0};
     int cut = 0;
-    while (next_block(t, g, &b, &cut)) continue;
-    return b.ids + 3 + 2 * b.n_windows;
+    while (next_block(t, g, n_tiles, &b, &cut)) continue;
+    return b.ids + words_of(&b);
 }
 
-static void fill_block(const tower_spec *t, grid g, const tower_block *b, int32_t *ids) {
-    ids[0] = 0;
-    ids[1] = b->n;
-    if (!t->window) return;
-    int32_t *start = ids + 2, *len = start + b->n_windows + 1;
-    start[0] = 0;
-    for (int i = 0; i < b->n_windows; i++) {
-        len[i] = window_rows(t, g, b->windows + i);
-        start[i + 1] = b->n < b->see ? b->n : start[i] + len[i];
-    }
+tower_seqs blocks_seqs(const tower_block *b, bool windows) {
+    tower_seqs s = {.n = windows ? b->n_windows : b->tiles, .start = b->ids};
+    if (windows) s.start += 2 * b->tiles + 1;
+    s.len = s.start + s.n + 1;
+    return s;
 }
 
-void blocks_fill(const tower_spec *t, grid g, int32_t *ids) {
+void blocks_fill(const tower_spec *t, grid g, int n_tiles, int32_t *ids) {
     tower_block b = {0};
-    int cut = 0;
-    if (t->window)
-        while (next_block(t, g, &b, &cut)) fill_block(t, g, &b, ids + b.ids);
-    else
-        for (int i = 0; i < blocks_count(t, g); i++) {
-            b = blocks_at(t, g, i);
-            fill_block(t, g, &b, ids + b.ids);
+    int cut = 0, rows = tower_rows(t, g);
+    while (next_block(t, g, n_tiles, &b, &cut)) {
+        tower_seqs all = blocks_seqs(&b, false), some = blocks_seqs(&b, true);
+        ids[all.start] = ids[some.start] = 0;
+        for (int i = 0; i < all.n; i++) {
+            ids[all.len + i] = rows;
+            ids[all.start + i + 1] = n_tiles > 1 ? (i + 1) * rows : b.n;
         }
+        for (int i = 0; i < some.n; i++) {
+            int len = ids[some.len + i] = window_rows(t, g, b.windows + i);
+            ids[some.start + i + 1] = b.n < b.see ? b.n : ids[some.start + i] + len;
+        }
+    }
 }
 
 void blocks_order(const tower_spec *t, int k, grid g, int32_t *order) {

@@ -39,7 +39,11 @@ static void attend(ctx *c, const model *m, int i, tensor x, const struct step_cr
     else
         stack_query(c, k, w, x, q);
     for (const struct step_cross *r = from; r < to; r++) {
-        attn_args a = {.scale = k->attn_scale, .n_seqs = 1, .q_start = r->q_start, .kv_len = r->kv_len};
+        attn_args a = {.scale = k->attn_scale,
+                       .narrow = weight_type(w->w[L_O_W]),
+                       .n_seqs = 1,
+                       .q_start = r->q_start,
+                       .kv_len = r->kv_len};
         tensor keys = cross_part(&m->spec, r->rows, i, false),
                values = cross_part(&m->spec, r->rows, i, true);
         op_attn(c, tensor_heads(tensor_rows(y, r->row - from->row, r->n), k->heads, k->head_dim),

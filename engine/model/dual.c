@@ -4,7 +4,7 @@
  * tower before it does; so neither company nor where an encode stops changes a bit. */
 #include "engine/model/dual.h"
 
-#include "engine/model/impl.h"
+#include "engine/model/encode.h"
 
 const dual_rule *dual_rule_of(const model *m) {
     return &m->dual->rule;
@@ -34,7 +34,7 @@ tensor dual_text(ctx *c, const model *m, const step *s) {
 /* ---- a picture's head ---- */
 
 int dual_picture_slices(const model_spec *s, int rows) {
-    return s->dual.head == DUAL_HEAD_PROBE ? (rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS + 1 : 1;
+    return s->dual.head == DUAL_HEAD_PROBE ? blocks_even(&s->tower, rows) + 1 : 1;
 }
 
 /* Keys and values of rows [from, from + n). */
@@ -66,11 +66,11 @@ static void probe_looks(ctx *c, const model *m, const dual_picture *p) {
 }
 
 void dual_picture_slice(ctx *c, const model *m, const dual_picture *p, int slice) {
-    int64_t rows = p->x.d[0], from = (int64_t)slice * TOWER_BLOCK_ROWS, n = TOWER_BLOCK_ROWS;
+    row_span b = blocks_span(&m->spec.tower, p->x.d[0], slice);
     if (m->spec.dual.head == DUAL_HEAD_FIRST)
         op_linear(c, p->out, tensor_rows(p->x, 0, 1), m->dual->w[DUAL_IMAGE_W], NULL, ACT_NONE, 0);
-    else if (from < rows)
-        probe_keys(c, m, p, from, n < rows - from ? n : rows - from);
+    else if (b.n > 0)
+        probe_keys(c, m, p, b.from, b.n);
     else
         probe_looks(c, m, p);
 }

@@ -1,15 +1,14 @@
-/* encode.c - a picture's encode: its memory, its slices in order, and the packing of its rows. See encode.h.
+/* encode.c - a picture's encode: its memory, the lot that it is in, and the packing of its rows. See encode.h.
  *
- * Each tile goes through tower and join by itself, so tiles of one picture share all buffers but the joined rows.
  * Thread: the engine's. Tested by tests/engine/model (goldens, test_tower.c). */
 #include <string.h>
 
 #include "engine/model/encode.h"
 
-/* Byte offsets into work; rows of the largest tile, and of all that are joined. */
+/* Byte offsets into work; features of the largest tile, and all rows that are joined. */
 typedef struct layout {
-    size_t pixels, text, x, q, k, v, features, ids, join, joined, from, by, total, result;
-    int64_t rows, features_rows, n_ids, joined_rows, out_rows;
+    size_t pixels, text, join, joined, from, by, total, result;
+    int64_t features_rows, joined_rows, out_rows;
 } layout;
 
 static size_t take(size_t *at, size_t n) {
@@ -24,52 +23,23 @@ static bool packs(const model_spec *s) {
     return s->pack || s->tower.window;
 }
 
-/* ---- passes: what goes through tower and join at a time: a tile, or all tiles together ---- */
-
-static int n_passes(const model_spec *s, const prep_plan *p) {
-    return tower_together(&s->tower) ? 1 : p->n_tiles;
-}
-
-static int pass_rows(const tower_spec *t, grid g) {
-    return tower_together(t) ? tiled_rows(t, g) : tower_rows(t, g);
-}
-
-static int pass_ids(const tower_spec *t, grid g) {
-    return tower_together(t) ? tiled_ids_count(t, g) : tower_ids_count(t, g);
-}
-
-static int pass_slices(const model_spec *s, const prep_plan *p, grid g) {
-    const tower_spec *t = &s->tower;
-    return tower_together(t) ? tiled_slices(t, g, p->n_tiles) : tower_slices(t, g);
-}
-
 static layout layout_of(const model_spec *s, const prep_plan *p) {
     const tower_spec *t = &s->tower;
     layout l = {.out_rows = s->image_rows(s, p)};
-    for (int i = 0; i < n_passes(s, p); i++) {
+    for (int i = 0; i < (tower_together(t) ? 1 : p->n_tiles); i++) {
         tile at = prep_plan_tile(p, i);
         grid g = tower_grid(t, &at);
-        int64_t rows = pass_rows(t, g), features = tower_features_rows(t, g.w, g.h), ids = pass_ids(t, g);
-        if (rows > l.rows) l.rows = rows;
+        int64_t features = tower_features_rows(t, g.w, g.h);
         if (features > l.features_rows) l.features_rows = features;
-        if (ids > l.n_ids) l.n_ids = ids;
         l.joined_rows += join_rows(s, g, p->n_text);
     }
     CHECK(s->pack || l.joined_rows == l.out_rows);
     CHECK(!s->deep.n || (!packs(s) && !tower_together(t)));
     if (s->newline) l.joined_rows++;
-    size_t width = (size_t)t->stack.width * sizeof(float), out = (size_t)spec_image_width(s) * sizeof(float);
-    size_t head = (size_t)t->stack.head_dim * sizeof(float), kv = (size_t)t->stack.kv_heads * head;
-    size_t rows = (size_t)l.rows, taps = (size_t)l.out_rows * SPEC_PACK_TAPS * sizeof(float);
+    size_t out = (size_t)spec_image_width(s) * sizeof(float),
+           taps = (size_t)l.out_rows * SPEC_PACK_TAPS * sizeof(float);
     l.pixels = take(&l.total, p->bytes);
     l.text = take(&l.total, (size_t)p->n_text * sizeof(int32_t));
-    l.x = take(&l.total, rows * width);
-    l.q = take(&l.total, rows * (size_t)t->stack.heads * head);
-    l.k = take(&l.total, rows * kv);
-    l.v = take(&l.total, rows * kv);
-    if (!tower_hidden_is_feature(t))
-        l.features = take(&l.total, (size_t)l.features_rows * width * (size_t)t->n_features);
-    l.ids = take(&l.total, (size_t)l.n_ids * sizeof(int32_t));
     l.join = take(&l.total, join_room_bytes(s, p, l.features_rows));
     if (packs(s)) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
@@ -83,26 +53,18 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
 size_t encode_bytes(const model_spec *s, const prep_plan *p) {
     if (s->tower.stack.n_layers == 0) return 0;
     layout l = layout_of(s, p);
-    return l.total + l.result;
+    encode alone = {.plan = *p}, *all = &alone;
+    return l.total + l.result + lot_bytes(&(encode_lot){.s = s, .all = &all, .n = 1});
 }
 
 /* ---- life ---- */
 
 static void point(encode *e, const layout *l) {
     const model_spec *s = &e->m->spec;
-    const stack_spec *k = &s->tower.stack;
     uint8_t *at = e->work;
-    int64_t hd = k->head_dim;
 #define AT(field) (at ? at + l->field : NULL)
     e->pixels = tensor_1d(AT(pixels), DT_U8, (int64_t)e->plan.bytes);
     if (e->plan.n_text) e->text = tensor_1d(AT(text), DT_I32, e->plan.n_text);
-    e->x = tensor_2d(AT(x), DT_F32, l->rows, k->width);
-    e->q = tensor_2d(AT(q), DT_F32, l->rows, k->heads * hd);
-    e->k = tensor_2d(AT(k), DT_F32, l->rows, k->kv_heads * hd);
-    e->v = tensor_2d(AT(v), DT_F32, l->rows, k->kv_heads * hd);
-    e->features = tensor_2d(AT(features), DT_F32, l->features_rows, (int64_t)k->width * s->tower.n_features);
-    if (tower_hidden_is_feature(&s->tower)) e->features = e->x;
-    e->ids = tensor_1d(AT(ids), DT_I32, l->n_ids);
     join_room_point(e, AT(join), l->features_rows);
     e->sets = tensor_2d(e->result, DT_F32, (1 + s->deep.n) * l->out_rows, spec_image_width(s));
     e->rows = tensor_rows(e->sets, 0, l->out_rows);
@@ -151,169 +113,220 @@ static void upload_pack(ctx *c, encode *e) {
     mem_free(by);
 }
 
+/* ---- a lot, and who is in it ---- */
+
+static void lot_leave(encode_lot *l) {
+    if (--l->n_left > 0) return;
+    if (l->work) backend_release(l->be, l->work);
+    mem_free(l->measured);
+    mem_free(l->all);
+    mem_free(l);
+}
+
+static bool no_memory(status *st) {
+    return status_set(st, ST_NO_MEMORY, "no memory for a picture");
+}
+
+/* For n pictures; whoever makes it is in it, too. */
+static encode_lot *lot_new(const model *m, backend *be, int n, status *st) {
+    encode_lot *l = mem_calloc(1, sizeof *l);
+    encode **all = mem_calloc((size_t)n, sizeof *all);
+    if (l && all) {
+        *l = (encode_lot){.m = m, .s = &m->spec, .be = be, .all = all, .n_left = 1};
+        return l;
+    }
+    mem_free(l);
+    mem_free(all);
+    no_memory(st);
+    return NULL;
+}
+
+static encode *lot_add(encode_lot *l, const tiles *pixels, status *st) {
+    encode *e = mem_calloc(1, sizeof *e);
+    if (!e) {
+        no_memory(st);
+        return NULL;
+    }
+    *e = (encode){.m = l->m, .be = l->be, .plan = pixels->plan, .lot = l};
+    l->all[l->n++] = e;
+    l->n_left++;
+    return e;
+}
+
+static bool takes(const model_spec *s, const prep_plan *p, status *st) {
+    if (s->tower.stack.n_layers == 0) return status_set(st, ST_UNSUPPORTED, "this model takes no pictures");
+    tile first = prep_plan_tile(p, 0);
+    return s->image_rows(s, p) >= 1 ||
+           status_set(st, ST_INVALID,
+                      "a picture of %d tiles, the first of %d x %d pixels, does not fit this tower",
+                      p->n_tiles, first.w, first.h);
+}
+
+static bool bring(encode *e, const tiles *pixels, status *st) {
+    layout l = layout_of(&e->m->spec, &e->plan);
+    e->work = backend_alloc(e->be, l.total, st);
+    e->result = e->work ? backend_alloc(e->be, l.result, st) : NULL;
+    if (!e->result) return false;
+    point(e, &l);
+    ctx c = {.be = e->be, .lane = LANE_LOAD}; /* waited for: any lane may run the slices */
+    CHECK(pixels->text || pixels->plan.n_text == 0);
+    ctx_upload(&c, e->pixels, pixels->rgb);
+    if (e->text.nd) ctx_upload(&c, e->text, pixels->text);
+    upload_pack(&c, e);
+    join_room_upload(&c, e);
+    ctx_sync(&c);
+    return ctx_ok(&c) || status_set(st, c.st.code, "%s", c.st.msg);
+}
+
+static bool share_out(encode_lot *l, status *st) {
+    size_t bytes = lot_bytes(l);
+    l->work = backend_alloc(l->be, bytes, st);
+    if (l->work) lot_lay_out(l);
+    return l->work != NULL;
+}
+
+bool encode_new_many(const model *m, backend *be, const tiles *const *pixels, int n, encode **out,
+                     status *st) {
+    bool ok = true;
+    for (int i = 0; i < n; i++) out[i] = NULL;
+    for (int i = 0; ok && i < n; i++) ok = takes(&m->spec, &pixels[i]->plan, st);
+    encode_lot *l = ok ? lot_new(m, be, n, st) : NULL;
+    if (!l) return false;
+    for (int i = 0; ok && i < n; i++)
+        ok = (out[i] = lot_add(l, pixels[i], st)) != NULL && bring(out[i], pixels[i], st);
+    ok = ok && share_out(l, st);
+    for (int i = 0; !ok && i < n; i++) {
+        encode_free(out[i]);
+        out[i] = NULL;
+    }
+    lot_leave(l);
+    return ok;
+}
+
+/* ---- measuring: a lot without buffers, of full blocks ---- */
+
 /* How many rows a block has depends on the grid, but no block has more than this one's: of a tower that takes any grid, the
- * same without windows on a grid that full blocks fill. */
-static bool measure_full_blocks(encode *e) {
-    const tower_spec *t = &e->m->spec.tower;
-    int side = t->patch * (e->m->spec.join.merge > 1 ? e->m->spec.join.merge : 1);
-    e->measured = mem_alloc(sizeof *e->measured);
-    if (!e->measured) return false;
-    *e->measured = *e->m;
-    e->measured->spec.tower.window = 0;
-    e->m = e->measured;
-    e->plan = (prep_plan){.n_text = e->plan.n_text};
-    prep_plan_add(&e->plan, -1, 0, 0, 1, 1, TOWER_BLOCK_ROWS * side, side, RESAMPLE_NEAREST);
-    e->plan.n_tiles = 1;
+ * same without windows on a grid that full blocks fill; of one that takes several, blocks of so many whole tiles as make no
+ * less. */
+static bool measure_full_blocks(encode_lot *l, prep_plan *p, status *st) {
+    l->measured = mem_alloc(sizeof *l->measured);
+    if (!l->measured) return no_memory(st);
+    *l->measured = *l->m;
+    l->m = l->measured;
+    l->s = &l->measured->spec;
+    tower_spec *t = &l->measured->spec.tower;
+    if (t->image_size == 0) {
+        int side = t->patch * (l->s->join.merge > 1 ? l->s->join.merge : 1);
+        t->window = 0;
+        *p = (prep_plan){.n_text = p->n_text};
+        prep_plan_add(p, -1, 0, 0, 1, 1, t->block_rows * side, side, RESAMPLE_NEAREST);
+        p->n_tiles = 1;
+    } else if (t->pos_side || t->pos_buckets) {
+        tile at = prep_plan_tile(p, 0);
+        int rows = tower_rows(t, tower_grid(t, &at));
+        t->block_rows = (t->block_rows + rows - 1) / rows * rows;
+    }
     return true;
 }
 
-encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st) {
-    const model_spec *s = &m->spec;
-    if (s->tower.stack.n_layers == 0) {
-        status_set(st, ST_UNSUPPORTED, "this model takes no pictures");
-        return NULL;
+static encode *encode_measured(const model *m, backend *be, const prep_plan *p, status *st) {
+    tile at = prep_plan_tile(p, 0);
+    int n = (2 * blocks_tiles(&m->spec.tower, tower_grid(&m->spec.tower, &at)) + p->n_tiles) / p->n_tiles;
+    encode_lot *l = lot_new(m, be, n, st);
+    tiles none = {.plan = *p};
+    encode *e = l && measure_full_blocks(l, &none.plan, st) ? lot_add(l, &none, st) : NULL;
+    if (e) {
+        layout o = layout_of(l->s, &e->plan);
+        point(e, &o);
+        at = prep_plan_tile(&e->plan, 0);
+        for (int most = blocks_tiles(&l->s->tower, tower_grid(&l->s->tower, &at));
+             l->n < n && l->n * e->plan.n_tiles < most;)
+            l->all[l->n++] = e; /* shapes alone: they are all the same */
+        lot_lay_out(l);
     }
-    tile first = prep_plan_tile(&pixels->plan, 0);
-    if (s->image_rows(s, &pixels->plan) < 1) {
-        status_set(st, ST_INVALID,
-                   "a picture of %d tiles, the first of %d x %d pixels, does not fit this tower",
-                   pixels->plan.n_tiles, first.w, first.h);
-        return NULL;
-    }
-    encode *e = mem_calloc(1, sizeof *e);
-    if (!e) {
-        status_set(st, ST_NO_MEMORY, "no memory for a picture");
-        return NULL;
-    }
-    e->m = m;
-    e->be = be;
-    e->plan = pixels->plan;
-    if (!pixels->rgb && s->tower.image_size == 0 && !measure_full_blocks(e)) {
-        status_set(st, ST_NO_MEMORY, "no memory for a picture");
-        encode_free(e);
-        return NULL;
-    }
-    layout l = layout_of(&e->m->spec, &e->plan);
-    if (pixels->rgb) {
-        e->work = backend_alloc(be, l.total, st);
-        e->result = e->work ? backend_alloc(be, l.result, st) : NULL;
-        if (!e->result) {
-            encode_free(e);
-            return NULL;
-        }
-    }
-    point(e, &l);
-    if (pixels->rgb) {
-        ctx c = {.be = be, .lane = LANE_LOAD}; /* waited for: any lane may run the slices */
-        CHECK(pixels->text || pixels->plan.n_text == 0);
-        ctx_upload(&c, e->pixels, pixels->rgb);
-        if (e->text.nd) ctx_upload(&c, e->text, pixels->text);
-        upload_pack(&c, e);
-        join_room_upload(&c, e);
-        ctx_sync(&c);
-        if (!ctx_ok(&c)) {
-            status_set(st, c.st.code, "%s", c.st.msg);
-            encode_free(e);
-            return NULL;
-        }
-    }
+    if (l) lot_leave(l);
     return e;
+}
+
+encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st) {
+    encode *e = NULL;
+    if (!pixels->rgb)
+        return takes(&m->spec, &pixels->plan, st) ? encode_measured(m, be, &pixels->plan, st) : NULL;
+    encode_new_many(m, be, &pixels, 1, &e, st);
+    return e;
+}
+
+/* ---- who may go together ---- */
+
+static bool of_grid(const tower_spec *t, const prep_plan *p, grid g) {
+    for (int i = 0; i < p->n_tiles; i++) {
+        tile at = prep_plan_tile(p, i);
+        grid own = tower_grid(t, &at);
+        if (own.w != g.w || own.h != g.h) return false;
+    }
+    return true;
+}
+
+static grid first_grid(const tower_spec *t, const prep_plan *p) {
+    tile at = prep_plan_tile(p, 0);
+    return tower_grid(t, &at);
+}
+
+int encode_room_beside(const model_spec *s, const prep_plan *p) {
+    const tower_spec *t = &s->tower;
+    if (t->stack.n_layers == 0 || s->image_rows(s, p) < 1) return 0;
+    grid g = first_grid(t, p);
+    return of_grid(t, p, g) && !tower_together(t) && blocks_tiles(t, g) > p->n_tiles
+               ? blocks_tiles(t, g) - p->n_tiles
+               : 0;
+}
+
+bool encode_goes_beside(const model_spec *s, const prep_plan *p, const prep_plan *other) {
+    return s->image_rows(s, other) >= 1 && of_grid(&s->tower, other, first_grid(&s->tower, p));
 }
 
 /* ---- slices ---- */
 
 static int pack_slices(const encode *e) {
-    return e->from.nd ? (int)((e->rows.d[0] + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS) : 0;
-}
-
-int encode_slices(const encode *e) {
-    int n = pack_slices(e);
-    const model_spec *s = &e->m->spec;
-    for (int i = 0; i < n_passes(s, &e->plan); i++) {
-        tile at = prep_plan_tile(&e->plan, i);
-        grid g = tower_grid(&s->tower, &at);
-        n += pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g, e->plan.n_text);
-    }
-    return n;
+    return e->from.nd ? blocks_even(&e->m->spec.tower, e->rows.d[0]) : 0;
 }
 
 static void pack_slice(ctx *c, encode *e, int i) {
-    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = e->rows.d[0] - from;
-    if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
+    row_span s = blocks_span(&e->m->spec.tower, e->rows.d[0], i);
     if (i == 0 && e->m->spec.newline)
         op_embed(c, tensor_rows(e->joined, e->joined.d[0] - 1, 1), e->m->w[S_NEWLINE],
-                 tensor_1d(e->ids.data, DT_I32, 1), 1); /* ids begins with 0 */
-    op_mix(c, tensor_rows(e->rows, from, n), e->joined, tensor_rows(e->from, from, n),
-           tensor_rows(e->by, from, n));
+                 tensor_1d(e->lot->ids.data, DT_I32, 1), 1); /* ids begins with 0 */
+    op_mix(c, tensor_rows(e->rows, s.from, s.n), e->joined, tensor_rows(e->from, s.from, s.n),
+           tensor_rows(e->by, s.from, s.n));
 }
 
-static void dual_slice(ctx *c, encode *e, grid g, int i) {
-    int64_t rows = tower_rows(&e->m->spec.tower, g);
-    dual_picture p = {.x = tensor_rows(e->features, 0, rows),
-                      .k = tensor_rows(e->k, 0, rows),
-                      .v = tensor_rows(e->v, 0, rows),
-                      .out = e->rows,
-                      .one = tower_one(e, g),
-                      .len = tower_len(e, g)};
-    dual_picture_slice(c, e->m, &p, i);
+int encode_slices(const encode *e) {
+    int n = e->lot ? e->lot->n_slices : 0;
+    for (int i = 0; e->lot && i < e->lot->n; i++) n += pack_slices(e->lot->all[i]);
+    return n;
 }
 
-/* Slice i of what begins with tile `at` and whose joined rows begin at `joined`: its layers, and behind some of them a join of
- * what they are then, behind all the join of the features. */
-static void pass_slice(ctx *c, encode *e, const tile *at, int64_t joined, int i) {
-    const model_spec *s = &e->m->spec;
-    grid g = tower_grid(&s->tower, at);
-    int joins = join_slices(s, g, e->plan.n_text), rows = join_rows(s, g, e->plan.n_text), done = 0;
-    for (int k = 0; k <= s->deep.n; k++) {
-        bool deep = k < s->deep.n;
-        int until = deep ? tower_slices_until(&s->tower, g, s->deep.state[k]) : pass_slices(s, &e->plan, g);
-        if (i < until - done) {
-            if (tower_together(&s->tower))
-                tiled_slice(c, e, g, i);
-            else
-                tower_slice(c, e, at, done + i);
-            return;
-        }
-        i -= until - done;
-        done = until;
-        if (i < joins && deep) {
-            join_deep_slice(c, e->m, k, tensor_rows(e->x, 0, tower_rows(&s->tower, g)),
-                            tensor_rows(encode_deep(e, k), joined, rows), i);
-            return;
-        }
-        if (deep) i -= joins;
+static void run_slice(ctx *c, encode_lot *l) {
+    if (l->next < l->n_slices) {
+        lot_slice(c, l);
+        return;
     }
-    if (s->dual.on)
-        dual_slice(c, e, g, i);
-    else
-        join_slice(c, e, g, tensor_rows(e->features, 0, tower_features_rows(&s->tower, g.w, g.h)),
-                   tensor_rows(e->joined, joined, rows), i);
-}
-
-static void run_slice(ctx *c, encode *e, int i) {
-    const model_spec *s = &e->m->spec;
-    int64_t joined = 0;
-    for (int t = 0; t < n_passes(s, &e->plan); t++) {
-        tile at = prep_plan_tile(&e->plan, t);
-        grid g = tower_grid(&s->tower, &at);
-        int all = pass_slices(s, &e->plan, g) + (1 + s->deep.n) * join_slices(s, g, e->plan.n_text);
-        if (i < all) {
-            pass_slice(c, e, &at, joined, i);
+    for (int i = l->next - l->n_slices, k = 0; k < l->n; i -= pack_slices(l->all[k++]))
+        if (i < pack_slices(l->all[k])) {
+            pack_slice(c, l->all[k], i);
             return;
         }
-        i -= all;
-        joined += join_rows(s, g, e->plan.n_text);
-    }
-    pack_slice(c, e, i);
 }
 
 bool encode_run(ctx *c, encode *e, int max_slices) {
+    encode_lot *l = e->lot;
+    if (!l) return true;
     int all = encode_slices(e);
-    for (; max_slices > 0 && e->next < all && ctx_ok(c); max_slices--) {
-        run_slice(c, e, e->next);
-        if (ctx_ok(c)) e->next++;
+    for (; max_slices > 0 && l->next < all && ctx_ok(c); max_slices--) {
+        run_slice(c, l);
+        if (ctx_ok(c)) l->next++;
     }
-    return ctx_ok(c) && e->next == all;
+    return ctx_ok(c) && l->next == all;
 }
 
 const prep_plan *encode_plan(const encode *e) {
@@ -336,12 +349,13 @@ size_t encode_kept_bytes(const encode *e) {
 void encode_shrink(encode *e) {
     if (e->work) backend_release(e->be, e->work);
     e->work = NULL;
+    if (e->lot) lot_leave(e->lot);
+    e->lot = NULL;
 }
 
 void encode_free(encode *e) {
     if (!e) return;
     encode_shrink(e);
     if (e->result) backend_release(e->be, e->result);
-    mem_free(e->measured);
     mem_free(e);
 }

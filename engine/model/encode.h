@@ -1,8 +1,13 @@
-/* encode.h - one picture on its way through tower and join: what tower.c, join.c and encode.c share.
+/* encode.h - pictures on their way through tower and join: what tower.c, join.c, lot.c and encode.c share.
  *
- * Internal to engine/model. Thread: the engine's. An encode owns its activations on the device, so that any number of
- * pictures can stand half done while decode steps use the scratch; scratch is touched within one slice only, and how much
- * does not depend on the picture. */
+ * Internal to engine/model. Thread: the engine's. Pictures under way own their activations on the device, so that any number of
+ * them can stand half done while decode steps use the scratch; scratch is touched within one slice only, and how much
+ * does not depend on the picture.
+ *
+ * What a picture has for itself is its encode: pixels, what its join keeps, its rows. What goes through the tower is a lot of
+ * one or several of them. Their tiles, picture by picture, are one list; a pass takes so many neighbours of one grid as fit into
+ * a block of rows through the tower side by side, each a sequence of its own, and then through the join. All ops are row-exact,
+ * so neither who is in the lot nor how large a block is changes a bit. */
 #ifndef VLMD_ENGINE_MODEL_ENCODE_H
 #define VLMD_ENGINE_MODEL_ENCODE_H
 
@@ -12,49 +17,89 @@ typedef struct grid {
     int w, h; /* patches of a tile, across and down */
 } grid;
 
+typedef struct encode_lot encode_lot;
+
 struct encode {
     const model *m;
-    model *measured; /* m is this one, owned: see encode.c */
     backend *be;
     prep_plan plan;
-    int next; /* slice to run: each tile's patches, layers and join, tile by tile; then the packing of rows */
-    void *work;        /* all but the rows; given back by encode_shrink */
-    void *result;      /* `sets` */
-    tensor pixels;     /* u8, all tiles */
-    tensor x, q, k, v; /* hidden rows and a layer's q, k, v of the tile under way; room for the largest */
-    tensor features;   /* what the join reads, likewise, or x itself */
-    tensor text;       /* i32: ids that are read with the picture; nd 0: none */
-    tensor ids;        /* i32: the tile's index arrays, see tower.c */
-    grid ids_of;       /* the grid that ids describes; w 0: none yet */
-    tensor joined;     /* f32 [join rows of all tiles, and the newline's], or `rows` itself */
-    tensor from, by;   /* [rows, SPEC_PACK_TAPS] how the result is packed; nd 0: it is `joined` */
+    encode_lot *lot; /* NULL: it is over */
+    void *work;      /* all but the rows; given back by encode_shrink */
+    void *result;    /* `sets` */
+    tensor pixels;   /* u8, all tiles */
+    tensor text;     /* i32: ids that are read with the picture; nd 0: none */
+    tensor joined;   /* f32 [join rows of all tiles, and the newline's], or `rows` itself */
+    tensor from, by; /* [rows, SPEC_PACK_TAPS] how the result is packed; nd 0: it is `joined` */
     /* what the join keeps between its slices, see join_room; nd 0: not kept */
     tensor join_x, join_q, join_k, join_v, beside_k, beside_v, context, join_ids, pool_from, pool_by;
     tensor sets; /* f32 [1 + deep sets, rows each, text width] as rows: the result */
     tensor rows; /* the first of them */
 };
 
-/* ---- tower.c: one tile ---- */
+/* Neighbours in the list of a lot's tiles: tile `tile` of picture `picture` is the first. Where all tiles of a picture are one
+ * sequence (tower_together), a pass is a picture, and counts as one tile. */
+typedef struct pass {
+    int picture, tile, n;
+    grid g;
+} pass;
+
+struct encode_lot {
+    const model *m;
+    const model_spec *s; /* m's */
+    model *measured;     /* m is this one, owned: see encode.c */
+    backend *be;
+    encode **all;  /* [n] */
+    int n, n_left; /* so many of them have not left it; the last frees it */
+    int n_slices,
+        next; /* of all passes; the one to run, which goes on behind them with the packing of each picture's rows */
+    pass at;    /* the pass under way, */
+    int begins; /* its first slice */
+    void *work;
+    tensor x, q, k, v; /* hidden rows and a layer's q, k, v of a pass; room for the largest */
+    tensor features;   /* what the join reads, likewise, or x itself */
+    tensor ids;        /* i32: index arrays, see tower.c */
+    grid ids_of;       /* what they describe: this grid (w 0: none yet), */
+    int ids_tiles;     /* so many tiles */
+};
+
+/* ---- lot.c: passes, memory of what is shared, slices in order ---- */
+
+/* The pass behind p (n 0: the first); false: there is none, and p->picture is l->n. */
+bool pass_next(const encode_lot *l, pass *p);
+/* Tile i of a pass: whose it is, and where its joined rows begin. */
+typedef struct lot_tile {
+    encode *e;
+    tile at;
+    int64_t joined;
+} lot_tile;
+lot_tile lot_tile_at(const encode_lot *l, const pass *p, int i);
+/* Bytes of `work`, by s and the plans of all. No more for several pictures than for each of them alone, added up. */
+size_t lot_bytes(const encode_lot *l);
+/* Makes it ready to run: tensors at l->work (NULL: shapes alone), slices. */
+void lot_lay_out(encode_lot *l);
+void lot_slice(ctx *c, encode_lot *l); /* the next, of n_slices */
+
+/* ---- tower.c: tiles of one grid ---- */
 
 grid tower_grid(const tower_spec *t, const tile *i);
 /* Rows of the tower for a grid before any is dropped: the patches, and CLS. */
 int tower_rows(const tower_spec *t, grid g);
-int tower_ids_count(const tower_spec *t, grid g); /* of i32 in `ids` */
+int tower_ids_count(const tower_spec *t, grid g, int n_tiles); /* of i32 in `ids` */
 /* Slices until the hidden rows are those behind layer `state` (0: those before the first); all: of run_layers. */
-int tower_slices_until(const tower_spec *t, grid g, int state);
-int tower_slices(const tower_spec *t, grid g);
-/* Slice i of tile `at`, whose features are complete after the last. */
-void tower_slice(ctx *c, encode *e, const tile *at, int i);
+int tower_slices_until(const tower_spec *t, grid g, int n_tiles, int state);
+int tower_slices(const tower_spec *t, grid g, int n_tiles);
+/* Slice i of a pass, whose features are complete after the last. */
+void tower_slice(ctx *c, encode_lot *l, const pass *p, int i);
 /* The join reads the hidden rows themselves. */
 bool tower_hidden_is_feature(const tower_spec *t);
-/* i32 {0, 1} and {tower_rows} on the device, of the tile whose slices have begun. */
-tensor tower_one(const encode *e, grid g);
-tensor tower_len(const encode *e, grid g);
+/* i32 {0, 1} and {tower_rows} on the device, of the pass whose slices have begun. */
+tensor tower_one(const encode_lot *l, const pass *p);
+tensor tower_len(const encode_lot *l, const pass *p);
 /* Patches of a tile in the given order, normalised, to out[n, 3 * patch * patch]. */
 void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tensor out);
-/* Rows [from, from + n) after layer `state` (0: before the first), where a feature is made of them; of `rows` rows that are
- * kept. */
-void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, int64_t rows);
+/* Rows [from, from + n) of tile `number` of a pass after layer `state` (0: before the first), where a feature is made of them;
+ * of `rows` rows of a tile that are kept. */
+void tower_keep_features(ctx *c, encode_lot *l, int number, int state, int64_t from, int64_t n, int64_t rows);
 
 /* ---- tower_tiled.c: all tiles of a picture together ---- */
 
@@ -62,25 +107,45 @@ void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, 
 int tiled_rows(const tower_spec *t, grid g);
 int tiled_ids_count(const tower_spec *t, grid g);
 int tiled_slices(const tower_spec *t, grid g, int n_tiles);
-void tiled_slice(ctx *c, encode *e, grid g, int i);
+void tiled_slice(ctx *c, encode_lot *l, const pass *p, int i);
 
-/* ---- blocks.c: a tower's rows in the blocks that its slices work on, windows whole or each by itself ---- */
+/* ---- blocks.c: a pass's rows in the blocks that its slices work on, tiles and windows whole or each by itself ---- */
+
+/* So many of block_rows, the last one of what is left. */
+static inline int blocks_even(const tower_spec *t, int64_t rows) {
+    return (int)((rows + t->block_rows - 1) / t->block_rows);
+}
+typedef struct row_span {
+    int64_t from, n;
+} row_span;
+/* The i-th of them. */
+static inline row_span blocks_span(const tower_spec *t, int64_t rows, int i) {
+    int64_t from = (int64_t)i * t->block_rows, left = rows - from;
+    return (row_span){from, left < t->block_rows ? left : t->block_rows};
+}
+/* Tiles of a grid that fit into one block together, at least 1: what a pass has at most. */
+int blocks_tiles(const tower_spec *t, grid g);
 
 typedef struct tower_block {
-    int from, n;            /* rows */
-    int see_from, see;      /* with windows: the rows that they see in a layer that has them, */
-    int n_windows, windows; /* as so many sequences, the first of which is this window of the grid */
-    int ids; /* words of ids before this block's: {0, n}, and with windows q_start[n_windows + 1] and
-                               kv_len[n_windows] */
+    int from, n;       /* rows */
+    int tiles;         /* whose they are, all of them whole if there are several */
+    int see_from, see; /* with windows: the rows that they see in a layer that has them, */
+    int n_windows,
+        windows; /* as so many sequences, the first of which is this window, counted tile by tile */
+    int ids;     /* words of ids before this block's */
 } tower_block;
-int blocks_count(const tower_spec *t, grid g);
-tower_block blocks_at(const tower_spec *t, grid g, int i);
-int blocks_ids(const tower_spec *t, grid g); /* words of all blocks */
-void blocks_fill(const tower_spec *t, grid g, int32_t *ids);
+/* Of as many tiles as fit into a block, or of one. */
+int blocks_count(const tower_spec *t, grid g, int n_tiles);
+tower_block blocks_at(const tower_spec *t, grid g, int n_tiles, int i);
+int blocks_ids(const tower_spec *t, grid g, int n_tiles); /* words of all blocks */
+void blocks_fill(const tower_spec *t, grid g, int n_tiles, int32_t *ids);
+/* A block's sequences in a layer that sees whole tiles, or windows: words of ids before q_start[n + 1] and kv_len[n]. */
+typedef struct tower_seqs {
+    int n, start, len;
+} tower_seqs;
+tower_seqs blocks_seqs(const tower_block *b, bool windows);
 /* order[i]: which cell of k x k patches, counted line by line, stands i-th: window by window. */
 void blocks_order(const tower_spec *t, int k, grid g, int32_t *order);
-/* How many blocks rows without windows make. */
-int blocks_even(int rows);
 
 /* ---- corners.c: a square table of positions for another grid, corner on corner ---- */
 
@@ -146,13 +211,15 @@ void attend_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 
-/* n_text: the plan's */
+/* Of one tile; n_text: its plan's */
 int join_rows(const model_spec *s, grid g, int n_text);
-int join_slices(const model_spec *s, grid g, int n_text);
 /* Of a join that pools: patches and weights of each of its rows, [join_rows, pool * pool]. */
 void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by);
-void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i);
-/* Block i of the rows of set `set`, from hidden rows x through a join of its own. */
-void join_deep_slice(ctx *c, const model *m, int set, tensor x, tensor out, int i);
+/* Of the features of a pass. */
+int join_slices(const encode_lot *l, const pass *p);
+void join_slice(ctx *c, encode_lot *l, const pass *p, int i);
+/* Of the rows of set `set`, from the hidden rows through a join of its own. */
+int join_deep_slices(const encode_lot *l, const pass *p);
+void join_deep_slice(ctx *c, encode_lot *l, const pass *p, int set, int i);
 
 #endif

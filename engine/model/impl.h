@@ -61,10 +61,6 @@ struct model {
     } * kept;
 };
 
-/* The tower's rows are computed in blocks of at most this many: what one slice of an encode works on. A linear op packs its
- * weights once for 128 rows; smaller blocks cost a tower 5 (96) and 10 (64) per cent. */
-enum { TOWER_BLOCK_ROWS = 128 };
-
 /* inv_freq[dims/2] and the attention factor of a rope spec (rope.c). */
 void rope_frequencies(const rope_spec *r, float *inv_freq, float *attention_factor);
 /* Which of a row's positions turns each pair, axis[dims/2]; false: a row has one. */

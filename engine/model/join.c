@@ -1,6 +1,7 @@
-/* join.c - the projector: a tile's features become rows of the decoder's width, a block of rows at a time.
+/* join.c - the projector: features of a pass's tiles become rows of the decoder's width, a block of rows at a time.
  *
- * Rows that are merged stand in turn already (tower.c), so k * k of them are one row by their shape alone.
+ * Rows that are merged stand in turn already (tower.c), so k * k of them are one row by their shape alone. A join that makes a
+ * row of features alone takes all tiles' as one; any other one goes tile by tile.
  * Thread: the engine's. Row-exact; scratch is given back. */
 #include "engine/model/encode.h"
 
@@ -18,16 +19,6 @@ int join_rows(const model_spec *s, grid g, int n_text) {
     int rows = tower_features_rows(&s->tower, g.w, g.h), k = merged(j);
     CHECK(k == 1 || (rows == g.w * g.h && g.w % j->merge == 0 && g.h % j->merge == 0));
     return rows / k;
-}
-
-int join_slices(const model_spec *s, grid g, int n_text) {
-    if (s->dual.on) return dual_picture_slices(s, tower_rows(&s->tower, g));
-    int rows = tower_features_rows(&s->tower, g.w, g.h);
-    if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, rows);
-    if (s->join.kind == JOIN_QFORMER) return qformer_slices(s, rows, n_text);
-    if (s->join.kind == JOIN_READER) return reader_slices(s, rows, n_text);
-    if (s->join.kind == JOIN_ATTEND) return attend_slices(s, rows);
-    return (join_rows(s, g, n_text) + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS;
 }
 
 /* n rows as n / k of k times the width. */
@@ -70,47 +61,138 @@ static void project(ctx *c, const join_spec *j, weight *const *w, tensor x, tens
     }
 }
 
-void join_slice(ctx *c, const encode *e, grid g, tensor features, tensor out, int i) {
-    const model *m = e->m;
-    const join_spec *j = &m->spec.join;
-    if (j->kind == JOIN_PERCEIVER) {
-        perceiver_slice(c, e, features, out, i);
-        return;
+/* ---- all tiles as one ---- */
+
+static bool by_rows(const model_spec *s) {
+    join_kind k = s->join.kind;
+    return !s->dual.on && (k == JOIN_NONE || k == JOIN_LINEAR || k == JOIN_MLP);
+}
+
+/* Where the joined rows of a pass from row `from` on belong, at most so many: those that lie together. set: of each picture;
+ * -1: what it packs its rows from. */
+static tensor rows_at(const encode_lot *l, const pass *p, int set, int64_t from, int64_t most) {
+    int64_t each = join_rows(l->s, p->g, 0), n = each - from % each;
+    int first = (int)(from / each);
+    lot_tile of = lot_tile_at(l, p, first);
+    for (int i = first + 1; n < most && i < p->n; i++, n += each) {
+        lot_tile next = lot_tile_at(l, p, i);
+        if (next.e != of.e || next.joined <= of.joined) break; /* the latter: of a lot that is measured */
     }
-    if (j->kind == JOIN_QFORMER) {
-        qformer_slice(c, e, features, out, i);
-        return;
-    }
-    if (j->kind == JOIN_READER) {
-        reader_slice(c, e, features, out, i);
-        return;
-    }
-    if (j->kind == JOIN_ATTEND) {
-        attend_slice(c, e, features, out, i);
-        return;
-    }
-    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = join_rows(&m->spec, g, e->plan.n_text) - from,
-            k = merged(j);
-    if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
-    tensor x = features, rows = tensor_rows(out, from, n), y = rows;
+    tensor to = of.e->joined;
+    if (set >= 0) to = tensor_rows(of.e->sets, (1 + set) * of.e->rows.d[0], of.e->rows.d[0]);
+    return tensor_rows(to, of.joined + from % each, n < most ? n : most);
+}
+
+/* Block i of the pass's rows x through the join j with weights w. */
+static void join_block(ctx *c, const encode_lot *l, const pass *p, const join_spec *j, weight *const *w,
+                       int set, tensor x, int i) {
+    int64_t k = merged(j), all = (int64_t)p->n * join_rows(l->s, p->g, 0);
+    bool cross = l->s->fuse == FUSE_CROSS;
+    row_span s = blocks_span(&l->s->tower, all, i);
     size_t mark = arena_mark(c->scratch);
-    if (m->spec.fuse == FUSE_CROSS) y = ctx_2d(c, DT_F32, n, j->out);
-    if (j->kind == JOIN_POOL) {
-        x = ctx_2d(c, DT_F32, n, j->in);
-        op_mix(c, x, features, tensor_rows(e->pool_from, from, n), tensor_rows(e->pool_by, from, n));
-    } else {
-        x = tensor_rows(features, from * k, n * k);
+    tensor to = rows_at(l, p, set, s.from, s.n), y = to;
+    bool apart = cross || to.d[0] < s.n || c->dry; /* dry: as they might lie */
+    if (apart) y = ctx_2d(c, DT_F32, s.n, j->out);
+    project(c, j, w, tensor_rows(x, s.from * k, s.n * k), y);
+    for (int64_t done = 0; apart && done < s.n; done += to.d[0]) {
+        to = rows_at(l, p, set, s.from + done, s.n - done);
+        tensor part = tensor_rows(y, done, to.d[0]);
+        if (cross)
+            cross_keep(c, l->m, part, to);
+        else
+            op_copy(c, to, part);
     }
-    project(c, j, m->w + S_FIRST_JOIN, x, y);
-    if (m->spec.fuse == FUSE_CROSS) cross_keep(c, m, y, rows);
     arena_reset(c->scratch, mark);
 }
 
-void join_deep_slice(ctx *c, const model *m, int set, tensor x, tensor out, int i) {
-    const join_spec *j = &m->spec.deep.join;
-    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = out.d[0] - from, k = merged(j);
-    if (n > TOWER_BLOCK_ROWS) n = TOWER_BLOCK_ROWS;
+int join_deep_slices(const encode_lot *l, const pass *p) {
+    return blocks_even(&l->s->tower, (int64_t)p->n * join_rows(l->s, p->g, 0));
+}
+
+void join_deep_slice(ctx *c, encode_lot *l, const pass *p, int set, int i) {
+    tensor x = tensor_rows(l->x, 0, (int64_t)p->n * tower_rows(&l->s->tower, p->g));
+    join_block(c, l, p, &l->s->deep.join, l->m->deep[set], set, x, i);
+}
+
+/* ---- tile by tile ---- */
+
+static int tile_slices(const model_spec *s, grid g, int n_text) {
+    if (s->dual.on) return dual_picture_slices(s, tower_rows(&s->tower, g));
+    int rows = tower_features_rows(&s->tower, g.w, g.h);
+    if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, rows);
+    if (s->join.kind == JOIN_QFORMER) return qformer_slices(s, rows, n_text);
+    if (s->join.kind == JOIN_READER) return reader_slices(s, rows, n_text);
+    if (s->join.kind == JOIN_ATTEND) return attend_slices(s, rows);
+    return blocks_even(&s->tower, join_rows(s, g, n_text));
+}
+
+static void pool_slice(ctx *c, const encode *e, tensor features, tensor out, int i) {
+    const join_spec *j = &e->m->spec.join;
+    row_span s = blocks_span(&e->m->spec.tower, out.d[0], i);
     size_t mark = arena_mark(c->scratch);
-    project(c, j, m->deep[set], tensor_rows(x, from * k, n * k), tensor_rows(out, from, n));
+    tensor x = ctx_2d(c, DT_F32, s.n, j->in), rows = tensor_rows(out, s.from, s.n), y = rows;
+    if (e->m->spec.fuse == FUSE_CROSS) y = ctx_2d(c, DT_F32, s.n, j->out);
+    op_mix(c, x, features, tensor_rows(e->pool_from, s.from, s.n), tensor_rows(e->pool_by, s.from, s.n));
+    project(c, j, e->m->w + S_FIRST_JOIN, x, y);
+    if (e->m->spec.fuse == FUSE_CROSS) cross_keep(c, e->m, y, rows);
     arena_reset(c->scratch, mark);
+}
+
+static void dual_slice(ctx *c, encode_lot *l, const pass *p, const encode *e, int number, tensor features,
+                       int i) {
+    int64_t rows = tower_rows(&l->s->tower, p->g);
+    dual_picture d = {.x = features,
+                      .k = tensor_rows(l->k, number * rows, rows),
+                      .v = tensor_rows(l->v, number * rows, rows),
+                      .out = e->rows,
+                      .one = tower_one(l, p),
+                      .len = tower_len(l, p)};
+    dual_picture_slice(c, l->m, &d, i);
+}
+
+static void tile_slice(ctx *c, encode_lot *l, const pass *p, int number, int i) {
+    const model_spec *s = l->s;
+    lot_tile of = lot_tile_at(l, p, number);
+    const encode *e = of.e;
+    int64_t rows = tower_features_rows(&s->tower, p->g.w, p->g.h);
+    tensor features = tensor_rows(l->features, number * rows, rows);
+    if (s->dual.on) {
+        dual_slice(c, l, p, e, number, features, i);
+        return;
+    }
+    tensor out = tensor_rows(e->joined, of.joined, join_rows(s, p->g, e->plan.n_text));
+    if (s->join.kind == JOIN_PERCEIVER)
+        perceiver_slice(c, e, features, out, i);
+    else if (s->join.kind == JOIN_QFORMER)
+        qformer_slice(c, e, features, out, i);
+    else if (s->join.kind == JOIN_READER)
+        reader_slice(c, e, features, out, i);
+    else if (s->join.kind == JOIN_ATTEND)
+        attend_slice(c, e, features, out, i);
+    else
+        pool_slice(c, e, features, out, i);
+}
+
+/* ---- either ---- */
+
+int join_slices(const encode_lot *l, const pass *p) {
+    if (by_rows(l->s)) return join_deep_slices(l, p);
+    int n = 0;
+    for (int i = 0; i < p->n; i++) n += tile_slices(l->s, p->g, lot_tile_at(l, p, i).e->plan.n_text);
+    return n;
+}
+
+void join_slice(ctx *c, encode_lot *l, const pass *p, int i) {
+    const model_spec *s = l->s;
+    if (by_rows(s)) {
+        tensor x =
+            tensor_rows(l->features, 0, (int64_t)p->n * tower_features_rows(&s->tower, p->g.w, p->g.h));
+        join_block(c, l, p, &s->join, l->m->w + S_FIRST_JOIN, -1, x, i);
+        return;
+    }
+    for (int k = 0, n; k < p->n; k++, i -= n)
+        if (i < (n = tile_slices(s, p->g, lot_tile_at(l, p, k).e->plan.n_text))) {
+            tile_slice(c, l, p, k, i);
+            return;
+        }
 }

@@ -168,6 +168,7 @@ model *model_open(const char *dir, backend *be, status *st) {
     bool ok = m || status_set(st, ST_NO_MEMORY, "no memory for a model");
     if (ok) {
         m->spec = p.spec;
+        m->spec.tower.block_rows = backend_encode_rows(be);
         m->be = be;
         m->ckpt = p.ckpt;
         p.ckpt = NULL;

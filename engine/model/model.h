@@ -77,9 +77,18 @@ bool tower_takes(const tower_spec *t, int w, int h);
 /* Device bytes that the encode of a picture of this plan holds between its slices, its result included. */
 size_t encode_bytes(const model_spec *s, const prep_plan *plan);
 /* Starts an encode of prepared pixels and the text that is read with them, which are copied. Owns its buffers until encode_free. pixels->rgb NULL: holds no
- * buffers, for measuring under a dry ctx what scratch encode_run takes for any picture. */
+ * buffers, for measuring under a dry ctx what scratch encode_run takes for any picture, however many go together. */
 encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st);
-/* Runs at most max_slices further slices; true when the rows are ready. A slice is a block of rows (about a hundred)
+/* n >= 1 encodes that go through the tower together, out[n]; bit for bit what each would be alone. The slices of one are those
+ * of all: whichever is given to encode_run, all go on, and all are ready at the same time. Once one is shrunk or freed, none
+ * may run. Together they hold no more than encode_bytes of each. False: none is there. */
+bool encode_new_many(const model *m, backend *be, const tiles *const *pixels, int n, encode **out,
+                     status *st);
+/* Tiles that could go through the tower beside those of a picture of plan p in the same time or little more; 0: none. */
+int encode_room_beside(const model_spec *s, const prep_plan *p);
+/* Whether a picture's tiles are such as could: of the same grid as p's. */
+bool encode_goes_beside(const model_spec *s, const prep_plan *p, const prep_plan *other);
+/* Runs at most max_slices further slices; true when the rows are ready. A slice is a block of rows (backend_encode_rows)
  * through the patch embedding, through half a layer, or through the join; stopping anywhere changes no bit. Errors: in
  * c. */
 bool encode_run(ctx *c, encode *e, int max_slices);

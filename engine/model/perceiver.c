@@ -7,12 +7,9 @@
  * Tested by tests/e2e/test_parity.py. */
 #include "engine/model/encode.h"
 
-static int n_blocks(int64_t rows) {
-    return (int)((rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS);
-}
-
 int perceiver_slices(const model_spec *s, int64_t rows) {
-    return n_blocks(rows) + s->join.stack.n_layers * (n_blocks(rows) + 1);
+    int blocks = blocks_even(&s->tower, rows);
+    return blocks + s->join.stack.n_layers * (blocks + 1);
 }
 
 /* join_ids: 0, 1, ... for the latents; {0, latents}; {context and latents}. */
@@ -78,18 +75,18 @@ void perceiver_slice(ctx *c, const encode *e, tensor features, tensor out, int i
     const model *m = e->m;
     const stack_spec *k = &m->spec.join.stack;
     int64_t rows = features.d[0];
-    int blocks = n_blocks(rows), layer = (i - blocks) / (blocks + 1), at = (i - blocks) % (blocks + 1);
-    int64_t from = (int64_t)(i < blocks ? i : at) * TOWER_BLOCK_ROWS,
-            n = rows - from < TOWER_BLOCK_ROWS ? rows - from : TOWER_BLOCK_ROWS;
+    int blocks = blocks_even(&m->spec.tower, rows), layer = (i - blocks) / (blocks + 1),
+        at = (i - blocks) % (blocks + 1);
+    row_span s = blocks_span(&m->spec.tower, rows, i < blocks ? i : at); /* the latents have none */
     size_t mark = arena_mark(c->scratch);
     if (i == 0) {
         upload_ids(c, e, rows);
         op_embed(c, e->join_x, m->w[S_LATENTS], join_ids_at(e, 0, m->spec.join.latents), 1);
     }
     if (i < blocks) {
-        project(c, e, features, from, n);
+        project(c, e, features, s.from, s.n);
     } else if (at < blocks) {
-        keep(c, e, &m->join[layer], L_CONTEXT_G, tensor_rows(e->context, from, n), from);
+        keep(c, e, &m->join[layer], L_CONTEXT_G, tensor_rows(e->context, s.from, s.n), s.from);
     } else {
         attend(c, e, layer, rows);
         if (layer + 1 == k->n_layers)

@@ -10,17 +10,7 @@
  * (InstructBlipQFormerModel). Tested by tests/e2e/test_parity.py, tests/engine/model/test_tower.c. */
 #include "engine/model/encode.h"
 
-/* A run of at most a block's rows. */
-typedef struct span {
-    int64_t from, n;
-} span;
-
-static span block_of(int64_t rows, int i) {
-    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, n = rows - from;
-    return (span){from, n < TOWER_BLOCK_ROWS ? n : TOWER_BLOCK_ROWS};
-}
-
-static tensor rows_of(tensor t, span s) {
+static tensor rows_of(tensor t, row_span s) {
     return tensor_rows(t, s.from, s.n);
 }
 
@@ -30,8 +20,9 @@ typedef struct blocks {
     int queries, text, tile; /* of each; tile: in layers that attend to it */
 } blocks;
 
-static blocks blocks_of(const join_spec *j, int rows, int n_text) {
-    return (blocks){blocks_even(j->latents), blocks_even(n_text), blocks_even(rows)};
+static blocks blocks_of(const model_spec *s, int rows, int n_text) {
+    const tower_spec *t = &s->tower;
+    return (blocks){blocks_even(t, s->join.latents), blocks_even(t, n_text), blocks_even(t, rows)};
 }
 
 /* Those that change rows stand at the end: without the text's in the last layer. */
@@ -44,7 +35,7 @@ static int layer_slices(const join_spec *j, int layer, blocks b) {
 }
 
 int qformer_slices(const model_spec *s, int rows, int n_text) {
-    blocks b = blocks_of(&s->join, rows, n_text);
+    blocks b = blocks_of(s, rows, n_text);
     int n = 0;
     for (int i = 0; i < s->join.stack.n_layers; i++) n += layer_slices(&s->join, i, b);
     return n;
@@ -70,18 +61,18 @@ join_room qformer_room(const join_spec *j, int64_t rows, int n_text) {
 
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     const join_spec *j = &e->m->spec.join;
-    int n = positions(j, e->plan.n_text);
+    const tower_spec *t = &e->m->spec.tower;
+    int n = positions(j, e->plan.n_text), text = e->plan.n_text;
     int32_t *v = mem_calloc((size_t)n + AFTER_POSITIONS, sizeof *v);
     if (!v) {
         status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
         return;
     }
     for (int i = 0; i < n; i++) v[i] = i;
-    v[n + FULL_BLOCK + 1] = TOWER_BLOCK_ROWS;
-    v[n + LAST_QUERIES + 1] = (int32_t)block_of(j->latents, blocks_even(j->latents) - 1).n;
-    if (e->plan.n_text)
-        v[n + LAST_TEXT + 1] = (int32_t)block_of(e->plan.n_text, blocks_even(e->plan.n_text) - 1).n;
-    v[n + OWN_KEYS] = j->latents + e->plan.n_text;
+    v[n + FULL_BLOCK + 1] = t->block_rows;
+    v[n + LAST_QUERIES + 1] = (int32_t)blocks_span(t, j->latents, blocks_even(t, j->latents) - 1).n;
+    if (text) v[n + LAST_TEXT + 1] = (int32_t)blocks_span(t, text, blocks_even(t, text) - 1).n;
+    v[n + OWN_KEYS] = j->latents + text;
     v[n + TILE_KEYS] = (int32_t)rows;
     ctx_upload(c, e->join_ids, v);
     mem_free(v);
@@ -94,15 +85,16 @@ static tensor ids_behind(const encode *e, int what, int n) {
 /* A block of own rows: queries or, behind all of them, text. */
 typedef struct own {
     bool text;
-    span in;   /* within those of its kind */
-    span rows; /* within all */
+    row_span in;   /* within those of its kind */
+    row_span rows; /* within all */
 } own;
 
 static own own_block(const encode *e, blocks b, int i) {
+    const tower_spec *t = &e->m->spec.tower;
     int64_t queries = e->m->spec.join.latents;
     own o = {.text = i >= b.queries};
-    o.in = o.text ? block_of(e->plan.n_text, i - b.queries) : block_of(queries, i);
-    o.rows = (span){o.in.from + (o.text ? queries : 0), o.in.n};
+    o.in = o.text ? blocks_span(t, e->plan.n_text, i - b.queries) : blocks_span(t, queries, i);
+    o.rows = (row_span){o.in.from + (o.text ? queries : 0), o.in.n};
     return o;
 }
 
@@ -111,9 +103,9 @@ static layer_run run_of(const encode *e, own o, int keys) {
     layer_run run = {0};
     run.attn.n_seqs = 1;
     run.attn.q_start = ids_behind(e,
-                                  o.in.n == TOWER_BLOCK_ROWS ? FULL_BLOCK
-                                  : o.text                   ? LAST_TEXT
-                                                             : LAST_QUERIES,
+                                  o.in.n == e->m->spec.tower.block_rows ? FULL_BLOCK
+                                  : o.text                              ? LAST_TEXT
+                                                                        : LAST_QUERIES,
                                   2);
     run.attn.kv_len = ids_behind(e, keys, 1);
     return run;
@@ -176,7 +168,7 @@ static void attend(ctx *c, const encode *e, int layer, int64_t rows, tensor out,
 void qformer_slice(ctx *c, const encode *e, tensor features, tensor out, int i) {
     const join_spec *j = &e->m->spec.join;
     int rows = (int)features.d[0], layer = 0;
-    blocks b = blocks_of(j, rows, e->plan.n_text);
+    blocks b = blocks_of(&e->m->spec, rows, e->plan.n_text);
     size_t mark = arena_mark(c->scratch);
     if (i == 0) upload_ids(c, e, rows);
     for (; i >= layer_slices(j, layer, b); layer++) i -= layer_slices(j, layer, b);
@@ -184,7 +176,7 @@ void qformer_slice(ctx *c, const encode *e, tensor features, tensor out, int i) 
     if (i < b.queries + b.text) {
         project(c, e, layer, own_block(e, b, i));
     } else if (i < last) {
-        span s = block_of(rows, i - b.queries - b.text);
+        row_span s = blocks_span(&e->m->spec.tower, rows, i - b.queries - b.text);
         stack_beside_keep(c, &e->m->join[layer], rows_of(features, s), rows_of(e->beside_k, s),
                           rows_of(e->beside_v, s));
     } else {

@@ -7,21 +7,9 @@
  * (BlipForQuestionAnswering.generate). Tested by tests/e2e/test_parity.py. */
 #include "engine/model/encode.h"
 
-static int n_blocks(int64_t rows) {
-    return (int)((rows + TOWER_BLOCK_ROWS - 1) / TOWER_BLOCK_ROWS);
-}
-
-typedef struct block {
-    int64_t from, n;
-} block;
-static block block_of(int64_t rows, int i) {
-    int64_t from = (int64_t)i * TOWER_BLOCK_ROWS, left = rows - from;
-    return (block){from, left < TOWER_BLOCK_ROWS ? left : TOWER_BLOCK_ROWS};
-}
-
 int reader_slices(const model_spec *s, int64_t rows, int n_text) {
-    int text = n_blocks(n_text);
-    return text + s->join.stack.n_layers * (2 * text + n_blocks(rows));
+    int text = blocks_even(&s->tower, n_text);
+    return text + s->join.stack.n_layers * (2 * text + blocks_even(&s->tower, rows));
 }
 
 /* join_ids: the text's positions; {0, rows of a full block}; {0, those of the last}; {the text's rows}; {the tile's}. */
@@ -34,6 +22,7 @@ join_room reader_room(const join_spec *j, int64_t rows, int n_text) {
 }
 
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
+    const tower_spec *t = &e->m->spec.tower;
     int n = e->plan.n_text;
     int32_t *v = mem_calloc((size_t)n + AFTER_POSITIONS, sizeof *v);
     if (!v) {
@@ -41,15 +30,15 @@ static void upload_ids(ctx *c, const encode *e, int64_t rows) {
         return;
     }
     for (int i = 0; i < n; i++) v[i] = i;
-    v[n + 1] = TOWER_BLOCK_ROWS;
-    v[n + 3] = (int32_t)block_of(n, n_blocks(n) - 1).n;
+    v[n + 1] = t->block_rows;
+    v[n + 3] = (int32_t)blocks_span(t, n, blocks_even(t, n) - 1).n;
     v[n + 4] = n;
     v[n + 5] = (int32_t)rows;
     ctx_upload(c, e->join_ids, v);
     mem_free(v);
 }
 
-static void embed(ctx *c, const encode *e, block b) {
+static void embed(ctx *c, const encode *e, row_span b) {
     const model *m = e->m;
     const stack_spec *k = &m->spec.join.stack;
     tensor x = tensor_rows(e->join_x, b.from, b.n),
@@ -59,7 +48,7 @@ static void embed(ctx *c, const encode *e, block b) {
     op_norm(c, x, x, m->w[S_JOIN_G], m->w[S_JOIN_B], k->norm, k->norm_eps, 0);
 }
 
-static void attend(ctx *c, const encode *e, int layer, block b, tensor out) {
+static void attend(ctx *c, const encode *e, int layer, row_span b, tensor out) {
     const model *m = e->m;
     const stack_spec *k = &m->spec.join.stack;
     const layer_weights *w = &m->join[layer];
@@ -67,7 +56,7 @@ static void attend(ctx *c, const encode *e, int layer, block b, tensor out) {
     tensor x = tensor_rows(e->join_x, b.from, b.n);
     layer_run run = {0};
     run.attn.n_seqs = 1;
-    run.attn.q_start = join_ids_at(e, b.n == TOWER_BLOCK_ROWS ? n : n + 2, 2);
+    run.attn.q_start = join_ids_at(e, b.n == m->spec.tower.block_rows ? n : n + 2, 2);
     run.attn.kv_len = join_ids_at(e, n + 4, 1);
     stack_attend(c, k, w, layer, x, tensor_rows(e->join_q, b.from, b.n), e->join_k, e->join_v, &run);
     run.attn.kv_len = join_ids_at(e, n + 5, 1);
@@ -79,23 +68,25 @@ static void attend(ctx *c, const encode *e, int layer, block b, tensor out) {
 void reader_slice(ctx *c, const encode *e, tensor features, tensor out, int i) {
     const model *m = e->m;
     const stack_spec *k = &m->spec.join.stack;
+    const tower_spec *t = &m->spec.tower;
     int64_t n = e->plan.n_text, rows = features.d[0];
-    int text = n_blocks(n), all = 2 * text + n_blocks(rows), layer = (i - text) / all, at = (i - text) % all;
+    int text = blocks_even(t, n), all = 2 * text + blocks_even(t, rows), layer = (i - text) / all,
+        at = (i - text) % all;
     size_t mark = arena_mark(c->scratch);
     if (i == 0) upload_ids(c, e, rows);
     if (i < text) {
-        embed(c, e, block_of(n, i));
+        embed(c, e, blocks_span(t, n, i));
     } else if (at < text) {
-        block b = block_of(n, at);
+        row_span b = blocks_span(t, n, at);
         stack_project(c, k, &m->join[layer], tensor_rows(e->join_x, b.from, b.n),
                       tensor_rows(e->join_q, b.from, b.n), tensor_rows(e->join_k, b.from, b.n),
                       tensor_rows(e->join_v, b.from, b.n), &(layer_run){0});
     } else if (at < all - text) {
-        block b = block_of(rows, at - text);
+        row_span b = blocks_span(t, rows, at - text);
         stack_beside_keep(c, &m->join[layer], tensor_rows(features, b.from, b.n),
                           tensor_rows(e->beside_k, b.from, b.n), tensor_rows(e->beside_v, b.from, b.n));
     } else {
-        attend(c, e, layer, block_of(n, at - (all - text)), out);
+        attend(c, e, layer, blocks_span(t, n, at - (all - text)), out);
     }
     arena_reset(c->scratch, mark);
 }

@@ -101,6 +101,8 @@ typedef struct tower_spec {
      * one of its own): positions by arrangement of tiles, gated; from layer tail_from on behind a norm (S_POST_G) and another
      * embedding of the tile. */
     int max_tiles, pad_rows, tail_from, arrangements;
+    /* Rows that a slice of an encode works on, at most: the backend's (model_open), not the config's. No bit depends on it. */
+    int block_rows;
 } tower_spec;
 static inline bool tower_together(const tower_spec *t) {
     return t->max_tiles > 0;

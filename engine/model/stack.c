@@ -87,6 +87,7 @@ void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, te
     a.softcap = s->attn_softcap;
     a.causal = s->causal;
     a.window = s->window[i];
+    a.narrow = weight_type(w->w[L_O_W]);
     if (run->kc.nd)
         op_attn(c, yh, qh, run->kc, run->vc, &a);
     else
@@ -126,6 +127,7 @@ void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, te
     stack_beside_query(c, s, w, x, q);
     attn_args a = run->attn;
     a.scale = s->attn_scale;
+    a.narrow = weight_type(w->w[L_BESIDE_O_W]);
     op_attn(c, tensor_heads(y, s->heads, s->head_dim), tensor_heads(q, s->heads, s->head_dim),
             tensor_heads(k, s->kv_heads, s->head_dim), tensor_heads(v, s->kv_heads, s->head_dim), &a);
     stack_beside_join(c, s, w, x, y);

@@ -1,16 +1,16 @@
-/* tower.c - one tile through the ViT, in slices.
+/* tower.c - tiles of one grid through the ViT, in slices.
  *
  * A layer is two passes over fixed blocks of rows (blocks.c): the first computes a block's queries, keys and values, the
- * second its attention over all keys, or those of its windows, and its feed-forward. Only the second changes the hidden rows,
- * and it reads no others' but as the keys and values of the first; all ops are row-exact. So a block at a time is the same as
- * all at once, bit for bit. A slice is one block in one pass.
+ * second its attention over all keys of its tile, or those of its windows, and its feed-forward. Only the second changes the
+ * hidden rows, and it reads no others' but as the keys and values of the first; all ops are row-exact. So a block at a time is
+ * the same as all at once, and tiles together are the same as one by one, bit for bit. A slice is one block in one pass.
  *
- * Patches stand row by row, or, for a join that merges k x k of them, so that each such block is k * k rows in turn; where
- * layers have windows, window by window.
+ * Tiles stand one behind the other, each with CLS, where there is one, in front. Patches stand row by row, or, for a join that
+ * merges k x k of them, so that each such block is k * k rows in turn; where layers have windows, window by window.
  *
- * The tile's index arrays (encode.h: ids), each after the other: which patch a row is (0 first); each row's place in the
- * table of positions, CLS's included; those of the blocks; {0, 1}; {rows}; for rotary positions each row's line and column; where
- * the table is resampled each patch's taps and f32 weights.
+ * The tiles' index arrays (encode.h: ids), each after the other: which patch a row is (0 first); each row's place in the
+ * table of positions, CLS's included; those of the blocks; {0, 1}; {rows of a tile}; for rotary positions each row's line and
+ * column, tile by tile; where the table is resampled each patch's taps and f32 weights.
  *
  * Thread: the engine's. */
 #include <string.h>
@@ -45,41 +45,46 @@ static int pos_taps(const tower_spec *t, grid g) {
 typedef struct ids_layout {
     int order, place, blocks, one, len, turns, taps, weights, end;
 } ids_layout;
-static ids_layout lay_out(const tower_spec *t, grid g) {
+static ids_layout lay_out(const tower_spec *t, grid g, int n_tiles) {
     int patches = g.w * g.h, all = tower_rows(t, g), taps = pos_taps(t, g) * patches;
     ids_layout l = {.place = patches};
     l.blocks = l.place + all;
-    l.one = l.blocks + blocks_ids(t, g);
+    l.one = l.blocks + blocks_ids(t, g, n_tiles);
     l.len = l.one + 2;
     l.turns = l.len + 1;
-    l.taps = l.turns + (t->stack.rope.kind == ROPE_NONE ? 0 : 2 * all);
+    l.taps = l.turns + (t->stack.rope.kind == ROPE_NONE ? 0 : 2 * all * n_tiles);
     l.weights = l.taps + taps;
     l.end = l.weights + taps;
     return l;
 }
 
-int tower_ids_count(const tower_spec *t, grid g) {
-    return lay_out(t, g).end;
+int tower_ids_count(const tower_spec *t, grid g, int n_tiles) {
+    return lay_out(t, g, n_tiles).end;
 }
 
-int tower_slices_until(const tower_spec *t, grid g, int state) {
-    return blocks_even(g.w * g.h) + state * 2 * blocks_count(t, g);
+/* Of the patches of all tiles; a slice has those of one. */
+static int embed_slices(const tower_spec *t, grid g, int n_tiles) {
+    return n_tiles * blocks_even(t, (int64_t)g.w * g.h);
 }
 
-int tower_slices(const tower_spec *t, grid g) {
-    return tower_slices_until(t, g, t->run_layers);
+int tower_slices_until(const tower_spec *t, grid g, int n_tiles, int state) {
+    return embed_slices(t, g, n_tiles) + state * 2 * blocks_count(t, g, n_tiles);
 }
 
-static tensor ids_at(const encode *e, int64_t from, int64_t n) {
-    return tensor_1d(e->ids.data ? (int32_t *)e->ids.data + from : NULL, DT_I32, n);
+int tower_slices(const tower_spec *t, grid g, int n_tiles) {
+    return tower_slices_until(t, g, n_tiles, t->run_layers);
 }
 
-tensor tower_one(const encode *e, grid g) {
-    return ids_at(e, lay_out(&e->m->spec.tower, g).one, 2);
+static tensor ids_at(const encode_lot *l, int64_t from, int64_t n) {
+    return tensor_1d(l->ids.data ? (int32_t *)l->ids.data + from : NULL, DT_I32, n);
 }
 
-tensor tower_len(const encode *e, grid g) {
-    return ids_at(e, lay_out(&e->m->spec.tower, g).len, 1);
+tensor tower_one(const encode_lot *l, const pass *p) {
+    return ids_at(l, lay_out(&l->s->tower, p->g, p->n).one, 2);
+}
+
+tensor tower_len(const encode_lot *l, const pass *p) {
+    return ids_at(l, lay_out(&l->s->tower, p->g, p->n).len, 1);
 }
 
 /* Patches in the order of their rows, and their places. */
@@ -107,25 +112,31 @@ static bool fill_order(const model_spec *s, grid g, const ids_layout *l, int32_t
     return true;
 }
 
-static void upload_ids(ctx *c, encode *e, grid g) {
-    const tower_spec *t = &e->m->spec.tower;
-    if (e->ids_of.w == g.w && e->ids_of.h == g.h) return;
-    ids_layout l = lay_out(t, g);
-    int32_t *host = mem_calloc((size_t)l.end, sizeof *host);
-    if (host && fill_order(&e->m->spec, g, &l, host)) {
-        blocks_fill(t, g, host + l.blocks);
-        host[l.one + 1] = 1;
-        host[l.len] = tower_rows(t, g);
-        ctx_upload(c, ids_at(e, 0, l.end), host);
-        e->ids_of = g;
+static void upload_ids(ctx *c, encode_lot *l, const pass *p) {
+    const tower_spec *t = &l->s->tower;
+    grid g = p->g;
+    if (l->ids_of.w == g.w && l->ids_of.h == g.h && l->ids_tiles == p->n) return;
+    ids_layout at = lay_out(t, g, p->n);
+    size_t turns = (size_t)(at.taps - at.turns) / (size_t)p->n;
+    int32_t *host = mem_calloc((size_t)at.end, sizeof *host);
+    if (host && fill_order(l->s, g, &at, host)) {
+        for (int i = 1; i < p->n; i++)
+            memcpy(host + at.turns + (size_t)i * turns, host + at.turns, turns * sizeof *host);
+        blocks_fill(t, g, p->n, host + at.blocks);
+        host[at.one + 1] = 1;
+        host[at.len] = tower_rows(t, g);
+        ctx_upload(c, ids_at(l, 0, at.end), host);
+        l->ids_of = g;
+        l->ids_tiles = p->n;
     } else {
         status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
     }
     mem_free(host);
 }
 
-void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, int64_t rows) {
-    const tower_spec *t = &e->m->spec.tower;
+void tower_keep_features(ctx *c, encode_lot *l, int number, int state, int64_t from, int64_t n,
+                         int64_t rows) {
+    const tower_spec *t = &l->s->tower;
     int64_t drop = t->drop_first ? 1 : 0, width = t->stack.width;
     if (tower_hidden_is_feature(t)) return;
     if (n > rows - from) n = rows - from;
@@ -133,10 +144,11 @@ void tower_keep_features(ctx *c, encode *e, int state, int64_t from, int64_t n, 
     from = from > drop ? from - drop : 0;
     for (int i = 0; i < t->n_features && from < to; i++) {
         if (t->features[i] != state) continue;
-        tensor x = tensor_rows(e->x, from + drop, to - from);
-        tensor y = tensor_cols(tensor_rows(e->features, from, to - from), i * width, width);
+        tensor x = tensor_rows(l->x, number * rows + from + drop, to - from);
+        tensor y =
+            tensor_cols(tensor_rows(l->features, number * (rows - drop) + from, to - from), i * width, width);
         if (t->post_norm && state == t->stack.n_layers)
-            op_norm(c, y, x, e->m->w[S_POST_G], e->m->w[S_POST_B], NORM_LAYER, t->stack.norm_eps, 0);
+            op_norm(c, y, x, l->m->w[S_POST_G], l->m->w[S_POST_B], NORM_LAYER, t->stack.norm_eps, 0);
         else
             op_copy(c, y, x);
     }
@@ -155,97 +167,93 @@ void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tenso
     op_patchify(c, out, tensor_3d(pixels, DT_U8, at->h, at->w, 3), &a);
 }
 
-/* Positions of rows [row, row + n) of x. */
-static void add_positions(ctx *c, encode *e, grid g, tensor x, int64_t row, int64_t n) {
-    const tower_spec *t = &e->m->spec.tower;
-    const weight *table = e->m->w[S_POS];
-    ids_layout l = lay_out(t, g);
-    int64_t k = pos_taps(t, g);
+/* Positions of x, rows [row, row + n) of a tile. */
+static void add_positions(ctx *c, const encode_lot *l, const ids_layout *at, grid g, tensor x, int64_t row) {
+    const tower_spec *t = &l->s->tower;
+    const weight *table = l->m->w[S_POS];
+    int64_t k = pos_taps(t, g), n = x.d[0];
     if (t->no_pos) return;
     if (!k) {
-        op_embed_add(c, x, table, ids_at(e, l.place + row, n));
+        op_embed_add(c, x, table, ids_at(l, at->place + row, n));
         return;
     }
     CHECK(!t->cls);
-    op_embed_mix(c, x, table, tensor_2d(ids_at(e, l.taps + row * k, n * k).data, DT_I32, n, k),
-                 tensor_2d(ids_at(e, l.weights + row * k, n * k).data, DT_F32, n, k));
+    op_embed_mix(c, x, table, tensor_2d(ids_at(l, at->taps + row * k, n * k).data, DT_I32, n, k),
+                 tensor_2d(ids_at(l, at->weights + row * k, n * k).data, DT_F32, n, k));
 }
 
-/* A block of patches; CLS goes with the first. */
-static void embed_patches(ctx *c, encode *e, const tile *at, int block) {
-    const model *m = e->m;
+/* A block of a tile's patches; CLS goes with the first. */
+static void embed_patches(ctx *c, encode_lot *l, const pass *p, int number, int block) {
+    const model *m = l->m;
     const tower_spec *t = &m->spec.tower;
-    grid g = tower_grid(t, at);
-    int64_t all = (int64_t)g.w * g.h, n = TOWER_BLOCK_ROWS, from = block * n, cls = t->cls ? 1 : 0;
-    if (n > all - from) n = all - from;
-    int64_t row = cls + from, frames = t->frames ? t->frames : 1;
+    ids_layout at = lay_out(t, p->g, p->n);
+    lot_tile of = lot_tile_at(l, p, number);
+    row_span s = blocks_span(t, (int64_t)p->g.w * p->g.h, block);
+    int64_t all = tower_rows(t, p->g), cls = t->cls ? 1 : 0, frames = t->frames ? t->frames : 1;
+    int64_t row = cls + s.from, n = s.n;
     size_t mark = arena_mark(c->scratch);
-    tensor patches = ctx_2d(c, DT_F32, n, 3 * frames * t->patch * t->patch);
-    tower_patchify(c, e, at, ids_at(e, from, n), patches);
-    op_linear(c, tensor_rows(e->x, row, n), patches, m->w[S_PATCH_W], m->w[S_PATCH_B], ACT_NONE, 0);
+    tensor patches = ctx_2d(c, DT_F32, n, 3 * frames * t->patch * t->patch),
+           mine = tensor_rows(l->x, number * all, all);
+    tower_patchify(c, of.e, &of.at, ids_at(l, s.from, n), patches);
+    op_linear(c, tensor_rows(mine, row, n), patches, m->w[S_PATCH_W], m->w[S_PATCH_B], ACT_NONE, 0);
     if (cls && block == 0) {
-        op_embed(c, tensor_rows(e->x, 0, 1), m->w[S_CLASS], ids_at(e, 0, 1), 1);
+        op_embed(c, tensor_rows(mine, 0, 1), m->w[S_CLASS], ids_at(l, 0, 1), 1);
         row = 0, n++;
     }
-    tensor x = tensor_rows(e->x, row, n);
-    add_positions(c, e, g, x, row, n);
+    tensor x = tensor_rows(mine, row, n);
+    add_positions(c, l, &at, p->g, x, row);
     if (t->pre_norm) op_norm(c, x, x, m->w[S_PRE_G], m->w[S_PRE_B], t->stack.norm, t->stack.norm_eps, 0);
-    tower_keep_features(c, e, 0, row, n, all + cls);
+    tower_keep_features(c, l, number, 0, row, n, all);
     arena_reset(c->scratch, mark);
 }
 
-static void project(ctx *c, encode *e, const ids_layout *l, int i, const tower_block *b) {
-    const model *m = e->m;
+static void project(ctx *c, encode_lot *l, const ids_layout *at, int i, const tower_block *b) {
+    const model *m = l->m;
     const stack_spec *s = &m->spec.tower.stack;
     size_t mark = arena_mark(c->scratch);
     layer_run run = {0};
     if (s->rope.kind != ROPE_NONE) {
-        tensor turns = ids_at(e, l->turns + 2 * (int64_t)b->from, 2 * (int64_t)b->n);
+        tensor turns = ids_at(l, at->turns + 2 * (int64_t)b->from, 2 * (int64_t)b->n);
         run.cs = ctx_tensor(c, DT_F32, 3, (int64_t[]){b->n, s->rope.dims / 2, 2});
         op_rope_table(c, run.cs, tensor_2d(turns.data, DT_I32, b->n, 2), (tensor){0}, &m->rope_tower.args);
     }
-    stack_project(c, s, &m->tower[i], tensor_rows(e->x, b->from, b->n), tensor_rows(e->q, b->from, b->n),
-                  tensor_rows(e->k, b->from, b->n), tensor_rows(e->v, b->from, b->n), &run);
+    stack_project(c, s, &m->tower[i], tensor_rows(l->x, b->from, b->n), tensor_rows(l->q, b->from, b->n),
+                  tensor_rows(l->k, b->from, b->n), tensor_rows(l->v, b->from, b->n), &run);
     arena_reset(c->scratch, mark);
 }
 
-static void run_layer(ctx *c, encode *e, grid g, int i, int pass, int block) {
-    const model *m = e->m;
+static void run_layer(ctx *c, encode_lot *l, const pass *p, int i, int half, int block) {
+    const model *m = l->m;
     const tower_spec *t = &m->spec.tower;
-    ids_layout l = lay_out(t, g);
-    tower_block b = blocks_at(t, g, block);
-    if (pass == 0) {
-        project(c, e, &l, i, &b);
+    ids_layout at = lay_out(t, p->g, p->n);
+    tower_block b = blocks_at(t, p->g, p->n, block);
+    if (half == 0) {
+        project(c, l, &at, i, &b);
         return;
     }
+    bool windows = t->window && !t->sees_all[i];
+    int rows = tower_rows(t, p->g), see_from = windows ? b.see_from : 0, see = windows ? b.see : p->n * rows;
+    tower_seqs s = blocks_seqs(&b, windows);
     layer_run run = {0};
-    int64_t ids = l.blocks + b.ids, see_from = 0, see = tower_rows(t, g);
-    run.attn.n_seqs = 1;
-    run.attn.q_start = ids_at(e, ids, 2);
-    run.attn.kv_len = ids_at(e, l.len, 1);
-    if (t->window && !t->sees_all[i]) {
-        see_from = b.see_from;
-        see = b.see;
-        run.attn.n_seqs = b.n_windows;
-        run.attn.q_start = ids_at(e, ids + 2, b.n_windows + 1);
-        run.attn.kv_len = ids_at(e, ids + 3 + b.n_windows, b.n_windows);
-    }
-    tensor x = tensor_rows(e->x, b.from, b.n);
-    stack_attend(c, &t->stack, &m->tower[i], i, x, tensor_rows(e->q, b.from, b.n),
-                 tensor_rows(e->k, see_from, see), tensor_rows(e->v, see_from, see), &run);
+    run.attn.n_seqs = s.n;
+    run.attn.q_start = ids_at(l, at.blocks + s.start, s.n + 1);
+    run.attn.kv_len = ids_at(l, at.blocks + s.len, s.n);
+    tensor x = tensor_rows(l->x, b.from, b.n);
+    stack_attend(c, &t->stack, &m->tower[i], i, x, tensor_rows(l->q, b.from, b.n),
+                 tensor_rows(l->k, see_from, see), tensor_rows(l->v, see_from, see), &run);
     stack_feed_forward(c, &t->stack, &m->tower[i], x);
-    tower_keep_features(c, e, i + 1, b.from, b.n, tower_rows(t, g));
+    for (int k = 0; k < p->n; k++)
+        tower_keep_features(c, l, k, i + 1, p->n > 1 ? 0 : b.from, p->n > 1 ? rows : b.n, rows);
 }
 
-void tower_slice(ctx *c, encode *e, const tile *at, int i) {
-    const tower_spec *t = &e->m->spec.tower;
-    grid g = tower_grid(t, at);
-    int patches = blocks_even(g.w * g.h), blocks = blocks_count(t, g);
-    upload_ids(c, e, g);
-    if (i < patches) {
-        embed_patches(c, e, at, i);
+void tower_slice(ctx *c, encode_lot *l, const pass *p, int i) {
+    const tower_spec *t = &l->s->tower;
+    int embeds = embed_slices(t, p->g, p->n), each = embeds / p->n, blocks = blocks_count(t, p->g, p->n);
+    upload_ids(c, l, p);
+    if (i < embeds) {
+        embed_patches(c, l, p, i / each, i % each);
     } else {
-        i -= patches;
-        run_layer(c, e, g, i / (2 * blocks), i % (2 * blocks) / blocks, i % blocks);
+        i -= embeds;
+        run_layer(c, l, p, i / (2 * blocks), i % (2 * blocks) / blocks, i % blocks);
     }
 }

@@ -10,44 +10,6 @@
 /* ---- tile: 16 threads a row of four vectors; thread x of them has keys x, x + 16, ... and columns 4x, 4x + 64,
  * ... ---- */
 
-struct tile_at {
-    int s, first; /* vector: row times group plus head */
-    rows_of rows;
-};
-
-/* Which sequence and which of its tiles is number `want`? The whole warp asks; false: there are fewer. */
-static __device__ bool find_tile(const attn &t, int want, tile_at *at) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    for (int s0 = 0; s0 < t.a.n_seqs; s0 += 32) {
-        rows_of r = {0, 0, 0};
-        if (s0 + lane < t.a.n_seqs) read_rows(t, s0 + lane, &r);
-        if (t.serve == ROWS_TOGETHER && r.n == 1) r.n = 0;
-        const int tiles = (r.n * t.group + t.vecs - 1) / t.vecs;
-        int sum = tiles;
-        for (int d = 1; d < 32; d *= 2) {
-            const int other = __shfl_up_sync(FULL_MASK, sum, d);
-            if (lane >= d) sum += other;
-        }
-        const unsigned after = __ballot_sync(FULL_MASK, sum > want);
-        if (after) {
-            const int l = __ffs(static_cast<int>(after)) - 1;
-            at->s = s0 + l;
-            at->first = (want - __shfl_sync(FULL_MASK, sum - tiles, l)) * t.vecs;
-            read_rows(t, at->s, &at->rows);
-            return true;
-        }
-        want -= __shfl_sync(FULL_MASK, sum, 31);
-    }
-    return false;
-}
-
-/* Says what is wrong with lengths: one block looks at all of them. */
-static __device__ void check_all(const attn &t) {
-    rows_of r;
-    for (int s = static_cast<int>(threadIdx.x); s < t.a.n_seqs; s += static_cast<int>(blockDim.x))
-        if (!read_rows(t, s, &r)) cu_raise(t.a.fault, CUK_BAD_LENGTH);
-}
-
 /* Vectors first .. of the tile into q, [vecs][ld], zeros past the last and behind hd. */
 static __device__ void bring_queries(const attn &t, float *q, const tile_at &at, int kvh) {
     const cuk_attn &a = t.a;
@@ -238,17 +200,9 @@ template <int C4> static __global__ void __launch_bounds__(256, C4 <= 2 ? 2 : 1)
         for (int i = 0; i < C4; i++) o[r][i] = make_float4(0, 0, 0, 0);
     }
     __syncwarp(); /* of what they see */
-    /* What any row of the tile sees, and what all of them see. */
     keys_of k = keys_at(t, at.s, at.rows, kvh);
     int all_lo, all_hi;
-    sees(t, at.rows, at.first / t.group, &k.from, &all_hi);
-    sees(t, at.rows, last_vec / t.group, &all_lo, &k.to);
-    for (int i = at.first / t.group; t.a.limit && i <= last_vec / t.group; i++) {
-        int lo, hi;
-        sees(t, at.rows, i, &lo, &hi);
-        k.from = min(k.from, lo), all_lo = max(all_lo, lo);
-        k.to = max(k.to, hi), all_hi = min(all_hi, hi);
-    }
+    range_of(t, at, last_vec, &k, &all_lo, &all_hi);
     const int begin = k.from / BLOCK * BLOCK, end = k.from < k.to ? k.to : begin;
 
     bring_queries(t, qs, at, kvh);
@@ -359,8 +313,10 @@ void cuk_attention(cuk_stream s, const cuk_attn *a) {
     t.splits = splits < 1 ? 1 : static_cast<int>(splits);
     const bool by_four = a->hd % 4 == 0;
     t.wide = by_four && cu_wide(a->k, a->pages ? 0 : a->k_ld) && cu_wide(a->v, a->pages ? 0 : a->v_ld);
+    t.wide_q = by_four && cu_wide(a->q, a->q_ld);
     t.wide_y = by_four && cu_wide(a->y, a->y_ld);
-    /* Rows alone go to the split kernel, unless its scratch is missing; the bits are the same. */
+    void (*const together)(cuk_stream, attn) = a->precision == CUK_ATTN_EXACT ? run_tiles : attn_run_mma;
+    /* Rows alone go to the split kernel, unless its scratch is missing; the bits are the same if exact. */
     const size_t want = cuk_attn_scratch(a);
     const bool can_split = want <= a->scratch_bytes && (want == 0 || a->scratch);
     t.serve = ALL_ROWS;
@@ -368,10 +324,10 @@ void cuk_attention(cuk_stream s, const cuk_attn *a) {
         attn_run_splits(s, t);
     } else if (can_split && a->pages && a->n_seqs > 1) {
         t.serve = ROWS_TOGETHER;
-        run_tiles(s, t);
+        together(s, t);
         t.serve = ROWS_ALONE;
         attn_run_splits(s, t);
     } else {
-        run_tiles(s, t);
+        together(s, t);
     }
 }

@@ -1,5 +1,5 @@
-/* attn.cuh - what the two attention kernels share: the arithmetic they agree on, lengths and pages checked, keys
- * brought into shared memory.
+/* attn.cuh - what the attention kernels share: lengths and pages checked, tiles found; and of the two that compute in f32
+ * (attn.cu, attn_split.cu; on tensor cores: attn_mma.cu) the arithmetic they agree on, keys brought into shared memory.
  *
  * A vector is one query row and head. What a vector's numbers are made of, whichever kernel runs, whatever else is
  * in the call and however its sequence is cut into calls:
@@ -33,7 +33,9 @@ struct attn {
     int ld, parts, shift;    /* of a key in shared memory: floats, groups of four, log2 of threads it takes */
     int splits;              /* that the longest sequence can have */
     serve_kind serve;
-    bool wide, wide_y, one; /* loads of 16 bytes; K and V take turns in one buffer */
+    bool wide, wide_q, wide_y; /* accesses of 16 bytes: K and V, q, y */
+    bool one;                  /* K and V take turns in one buffer */
+    float twice;               /* 2 / softcap */
 };
 
 static __device__ __forceinline__ float soft_exp(float x) {
@@ -108,13 +110,15 @@ static __device__ __forceinline__ keys_of keys_at(const attn &t, int s, const ro
 }
 
 /* The page numbers of a block of keys; -1 for a page that is not read or does not exist. */
-struct block_pages {
-    int p[BLOCK / PAGE];
+template <int KEYS> struct pages_of {
+    int p[KEYS / PAGE];
 };
+typedef pages_of<BLOCK> block_pages;
 
-static __device__ __forceinline__ block_pages pages_at(const attn &t, const keys_of &k, int base) {
-    block_pages b;
-    for (int g = 0; g < BLOCK / PAGE; g++) {
+template <int KEYS = BLOCK>
+static __device__ __forceinline__ pages_of<KEYS> pages_at(const attn &t, const keys_of &k, int base) {
+    pages_of<KEYS> b;
+    for (int g = 0; g < KEYS / PAGE; g++) {
         const int j = base + g * PAGE;
         b.p[g] = -1;
         if (!k.pages || j + PAGE <= k.from || j >= k.to) continue;
@@ -126,6 +130,60 @@ static __device__ __forceinline__ block_pages pages_at(const attn &t, const keys
     }
     return b;
 }
+
+/* ---- tiles: vectors that go through the keys together ---- */
+
+struct tile_at {
+    int s, first; /* vector: row times group plus head */
+    rows_of rows;
+};
+
+/* Which sequence and which of its tiles is number `want`? The whole warp asks; false: there are fewer. */
+static inline __device__ bool find_tile(const attn &t, int want, tile_at *at) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    for (int s0 = 0; s0 < t.a.n_seqs; s0 += 32) {
+        rows_of r = {0, 0, 0};
+        if (s0 + lane < t.a.n_seqs) read_rows(t, s0 + lane, &r);
+        if (t.serve == ROWS_TOGETHER && r.n == 1) r.n = 0;
+        const int tiles = (r.n * t.group + t.vecs - 1) / t.vecs;
+        int sum = tiles;
+        for (int d = 1; d < 32; d *= 2) {
+            const int other = __shfl_up_sync(FULL_MASK, sum, d);
+            if (lane >= d) sum += other;
+        }
+        const unsigned after = __ballot_sync(FULL_MASK, sum > want);
+        if (after) {
+            const int l = __ffs(static_cast<int>(after)) - 1;
+            at->s = s0 + l;
+            at->first = (want - __shfl_sync(FULL_MASK, sum - tiles, l)) * t.vecs;
+            read_rows(t, at->s, &at->rows);
+            return true;
+        }
+        want -= __shfl_sync(FULL_MASK, sum, 31);
+    }
+    return false;
+}
+
+/* Says what is wrong with lengths: one block looks at all of them. */
+static inline __device__ void check_all(const attn &t) {
+    rows_of r;
+    for (int s = static_cast<int>(threadIdx.x); s < t.a.n_seqs; s += static_cast<int>(blockDim.x))
+        if (!read_rows(t, s, &r)) cu_raise(t.a.fault, CUK_BAD_LENGTH);
+}
+
+/* Keys that any vector of the tile, up to `last`, sees: k's from and to; and that all of them see: lo, hi. */
+static __device__ __forceinline__ void range_of(const attn &t, const tile_at &at, int last, keys_of *k, int *lo, int *hi) {
+    sees(t, at.rows, at.first / t.group, &k->from, hi);
+    sees(t, at.rows, last / t.group, lo, &k->to);
+    for (int i = at.first / t.group; t.a.limit && i <= last / t.group; i++) {
+        int from, to;
+        sees(t, at.rows, i, &from, &to);
+        k->from = min(k->from, from), *lo = max(*lo, from);
+        k->to = max(k->to, to), *hi = min(*hi, to);
+    }
+}
+
+/* ---- arithmetic in f32 ---- */
 
 /* Brings 64 keys (or values) from position base on into `to`, [64][ld], zeros for those outside [from, to) and
  * behind hd. Asynchronous where it can be: the caller commits, waits, and holds a barrier. */
@@ -186,5 +244,7 @@ static void launch(K kernel, int *allowed, dim3 grid, int threads, size_t shared
 
 /* attn_split.cu: rows that are alone in their sequence, or (ALL_ROWS) every row */
 void attn_run_splits(cuk_stream s, const attn &t);
+/* attn_mma.cu: rows together, or every row, with a.precision's rounding */
+void attn_run_mma(cuk_stream s, attn t);
 
 #endif

@@ -107,45 +107,106 @@ static __device__ __forceinline__ float cu_warp_max(float x) {
     return x;
 }
 
-/* ---- matrix instruction: d[16,8] += a[16,16] b[16,8], f32 += bf16 * bf16, fragments as PTX lays them out ---- */
+/* ---- two floats as 16-bit numbers, nearest even, x in the low half ---- */
+
+static __device__ __forceinline__ unsigned cu_pack_bf16(float x, float y) {
+#ifdef VLMD_CUDA_EMU
+    return cu_to_bf16(x) | static_cast<unsigned>(cu_to_bf16(y)) << 16;
+#else
+    unsigned r;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(y), "f"(x));
+    return r;
+#endif
+}
+static __device__ __forceinline__ unsigned cu_pack_f16(float x, float y) {
+#ifdef VLMD_CUDA_EMU
+    return cu_to_f16(x) | static_cast<unsigned>(cu_to_f16(y)) << 16;
+#else
+    unsigned r;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(y), "f"(x));
+    return r;
+#endif
+}
+
+/* ---- matrix instructions: d[16,8] += a[16,16] b[16,8] of bf16 or f16 in f32, fragments as PTX lays them out. The host sums
+ * in double and rounds once; a GPU adds a product's parts with truncation. ---- */
 
 #ifdef VLMD_CUDA_EMU
 struct cu_mma_in {
     float *d;
     const unsigned *a, *b;
 };
-static inline float cu_half_of(const unsigned *r, int i) { /* element i of packed pairs */
-    return cu_from_bf16(static_cast<uint16_t>(r[i / 2] >> (i % 2 * 16)));
+template <class T> static inline float cu_half_of(const unsigned *r, int i) { /* element i of packed pairs */
+    return T::wide(static_cast<uint16_t>(r[i / 2] >> (i % 2 * 16)));
 }
-static inline void cu_mma_all(const void *const in[32], void *const *, unsigned) {
+template <class T> static inline void cu_mma_all(const void *const in[32], void *const *, unsigned) {
     float a[16][16], b[16][8], d[16][8];
     for (int l = 0; l < 32; l++) {
         const cu_mma_in *x = static_cast<const cu_mma_in *>(in[l]);
         const int g = l / 4, t = l % 4;
-        for (int i = 0; i < 8; i++) a[g + (i / 2 % 2) * 8][t * 2 + i % 2 + i / 4 * 8] = cu_half_of(x->a, i);
-        for (int i = 0; i < 4; i++) b[t * 2 + i % 2 + i / 2 * 8][g] = cu_half_of(x->b, i);
+        for (int i = 0; i < 8; i++) a[g + (i / 2 % 2) * 8][t * 2 + i % 2 + i / 4 * 8] = cu_half_of<T>(x->a, i);
+        for (int i = 0; i < 4; i++) b[t * 2 + i % 2 + i / 2 * 8][g] = cu_half_of<T>(x->b, i);
         for (int i = 0; i < 4; i++) d[g + i / 2 * 8][t * 2 + i % 2] = x->d[i];
     }
-    for (int l = 0; l < 32; l++) {
-        const cu_mma_in *x = static_cast<const cu_mma_in *>(in[l]);
-        const int g = l / 4, t = l % 4;
-        for (int i = 0; i < 4; i++) {
-            const int r = g + i / 2 * 8, c = t * 2 + i % 2;
-            double sum = d[r][c];
-            for (int k = 0; k < 16; k++) sum += static_cast<double>(a[r][k]) * static_cast<double>(b[k][c]);
-            x->d[i] = static_cast<float>(sum);
-        }
+    for (int r = 0; r < 16; r++) {
+        double sum[8];
+        for (int c = 0; c < 8; c++) sum[c] = d[r][c];
+        for (int k = 0; k < 16; k++)
+            for (int c = 0; c < 8; c++) sum[c] += static_cast<double>(a[r][k]) * static_cast<double>(b[k][c]);
+        for (int c = 0; c < 8; c++) d[r][c] = static_cast<float>(sum[c]);
     }
+    for (int l = 0; l < 32; l++)
+        for (int i = 0; i < 4; i++) static_cast<const cu_mma_in *>(in[l])->d[i] = d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
 }
+#define CU_MMA(T, ptx)                                                                                       \
+    cu_mma_in in = {d, a, b};                                                                                \
+    emu_warp(FULL_MASK, cu_mma_all<T>, &in, nullptr)
+#else
+#define CU_MMA(T, ptx)                                                                                       \
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." ptx ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                                            \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 #endif
 static __device__ __forceinline__ void cu_mma_bf16(float d[4], const unsigned a[4], const unsigned b[2]) {
+    CU_MMA(cu_bf16, "bf16.bf16");
+}
+static __device__ __forceinline__ void cu_mma_f16(float d[4], const unsigned a[4], const unsigned b[2]) {
+    CU_MMA(cu_f16, "f16.f16");
+}
+
+/* ---- four 8 by 8 matrices of 16-bit numbers from shared memory: lanes 8i .. 8i+7 name the rows (16 bytes each) of matrix
+ * i, and r[i] gets its row lane / 4, columns 2 (lane % 4) and the next; TURNED: of its transpose ---- */
+
 #ifdef VLMD_CUDA_EMU
-    cu_mma_in in = {d, a, b};
-    emu_warp(FULL_MASK, cu_mma_all, &in, nullptr);
+template <bool TURNED> static inline void cu_ldmatrix_all(const void *const in[32], void *const out[32], unsigned) {
+    for (int l = 0; l < 32; l++)
+        for (int i = 0; i < 4; i++) {
+            const int g = l / 4, t = l % 4 * 2;
+            uint16_t pair[2];
+            for (int e = 0; e < 2; e++) {
+                const char *row = static_cast<const char *>(in[8 * i + (TURNED ? t + e : g)]);
+                memcpy(&pair[e], row + 2 * (TURNED ? g : t + e), sizeof pair[e]);
+            }
+            static_cast<unsigned *>(out[l])[i] = pair[0] | static_cast<unsigned>(pair[1]) << 16;
+        }
+}
+#endif
+template <bool TURNED> static __device__ __forceinline__ void cu_ldmatrix(unsigned r[4], const void *row) {
+#ifdef VLMD_CUDA_EMU
+    if (reinterpret_cast<uintptr_t>(row) % 16) emu_fail("a matrix row that does not lie on 16 bytes");
+    emu_warp(FULL_MASK, cu_ldmatrix_all<TURNED>, row, r);
 #else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    const unsigned from = static_cast<unsigned>(__cvta_generic_to_shared(row));
+    if (TURNED)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(from)
+                     : "memory");
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(from)
+                     : "memory");
 #endif
 }
 

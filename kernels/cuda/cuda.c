@@ -249,6 +249,10 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
                   .limit_spares = a->limit_spares,
                   .window = a->window,
                   .softcap = a->softcap,
+                  .precision = cuda_of(c)->exact      ? CUK_ATTN_EXACT
+                               : a->narrow == DT_BF16 ? CUK_ATTN_BF16
+                               : a->narrow == DT_F16  ? CUK_ATTN_F16
+                                                      : CUK_ATTN_THREE,
                   .limit = a->limit.nd ? a->limit.data : NULL,
                   .fault = lane_of(c)->fault};
     if (t.hd > 256) {
@@ -416,6 +420,9 @@ static bool open_lanes(cuda_backend *be, status *st) {
     return true;
 }
 
+/* Two waves of tiles of a product that is 1024 wide on the largest GPUs; 0.1 GiB of activations of a ViT-L. */
+enum { ENCODE_ROWS = 4096 };
+
 backend *cuda_backend_new(const backend_options *o, status *st) {
     cuda_backend *be = mem_calloc(1, sizeof *be);
     if (!be) {
@@ -423,6 +430,8 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
         return NULL;
     }
     be->base.ops = &cuda_ops;
+    be->base.encode_rows = o->encode_rows > 0 ? o->encode_rows : ENCODE_ROWS;
+    be->exact = o->deterministic;
     if (open_device(be, o->device, st) && open_lanes(be, st)) {
         size_t before = 0, after = 0, all;
         cudaMemGetInfo(&before, &all);

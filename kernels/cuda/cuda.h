@@ -40,6 +40,7 @@ typedef struct cuda_backend {
     bool sealed;        /* the plan is made: more than that is worth a warning */
     cuda_pool pool;
     cuda_blas *blas; /* or NULL */
+    bool exact;      /* backend_options: deterministic */
 } cuda_backend;
 
 static inline cuda_backend *cuda_of(const ctx *c) {

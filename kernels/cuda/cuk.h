@@ -99,7 +99,12 @@ typedef struct cuk_patches {
 } cuk_patches;
 void cuk_patchify(cuk_stream s, const cuk_patches *p);
 
-/* ---- attn.cu ---- */
+/* ---- attn.cu, attn_mma.cu, attn_split.cu ---- */
+
+/* How rows of sequences that bring more than one are computed (one alone: in f32). EXACT: in f32, one with the bits of a row
+ * alone. The others on tensor cores, in f32 but for factors: THREE takes a number as two of bf16 and leaves out the
+ * smallest of four products, BF16 and F16 round it to that type. docs/gpu.md has the bounds. */
+typedef enum cuk_precision { CUK_ATTN_EXACT, CUK_ATTN_THREE, CUK_ATTN_BF16, CUK_ATTN_F16 } cuk_precision;
 
 typedef struct cuk_attn {
     float *y;
@@ -114,6 +119,7 @@ typedef struct cuk_attn {
     bool causal, limit_spares;
     int window;
     float softcap;
+    cuk_precision precision;
     const int32_t *limit; /* [n_rows] or NULL; as attn_args.limit */
     int32_t *fault;       /* CUK_BAD_PAGE, CUK_BAD_LENGTH */
     /* Partial results of splits of keys, for rows alone in their sequence; fewer than cuk_attn_scratch bytes: slower there,
@@ -123,8 +129,8 @@ typedef struct cuk_attn {
 } cuk_attn;
 /* How many: from shapes alone, so the same for every step of one shape. */
 size_t cuk_attn_scratch(const cuk_attn *a);
-/* One online softmax a row and head, keys in blocks fixed by position: row-exact, whatever the batch. hd 1 .. 256; y may
- * not be q, k or v. */
+/* One online softmax a row and head, keys in blocks fixed by position. EXACT: row-exact, whatever the batch; else among rows
+ * that are alone in their sequence (pages) or call (dense), and among the others. hd 1 .. 256; y may not be q, k or v. */
 void cuk_attention(cuk_stream s, const cuk_attn *a);
 void cuk_kv_write(cuk_stream s, float *kc, float *vc, int64_t n_pages, const float *k, int64_t k_ld,
                   const float *v, int64_t v_ld, const int32_t *slots, int64_t rows, int64_t kv_heads,

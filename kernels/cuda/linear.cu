@@ -19,8 +19,8 @@ template <int R> struct tile;
 template <> struct tile<1> { enum { O = 2, U = 4, WARPS = 4, BLOCKS = 4 }; };
 template <> struct tile<2> { enum { O = 2, U = 4, WARPS = 4, BLOCKS = 4 }; };
 template <> struct tile<4> { enum { O = 4, U = 2, WARPS = 4, BLOCKS = 4 }; };
-template <> struct tile<8> { enum { O = 4, U = 2, WARPS = 8, BLOCKS = 2 }; };
-template <> struct tile<16> { enum { O = 4, U = 1, WARPS = 12, BLOCKS = 1 }; };
+template <> struct tile<8> { enum { O = 4, U = 1, WARPS = 8, BLOCKS = 2 }; };
+template <> struct tile<16> { enum { O = 4, U = 1, WARPS = 8, BLOCKS = 1 }; };
 
 /* ---- x: R rows of a chunk of k in shared memory, zeros where there is nothing ----
  * Quads of four elements; with VEC = 8 the even quads of a row lie before the odd ones, so that lanes next to each other

@@ -1,8 +1,9 @@
 /* bench_encode.c - what a picture costs before the decoder sees it: tokens, time (also of processors, which says the same while
  * others work beside it), memory, by size; and the longest slice, which is what decode steps beside it wait for.
  *
- *   build/tests/bench/bench_encode FOLDER [--threads N] [WIDTHxHEIGHT ...]
+ *   build/tests/bench/bench_encode FOLDER [--threads N] [--plan] [WIDTHxHEIGHT ...]
  *
+ * --plan: tiles and tokens alone.
  * The folder may be one of random weights (tests/tools/random_checkpoint). One thread drives, as the engine's does. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,16 +23,26 @@ static double processor_s(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static void bench(const model *m, backend *be, arena *scratch, int w, int h) {
+static void print_plan(const model_spec *s, const prep_plan *p, int w, int h) {
+    printf("%5d x %-5d %3d tile%s %6d tokens", w, h, p->n_tiles, p->n_tiles == 1 ? " " : "s",
+           s->image_rows(s, p));
+}
+
+static void bench(const model *m, backend *be, arena *scratch, int w, int h, bool plan_only) {
     status st = {0};
     const model_spec *s = model_get_spec(m);
     tiles t = {0};
-    image in = {w, h, mem_alloc((size_t)w * (size_t)h * 3)};
-    if (!in.rgb) die("memory", &st);
-    for (int i = 0; i < w * h * 3; i++) in.rgb[i] = (uint8_t)(i * 31);
     if (!spec_plan_image(s, &(image_ask){w, h, 1}, &IMAGE_LIMITS_DEFAULT, &t.plan, &st)) die("plan", &st);
     if (t.plan.n_text) t.plan.n_text = 12; /* a question's */
     prep_plan plan = t.plan;
+    print_plan(s, &plan, w, h);
+    if (plan_only) {
+        printf("\n");
+        return;
+    }
+    image in = {w, h, mem_alloc((size_t)w * (size_t)h * 3)};
+    if (!in.rgb) die("memory", &st);
+    for (int i = 0; i < w * h * 3; i++) in.rgb[i] = (uint8_t)(i * 31);
     double from = time_now_s();
     if (!tiles_make(&plan, &in, &t, &st)) die("pixels", &st);
     double prepared = time_now_s() - from, longest = 0;
@@ -49,10 +60,9 @@ static void bench(const model *m, backend *be, arena *scratch, int w, int h) {
         if (time_now_s() - begin > longest) longest = time_now_s() - begin;
     }
     cpu = processor_s() - cpu;
-    printf("%5d x %-5d %3d tile%s %6d tokens %8.2f s encode (%.2f s of processors; %d slices, longest %.0f "
-           "ms), %.3f s pixels, %.0f MiB\n",
-           w, h, plan.n_tiles, plan.n_tiles == 1 ? " " : "s", s->image_rows(s, &plan), time_now_s() - from,
-           cpu, encode_slices(e), longest * 1e3, prepared, (double)encode_bytes(s, &plan) / (1 << 20));
+    printf(" %8.2f s encode (%.2f s of processors; %d slices, longest %.0f ms), %.3f s pixels, %.0f MiB\n",
+           time_now_s() - from, cpu, encode_slices(e), longest * 1e3, prepared,
+           (double)encode_bytes(s, &plan) / (1 << 20));
     encode_free(e);
     tiles_fini(&t);
     image_fini(&in);
@@ -61,15 +71,18 @@ static void bench(const model *m, backend *be, arena *scratch, int w, int h) {
 int main(int argc, char **argv) {
     status st = {0};
     int threads = 0, sizes = 0;
+    bool plan_only = false;
     const char *dir = NULL;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
             threads = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--plan") == 0)
+            plan_only = true;
         else if (!dir)
             dir = argv[i];
     }
     if (!dir) {
-        fprintf(stderr, "usage: bench_encode FOLDER [--threads N] [WIDTHxHEIGHT ...]\n");
+        fprintf(stderr, "usage: bench_encode FOLDER [--threads N] [--plan] [WIDTHxHEIGHT ...]\n");
         return 2;
     }
     backend *be = backend_new(&(backend_options){.device = "cpu", .threads = threads}, &st);
@@ -82,10 +95,10 @@ int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         int w, h;
         if (sscanf(argv[i], "%dx%d", &w, &h) != 2 || argv[i] == dir) continue;
-        bench(m, be, &scratch, w, h);
+        bench(m, be, &scratch, w, h, plan_only);
         sizes++;
     }
-    if (!sizes) bench(m, be, &scratch, 1024, 768);
+    if (!sizes) bench(m, be, &scratch, 1024, 768, plan_only);
     arena_fini(&scratch);
     model_free(m);
     backend_free(be);

@@ -104,17 +104,38 @@ static __device__ unsigned pair(const uint16_t *p, int step) {
     return p[0] | static_cast<unsigned>(p[step]) << 16;
 }
 /* Fragments by the PTX manual's figures for m16n8k16. */
-static __global__ void mma(float *d, const uint16_t *a, const uint16_t *b) {
+static __global__ void mma(float *d, const uint16_t *a, const uint16_t *b, int f16) {
     const int g = static_cast<int>(threadIdx.x) / 4, t = static_cast<int>(threadIdx.x) % 4 * 2;
     const unsigned as[4] = {pair(a + g * 16 + t, 1), pair(a + (g + 8) * 16 + t, 1), pair(a + g * 16 + t + 8, 1),
                             pair(a + (g + 8) * 16 + t + 8, 1)};
     const unsigned bs[2] = {pair(b + t * 8 + g, 8), pair(b + (t + 8) * 8 + g, 8)};
     float *lo = d + g * 8 + t, *hi = d + (g + 8) * 8 + t, ds[4] = {lo[0], lo[1], hi[0], hi[1]};
+    if (f16)
+        cu_mma_f16(ds, as, bs);
+    else
+        cu_mma_bf16(ds, as, bs);
+    lo[0] = ds[0], lo[1] = ds[1], hi[0] = ds[2], hi[1] = ds[3];
+}
+void k_mma(cuk_stream s, float *d, const uint16_t *a, const uint16_t *b, int f16) {
+    cu_launch(mma, dim3(1), dim3(32), 0, s, d, a, b, f16);
+}
+
+/* Matrix i of four: a's rows 8 (i % 2) .., columns 8 (i / 2) ..; b's rows likewise, its one column of matrices twice. */
+static __global__ void mma_shared(float *d, const uint16_t *a, const uint16_t *b) {
+    SHARED(uint16_t, room);
+    const int lane = static_cast<int>(threadIdx.x), i = lane / 8, r = lane % 8 + i % 2 * 8, g = lane / 4, t = lane % 4 * 2;
+    for (int e = lane; e < 256; e += 32) room[e] = a[e];
+    for (int e = lane; e < 128; e += 32) room[256 + e] = b[e];
+    __syncwarp();
+    unsigned as[4], bs[4];
+    cu_ldmatrix<false>(as, room + r * 16 + i / 2 * 8);
+    cu_ldmatrix<true>(bs, room + 256 + r * 8);
+    float *lo = d + g * 8 + t, *hi = d + (g + 8) * 8 + t, ds[4] = {lo[0], lo[1], hi[0], hi[1]};
     cu_mma_bf16(ds, as, bs);
     lo[0] = ds[0], lo[1] = ds[1], hi[0] = ds[2], hi[1] = ds[3];
 }
-void k_mma(cuk_stream s, float *d, const uint16_t *a, const uint16_t *b) {
-    cu_launch(mma, dim3(1), dim3(32), 0, s, d, a, b);
+void k_mma_shared(cuk_stream s, float *d, const uint16_t *a, const uint16_t *b) {
+    cu_launch(mma_shared, dim3(1), dim3(32), 768, s, d, a, b);
 }
 
 static __global__ void affine(float *x, int n, float mul, float add) {

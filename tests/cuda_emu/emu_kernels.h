@@ -34,7 +34,9 @@ enum { WARP_RESULTS = 10 };
 void k_warp(cuk_stream s, int *out);                             /* [WARP_RESULTS][32] */
 void k_atomics(cuk_stream s, int *out, int blocks, int threads); /* [5] */
 /* d[16,8] += a[16,16] b[16,8], bf16 bits */
-void k_mma(cuk_stream s, float *d, const uint16_t *a, const uint16_t *b);
+void k_mma(cuk_stream s, float *d, const uint16_t *a, const uint16_t *b, int f16);
+/* The same by matrices from shared memory: a as it lies, b turned. */
+void k_mma_shared(cuk_stream s, float *d, const uint16_t *a, const uint16_t *b);
 void k_affine(cuk_stream s, float *x, int n, float mul, float add); /* x = x mul + add */
 void k_grid(cuk_stream s, int *count, unsigned gx, unsigned gy, unsigned gz, unsigned threads, int shared);
 void k_allow(int shared);

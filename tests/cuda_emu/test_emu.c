@@ -283,26 +283,35 @@ static void test_mma(void **state) {
     (void)state;
     cudaStream_t s = new_stream();
     uint64_t seed = 3;
-    uint16_t a[16][16], b[16][8];
-    float d[16][8], got[16][8];
-    for (int i = 0; i < 16; i++) {
-        for (int k = 0; k < 16; k++) a[i][k] = ref_to_bf16(ref_normal(&seed));
-        for (int k = 0; k < 8; k++) b[i][k] = ref_to_bf16(ref_normal(&seed)), d[i][k] = ref_normal(&seed);
-    }
-    void *da = uploaded(a, sizeof a), *db = uploaded(b, sizeof b), *dd = uploaded(d, sizeof d);
-    k_mma(s, dd, da, db);
-    taken(s, got, dd, sizeof got);
-    for (int i = 0; i < 16; i++)
-        for (int j = 0; j < 8; j++) {
-            double want = d[i][j];
-            for (int k = 0; k < 16; k++)
-                want += ref_from(DT_BF16, a, i * 16 + k) * ref_from(DT_BF16, b, k * 8 + j);
-            if (fabs(want - got[i][j]) > 1e-6 * (1 + fabs(want)))
-                fail_msg("%d,%d: expected %g, found %g", i, j, want, got[i][j]);
+    for (int way = 0; way < 3; way++) { /* bf16, f16, bf16 from shared memory */
+        const dtype type = way == 1 ? DT_F16 : DT_BF16;
+        uint16_t a[16][16], b[16][8];
+        float d[16][8], got[16][8];
+        for (int i = 0; i < 16; i++) {
+            for (int k = 0; k < 16; k++) a[i][k] = (way == 1 ? ref_to_f16 : ref_to_bf16)(ref_normal(&seed));
+            for (int k = 0; k < 8; k++) {
+                b[i][k] = (way == 1 ? ref_to_f16 : ref_to_bf16)(ref_normal(&seed));
+                d[i][k] = ref_normal(&seed);
+            }
         }
-    cudaFree(da);
-    cudaFree(db);
-    cudaFree(dd);
+        void *da = uploaded(a, sizeof a), *db = uploaded(b, sizeof b), *dd = uploaded(d, sizeof d);
+        if (way == 2)
+            k_mma_shared(s, dd, da, db);
+        else
+            k_mma(s, dd, da, db, way);
+        taken(s, got, dd, sizeof got);
+        for (int i = 0; i < 16; i++)
+            for (int j = 0; j < 8; j++) {
+                double want = d[i][j];
+                for (int k = 0; k < 16; k++)
+                    want += ref_from(type, a, i * 16 + k) * ref_from(type, b, k * 8 + j);
+                if (fabs(want - got[i][j]) > 1e-6 * (1 + fabs(want)))
+                    fail_msg("%d: %d,%d: expected %g, found %g", way, i, j, want, got[i][j]);
+            }
+        cudaFree(da);
+        cudaFree(db);
+        cudaFree(dd);
+    }
     cudaStreamDestroy(s);
 }
 

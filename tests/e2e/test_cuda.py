@@ -185,11 +185,12 @@ def test_emulated_eager_as_captured():
 
 
 def test_emulated_deterministic_long_alone_as_together():
-    """Greedy answers and log-probabilities, digit by digit, alone and beside others."""
-    with emulated("--deterministic", "--no-prefix-caching") as s:
+    """Greedy answers and log-probabilities, digit by digit, alone and beside others; pictures are encoded anew each time."""
+    with emulated("--deterministic", "--no-prefix-caching", "--image-cache-memory", "0", "--max-num-seqs", "6") as s:
         def ask(text):
             return s.chat(text, temperature=0, max_tokens=3, logprobs=True, top_logprobs=2, ignore_eos=True).json()["choices"]
-        texts = ["hello", "a red circle on the left of a blue square, and a longer text than the others", "one two three", "what is it?"]
+        texts = ["hello", "a red circle on the left of a blue square, and a longer text than the others", "one two three", "what is it?",
+                 with_picture("what?"), with_picture("where?", "easy-vqa-550.png")]
         alone = [ask(t) for t in texts]
         together = [None] * len(texts)
 

@@ -100,9 +100,11 @@ UTIL void rig_fini(rig *r) {
         arena_fini(&r->scratch);
     backend_free(r->be);
 }
-#define RIG_EACH(r, n_threads)                                                                               \
+#define RIG_EACH_AS(r, n_threads, deterministic)                                                             \
     for (size_t isa_ = 0; isa_ < ARRAY_LEN(rig_isa); isa_++)                                                 \
-        if (rig_init(&(r), rig_isa[isa_], n_threads))
+        if (rig_init_as(&(r), rig_isa[isa_], n_threads, deterministic))
+#define RIG_EACH(r, n_threads)  RIG_EACH_AS(r, n_threads, false)
+#define RIG_EXACT(r, n_threads) RIG_EACH_AS(r, n_threads, true)
 
 /* Waits for the device; nothing may have gone wrong. */
 UTIL void rig_ok(rig *r) {

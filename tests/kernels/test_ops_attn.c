@@ -1,151 +1,16 @@
 /* test_ops_attn.c - op_attn and op_kv_write: against double precision over random mixes of sequences, heads,
  * lengths and windows; whole = chunked = alone = batched bit for bit, on every instruction set and thread
- * count. */
-#include "tests/kernels/ops_util.h"
+ * count; a GPU with bits promised (without: test_ops_attn_mma.c). */
+#include "tests/kernels/attn_util.h"
 #ifdef VLMD_CUDA
 #include "kernels/cuda/cuda.h"
 #endif
 
-/* A sequence's keys and values are kept as plain rows; pages hold copies, in shuffled order. */
-typedef struct world {
-    int n_seqs;
-    int64_t heads, kv_heads, hd, max_len, n_pages, max_pages;
-    int32_t len[20];  /* keys of each sequence */
-    int32_t rows[20]; /* how many of the last positions are queried */
-    float *q[20], *k[20], *v[20];
-    float *kc, *vc;
-    int32_t *pages;     /* [n_seqs, max_pages] */
-    int32_t *limit[20]; /* of each position of a sequence, or NULL; as attn_args has it */
-    bool limit_spares;
-    float softcap;
-} world;
-
-/* lens NULL: random up to max_len */
-static world world_sized(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_heads, int64_t hd,
-                         int64_t max_len, const int32_t *lens) {
-    world w = {.n_seqs = n_seqs, .heads = heads, .kv_heads = kv_heads, .hd = hd, .max_len = max_len};
-    w.max_pages = (max_len + 15) / 16 + 1;
-    w.n_pages = 1 + n_seqs * w.max_pages;
-    w.pages = op_ints(n_seqs * w.max_pages);
-    int32_t *order = malloc(sizeof(int32_t) * (size_t)w.n_pages);
-    assert_non_null(order);
-    for (int32_t i = 0; i < w.n_pages; i++) order[i] = i;
-    for (int64_t i = w.n_pages - 1; i > 1; i--) { /* page 0 stays reserved */
-        int64_t j = ref_int(seed, 1, i);
-        int32_t t = order[i];
-        order[i] = order[j];
-        order[j] = t;
-    }
-    for (int64_t i = 0; i < n_seqs * w.max_pages; i++) w.pages[i] = order[1 + i];
-    free(order);
-    int64_t cache = w.n_pages * kv_heads * KV_PAGE_TOK * hd;
-    w.kc = floats(cache);
-    w.vc = floats(cache);
-    for (int64_t i = 0; i < cache; i++) w.kc[i] = w.vc[i] = NAN; /* what nobody wrote nobody may read */
-    for (int s = 0; s < n_seqs; s++) {
-        w.len[s] = lens ? lens[s] : (int32_t)ref_int(seed, 1, max_len);
-        w.rows[s] = (int32_t)(ref_int(seed, 0, 2) ? ref_int(seed, 1, w.len[s]) : 1);
-        w.q[s] = random_floats(seed, w.len[s] * heads * hd, 1.5f);
-        w.k[s] = random_floats(seed, w.len[s] * kv_heads * hd, 1);
-        w.v[s] = random_floats(seed, w.len[s] * kv_heads * hd, 1);
-    }
-    return w;
-}
-static world world_new(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_heads, int64_t hd,
-                       int64_t max_len) {
-    return world_sized(seed, n_seqs, heads, kv_heads, hd, max_len, NULL);
-}
-static void world_free(world *w) {
-    for (int s = 0; s < w->n_seqs; s++) {
-        op_free(w->q[s]);
-        op_free(w->k[s]);
-        op_free(w->v[s]);
-        free(w->limit[s]);
-    }
-    op_free(w->pages);
-    op_free(w->kc);
-    op_free(w->vc);
-}
-
-/* Puts positions [from, to) of sequence s into its pages. */
-static void world_write(rig *r, world *w, int s, int64_t from, int64_t to) {
-    int64_t n = to - from, width = w->kv_heads * w->hd;
-    int32_t *slots = op_ints(n + 1);
-    float *k = floats((n + 1) * width), *v = floats((n + 1) * width);
-    for (int64_t i = 0; i < n; i++)
-        slots[i] = (int32_t)(w->pages[s * w->max_pages + (from + i) / 16] * 16 + (from + i) % 16);
-    slots[n] = -1; /* one row to skip */
-    memcpy(k, w->k[s] + from * width, sizeof(float) * (size_t)(n * width));
-    memcpy(v, w->v[s] + from * width, sizeof(float) * (size_t)(n * width));
-    int64_t pd[] = {w->n_pages, w->kv_heads, KV_PAGE_TOK, w->hd};
-    op_kv_write(&r->c, tensor_of(w->kc, DT_F32, 4, pd), tensor_of(w->vc, DT_F32, 4, pd),
-                tensor_3d(k, DT_F32, n + 1, w->kv_heads, w->hd),
-                tensor_3d(v, DT_F32, n + 1, w->kv_heads, w->hd), tensor_1d(slots, DT_I32, n + 1));
-    rig_ok(r);
-    op_free(slots);
-    op_free(k);
-    op_free(v);
-}
-
-/* Attends rows [from[s], to[s]) (positions) of each listed sequence in one call; y[s] gets them at their
- * position. */
-static void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *from, const int64_t *to,
-                       bool causal, int window, float *const *y) {
-    int64_t width = w->heads * w->hd, total = 0, ld = width + 3;
-    int32_t *start = op_ints(n + 1), *len = op_ints(n), *pages = op_ints(n * w->max_pages);
-    start[0] = 0;
-    for (int i = 0; i < n; i++) {
-        total += to[i] - from[i];
-        start[i + 1] = (int32_t)total;
-        len[i] = (int32_t)to[i];
-        memcpy(pages + i * w->max_pages, w->pages + seq[i] * w->max_pages,
-               sizeof(int32_t) * (size_t)w->max_pages);
-    }
-    float *q = floats(total * ld), *o = floats(total * ld);
-    int32_t *limit = op_ints(total);
-    memset(limit, 0, sizeof *limit * (size_t)total);
-    for (int i = 0; i < n; i++)
-        for (int64_t p = from[i]; p < to[i]; p++) {
-            memcpy(q + (start[i] + p - from[i]) * ld, w->q[seq[i]] + p * width,
-                   sizeof(float) * (size_t)width);
-            if (w->limit[seq[i]]) limit[start[i] + p - from[i]] = w->limit[seq[i]][p];
-        }
-    tensor qt = tensor_3d(q, DT_F32, total, w->heads, w->hd),
-           ot = tensor_3d(o, DT_F32, total, w->heads, w->hd);
-    qt.ld = ot.ld = ld;
-    int64_t pd[] = {w->n_pages, w->kv_heads, KV_PAGE_TOK, w->hd};
-    attn_args a = {.scale = 1 / sqrtf((float)w->hd),
-                   .causal = causal,
-                   .window = window,
-                   .softcap = w->softcap,
-                   .limit_spares = w->limit_spares,
-                   .n_seqs = n,
-                   .q_start = tensor_1d(start, DT_I32, n + 1),
-                   .kv_len = tensor_1d(len, DT_I32, n),
-                   .pages = tensor_2d(pages, DT_I32, n, w->max_pages)};
-    if (w->limit[seq[0]]) a.limit = tensor_1d(limit, DT_I32, total);
-    op_attn(&r->c, ot, qt, tensor_of(w->kc, DT_F32, 4, pd), tensor_of(w->vc, DT_F32, 4, pd), &a);
-    rig_ok(r);
-    for (int i = 0; i < n; i++)
-        for (int64_t p = from[i]; p < to[i]; p++)
-            memcpy(y[seq[i]] + p * width, o + (start[i] + p - from[i]) * ld, sizeof(float) * (size_t)width);
-    op_free(q);
-    op_free(o);
-    op_free(limit);
-    op_free(pages);
-    op_free(start);
-    op_free(len);
-}
-
 static void check_row(const world *w, int s, int64_t p, int64_t len, bool causal, int window,
                       const float *y) {
     double want[512];
-    int64_t g = w->heads / w->kv_heads, hi = causal ? p + 1 : len,
-            lo = window > 0 && p - window + 1 > 0 ? p - window + 1 : 0;
-    if (w->limit[s] && w->limit[s][p] > 0) {
-        hi = w->limit[s][p];
-        if (w->limit_spares) lo = 0;
-    }
+    int64_t g = w->heads / w->kv_heads, lo, hi;
+    world_sees(w, s, p, len, causal, window, &lo, &hi);
     for (int64_t h = 0; h < w->heads; h++) {
         ref_attn(want, w->q[s] + (p * w->heads + h) * w->hd, w->k[s] + h / g * w->hd, w->v[s] + h / g * w->hd,
                  w->kv_heads * w->hd, lo, hi, w->hd, 1 / sqrt((double)w->hd), (double)w->softcap);
@@ -154,13 +19,12 @@ static void check_row(const world *w, int s, int64_t p, int64_t len, bool causal
 }
 
 static const int64_t head_sizes[] = {1, 4, 8, 15, 16, 24, 33, 64, 72, 80, 96, 128, 131};
-static const int64_t groupings[][2] = {{1, 1}, {2, 1}, {3, 3}, {4, 2}, {6, 2}, {7, 1}, {8, 8}, {32, 1}};
 
 static void test_paged(void **state) {
     (void)state;
     uint64_t seed = 11;
     rig r;
-    RIG_EACH(r, 2) {
+    RIG_EXACT(r, 2) {
         for (int t = 0; t < 14; t++) {
             const int64_t *g = groupings[ref_int(&seed, 0, ARRAY_LEN(groupings) - 1)];
             int64_t hd = head_sizes[t % (int)ARRAY_LEN(head_sizes)];
@@ -204,7 +68,7 @@ static void test_chunks(void **state) {
         float *first[20] = {0}, *y[20];
         for (int s = 0; s < w.n_seqs; s++) y[s] = floats(w.len[s] * width);
         rig r;
-        for (int threads = 1; threads <= 3; threads++) RIG_EACH(r, threads) {
+        for (int threads = 1; threads <= 3; threads++) RIG_EXACT(r, threads) {
                 for (int mode = 0; mode < 3; mode++) {
                     if (mode == 1 && threads == 2) continue;
                     for (int64_t i = 0; i < w.n_pages * w.kv_heads * KV_PAGE_TOK * hd; i++)
@@ -247,19 +111,6 @@ static void test_chunks(void **state) {
     }
 }
 
-/* Spans of 1 to 150 positions that see each other, causal ones between them. */
-static void random_limits(uint64_t *seed, world *w) {
-    for (int s = 0; s < w->n_seqs; s++) {
-        w->limit[s] = calloc((size_t)w->len[s], sizeof(int32_t));
-        assert_non_null(w->limit[s]);
-        for (int64_t p = ref_int(seed, 0, 20); p < w->len[s]; p += ref_int(seed, 0, 30)) {
-            int64_t end = p + ref_int(seed, 1, 150);
-            if (end > w->len[s]) end = w->len[s];
-            for (; p < end; p++) w->limit[s][p] = (int32_t)end;
-        }
-    }
-}
-
 /* Rows that see beyond their own place, and capped scores: right, and the same whole, alone, and in blocks of rows while
  * all keys are there already. */
 static void test_limits(void **state) {
@@ -275,7 +126,7 @@ static void test_limits(void **state) {
         w.limit_spares = t % 4 == 1;
         float *first[3] = {0};
         rig r;
-        for (int threads = 1; threads <= 2; threads++) RIG_EACH(r, threads) {
+        for (int threads = 1; threads <= 2; threads++) RIG_EXACT(r, threads) {
                 for (int s = 0; s < 3; s++) world_write(&r, &w, s, 0, w.len[s]);
                 for (int mode = 0; mode < 3; mode++) { /* together, alone, in blocks */
                     float *y[3];
@@ -327,7 +178,7 @@ static void test_dense(void **state) {
         for (int i = 0; i < pics; i++) len[i] = (int32_t)n;
         for (int causal = 0; causal < 2; causal++, op_free(first), first = NULL) {
             rig r;
-            for (int threads = 1; threads <= 3; threads++) RIG_EACH(r, threads) {
+            for (int threads = 1; threads <= 3; threads++) RIG_EXACT(r, threads) {
                     if (strcmp(r.isa, "portable") == 0 && n == 577 && (causal || threads > 1)) {
                         rig_fini(&r);
                         continue;
@@ -380,7 +231,7 @@ static void test_block_of_rows(void **state) {
            v = tensor_heads(tensor_cols(f, 2 * H * HD, H * HD), H, HD);
     for (int threads = 1; threads <= 2; threads++) {
         rig r;
-        RIG_EACH(r, threads) {
+        RIG_EXACT(r, threads) {
             int32_t *start = op_ints(2), *len = op_ints(1), *two = op_ints(3), *lens = op_ints(2);
             start[0] = 0, start[1] = *len = N;
             attn_args a = {.scale = 0.12f,
@@ -425,25 +276,6 @@ static void test_block_of_rows(void **state) {
     op_free(y);
 }
 
-/* Sequence s of a world, whole, without pages: its keys are plain rows already. */
-static void world_dense(rig *r, const world *w, int s, int window, float *y) {
-    const int64_t n = w->len[s];
-    int32_t *start = op_copy_of((int32_t[]){0, w->len[s]}, 2 * sizeof *start),
-            *len = op_copy_of(&w->len[s], sizeof *len);
-    attn_args a = {.scale = 1 / sqrtf((float)w->hd),
-                   .causal = true,
-                   .window = window,
-                   .n_seqs = 1,
-                   .q_start = tensor_1d(start, DT_I32, 2),
-                   .kv_len = tensor_1d(len, DT_I32, 1)};
-    op_attn(&r->c, tensor_3d(y, DT_F32, n, w->heads, w->hd), tensor_3d(w->q[s], DT_F32, n, w->heads, w->hd),
-            tensor_3d(w->k[s], DT_F32, n, w->kv_heads, w->hd),
-            tensor_3d(w->v[s], DT_F32, n, w->kv_heads, w->hd), &a);
-    rig_ok(r);
-    op_free(start);
-    op_free(len);
-}
-
 /* Over several hundred keys, where work on one row may be shared out: a row has the same bits in a whole prompt, from dense
  * rows, as the one row of its sequence, and in every mix of sequences. */
 static void test_long(void **state) {
@@ -471,7 +303,7 @@ static void test_long(void **state) {
         }
         part[2] = to[2] > PART ? to[2] - PART : 0;
         rig r;
-        RIG_EACH(r, 2) {
+        RIG_EXACT(r, 2) {
             const int all[] = {0, 1, 2, 3, 4};
             for (int s = 0; s < SEQS; s++) {
                 world_write(&r, &w, s, 0, w.len[s]);
@@ -505,7 +337,7 @@ static void test_long(void **state) {
 static void test_empty(void **state) {
     (void)state;
     rig r;
-    RIG_EACH(r, 2) {
+    RIG_EXACT(r, 2) {
         enum { SEQS = 5, HD = 8, POOL = 6 * KV_PAGE_TOK * HD };
         uint64_t seed = 15;
         float *kc = random_floats(&seed, POOL, 1), *vc = random_floats(&seed, POOL, 1);
@@ -551,7 +383,7 @@ static void test_device_only(void **state) {
     enum { KEYS = 600, HD = 36, H = 6, K = 2, W = (H + 2 * K) * HD, OUT = 4 * H * HD };
     uint64_t seed = 16;
     rig r;
-    assert_true(rig_init(&r, NULL, 1));
+    assert_true(rig_init_as(&r, NULL, 1, true));
     float *x = random_floats(&seed, KEYS * W, 1), *y = floats(3 * OUT);
     int32_t *start = op_ints(4), *len = op_ints(3);
     const cuk_attn base = {.q = x,
@@ -622,7 +454,7 @@ static void test_device_only(void **state) {
 static void test_extremes(void **state) {
     (void)state;
     rig r;
-    RIG_EACH(r, 1) {
+    RIG_EXACT(r, 1) {
         enum { N = 150, HD = 16 };
         float *q = floats(N * HD), *k = floats(N * HD), *v = floats(N * HD), *y = floats(N * HD);
         for (int i = 0; i < N * HD; i++) q[i] = 30, k[i] = (i / HD % 7 - 3) * 40.0f, v[i] = (float)(i / HD);
@@ -659,7 +491,7 @@ static void test_extremes(void **state) {
 static void test_bad_data(void **state) {
     (void)state;
     rig r;
-    assert_true(rig_init(&r, NULL, 2));
+    assert_true(rig_init_as(&r, NULL, 2, true));
     enum { POOL = 2 * 1 * 16 * 4, ROWS = 4 * 4 };
     float *kc = floats(POOL), *vc = floats(POOL), *q = floats(ROWS), *y = floats(ROWS);
     memset(kc, 0, POOL * sizeof *kc);

@@ -180,19 +180,25 @@ static void test_patches(void **state) {
 static void check_windows(const json_t *c, const tower_spec *t, grid g, int k) {
     json_t *order = json_object_get(c, "order"), *ends = json_object_get(c, "ends");
     int cells = g.w / k * (g.h / k), row = 0;
-    int32_t *got = malloc((size_t)cells * sizeof *got), *ids = malloc((size_t)blocks_ids(t, g) * sizeof *ids);
+    int32_t *got = malloc((size_t)cells * sizeof *got),
+            *ids = malloc((size_t)blocks_ids(t, g, 1) * sizeof *ids);
     assert_true(got && ids);
     blocks_order(t, k, g, got);
     assert_int_equal(json_array_size(order), cells);
     for (int i = 0; i < cells; i++) assert_int_equal(got[i], at(order, (size_t)i));
-    blocks_fill(t, g, ids);
+    blocks_fill(t, g, 1, ids);
     size_t window = 0;
-    for (int i = 0; i < blocks_count(t, g); i++) {
-        tower_block b = blocks_at(t, g, i);
+    for (int i = 0; i < blocks_count(t, g, 1); i++) {
+        tower_block b = blocks_at(t, g, 1, i);
         assert_int_equal(b.from, row);
-        assert_true(b.n > 0 && b.n <= TOWER_BLOCK_ROWS);
-        assert_int_equal(ids[b.ids + 1], b.n);
-        const int32_t *start = ids + b.ids + 2, *len = start + b.n_windows + 1;
+        assert_true(b.n > 0 && b.n <= t->block_rows);
+        tower_seqs all = blocks_seqs(&b, false), some = blocks_seqs(&b, true);
+        assert_int_equal(all.n, 1);
+        assert_int_equal(ids[all.start], 0);
+        assert_int_equal(ids[all.start + 1], b.n);
+        assert_int_equal(ids[all.len], g.w * g.h);
+        const int32_t *start = ids + some.start, *len = ids + some.len;
+        assert_int_equal(some.n, b.n_windows);
         assert_int_equal(start[0], 0);
         assert_int_equal(start[b.n_windows], b.n);
         if (b.n == b.see) { /* whole windows */
@@ -239,9 +245,9 @@ static void test_windows(void **state) {
     size_t i, parts = 0;
     json_array_foreach(all, i, c) {
         int k = of(c, "merge"), patch = of(c, "patch");
-        tower_spec t = {.patch = patch, .window = of(c, "window_size") / k / patch * k};
+        tower_spec t = {.patch = patch, .window = of(c, "window_size") / k / patch * k, .block_rows = 128};
         grid g = {of(c, "w"), of(c, "h")};
-        parts += t.window * t.window > TOWER_BLOCK_ROWS;
+        parts += t.window * t.window > t.block_rows;
         check_windows(c, &t, g, k);
         check_taps(c, g, k);
     }
@@ -438,14 +444,15 @@ static size_t measured(rig *r) {
     return none.peak_bytes;
 }
 
-static void check_tower(size_t i, int threads) {
+static void check_tower(size_t i, int threads, int encode_rows) {
     char dir[] = "/tmp/vlmd_native_XXXXXX";
     status st = {0};
     assert_non_null(mkdtemp(dir));
     put(dir, "config.json", TOWERS[i].config);
     put(dir, "preprocessor_config.json", TOWERS[i].prep);
     if (!random_weights(dir, DT_F32, 5 + i, &st)) fail_msg("%s", st.msg);
-    rig r = {.be = backend_new(&(backend_options){.device = "cpu", .threads = threads}, &st)};
+    rig r = {.be = backend_new(
+                 &(backend_options){.device = "cpu", .threads = threads, .encode_rows = encode_rows}, &st)};
     r.m = model_load(dir, r.be, &st);
     if (!r.m) fail_msg("%s", st.msg);
     assert_true(arena_init(&r.scratch, 64 << 20, &st));
@@ -481,7 +488,8 @@ static void check_tower(size_t i, int threads) {
 static void test_blocks(void **state) {
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(TOWERS); i++)
-        for (int threads = 1; threads <= 2; threads++) check_tower(i, threads);
+        for (int threads = 1; threads <= 2; threads++)
+            for (int k = 0; k < 3; k++) check_tower(i, threads, (const int[]){0, 48, 1024}[k]);
 }
 
 int main(void) {

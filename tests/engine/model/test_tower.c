@@ -1,6 +1,6 @@
 /* test_tower.c - an encode in blocks of rows, on a tower large enough to have several: stopping after every slice, and
- * one thread or two, change no bit; and the rows are those of the same layers run whole, bit for bit. Likewise a join whose
- * queries attend to the tower's rows, both of several blocks, and one whose queries read a text of several as well. */
+ * one thread or two, blocks of any size, change no bit; and the rows are those of the same layers run whole, bit for bit. Likewise
+ * a join whose queries attend to the tower's rows, both of several blocks, and one whose queries read a text of several as well. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -67,9 +67,9 @@ typedef struct rig {
     tiles pixels;
 } rig;
 
-static void rig_open(rig *r, const char *dir, int threads) {
+static void rig_open(rig *r, const char *dir, int threads, int encode_rows) {
     status st = {0};
-    backend_options o = {.device = "cpu", .threads = threads};
+    backend_options o = {.device = "cpu", .threads = threads, .encode_rows = encode_rows};
     *r = (rig){.be = backend_new(&o, &st)};
     assert_non_null(r->be);
     r->m = model_load(dir, r->be, &st);
@@ -221,12 +221,17 @@ static void check(const char *config) {
     put(dir, "preprocessor_config.json", PREP);
     if (!random_weights(dir, DT_F32, 5, &st)) fail_msg("%s", st.msg);
     float *first = NULL;
-    for (int threads = 1; threads <= 2; threads++) {
+    static const int block_rows[] = {0, 128, 40, 290, 4096}; /* 0: the CPU's own 128 */
+    for (size_t b = 0; b < ARRAY_LEN(block_rows); b++) {
         rig r;
-        rig_open(&r, dir, threads);
+        rig_open(&r, dir, b ? 2 : 1, block_rows[b]);
         const model_spec *s = model_get_spec(r.m);
         grid g = {s->tower.image_size / s->tower.patch, s->tower.image_size / s->tower.patch};
-        assert_int_equal(tower_slices(&s->tower, g), 3 + s->tower.run_layers * 2 * 3); /* blocks */
+        int blocks = (tower_rows(&s->tower, g) + s->tower.block_rows - 1) / s->tower.block_rows;
+        assert_int_equal(s->tower.block_rows, b ? block_rows[b] : 128);
+        if (b < 2) assert_int_equal(blocks, 3);
+        assert_int_equal(tower_slices(&s->tower, g, 1),
+                         blocks_even(&s->tower, 17 * 17) + s->tower.run_layers * 2 * blocks);
         size_t n = (size_t)join_rows(s, g, 0) * (size_t)s->join.out;
         static const int stops[] = {1 << 20, 1, 4};
         for (size_t i = 0; i < ARRAY_LEN(stops); i++) {

@@ -243,9 +243,21 @@ tensor decoder_forward(ctx *c, const model *m, const kv_pool *kv, const step *s)
 
 /* ---- pictures ---- */
 
+enum { FAKE_MOST_TOGETHER = 8 };
+static int fake_room __attribute__((unused)); /* pictures that go together, beyond the first */
+static int fake_encode_most __attribute__((unused)) = FAKE_MOST_TOGETHER; /* for more memory is short */
+static int fake_encodes __attribute__((unused));                          /* that there are */
+/* The most pictures that an encode was begun with; how many with several. */
+static int fake_together __attribute__((unused)), fake_lots __attribute__((unused));
+
+typedef struct fake_lot {
+    encode *all[FAKE_MOST_TOGETHER];
+    int n, n_left, slice;
+} fake_lot;
+
 struct encode {
+    fake_lot *lot;
     uint32_t hash;
-    int slice;
     bool poisoned;
     float rows[FAKE_IMAGE_ROWS * FAKE_WIDTH];
 };
@@ -254,29 +266,58 @@ size_t encode_bytes(const model_spec *s, const prep_plan *plan) {
     (void)s, (void)plan;
     return sizeof(encode);
 }
+bool encode_new_many(const model *m, backend *be, const tiles *const *pixels, int n, encode **out,
+                     status *st) {
+    (void)m, (void)be;
+    if (n > fake_encode_most) return status_set(st, ST_NO_MEMORY, "no memory for %d pictures", n);
+    fake_lot *l = mem_calloc(1, sizeof *l);
+    CHECK(l && n <= FAKE_MOST_TOGETHER && n <= 1 + fake_room);
+    l->n = l->n_left = n;
+    if (n > 1) fake_lots++;
+    if (n > fake_together) fake_together = n;
+    for (int i = 0; i < n; i++) {
+        encode *e = out[i] = l->all[i] = mem_calloc(1, sizeof *e);
+        fake_encodes++;
+        e->lot = l;
+        if (!pixels[i]->rgb) continue;
+        e->poisoned = pixels[i]->rgb[0] == FAKE_POISON_PIXEL;
+        for (size_t k = 0; k < pixels[i]->plan.bytes; k++) e->hash = fake_mix(e->hash, pixels[i]->rgb[k]);
+    }
+    return true;
+}
 encode *encode_new(const model *m, backend *be, const tiles *pixels, status *st) {
-    (void)m, (void)be, (void)st;
-    encode *e = mem_calloc(1, sizeof *e);
-    if (!pixels->rgb) return e;
-    e->poisoned = pixels->rgb[0] == FAKE_POISON_PIXEL;
-    for (size_t i = 0; i < pixels->plan.bytes; i++) e->hash = fake_mix(e->hash, pixels->rgb[i]);
-    return e;
+    encode *e;
+    return encode_new_many(m, be, &pixels, 1, &e, st) ? e : NULL;
+}
+int encode_room_beside(const model_spec *s, const prep_plan *p) {
+    (void)s, (void)p;
+    return fake_room;
+}
+bool encode_goes_beside(const model_spec *s, const prep_plan *p, const prep_plan *other) {
+    (void)s;
+    return p->bytes == other->bytes;
 }
 bool encode_run(ctx *c, encode *e, int max_slices) {
+    fake_lot *l = e->lot;
+    CHECK(l->n_left == l->n); /* nobody has left */
     if (!c->dry && atomic_load(&fake_lost) == 2)
         return status_set(&c->st, ST_LOST, "a picture that broke it");
-    for (int i = 0; i < max_slices && e->slice < FAKE_ENCODE_SLICES; i++) {
+    for (int i = 0; i < max_slices && l->slice < FAKE_ENCODE_SLICES; i++) {
         ctx_2d(c, DT_F32, FAKE_IMAGE_ROWS, FAKE_WIDTH);
-        if (++e->slice == 3 && e->poisoned) fake_fail(c, "poisoned picture");
+        l->slice++;
+        for (int k = 0; k < l->n; k++) {
+            if (l->slice == 3 && l->all[k]->poisoned) fake_fail(c, "poisoned picture");
+            l->all[k]->hash = fake_mix(l->all[k]->hash, (uint32_t)l->slice);
+        }
         if (!ctx_ok(c)) return false;
-        e->hash = fake_mix(e->hash, (uint32_t)e->slice);
     }
-    for (uint32_t r = 0; r < FAKE_IMAGE_ROWS; r++) {
-        uint32_t h = fake_mix(e->hash, r);
-        e->rows[r * FAKE_WIDTH] = (float)(h & 0xFFFF);
-        e->rows[r * FAKE_WIDTH + 1] = (float)(h >> 16);
-    }
-    return e->slice == FAKE_ENCODE_SLICES;
+    for (int k = 0; k < l->n; k++)
+        for (uint32_t r = 0; r < FAKE_IMAGE_ROWS; r++) {
+            uint32_t h = fake_mix(l->all[k]->hash, r);
+            l->all[k]->rows[r * FAKE_WIDTH] = (float)(h & 0xFFFF);
+            l->all[k]->rows[r * FAKE_WIDTH + 1] = (float)(h >> 16);
+        }
+    return l->slice == FAKE_ENCODE_SLICES;
 }
 int encode_slices(const encode *e) {
     (void)e;
@@ -294,9 +335,13 @@ size_t encode_kept_bytes(const encode *e) {
     return FAKE_IMAGE_ROWS * FAKE_WIDTH * sizeof(float);
 }
 void encode_shrink(encode *e) {
-    (void)e;
+    if (e->lot && --e->lot->n_left == 0) mem_free(e->lot);
+    e->lot = NULL;
 }
 void encode_free(encode *e) {
+    if (!e) return;
+    encode_shrink(e);
+    fake_encodes--;
     mem_free(e);
 }
 

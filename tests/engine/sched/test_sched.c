@@ -68,6 +68,7 @@ static void alone_equals_batched(void **state) {
     print_message("%d jobs of %d choices, %d preemptions, %d pictures found\n", (int)t.jobs, (int)t.choices,
                   (int)t.preemptions, (int)t.picture_hits);
     assert_true(t.preemptions > 20 && t.choices > t.jobs + 200 && t.picture_hits > 100);
+    assert_true(fake_lots > 100 && fake_together > 3);
 }
 
 /* Rows that see each other: never in two steps, with a span longer than a step's rows, with preemption, cancels and
@@ -97,11 +98,13 @@ static void cancels_at_any_turn(void **state) {
     (void)state;
     rng r = {2};
     tally t = {0};
+    fake_lots = 0;
     for (uint32_t i = 0; i < 100; i++) {
         schedule sh = random_schedule(&r, 15);
         sh.cancel_one_in = 2 + (int)rnd(&r, 10);
         run(&sh, 1000 + i, &t);
     }
+    assert_true(fake_lots > 50);
 }
 
 static void failures_are_one_jobs_own(void **state) {
@@ -109,12 +112,14 @@ static void failures_are_one_jobs_own(void **state) {
     log_set_level(LOG_ERROR + 1);
     rng r = {3};
     tally t = {0};
+    fake_lots = 0;
     g_run.poison_one_in = 4;
     for (uint32_t i = 0; i < 100; i++) {
         schedule sh = random_schedule(&r, 15);
         sh.cancel_one_in = rnd(&r, 2) ? 20 : 0;
         run(&sh, 2000 + i, &t);
     }
+    assert_true(fake_lots > 50);
     g_run.poison_one_in = 0;
 }
 

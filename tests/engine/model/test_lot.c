@@ -1,0 +1,255 @@
+/* test_lot.c - pictures that go through the tower together, on the small checkpoints of the reference's tests: whoever is in the
+ * lot, however large a block of rows is and wherever a slice ends, each picture's rows are those of the picture alone in blocks
+ * of 128 rows, bit for bit; a lot takes no more memory than its pictures alone, and no more scratch than was measured.
+ * VLMD_DEVICE chooses the device, whose bits are then promised ones. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "engine/model/encode.h"
+
+enum { SCRATCH = 96 << 20, MOST = 6 };
+static const char *const MODELS[] = {
+    "models/clip_llama",         "models/linear_join",
+    "models/both_ways_gemma3",   "dual/clip_base",
+    "dual/siglip_base",          "dual/siglip2_naflex",
+    "dual/siglip2_large_grid",   "families/llava_next_clip",
+    "families/llava_next_qwen2", "families/llava_onevision",
+    "families/internvl_qwen2",   "families/idefics2",
+    "families/smolvlm",          "families/mllama",
+    "families/qwen2_vl",         "families/qwen2_5_vl",
+    "families/qwen3_vl",         "families/blip2",
+    "families/blip_vqa",         "families/coca",
+    "families/instructblip",
+};
+static const char *const SHORT[] = {"models/clip_llama", "families/llava_next_clip",
+                                    "families/qwen2_5_vl"}; /* VLMD_SHORT */
+static const int SIZES[MOST][2] = {{90, 70}, {90, 70}, {200, 60}, {40, 40}, {40, 40}, {64, 150}};
+
+static const char *device(void) {
+    const char *d = getenv("VLMD_DEVICE");
+    return d && d[0] ? d : "cpu";
+}
+
+typedef struct rig {
+    backend *be;
+    model *m;
+    arena scratch;
+    ctx c;
+} rig;
+
+static void rig_open(rig *r, const char *dir, int encode_rows) {
+    status st = {0};
+    backend_options o = {.device = device(), .threads = 2, .encode_rows = encode_rows, .deterministic = true};
+    *r = (rig){.be = backend_new(&o, &st)};
+    if (r->be) r->m = model_load(dir, r->be, &st);
+    if (!r->m) fail_msg("%s", st.msg);
+    r->scratch = (arena){.base = backend_alloc(r->be, SCRATCH, &st), .cap_bytes = SCRATCH};
+    if (!r->scratch.base) fail_msg("%s", st.msg);
+    r->c = (ctx){.be = r->be, .scratch = &r->scratch};
+}
+
+static void rig_close(rig *r) {
+    backend_release(r->be, r->scratch.base);
+    model_free(r->m);
+    backend_free(r->be);
+}
+
+/* False: the model does not take a picture of this size. */
+static bool make_tiles(const rig *r, int i, tiles *out) {
+    const model_spec *s = model_get_spec(r->m);
+    status st = {0};
+    prep_plan made;
+    image im = {SIZES[i][0], SIZES[i][1], NULL};
+    if (!spec_plan_image(s, &(image_ask){im.w, im.h, 1}, &IMAGE_LIMITS_DEFAULT, &made, &st)) return false;
+    im.rgb = malloc((size_t)im.w * (size_t)im.h * 3);
+    assert_non_null(im.rgb);
+    for (int k = 0; k < im.w * im.h * 3; k++)
+        im.rgb[k] = (uint8_t)((uint32_t)(k + 7 * i) * 2654435761u >> 13);
+    if (!tiles_make(&made, &im, out, &st)) fail_msg("%s", st.msg);
+    free(im.rgb);
+    if (s->reads.what != READS_NOTHING) { /* as engine/reads.c leaves it: a text of its own length */
+        out->plan.n_text = 3 + 2 * i;
+        out->text = mem_calloc((size_t)out->plan.n_text, sizeof *out->text);
+        for (int k = 0; k < out->plan.n_text; k++) out->text[k] = (7 * k + i) % s->reads.vocab;
+    }
+    return true;
+}
+
+static float *result_of(rig *r, const encode *e, size_t *n) {
+    *n = (size_t)tensor_count(&e->sets);
+    float *out = malloc(*n * sizeof *out);
+    assert_non_null(out);
+    ctx_download(&r->c, out, e->sets);
+    if (!ctx_ok(&r->c)) fail_msg("%s", r->c.st.msg);
+    return out;
+}
+
+static void run(rig *r, encode *e, int slices) {
+    int calls = 1;
+    for (arena_reset(&r->scratch, 0); !encode_run(&r->c, e, slices); calls++) {
+        if (!ctx_ok(&r->c)) fail_msg("%s", r->c.st.msg);
+        if (strcmp(device(), "cpu") == 0) memset(r->scratch.base, 0xFF, r->scratch.peak_bytes); /* NaN */
+    }
+    if (slices == 1) assert_int_equal(calls, encode_slices(e));
+}
+
+static size_t measured(rig *r, const tiles *pixels, int n) {
+    arena counting = {0};
+    ctx dry = {.be = r->be, .scratch = &counting, .dry = true};
+    for (int i = 0; i < n; i++) {
+        tiles unread = {.plan = pixels[i].plan};
+        status st = {0};
+        encode *e = encode_new(r->m, r->be, &unread, &st);
+        if (!e) fail_msg("%s", st.msg);
+        assert_true(encode_run(&dry, e, encode_slices(e)));
+        encode_free(e);
+    }
+    return counting.peak_bytes;
+}
+
+/* What the pictures of a lot may take, as each claims it, and what they do. */
+static void check_memory(rig *r, encode *const *all, int n) {
+    size_t claimed = 0, shared = lot_bytes(all[0]->lot), alone = 0;
+    for (int i = 0; i < n; i++) {
+        encode *one = all[i];
+        claimed += encode_bytes(&r->m->spec, &one->plan);
+        alone += lot_bytes(&(encode_lot){.s = &r->m->spec, .all = &one, .n = 1});
+    }
+    assert_true(shared > 0 && shared <= alone && alone < claimed);
+}
+
+/* From `from` on, n of them. Returns how many tiles did not need a pass of their own. */
+static int check_lot(rig *r, const tiles *pixels, int from, int n, int slices, float *const *want) {
+    const tiles *some[MOST] = {0};
+    encode *all[MOST];
+    status st = {0};
+    for (int i = 0; i < n; i++) some[i] = &pixels[from + i];
+    if (!encode_new_many(r->m, r->be, some, n, all, &st)) fail_msg("%s", st.msg);
+    check_memory(r, all, n);
+    run(r, all[n / 2], slices);
+    int saved = 0;
+    for (pass p = {0}; pass_next(all[0]->lot, &p);) saved += p.n - 1;
+    for (int i = 0; i < n; i++) {
+        size_t count;
+        if (i % 2) encode_shrink(all[i]);
+        float *got = result_of(r, all[i], &count);
+        assert_memory_equal(got, want[from + i], count * sizeof *got);
+        free(got);
+        encode_free(all[i]);
+    }
+    return saved;
+}
+
+static void check_model(const char *name, bool brief) {
+    static const int block_rows[] = {128, 24, 300, 4096};
+    char dir[200];
+    tiles pixels[MOST] = {0};
+    float *want[MOST];
+    int n = 0, saved = 0;
+    snprintf(dir, sizeof dir, "tests/golden/%s", name);
+    for (size_t b = 0; b < ARRAY_LEN(block_rows); b += brief ? 3 : 1) {
+        rig r;
+        rig_open(&r, dir, block_rows[b]);
+        for (int i = 0; b == 0 && i < (brief ? 3 : MOST); i++) {
+            if (!make_tiles(&r, i, &pixels[n])) continue;
+            encode *e = encode_new(r.m, r.be, &pixels[n], NULL);
+            assert_non_null(e);
+            size_t count;
+            run(&r, e, 1 << 20);
+            want[n++] = result_of(&r, e, &count);
+            encode_free(e);
+        }
+        assert_true(n >= 3);
+        size_t scratch = measured(&r, pixels, n);
+        r.scratch.peak_bytes = 0;
+        for (int i = 0; i < n && !brief; i++) check_lot(&r, pixels, i, 1, 3, want);
+        saved += check_lot(&r, pixels, 0, n, 1, want);
+        if (!brief) check_lot(&r, pixels, 1, 2, 1 << 20, want);
+        assert_true(r.scratch.peak_bytes <= scratch);
+        rig_close(&r);
+    }
+    if (strcmp(name, "families/mllama") != 0) assert_true(saved > 0); /* some did go together */
+    for (int i = 0; i < n; i++) {
+        tiles_fini(&pixels[i]);
+        free(want[i]);
+    }
+}
+
+static void alone_equals_together(void **state) {
+    (void)state;
+    bool brief = getenv("VLMD_SHORT");
+    const char *const *names = brief ? SHORT : MODELS;
+    for (size_t i = 0; i < (brief ? ARRAY_LEN(SHORT) : ARRAY_LEN(MODELS)); i++) {
+        print_message("%s\n", names[i]);
+        check_model(names[i], brief);
+    }
+}
+
+/* A picture that a model does not take, or no memory: nothing is there, and nothing is left. */
+static void all_or_nothing(void **state) {
+    (void)state;
+    rig r;
+    rig_open(&r, "tests/golden/models/clip_llama", 0);
+    tiles good = {0}, bad = {0};
+    assert_true(make_tiles(&r, 0, &good));
+    bad = good;
+    bad.plan.steps[0].tw -= 1;
+    const tiles *both[] = {&good, &bad};
+    encode *out[2];
+    status st = {0};
+    assert_false(encode_new_many(r.m, r.be, both, 2, out, &st));
+    assert_int_equal(st.code, ST_INVALID);
+    assert_null(out[0]);
+    assert_null(out[1]);
+    tiles_fini(&good);
+    rig_close(&r);
+}
+
+/* Who may go beside whom. */
+static void room_beside(void **state) {
+    (void)state;
+    rig r;
+    rig_open(&r, "tests/golden/families/llava_next_clip", 128);
+    const model_spec *s = model_get_spec(r.m);
+    tiles t[MOST] = {0};
+    for (int i = 0; i < MOST; i++) {
+        assert_true(make_tiles(&r, i, &t[i]));
+        int rows = tower_rows(&s->tower,
+                              tower_grid(&s->tower, &(tile){s->tower.image_size, s->tower.image_size, 0}));
+        int spare = 128 / rows - t[i].plan.n_tiles;
+        assert_int_equal(encode_room_beside(s, &t[i].plan), spare > 0 ? spare : 0);
+        assert_true(encode_goes_beside(s, &t[0].plan, &t[i].plan)); /* tiles are of one grid */
+    }
+    for (int i = 0; i < MOST; i++) tiles_fini(&t[i]);
+    rig_close(&r);
+    rig_open(&r, "tests/golden/families/qwen2_vl", 4096);
+    s = model_get_spec(r.m);
+    tiles a = {0}, b = {0}, same = {0};
+    assert_true(make_tiles(&r, 0, &a) && make_tiles(&r, 2, &b) && make_tiles(&r, 1, &same));
+    assert_true(encode_room_beside(s, &a.plan) > 0);
+    assert_true(encode_goes_beside(s, &a.plan, &same.plan));
+    assert_false(encode_goes_beside(s, &a.plan, &b.plan));
+    tiles_fini(&a), tiles_fini(&b), tiles_fini(&same);
+    rig_close(&r);
+    rig_open(&r, "tests/golden/families/mllama", 4096);
+    assert_true(make_tiles(&r, 0, &a));
+    assert_int_equal(encode_room_beside(model_get_spec(r.m), &a.plan), 0);
+    tiles_fini(&a);
+    rig_close(&r);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(alone_equals_together),
+        cmocka_unit_test(all_or_nothing),
+        cmocka_unit_test(room_beside),
+    };
+    log_set_level(LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
