@@ -219,6 +219,12 @@ static bool settle_tie(plan *p, status *st) {
     size_t head = bind_find(p->bind, s->head_at, names[S_HEAD], st);
     size_t embed = bind_find(p->bind, s->text_at, names[S_EMBED], st);
     if (st->code != ST_OK) return false;
+    if (p->spec.text.tied && head == SIZE_MAX && text_embed_rows(&p->spec.text) != p->spec.text.vocab)
+        return status_set(
+            st, ST_UNSUPPORTED,
+            "config.json: tie_word_embeddings: a head of %d ids tied to an embedding of %d is not "
+            "implemented; expected false, with %s stored",
+            p->spec.text.vocab, text_embed_rows(&p->spec.text), names[S_HEAD]);
     if (!p->spec.text.tied || head == SIZE_MAX || embed == SIZE_MAX) return true;
     const st_tensor *a = ckpt_at(p->ckpt, head), *b = ckpt_at(p->ckpt, embed);
     if (same(a, b)) {

@@ -407,6 +407,12 @@ static void test_tensors(void **state) {
                 (edit){.name = "multi_modal_projector.linear_1.weight", .rename = names[i]});
         accept(names[i]);
     }
+    /* The picture's token has a row in the embedding, but none in the head. */
+    fresh("mllama");
+    patch_file("config.json", "{\"text_config\":{\"tie_word_embeddings\":true}}");
+    accept("the head is there all the same");
+    rewrite("model.safetensors", (edit){.name = "language_model.lm_head.weight", .drop = true});
+    expect("a head within the embedding", "tie_word_embeddings", "330", "338");
     /* Behind the features, and so ignored: the tower's last layer may be missing or have any shape. */
     fresh("clip_llama");
     rewrite("model.safetensors", (edit){.name = "vision_tower.encoder.layers.3.mlp.fc1.bias", .drop = true});
