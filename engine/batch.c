@@ -148,7 +148,7 @@ static void add_row(batch *b, const seq *s, int p) {
     set_position(b, s, p, row);
     /* The reference runs the whole prompt at once and then one row at a time: so it is also where an
      * answer's rows are computed again after a preemption. */
-    b->rope_len[row] = p + 1 > s->n_prompt ? p + 1 : s->n_prompt;
+    b->rope_len[row] = b->rope_from + (p + 1 > s->n_prompt ? p + 1 : s->n_prompt);
     b->slots[row] = s->pages[p / KV_PAGE_TOK] * KV_PAGE_TOK + p % KV_PAGE_TOK;
 }
 

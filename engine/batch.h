@@ -10,6 +10,7 @@
 typedef struct batch {
     int max_rows, max_seqs, max_pages; /* max_pages: of one sequence */
     int axes;                          /* positions of a row */
+    int rope_from;                     /* text_spec's; the caller's to set, 0 at first */
     int block_rows, max_blocks;        /* a step of more rows than block_rows runs in blocks of so many */
     int n_rows, n_seqs, n_out, n_splices;
     size_t n_list_words, max_list_words; /* of the rules' lists */

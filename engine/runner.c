@@ -132,9 +132,10 @@ static size_t graph_bytes(const runner *r, const runner_options *o) {
 
 static bool init_batch(runner *r, backend *be, const model *m, const runner_options *o, status *st) {
     const model_spec *s = model_get_spec(m);
-    return batch_init(&r->batch, be, o->max_rows, longest_span(m, o->max_len), o->max_seqs,
-                      kv_pages_of(o->max_len), s->text.stack.rope.axes, list_words(m, o), st) &&
-           (s->fuse != FUSE_CROSS || batch_init_cross(&r->batch, spec_image_width(s), st));
+    bool ok = batch_init(&r->batch, be, o->max_rows, longest_span(m, o->max_len), o->max_seqs,
+                         kv_pages_of(o->max_len), s->text.stack.rope.axes, list_words(m, o), st);
+    r->batch.rope_from = s->text.rope_from;
+    return ok && (s->fuse != FUSE_CROSS || batch_init_cross(&r->batch, spec_image_width(s), st));
 }
 
 bool runner_measure(backend *be, const model *m, const runner_options *o, runner_needs *out, status *st) {

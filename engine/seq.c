@@ -77,8 +77,9 @@ static int answer_limit(const engine_params *params, const model_spec *spec) {
  * stretched (batch.c: rope_len) are nobody else's. */
 static int share_limit(const model_spec *spec, int n_prompt) {
     const rope_spec *rope = &spec->text.stack.rope;
+    int most = rope->max_pos - spec->text.rope_from;
     if (rope->kind != ROPE_DYNAMIC) return INT_MAX;
-    return n_prompt > rope->max_pos ? 0 : rope->max_pos;
+    return n_prompt > most ? 0 : most;
 }
 
 /* seed: of this choice. */

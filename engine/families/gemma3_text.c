@@ -6,6 +6,16 @@
 
 #include "engine/families/family.h"
 
+/* What rope_scaling, if there is one, makes of what rope_parameters says of the layers without a window. The kind stands there
+ * already, be it the plain one, so that only rope_type changes it: an older "type" does not. Returns a new reference or NULL. */
+static json_t *laid_over(config *c, const json_t *under, const json_t *over) {
+    json_t *j = under ? json_copy((json_t *)(uintptr_t)under) : json_pack("{s:s}", "rope_type", "default");
+    if (j && json_object_update(j, (json_t *)(uintptr_t)over) == 0) return j;
+    json_decref(j);
+    config_fail(c, ST_NO_MEMORY, "rope_scaling", "no memory");
+    return NULL;
+}
+
 /* rope_parameters holds an object a kind of layer; the old form spreads the same over rope_theta, rope_scaling (of the
  * layers without a window) and rope_local_base_freq. */
 static void read_ropes(config *c, text_spec *t) {
@@ -13,10 +23,14 @@ static void read_ropes(config *c, text_spec *t) {
     double local_theta = config_num(c, "rope_local_base_freq", 1e4, 1e-3, 1e15);
     config both = config_sub(c, "rope_parameters"), scaling = config_sub(c, "rope_scaling");
     config full = config_sub(&both, "full_attention"), local = config_sub(&both, "sliding_attention");
-    theta = config_num(&full, "rope_theta", theta, 1e-3, 1e15);
-    config *p = scaling.j && json_object_size(scaling.j) > 0 ? &scaling : &full;
+    json_t *own = scaling.j && json_object_size(scaling.j) > 0 ? laid_over(c, full.j, scaling.j) : NULL;
+    config *p = own ? &scaling : &full;
+    if (own) scaling.j = own;
     text_config_rope(p, t, theta, 1, 0, &t->stack.rope);
+    json_decref(own);
     text_config_rope(&local, t, local_theta, 1, 0, &t->rope_local);
+    /* YaRN's key is looked for beside the objects of the kinds of layers, and not within them. */
+    t->stack.rope.truncate = t->rope_local.truncate = config_bool(&both, "truncate", true);
     config_warn_unknown(&both);
 }
 

@@ -96,26 +96,31 @@ static bool read_features(config *c, tower_spec *t) {
                        (long long)width, n, t->stack.width, (long long)said);
 }
 
-/* The processor numbers arrangements by a list of its own; a config that has another would mean other tables. */
+static bool holds_pair(const json_t *list, int a, int b) {
+    size_t i;
+    const json_t *e;
+    json_array_foreach((json_t *)(uintptr_t)list, i, e) {
+        if (json_integer_value(json_array_get(e, 0)) == a && json_integer_value(json_array_get(e, 1)) == b)
+            return true;
+    }
+    return false;
+}
+
+/* The processor numbers arrangements by a list of its own, whatever the order of this one; one of others would mean other
+ * tables. */
 static bool check_arrangements(config *c, tower_spec *t) {
     const json_t *list = config_get(c, "supported_aspect_ratios");
     size_t n = 0;
     bool same = true;
     for (int a = 1; a <= t->max_tiles; a++)
-        for (int b = 1; a * b <= t->max_tiles; b++, n++) {
-            const json_t *pair = list ? json_array_get(list, n) : NULL;
-            if (list)
-                same = same && json_integer_value(json_array_get(pair, 0)) == a &&
-                       json_integer_value(json_array_get(pair, 1)) == b;
-        }
+        for (int b = 1; a * b <= t->max_tiles; b++, n++) same = same && (!list || holds_pair(list, a, b));
     t->arrangements = (int)n;
     if (!list && t->max_tiles != 4)
         return config_fail(c, ST_INVALID, "supported_aspect_ratios",
                            "missing; only max_num_tiles 4 has a default");
     if (list && (!same || json_array_size(list) != n))
         return config_fail(c, ST_UNSUPPORTED, "supported_aspect_ratios",
-                           "only all %zu arrangements of up to %d tiles, in order, are implemented", n,
-                           t->max_tiles);
+                           "only all %zu arrangements of up to %d tiles are implemented", n, t->max_tiles);
     return true;
 }
 

@@ -38,6 +38,7 @@ static bool read(config *c, model_spec *out) {
     if (out->join.out != out->text.stack.width)
         return config_fail(c, ST_INVALID, "projection_dim", "expected text_config.hidden_size %d, found %d",
                            out->text.stack.width, out->join.out);
+    out->text.rope_from = 1;
     out->fuse = FUSE_SPLICE;
     out->image_token = (int32_t)config_int(
         c, "image_token_index", config_int(c, "image_token_id", 256000, 0, INT32_MAX), 0, INT32_MAX);

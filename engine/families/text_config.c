@@ -54,7 +54,8 @@ void text_config_rope(config *p, const text_spec *t, double theta, double partia
     r->dims = t->stack.head_dim;
     r->theta = (float)config_num(p, "rope_theta", theta, 1e-3, 1e15);
     partial = config_num(p, "partial_rotary_factor", partial, 0, 1);
-    if ((int)(partial * r->dims) != r->dims)
+    /* These decoders turn whole heads: their plain rope has no look at the key, which the stretched ones would not fit with. */
+    if (r->kind != ROPE_DEFAULT && (int)(partial * r->dims) != r->dims)
         config_fail(p, ST_UNSUPPORTED, "partial_rotary_factor", "only 1 is implemented, found %g", partial);
     r->max_pos = t->max_pos;
     r->factor = 1;

@@ -107,6 +107,7 @@ typedef struct pipeline {
 } pipeline;
 
 static bool finish_llama(json_t *tokenizer, const json_t *file, const json_t *tc);
+static bool finish_code_llama(json_t *tokenizer, const json_t *file, const json_t *tc);
 static bool finish_gpt2(json_t *tokenizer, const json_t *file, const json_t *tc);
 static bool finish_qwen2(json_t *tokenizer, const json_t *file, const json_t *tc);
 static bool finish_bert(json_t *tokenizer, const json_t *file, const json_t *tc);
@@ -118,6 +119,10 @@ static const pipeline pipelines[] = {
     {"LlamaTokenizer", "BPE", PIECE_BPE, "null",
      "{'type':'Metaspace','replacement':'\xE2\x96\x81','split':false}",
      "{'type':'Sequence','decoders':[" PIECES_TO_TEXT "]}", false, NULL, NULL, finish_llama},
+    {"CodeLlamaTokenizer", "BPE", PIECE_BPE, "null",
+     "{'type':'Metaspace','replacement':'\xE2\x96\x81','split':false}",
+     "{'type':'Sequence','decoders':[" PIECES_TO_TEXT ",{'type':'Strip','content':' ','start':1,'stop':0}]}",
+     true, NULL, NULL, finish_code_llama},
     {"GPT2Tokenizer", "BPE", BYTE_BPE, "null", "{'type':'ByteLevel'}", "{'type':'ByteLevel'}", false, NULL,
      NULL, finish_gpt2},
     {"Qwen2Tokenizer", "BPE", BYTE_BPE, "{'type':'NFC'}",
@@ -183,6 +188,12 @@ static bool finish_llama(json_t *tokenizer, const json_t *file, const json_t *tc
     json_t *steps = json_object_get(json_object_get(tokenizer, "decoder"), "decoders");
     return !space ||
            json_array_append_new(steps, literal("{'type':'Strip','content':' ','start':1,'stop':0}")) == 0;
+}
+
+static bool finish_code_llama(json_t *tokenizer, const json_t *file, const json_t *tc) {
+    (void)file;
+    return json_object_set_new(json_object_get(tokenizer, "pre_tokenizer"), "prepend_scheme",
+                               json_string(option(tc, "add_prefix_space", true) ? "first" : "never")) == 0;
 }
 
 static bool finish_gpt2(json_t *tokenizer, const json_t *file, const json_t *tc) {

@@ -112,6 +112,7 @@ typedef struct prep_cut {
 typedef struct prep_spec {
     bool pad_square;
     uint8_t pad_rgb[3]; /* int(mean * 255) */
+    bool no_pad_rgb;    /* that is no colour; what would be padded is refused */
     prep_size size;
     int size_w, size_h;
     resample filter;

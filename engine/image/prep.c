@@ -90,6 +90,11 @@ bool prep_plan_one(const prep_spec *p, int w, int h, const image_limits *lim, pr
             st, ST_INVALID,
             "a picture of %dx%d pixels is too narrow: one side may be at most %d times the other", w, h,
             MAX_RATIO);
+    if (p->pad_square && p->no_pad_rgb && w != h)
+        return status_set(st, ST_INVALID,
+                          "a picture of %dx%d pixels would be padded to a square, but the image processor's "
+                          "image_mean is no colour: expected 0 to 1",
+                          w, h);
     int side = w > h ? w : h, vw = p->pad_square ? side : w, vh = p->pad_square ? side : h;
     resized(p, vw, vh, &rw, &rh);
     if (rw < 1 || rh < 1)

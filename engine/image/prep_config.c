@@ -294,9 +294,9 @@ static bool read_cut(const json_t *config, const prep_cut_class *class, bool do_
     if (class->kind == PREP_CUT_QUARTERS) return read_quarters(config, class, do_resize, out, st);
     /* Used where a picture is not cut but stands in a square. */
     for (int c = 0; c < 3; c++) {
-        if (!(mean[c] > -1 / 255.0 && mean[c] * 255 < 256))
-            return status_set(st, ST_INVALID, "image_mean: expected 0 to 1, found %g", mean[c]);
-        out->pad_rgb[c] = (uint8_t)(mean[c] * 255);
+        bool is = mean[c] > -1 / 255.0 && mean[c] * 255 < 256;
+        out->no_pad_rgb |= !is;
+        out->pad_rgb[c] = is ? (uint8_t)(mean[c] * 255) : 0;
     }
     if (!read_tile(do_resize, out, st)) return false;
     if (class->kind == PREP_CUT_POINTS) return read_points(config, class, &out->cut, st);

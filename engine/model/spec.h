@@ -170,7 +170,8 @@ typedef struct text_spec {
     int embed_width; /* of the table and the head; not stack.width: a matrix leads in, another out; 0: stack.width */
     int learned_pos;      /* rows of a table that is added by position; 0: none */
     int learned_pos_from; /* its row for position 0 */
-    bool embed_norm;      /* of what layer 0 takes */
+    int rope_from; /* the reference's first position, as a rope that stretches by the greatest one sees it */
+    bool embed_norm; /* of what layer 0 takes */
     bool no_final_norm;
     bool head_transform; /* a matrix with bias, the stack's activation and a layer norm before the head */
     bool head_bias, tied_bias;      /* the latter: it may stand under another name (sheet.h) */

@@ -89,6 +89,32 @@ static void test_files(void **state) {
     }
 }
 
+/* Means of pictures that are not rescaled are no colours. What has none is padded by none: only that is refused. */
+static void test_no_colour(void **state) {
+    (void)state;
+    static const char *const classes[] = {"LlavaNext", "LlavaOnevision", "GotOcr2"};
+    for (size_t i = 0; i < ARRAY_LEN(classes); i++) {
+        char text[256];
+        snprintf(text, sizeof text,
+                 "{\"image_processor_type\":\"%sImageProcessor\",\"do_rescale\":false,\"image_mean\":[100,"
+                 "120,130],"
+                 "\"size\":{\"height\":336,\"width\":336},\"do_center_crop\":false,\"image_grid_pinpoints\":["
+                 "[336,672]]}",
+                 classes[i]);
+        json_t *j = json_loads(text, 0, NULL);
+        prep_spec p;
+        prep_plan plan;
+        status st = {0};
+        if (!prep_spec_from_json(j, &p, &st)) fail_msg("%s: %s", text, st.msg);
+        assert_true(prep_plan_cut(&p, 30, 20, &IMAGE_LIMITS_DEFAULT, &plan, &st));
+        p.pad_square = true;
+        assert_true(prep_plan_one(&p, 30, 30, &IMAGE_LIMITS_DEFAULT, &plan, &st));
+        assert_false(prep_plan_one(&p, 30, 20, &IMAGE_LIMITS_DEFAULT, &plan, &st));
+        assert_non_null(strstr(st.msg, "image_mean"));
+        json_decref(j);
+    }
+}
+
 static void test_refused(void **state) {
     (void)state;
     const struct {
@@ -213,8 +239,8 @@ static void test_work_bytes(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_files),
-                                       cmocka_unit_test(test_refused), cmocka_unit_test(test_limits),
-                                       cmocka_unit_test(test_work_bytes)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden),    cmocka_unit_test(test_files),
+                                       cmocka_unit_test(test_no_colour), cmocka_unit_test(test_refused),
+                                       cmocka_unit_test(test_limits),    cmocka_unit_test(test_work_bytes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -151,8 +151,10 @@ static void test_config(void **state) {
                "missing");
     bad_config("clip_llama", "{\"text_config\":{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8}}}",
                "low_freq_factor", NULL);
-    bad_config("clip_llama", "{\"text_config\":{\"partial_rotary_factor\":0.5}}", "partial_rotary_factor",
-               "0.5");
+    bad_config("clip_llama",
+               "{\"text_config\":{\"partial_rotary_factor\":0.5,\"rope_scaling\":{\"type\":\"linear\","
+               "\"factor\":2}}}",
+               "partial_rotary_factor", "0.5");
     bad_config("clip_llama", "{\"vision_config\":{\"model_type\":\"pixtral\"}}", "vision_config.model_type",
                "pixtral");
     bad_config("clip_llama", "{\"vision_config\":{\"num_channels\":1}}", "num_channels", "found 1");
@@ -580,12 +582,45 @@ static void test_defaults(void **state) {
     assert_int_equal(s.text.stack.head_dim, 8);
     s = read_spec("text_qwen2", "{\"use_sliding_window\":false}", NULL);
     assert_int_equal(s.text.stack.window[2], 0);
+    s = read_spec("text_llama",
+                  "{\"partial_rotary_factor\":0.5,\"rope_parameters\":{\"rope_type\":\"default\"}}", NULL);
+    assert_int_equal(s.text.stack.rope.dims, s.text.stack.head_dim);
+    s = read_spec("text_gemma3",
+                  "{\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2,\"truncate\":false,"
+                  "\"original_max_position_embeddings\":64}}",
+                  NULL);
+    assert_true(s.text.stack.rope.kind == ROPE_YARN && s.text.stack.rope.truncate);
+    s = read_spec("text_gemma3", "{\"rope_scaling\":{\"rope_type\":\"-\",\"type\":\"linear\",\"factor\":2}}",
+                  NULL);
+    assert_int_equal(s.text.stack.rope.kind, ROPE_DEFAULT);
+    s = read_spec(
+        "text_gemma3",
+        "{\"rope_scaling\":{\"rope_type\":\"-\",\"factor\":2},\"rope_parameters\":{\"full_attention\":"
+        "{\"rope_type\":\"linear\",\"rope_theta\":77,\"factor\":3}}}",
+        NULL);
+    assert_true(s.text.stack.rope.kind == ROPE_LINEAR && s.text.stack.rope.factor == 2 &&
+                s.text.stack.rope.theta == 77);
     s = read_spec("clip_llama", "{\"tie_word_embeddings\":true}", NULL);
     assert_true(s.text.tied);
     s = read_spec("clip_llama", "{\"text_config\":{\"tie_word_embeddings\":true}}", NULL);
     assert_true(s.text.tied);
     s = read_spec("clip_llama", "{\"image_token_index\":\"-\",\"image_token_id\":77}", NULL);
     assert_int_equal(s.image_token, 77);
+}
+
+/* The order in which a config names the arrangements of tiles says nothing; which ones does. */
+static void test_arrangements(void **state) {
+    (void)state;
+    model_spec s =
+        read_spec("mllama_old",
+                  "{\"vision_config\":{\"supported_aspect_ratios\":[[3,1],[1,2],[1,1],[2,1],[1,3]]}}", NULL);
+    assert_int_equal(s.tower.arrangements, 5);
+    status st = {0};
+    const name_sheet *sheet;
+    patch_file("config.json",
+               "{\"vision_config\":{\"supported_aspect_ratios\":[[3,1],[1,2],[1,1],[2,2],[1,3]]}}");
+    assert_false(family_read(g_dir, &s, &sheet, &st));
+    assert_non_null(strstr(st.msg, "all 5 arrangements"));
 }
 
 static void test_generation_config(void **state) {
@@ -620,17 +655,12 @@ static int teardown(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config),
-        cmocka_unit_test(test_queries),
-        cmocka_unit_test(test_native),
-        cmocka_unit_test(test_config_files),
-        cmocka_unit_test(test_tensors),
-        cmocka_unit_test(test_text_of_queries),
-        cmocka_unit_test(test_question),
-        cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_index),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_generation_config),
+        cmocka_unit_test(test_config),       cmocka_unit_test(test_queries),
+        cmocka_unit_test(test_native),       cmocka_unit_test(test_config_files),
+        cmocka_unit_test(test_tensors),      cmocka_unit_test(test_text_of_queries),
+        cmocka_unit_test(test_question),     cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_index),        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_arrangements), cmocka_unit_test(test_generation_config),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, setup, teardown);

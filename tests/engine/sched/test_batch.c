@@ -38,6 +38,7 @@ static void rows_of_two(void **state) {
     batch t;
     bool fits = false;
     assert_true(batch_init(&t, NULL, 32, 0, 4, 4, 1, 64, NULL));
+    t.rope_from = 1; /* positions that count from 1: each length is one more */
     batch_clear(&t);
     assert_false(batch_add(&t, &a, 20, &fits)); /* rows 5..24: not the last */
     assert_true(fits);
@@ -55,10 +56,10 @@ static void rows_of_two(void **state) {
         int p = 5 + i;
         assert_int_equal(t.pos[i], p);
         assert_int_equal(t.ids[i], p < 12 ? -1 : 100 + p);
-        assert_int_equal(t.rope_len[i], 38); /* the prompt's, whatever the answer's length */
+        assert_int_equal(t.rope_len[i], 1 + 38); /* the prompt's, whatever the answer's length */
         assert_int_equal(t.slots[i], (p < 16 ? 5 : 2) * 16 + p % 16);
     }
-    assert_int_equal(t.rope_len[20], 40); /* an answer's row: its own length */
+    assert_int_equal(t.rope_len[20], 1 + 40); /* an answer's row: its own length */
     assert_int_equal(t.slots[20], 9 * 16 + 7);
     const int32_t table[4] = {5, 2, 9, 0};
     assert_memory_equal(t.pages, table, sizeof table);

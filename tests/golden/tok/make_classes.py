@@ -34,6 +34,8 @@ CASES = [
     ("llama2", {"model_type": "instructblip"}, {"tokenizer_class": "LlamaTokenizer", "legacy": True}),
     ("llama2", {"model_type": "llava"}, {"tokenizer_class": "LlamaTokenizer"}),
     ("llama2", {"model_type": "llama"}, {"tokenizer_class": "LlamaTokenizerFast", "add_prefix_space": False}),
+    ("llama2", {"model_type": "llama"}, {"tokenizer_class": "CodeLlamaTokenizer", "legacy": True}),
+    ("llama2", {"model_type": "idefics2"}, {"tokenizer_class": "CodeLlamaTokenizerFast", "add_prefix_space": False}),
     ("metaspace", {"model_type": "paligemma"}, {"tokenizer_class": "GemmaTokenizer"}),
     ("gemma", {"model_type": "gemma3"}, {"tokenizer_class": "GemmaTokenizerFast"}),
     ("gemma", {"model_type": "siglip2"}, {"tokenizer_class": "GemmaTokenizer"}),
