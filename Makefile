@@ -141,13 +141,10 @@ bench-itl: deps ## what text streams notice of pictures without end, as ratios t
 bench-http: deps ## requests a second without a model, and how soon a full server says no
 	@tests/deps.sh bench
 	@$(MAKE) --no-print-directory -j$$(nproc) all $(BUILD)/tests/server/vlmd_fake && VLMD_BIN=$(CURDIR)/$(BUILD)/vlmd python3 tests/load/bench_http.py
-<<<<<<< ours
 bench-fusion: deps ## early fusion, cross-attention, late fusion and the projectors at one size: rewrites docs/fusion.md's tables
 	@$(MAKE) --no-print-directory -j$$(nproc) all $(BUILD)/tests/tools/random_checkpoint && BUILD=$(BUILD) python3 tests/bench/fusion.py --write $(BENCH_ARGS)
 bench-costs: deps ## what a picture costs in the published shapes: rewrites docs/families.md's table
 	@$(MAKE) --no-print-directory -j$$(nproc) all $(BUILD)/tests/tools/random_checkpoint $(BUILD)/tests/bench/bench_encode && BUILD=$(BUILD) python3 tests/bench/costs.py --write $(BENCH_ARGS)
-||||||| base
-=======
 SWEEP_SEEDS ?= 3
 SWEEP_PYTHON ?= python3
 sweep: deps ## drawn checkpoints against the reference library (SWEEP_SEEDS=3 a family, SWEEP_FAMILIES, SWEEP_PYTHON that has it)
@@ -155,7 +152,6 @@ sweep: deps ## drawn checkpoints against the reference library (SWEEP_SEEDS=3 a 
 	  { echo 'make sweep: SWEEP_PYTHON ($(SWEEP_PYTHON)) needs torch, torchvision and transformers 5.23.0'; exit 1; }
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@VLMD_BIN=$(CURDIR)/$(BUILD)/vlmd $(SWEEP_PYTHON) tests/golden/sweep/sweep.py -n $(SWEEP_SEEDS) $(SWEEP_FAMILIES)
->>>>>>> theirs
 fuzz: ## libFuzzer over every parser of foreign bytes (FUZZ_SECONDS=60 each)
 	@tests/fuzz/run.sh
 format: ## rewrite the sources with clang-format
@@ -163,12 +159,6 @@ format: ## rewrite the sources with clang-format
 clean: ## remove what make wrote
 	rm -rf build
 FORCE:
-<<<<<<< ours
-.PHONY: FORCE all release gpu-bins cuda-report gpu-check gpu-bench bundle bundle-pack help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http bench-fusion bench-costs fuzz format clean
-||||||| base
-.PHONY: FORCE all release gpu-bins gpu-check gpu-bench bundle bundle-pack help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http fuzz format clean
-=======
-.PHONY: FORCE all release gpu-bins gpu-check gpu-bench bundle bundle-pack help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http sweep fuzz format clean
->>>>>>> theirs
+.PHONY: FORCE all release gpu-bins cuda-report gpu-check gpu-bench bundle bundle-pack help deps run test check unit-bins test-all test-asan test-tsan test-cuda-emu test-fault fault-bin lint bench bench-bins soak bench-load bench-itl bench-http bench-fusion bench-costs sweep fuzz format clean
 .SECONDARY:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
