@@ -67,8 +67,6 @@ static void test_refused(void **state) {
          "square", ST_UNSUPPORTED},
         {"{\"image_processor_type\":\"LlavaOnevisionImageProcessor\",\"do_resize\":false}", "do_resize",
          ST_UNSUPPORTED},
-        {"{\"image_processor_type\":\"LlavaOnevisionImageProcessor\",\"image_mean\":[0.5,2,0.5]}",
-         "image_mean", ST_INVALID},
         {"{\"image_processor_type\":\"GotOcr2ImageProcessor\",\"max_patches\":0}", "max_patches", ST_INVALID},
         {"{\"image_processor_type\":\"GotOcr2ImageProcessor\",\"min_patches\":1.5}", "min_patches",
          ST_INVALID},
