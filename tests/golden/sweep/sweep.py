@@ -9,6 +9,7 @@ build/vlmd). A family and a seed make the same checkpoint every time: random siz
 names and config keys, settings left out, shards, mixed dtypes). The reference reads the folder itself; where it does not, the
 case is passed over. A failure prints family and seed and leaves its folder under build/sweep."""
 import argparse
+import concurrent.futures
 import math
 import os
 import pathlib
@@ -194,9 +195,29 @@ def stops(folder):
     return sorted(int(x) for x in re.findall(r"id (\d+)", line))
 
 
+def check(server, case):
+    """The greatest difference of a chosen token's log-prob."""
+    try:
+        reply = test_parity.ask(server, case)
+        ids, want, choice = reply["prompt_token_ids"], case["prompt_ids"], reply["choices"][0]
+        at = next((k for k, (a, b) in enumerate(zip(ids, want)) if a != b), None)
+        assert at is None, (case["name"], "prompt's id", at, ids[at:at + 9], want[at:at + 9])
+        test_parity.check(reply, case)
+        said = choice["message"]["content"]
+        assert said == case["text"], (case["name"], said, case["text"])
+        if case["penalised"]:
+            ids = test_parity.ask(server, case, repetition_penalty=PENALTY)["choices"][0]["token_ids"]
+            assert ids == case["penalised"], (case["name"], "repetition_penalty", ids, case["penalised"])
+    except AssertionError as e:
+        if any(x in str(e) for x in ON_PURPOSE):
+            return 0
+        raise Failed(f"{case['name']}: {str(e)[:700]}") from e
+    return max(abs(e["logprob"] - t[0][1]) for e, t in zip(choice["logprobs"]["content"], case["top"]))
+
+
 def compare(v, folder, asked, pictures):
+    """All cases at once, so that they share the server's steps and encodes."""
     test_parity.data_url = pictures.url
-    worst = 0
     server = test_parity.Server(folder, wait=False)
     try:
         server.wait_ready()
@@ -210,24 +231,8 @@ def compare(v, folder, asked, pictures):
                 return dual.compare(server, asked, pictures), notes
             except AssertionError as e:
                 raise Failed(str(e)[:700]) from e
-        for case in asked:
-            try:
-                reply = test_parity.ask(server, case)
-                first = next((k for k, (a, b) in enumerate(zip(reply["prompt_token_ids"], case["prompt_ids"])) if a != b), None)
-                assert first is None, (case["name"], "prompt's id", first, reply["prompt_token_ids"][first:first + 9],
-                                       case["prompt_ids"][first:first + 9])
-                test_parity.check(reply, case)
-                said = reply["choices"][0]["message"]["content"]
-                assert said == case["text"], (case["name"], said, case["text"])
-                if case["penalised"]:
-                    ids = test_parity.ask(server, case, repetition_penalty=PENALTY)["choices"][0]["token_ids"]
-                    assert ids == case["penalised"], (case["name"], "repetition_penalty", ids, case["penalised"])
-            except AssertionError as e:
-                if any(x in str(e) for x in ON_PURPOSE):
-                    continue
-                raise Failed(f"{case['name']}: {str(e)[:700]}") from e
-            for e, t in zip(reply["choices"][0]["logprobs"]["content"], case["top"]):
-                worst = max(worst, abs(e["logprob"] - t[0][1]))
+        with concurrent.futures.ThreadPoolExecutor(len(asked)) as pool:
+            worst = max(pool.map(lambda case: check(server, case), asked))
     want = v.stops if isinstance(v.stops, list) else [v.stops]
     if v.stops is not None and not v.greedy and stops(folder) != sorted(want):
         raise Failed(f"stops at {stops(folder)}, the reference at {want}")
