@@ -33,7 +33,7 @@ void embed_run_clear(embed_run *r);
 bool embed_run_add(embed_run *r, const embed_item *it, const int32_t *ids);
 /* Vectors of the texts that were added, in their order. */
 bool embed_run_step(embed_run *r, status *st);
-/* One slice more of a picture. True: its row is ready. False with st set: it failed. */
+/* One slice more of a picture and those that go with it. True: their rows are ready. False with st set: it failed. */
 bool embed_run_slice(embed_run *r, encode *e, status *st);
 bool embed_run_row(embed_run *r, const encode *e, float *vector, status *st); /* of a picture that is ready */
 

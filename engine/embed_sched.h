@@ -1,9 +1,9 @@
 /* embed_sched.h - turns of an engine that makes vectors: which texts and slices of pictures run next, for whom.
  *
  * Jobs begin in the order they came, those of a lower priority number first, at most max_jobs at a time. A turn takes what
- * arrived, encodes pictures for a while, slice by slice and job by job in turn, then runs one step of whole texts, one of
- * each job in turn until the rows are full: so a request of a thousand texts delays one of a single text by a turn. A job
- * ends when its last vector is there. A step that fails is run again job by job, and only who fails alone fails.
+ * arrived, encodes pictures for a while, slice by slice and job by job in turn (those of one grid together, gather.h), then
+ * runs one step of whole texts, one of each job in turn until the rows are full: so a request of a thousand texts delays one
+ * of a single text by a turn. A job ends when its last vector is there. A step that fails is run again job by job, and only who fails alone fails.
  *
  * Threads: the engine's; embed_sched_get_stats: any. Owner: the engine; jobs taken from the inbox belong to it until their
  * final event. Tested by tests/e2e/test_embeddings.py. */

@@ -69,8 +69,8 @@ const sample_result *runner_results(runner *r, int slot, status *st);
 /* seen_prepare: a sequence whose pictures stand apart, all of them encoded. */
 bool runner_prepare_seen(runner *r, seq *s, status *st);
 
-/* Launches one slice more of a picture. True: none is left, and its rows are ready once runner_encoded says so. False with
- * st set: it failed. */
+/* Launches one slice more of a picture and those that go with it. True: none is left, and their rows are ready once what was
+ * launched is done. False with st set: it failed. */
 bool runner_encode(runner *r, encode *e, status *st);
 /* Marks what was launched so far; then: is all of it done? */
 void runner_mark_encodes(runner *r, status *st);

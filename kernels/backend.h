@@ -39,6 +39,8 @@ typedef struct backend_ops {
     void (*rope_table)(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a);
     void (*rope)(ctx *c, tensor x, tensor cs);
     void (*kv_write)(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots);
+    void (*rope_kv_write)(ctx *c, tensor q, tensor k, tensor v, tensor cs, tensor kc, tensor vc,
+                          tensor slots); /* cs may have a width of 0 */
     void (*attn)(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a);
     void (*patchify)(ctx *c, tensor x, tensor pixels, const patchify_args *a);
     void (*pair_loss)(ctx *c, tensor loss, tensor terms, tensor logits, bool sigmoid);

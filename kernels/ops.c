@@ -490,14 +490,25 @@ void op_rope(ctx *c, tensor x, tensor cs) {
         c->be->ops->rope(c, x, cs);
 }
 
+static bool kv_fits(ctx *c, const char *op, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
+    return EXPECT("k", k, DT_F32, -1, -1, -1) && EXPECT("v", v, DT_F32, k.d[0], k.d[1], k.d[2]) &&
+           EXPECT("k pages", kc, DT_F32, -1, k.d[1], KV_PAGE_TOK, k.d[2]) &&
+           EXPECT("v pages", vc, DT_F32, kc.d[0], k.d[1], KV_PAGE_TOK, k.d[2]) &&
+           EXPECT("slots", slots, DT_I32, k.d[0]) && expect_packed(c, op, "k pages", &kc) &&
+           expect_packed(c, op, "v pages", &vc);
+}
+
 void op_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
-    const char *op = "kv_write";
-    if (EXPECT("k", k, DT_F32, -1, -1, -1) && EXPECT("v", v, DT_F32, k.d[0], k.d[1], k.d[2]) &&
-        EXPECT("k pages", kc, DT_F32, -1, k.d[1], KV_PAGE_TOK, k.d[2]) &&
-        EXPECT("v pages", vc, DT_F32, kc.d[0], k.d[1], KV_PAGE_TOK, k.d[2]) &&
-        EXPECT("slots", slots, DT_I32, k.d[0]) && expect_packed(c, op, "k pages", &kc) &&
-        expect_packed(c, op, "v pages", &vc) && launch(c, &k))
+    if (kv_fits(c, "kv_write", kc, vc, k, v, slots) && launch(c, &k))
         c->be->ops->kv_write(c, kc, vc, k, v, slots);
+}
+
+void op_rope_kv_write(ctx *c, tensor q, tensor k, tensor v, tensor cs, tensor kc, tensor vc, tensor slots) {
+    const char *op = "rope_kv_write";
+    if (kv_fits(c, op, kc, vc, k, v, slots) && EXPECT("q", q, DT_F32, k.d[0], -1, k.d[2]) &&
+        EXPECT("cs", cs, DT_F32, k.d[0], -1, 2) &&
+        expect_that(c, 2 * cs.d[1] <= k.d[2], op, "a table no wider than a head") && launch(c, &k))
+        c->be->ops->rope_kv_write(c, q, k, v, cs, kc, vc, slots);
 }
 
 void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a) {

@@ -197,6 +197,9 @@ enum { KV_PAGE_TOK = 16 }; /* tokens a page */
 /* Writes k[N,K,hd], v[N,K,hd] into pages kc, vc [P, K, KV_PAGE_TOK, hd] (f32) at slots i32 [N] =
  * page*KV_PAGE_TOK + offset; slot -1 is skipped. Page 0 is reserved for dummies. */
 void op_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots);
+/* op_rope of q[N,H,hd] and of k, then op_kv_write, with the same bits. q is rotated in place, in rows with slot -1 too; k is left
+ * as it was: its rotated rows stand in the pages alone. */
+void op_rope_kv_write(ctx *c, tensor q, tensor k, tensor v, tensor cs, tensor kc, tensor vc, tensor slots);
 
 typedef struct attn_args {
     float scale;

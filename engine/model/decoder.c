@@ -88,7 +88,6 @@ static void layer_in_blocks(ctx *c, const model *m, const step *s, int i, tensor
             if (pass == 0) {
                 tensor kb = ctx_2d(c, DT_F32, n, kd), vb = ctx_2d(c, DT_F32, n, kd);
                 stack_project(c, k, w, xb, qb, kb, vb, &one);
-                stack_keep(c, k, kb, vb, &one);
             } else {
                 stack_attend(c, k, w, i, xb, qb, (tensor){0}, (tensor){0}, &one);
                 stack_feed_forward(c, k, w, xb);

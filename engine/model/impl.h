@@ -105,12 +105,11 @@ void cross_layer(ctx *c, const model *m, int i, tensor x, const step *s);
 /* The same of what layer i does behind the attention to its own rows, where it attends to pictures beside. */
 void cross_beside(ctx *c, const model *m, int i, tensor x, const step *s);
 
-/* Its parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x;
- * k and v into the pages, where there are any; x += attention, where k and v may hold more rows than x and q (without
- * pages: one sequence, all its keys; with pages they are not read); x += ffn. */
+/* Its parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x, where there
+ * are pages with k and v written there, and then the k given is not what attention sees; x += attention, where k and v may
+ * hold more rows than x and q (without pages: one sequence, all its keys; with pages they are not read); x += ffn. */
 void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q, tensor k,
                    tensor v, const layer_run *run);
-void stack_keep(ctx *c, const stack_spec *s, tensor k, tensor v, const layer_run *run);
 void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
                   tensor v, const layer_run *run);
 void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x);

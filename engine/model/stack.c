@@ -55,7 +55,7 @@ static void join(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot
     if (s->norm_after) norm(c, s, w, before, x, x);
 }
 
-/* Norm, projections and what the spec does to queries and keys before they meet: rows x to q, k, v. */
+/* Norm, projections and what the spec does to queries and keys before they meet: rows x to q, k, v, or to q and the pages. */
 void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q, tensor k,
                    tensor v, const layer_run *run) {
     size_t mark = arena_mark(c->scratch);
@@ -70,7 +70,12 @@ void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x
         op_norm(c, qn, qn, w->w[L_QNORM_G], NULL, NORM_RMS, eps, s->norm_offset);
         op_norm(c, kn, kn, w->w[L_KNORM_G], NULL, NORM_RMS, eps, s->norm_offset);
     }
-    if (run->cs.nd) {
+    tensor vh = tensor_heads(v, s->kv_heads, s->head_dim);
+    if (run->kc.nd && run->cs.nd) {
+        op_rope_kv_write(c, qh, kh, vh, run->cs, run->kc, run->vc, run->slots);
+    } else if (run->kc.nd) {
+        op_kv_write(c, run->kc, run->vc, kh, vh, run->slots);
+    } else if (run->cs.nd) {
         op_rope(c, qh, run->cs);
         op_rope(c, kh, run->cs);
     }
@@ -149,19 +154,12 @@ void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, ten
     arena_reset(c->scratch, mark);
 }
 
-void stack_keep(ctx *c, const stack_spec *s, tensor k, tensor v, const layer_run *run) {
-    if (run->kc.nd)
-        op_kv_write(c, run->kc, run->vc, tensor_heads(k, s->kv_heads, s->head_dim),
-                    tensor_heads(v, s->kv_heads, s->head_dim), run->slots);
-}
-
 void stack_attention(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x,
                      const layer_run *run) {
     int64_t n = x.d[0], qd = (int64_t)s->heads * s->head_dim, kd = (int64_t)s->kv_heads * s->head_dim;
     size_t mark = arena_mark(c->scratch);
     tensor q = ctx_2d(c, DT_F32, n, qd), k = ctx_2d(c, DT_F32, n, kd), v = ctx_2d(c, DT_F32, n, kd);
     stack_project(c, s, w, x, q, k, v, run);
-    stack_keep(c, s, k, v, run);
     stack_attend(c, s, w, i, x, q, k, v, run);
     arena_reset(c->scratch, mark);
 }

@@ -6,9 +6,10 @@
 #include <string.h>
 
 typedef struct kv_job {
+    const simd *s;
     float *kc, *vc;
-    const float *k, *v;
-    int64_t k_ld, v_ld, n, hd, page_ld;
+    const float *k, *v, *cs; /* cs NULL: k as it is */
+    int64_t k_ld, v_ld, cs_ld, n, hd, half, page_ld;
     const int32_t *slots;
 } kv_job;
 
@@ -23,20 +24,49 @@ static void kv_range(void *arg, int64_t from, int64_t to, int thread) {
             int64_t off = (h * KV_PAGE_TOK + at) * j->hd;
             memcpy(j->kc + page * j->page_ld + off, j->k + i * j->k_ld + h * j->hd, bytes);
             memcpy(j->vc + page * j->page_ld + off, j->v + i * j->v_ld + h * j->hd, bytes);
+            if (j->cs) j->s->rope(j->kc + page * j->page_ld + off, j->cs + i * j->cs_ld, j->half);
         }
     }
 }
 
+static kv_job kv_job_of(ctx *c, const tensor *kc, const tensor *vc, const tensor *k, const tensor *v,
+                        const tensor *slots) {
+    return (kv_job){.s = cpu_of(c)->simd,
+                    .kc = kc->data,
+                    .vc = vc->data,
+                    .k = k->data,
+                    .v = v->data,
+                    .k_ld = k->ld,
+                    .v_ld = v->ld,
+                    .n = k->d[0],
+                    .hd = k->d[2],
+                    .page_ld = kc->ld,
+                    .slots = slots->data};
+}
+
+static bool slots_fit(ctx *c, const char *op, const kv_job *j, int64_t n_pages) {
+    for (int64_t i = 0; i < j->n; i++)
+        if (j->slots[i] < -1 || j->slots[i] >= n_pages * KV_PAGE_TOK)
+            return status_set(&c->st, ST_INTERNAL, "%s: expected slots from -1 to %lld, found %d", op,
+                              (long long)(n_pages * KV_PAGE_TOK - 1), (int)j->slots[i]);
+    return true;
+}
+
+/* Both are shared out by heads: dummy rows may have one slot in common, whose writes then stay on one thread. */
 void cpu_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
-    kv_job j = {kc.data, vc.data, k.data, v.data, k.ld, v.ld, k.d[0], k.d[2], kc.ld, slots.data};
-    for (int64_t i = 0; i < j.n; i++)
-        if (j.slots[i] < -1 || j.slots[i] >= kc.d[0] * KV_PAGE_TOK) {
-            status_set(&c->st, ST_INTERNAL, "kv_write: expected slots from -1 to %lld, found %d",
-                       (long long)(kc.d[0] * KV_PAGE_TOK - 1), (int)j.slots[i]);
-            return;
-        }
-    /* Shared out by heads: dummy rows may have one slot in common, whose writes then stay on one thread. */
-    cpu_for(cpu_of(c), k.d[1], 1, (double)tensor_count(&k) / 4, kv_range, &j);
+    kv_job j = kv_job_of(c, &kc, &vc, &k, &v, &slots);
+    if (slots_fit(c, "kv_write", &j, kc.d[0]))
+        cpu_for(cpu_of(c), k.d[1], 1, (double)tensor_count(&k) / 4, kv_range, &j);
+}
+
+void cpu_rope_kv_write(ctx *c, tensor q, tensor k, tensor v, tensor cs, tensor kc, tensor vc, tensor slots) {
+    kv_job j = kv_job_of(c, &kc, &vc, &k, &v, &slots);
+    j.cs = cs.data;
+    j.cs_ld = cs.ld;
+    j.half = cs.d[1];
+    if (!slots_fit(c, "rope_kv_write", &j, kc.d[0])) return;
+    cpu_rope(c, q, cs);
+    cpu_for(cpu_of(c), k.d[1], 1, (double)tensor_count(&k), kv_range, &j);
 }
 
 /* ---- attention ---- */

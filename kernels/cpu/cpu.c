@@ -181,6 +181,7 @@ static const backend_ops cpu_ops = {
     .rope_table = cpu_rope_table,
     .rope = cpu_rope,
     .kv_write = cpu_kv_write,
+    .rope_kv_write = cpu_rope_kv_write,
     .attn = cpu_attn,
     .patchify = cpu_patchify,
     .pair_loss = cpu_pair_loss,

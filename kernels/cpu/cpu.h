@@ -52,6 +52,7 @@ static inline int64_t max_i64(int64_t a, int64_t b) {
 void cpu_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
 /* attn.c */
 void cpu_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots);
+void cpu_rope_kv_write(ctx *c, tensor q, tensor k, tensor v, tensor cs, tensor kc, tensor vc, tensor slots);
 void cpu_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a);
 /* rows.c */
 void cpu_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,

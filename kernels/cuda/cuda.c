@@ -223,6 +223,30 @@ static void cuda_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tens
     launched(c, "kv_write");
 }
 
+static void cuda_rope_kv_write(ctx *c, tensor q, tensor k, tensor v, tensor cs, tensor kc, tensor vc,
+                               tensor slots) {
+    cuk_rope_kv_write(stream_of(c), &(cuk_rope_kv){.q = q.data,
+                                                   .kc = kc.data,
+                                                   .vc = vc.data,
+                                                   .k = k.data,
+                                                   .v = v.data,
+                                                   .cs = cs.data,
+                                                   .slots = slots.data,
+                                                   .q_ld = q.ld,
+                                                   .k_ld = k.ld,
+                                                   .v_ld = v.ld,
+                                                   .cs_ld = cs.ld,
+                                                   .rows = k.d[0],
+                                                   .heads = q.d[1],
+                                                   .kv_heads = k.d[1],
+                                                   .hd = k.d[2],
+                                                   .half = cs.d[1],
+                                                   .n_pages = kc.d[0],
+                                                   .page_tok = KV_PAGE_TOK,
+                                                   .fault = lane_of(c)->fault});
+    launched(c, "rope_kv_write");
+}
+
 static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a) {
     const bool paged = a->pages.nd != 0;
     cuk_attn t = {.y = y.data,
@@ -337,6 +361,7 @@ static const backend_ops cuda_ops = {
     .rope_table = cuda_rope_table,
     .rope = cuda_rope,
     .kv_write = cuda_kv_write,
+    .rope_kv_write = cuda_rope_kv_write,
     .attn = cuda_attn,
     .patchify = cuda_patchify,
     .pair_loss = cuda_pair_loss,

@@ -135,6 +135,16 @@ void cuk_attention(cuk_stream s, const cuk_attn *a);
 void cuk_kv_write(cuk_stream s, float *kc, float *vc, int64_t n_pages, const float *k, int64_t k_ld,
                   const float *v, int64_t v_ld, const int32_t *slots, int64_t rows, int64_t kv_heads,
                   int64_t hd, int64_t page_tok, int32_t *fault);
+/* As op_rope_kv_write: q rotated in place, k only on its way into the pages. half may be 0. CUK_BAD_SLOT */
+typedef struct cuk_rope_kv {
+    float *q, *kc, *vc;
+    const float *k, *v, *cs; /* cs [rows, half, 2] */
+    const int32_t *slots;
+    int64_t q_ld, k_ld, v_ld, cs_ld;
+    int64_t rows, heads, kv_heads, hd, half, n_pages, page_tok;
+    int32_t *fault;
+} cuk_rope_kv;
+void cuk_rope_kv_write(cuk_stream s, const cuk_rope_kv *a);
 
 /* ---- linear.cu ---- */
 

@@ -31,6 +31,15 @@ void cuk_rope_table(cuk_stream s, const cuk_table *t) {
     cu_each_row(s, table_op{*t}, t->rows, t->half, false);
 }
 
+/* a, b: N neighbouring pairs, turned by N of a row's cs from t on. */
+template <int N> static __device__ __forceinline__ void turn(cu_vec<N> &a, cu_vec<N> &b, const float *t) {
+    for (int k = 0; k < N; k++) {
+        const float cosine = t[2 * k], sine = t[2 * k + 1], u = a.v[k], v = b.v[k];
+        a.v[k] = __fadd_rn(__fmul_rn(u, cosine), -__fmul_rn(v, sine));
+        b.v[k] = __fadd_rn(__fmul_rn(v, cosine), __fmul_rn(u, sine));
+    }
+}
+
 /* Column c of a row: pair c % half of head c / half. */
 struct rope_op {
     float *x;
@@ -39,13 +48,8 @@ struct rope_op {
     template <int N> __device__ void at(int64_t i, int64_t c) const {
         const int64_t p = c % half;
         float *lo = x + i * x_ld + c / half * hd + p, *hi = lo + half;
-        const float *t = cs + i * cs_ld + 2 * p;
         cu_vec<N> a = cu_load<N>(lo), b = cu_load<N>(hi);
-        for (int k = 0; k < N; k++) {
-            const float cosine = t[2 * k], sine = t[2 * k + 1], u = a.v[k], v = b.v[k];
-            a.v[k] = __fadd_rn(__fmul_rn(u, cosine), -__fmul_rn(v, sine));
-            b.v[k] = __fadd_rn(__fmul_rn(v, cosine), __fmul_rn(u, sine));
-        }
+        turn<N>(a, b, cs + i * cs_ld + 2 * p);
         cu_store<N>(lo, a);
         cu_store<N>(hi, b);
     }
@@ -82,6 +86,44 @@ void cuk_kv_write(cuk_stream s, float *kc, float *vc, int64_t n_pages, const flo
     const bool wide = cu_wide(kc, hd) && cu_wide(vc, hd) && cu_wide(k, k_ld) && cu_wide(v, v_ld);
     cu_each_row(s, kv_op{kc, vc, k, v, slots, fault, k_ld, v_ld, n_pages * page_tok, kv_heads, hd, page_tok}, rows, kv_heads * hd,
                 wide);
+}
+
+/* Columns of a row: a pair of each query head, as above; then those of each kv head: its pairs, and what lies behind them. Who
+ * brings a number of k into the pages brings that of v, too. */
+struct rope_kv_op {
+    cuk_rope_kv a;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        if (c < a.heads * a.half) {
+            rope_op{a.q, a.cs, a.q_ld, a.hd, a.cs_ld, a.half}.at<N>(i, c);
+            return;
+        }
+        c -= a.heads * a.half;
+        const int32_t slot = a.slots[i];
+        if (slot < -1 || slot >= a.n_pages * a.page_tok) {
+            if (c == 0) cu_raise(a.fault, CUK_BAD_SLOT);
+            return;
+        }
+        if (slot < 0) return;
+        const int64_t each = a.hd - a.half, head = c / each, p = c % each;
+        const int64_t to = ((slot / a.page_tok * a.kv_heads + head) * a.page_tok + slot % a.page_tok) * a.hd;
+        const float *k = a.k + i * a.k_ld + head * a.hd, *v = a.v + i * a.v_ld + head * a.hd;
+        if (p < a.half) {
+            cu_vec<N> lo = cu_load<N>(k + p), hi = cu_load<N>(k + p + a.half);
+            turn<N>(lo, hi, a.cs + i * a.cs_ld + 2 * p);
+            cu_store<N>(a.kc + to + p, lo);
+            cu_store<N>(a.kc + to + p + a.half, hi);
+            cu_store<N>(a.vc + to + p, cu_load<N>(v + p));
+        } else {
+            cu_store<N>(a.kc + to + p + a.half, cu_load<N>(k + p + a.half));
+        }
+        cu_store<N>(a.vc + to + p + a.half, cu_load<N>(v + p + a.half));
+    }
+};
+
+void cuk_rope_kv_write(cuk_stream s, const cuk_rope_kv *a) {
+    const bool wide = a->hd % 4 == 0 && a->half % 4 == 0 && cu_wide(a->q, a->q_ld) && cu_wide(a->k, a->k_ld) &&
+                      cu_wide(a->v, a->v_ld) && cu_wide(a->kc, 0) && cu_wide(a->vc, 0);
+    cu_each_row(s, rope_kv_op{*a}, a->rows, a->heads * a->half + a->kv_heads * (a->hd - a->half), wide);
 }
 
 struct patch_op {

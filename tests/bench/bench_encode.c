@@ -1,9 +1,10 @@
 /* bench_encode.c - what a picture costs before the decoder sees it: tokens, time (also of processors, which says the same while
  * others work beside it), memory, by size; and the longest slice, which is what decode steps beside it wait for.
  *
- *   build/tests/bench/bench_encode FOLDER [--threads N] [--plan] [WIDTHxHEIGHT ...]
+ *   build/tests/bench/bench_encode FOLDER [--threads N] [--together N] [--rows N] [--plan] [WIDTHxHEIGHT ...]
  *
- * --plan: tiles and tokens alone.
+ * --plan: tiles and tokens alone. --together: so many pictures in one encode, times of all. --rows: of a slice
+ * (backend_encode_rows), instead of what suits a CPU.
  * The folder may be one of random weights (tests/tools/random_checkpoint). One thread drives, as the engine's does. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,9 @@ static void print_plan(const model_spec *s, const prep_plan *p, int w, int h) {
            s->image_rows(s, p));
 }
 
-static void bench(const model *m, backend *be, arena *scratch, int w, int h, bool plan_only) {
+enum { MOST_TOGETHER = 64 };
+
+static void bench(const model *m, backend *be, arena *scratch, int w, int h, int together, bool plan_only) {
     status st = {0};
     const model_spec *s = model_get_spec(m);
     tiles t = {0};
@@ -48,8 +51,11 @@ static void bench(const model *m, backend *be, arena *scratch, int w, int h, boo
     double prepared = time_now_s() - from, longest = 0;
     t.text = mem_calloc((size_t)plan.n_text + 1, sizeof *t.text);
     ctx c = {.be = be, .scratch = scratch};
-    encode *e = encode_new(m, be, &t, &st);
-    if (!e) die("encode", &st);
+    const tiles *all[MOST_TOGETHER];
+    encode *made[MOST_TOGETHER], *e;
+    for (int i = 0; i < together; i++) all[i] = &t;
+    if (!encode_new_many(m, be, all, together, made, &st)) die("encode", &st);
+    e = made[0];
     from = time_now_s();
     double cpu = processor_s();
     for (bool done = false; !done;) {
@@ -63,29 +69,37 @@ static void bench(const model *m, backend *be, arena *scratch, int w, int h, boo
     printf(" %8.2f s encode (%.2f s of processors; %d slices, longest %.0f ms), %.3f s pixels, %.0f MiB\n",
            time_now_s() - from, cpu, encode_slices(e), longest * 1e3, prepared,
            (double)encode_bytes(s, &plan) / (1 << 20));
-    encode_free(e);
+    for (int i = 0; i < together; i++) encode_free(made[i]);
     tiles_fini(&t);
     image_fini(&in);
 }
 
 int main(int argc, char **argv) {
     status st = {0};
-    int threads = 0, sizes = 0;
+    int threads = 0, sizes = 0, together = 1, rows = 0;
     bool plan_only = false;
     const char *dir = NULL;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
             threads = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--together") == 0 && i + 1 < argc)
+            together = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--rows") == 0 && i + 1 < argc)
+            rows = atoi(argv[++i]);
         else if (strcmp(argv[i], "--plan") == 0)
             plan_only = true;
         else if (!dir)
             dir = argv[i];
     }
-    if (!dir) {
-        fprintf(stderr, "usage: bench_encode FOLDER [--threads N] [--plan] [WIDTHxHEIGHT ...]\n");
+    if (!dir || together < 1 || together > MOST_TOGETHER) {
+        fprintf(stderr,
+                "usage: bench_encode FOLDER [--threads N] [--together 1..%d] [--rows N] [--plan] "
+                "[WIDTHxHEIGHT ...]\n",
+                MOST_TOGETHER);
         return 2;
     }
-    backend *be = backend_new(&(backend_options){.device = "cpu", .threads = threads}, &st);
+    backend *be =
+        backend_new(&(backend_options){.device = "cpu", .threads = threads, .encode_rows = rows}, &st);
     if (!be) die("backend", &st);
     model *m = model_load(dir, be, &st);
     if (!m) die("load", &st);
@@ -95,10 +109,10 @@ int main(int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         int w, h;
         if (sscanf(argv[i], "%dx%d", &w, &h) != 2 || argv[i] == dir) continue;
-        bench(m, be, &scratch, w, h, plan_only);
+        bench(m, be, &scratch, w, h, together, plan_only);
         sizes++;
     }
-    if (!sizes) bench(m, be, &scratch, 1024, 768, plan_only);
+    if (!sizes) bench(m, be, &scratch, 1024, 768, together, plan_only);
     arena_fini(&scratch);
     model_free(m);
     backend_free(be);

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "engine/model/encode.h"
+#include "kernels/backend.h"
 
 enum { SCRATCH = 96 << 20, MOST = 6 };
 static const char *const MODELS[] = {
@@ -211,6 +212,60 @@ static void all_or_nothing(void **state) {
     rig_close(&r);
 }
 
+/* A device whose memory ends after so many pieces. */
+static const backend_ops *g_whole;
+static int g_pieces_left, g_pieces;
+static void *scarce_alloc(backend *be, size_t bytes, status *st) {
+    if (g_pieces_left-- <= 0) {
+        status_set(st, ST_NO_MEMORY, "no memory for %zu bytes", bytes);
+        return NULL;
+    }
+    g_pieces++;
+    return g_whole->alloc(be, bytes, st);
+}
+static void scarce_release(backend *be, void *p) {
+    g_pieces--;
+    g_whole->release(be, p);
+}
+
+static void memory_ends_anywhere(void **state) {
+    (void)state;
+    rig r;
+    rig_open(&r, "tests/golden/families/llava_next_clip", 0);
+    tiles t[3] = {0};
+    const tiles *all[3];
+    encode *out[3];
+    for (int i = 0; i < 3; i++) {
+        assert_true(make_tiles(&r, i, &t[i]));
+        all[i] = &t[i];
+    }
+    g_whole = r.be->ops;
+    backend_ops scarce = *r.be->ops;
+    scarce.alloc = scarce_alloc;
+    scarce.release = scarce_release;
+    r.be->ops = &scarce;
+    for (int most = 0;; most++) {
+        status st = {0};
+        g_pieces_left = most;
+        bool ok = encode_new_many(r.m, r.be, all, 3, out, &st);
+        if (ok) {
+            assert_int_equal(most, 2 * 3 + 1);
+            break;
+        }
+        assert_int_equal(st.code, ST_NO_MEMORY);
+        assert_int_equal(g_pieces, 0);
+        for (int i = 0; i < 3; i++) assert_null(out[i]);
+    }
+    encode_free(out[0]); /* in the middle, too, nothing is left behind */
+    encode_free(out[2]);
+    assert_true(g_pieces > 0);
+    encode_free(out[1]);
+    assert_int_equal(g_pieces, 0);
+    r.be->ops = g_whole;
+    for (int i = 0; i < 3; i++) tiles_fini(&t[i]);
+    rig_close(&r);
+}
+
 /* Who may go beside whom. */
 static void room_beside(void **state) {
     (void)state;
@@ -248,6 +303,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone_equals_together),
         cmocka_unit_test(all_or_nothing),
+        cmocka_unit_test(memory_ends_anywhere),
         cmocka_unit_test(room_beside),
     };
     log_set_level(LOG_ERROR);
