@@ -119,10 +119,11 @@ static const pipeline pipelines[] = {
     {"LlamaTokenizer", "BPE", PIECE_BPE, "null",
      "{'type':'Metaspace','replacement':'\xE2\x96\x81','split':false}",
      "{'type':'Sequence','decoders':[" PIECES_TO_TEXT "]}", false, NULL, NULL, finish_llama},
+    /* BOS always, whatever the file and add_bos_token say */
     {"CodeLlamaTokenizer", "BPE", PIECE_BPE, "null",
      "{'type':'Metaspace','replacement':'\xE2\x96\x81','split':false}",
      "{'type':'Sequence','decoders':[" PIECES_TO_TEXT ",{'type':'Strip','content':' ','start':1,'stop':0}]}",
-     true, NULL, NULL, finish_code_llama},
+     true, "bos_token", NULL, finish_code_llama},
     {"GPT2Tokenizer", "BPE", BYTE_BPE, "null", "{'type':'ByteLevel'}", "{'type':'ByteLevel'}", false, NULL,
      NULL, finish_gpt2},
     {"Qwen2Tokenizer", "BPE", BYTE_BPE, "{'type':'NFC'}",

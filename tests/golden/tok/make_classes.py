@@ -36,6 +36,7 @@ CASES = [
     ("llama2", {"model_type": "llama"}, {"tokenizer_class": "LlamaTokenizerFast", "add_prefix_space": False}),
     ("llama2", {"model_type": "llama"}, {"tokenizer_class": "CodeLlamaTokenizer", "legacy": True}),
     ("llama2", {"model_type": "idefics2"}, {"tokenizer_class": "CodeLlamaTokenizerFast", "add_prefix_space": False}),
+    ("phi3", {"model_type": "llama"}, {"tokenizer_class": "CodeLlamaTokenizer", "add_bos_token": False}),
     ("metaspace", {"model_type": "paligemma"}, {"tokenizer_class": "GemmaTokenizer"}),
     ("gemma", {"model_type": "gemma3"}, {"tokenizer_class": "GemmaTokenizerFast"}),
     ("gemma", {"model_type": "siglip2"}, {"tokenizer_class": "GemmaTokenizer"}),
