@@ -145,25 +145,6 @@ static const char *const ANSWER[S_COUNT] = {
 };
 static const text_names NAMES_ANSWER = {.layer = BERT_LAYER, .names = ANSWER, .tied_bias = "bias"};
 
-#define VIT "encoder.layers.%d."
-static const char *const VIT_LAYER[L_COUNT] = {
-    [L_NORM1_G] = VIT "layer_norm1.weight",
-    [L_NORM1_B] = VIT "layer_norm1.bias",
-    [L_Q_W] = VIT "self_attn.qkv.weight#0/3",
-    [L_Q_B] = VIT "self_attn.qkv.bias#0/3",
-    [L_K_W] = VIT "self_attn.qkv.weight#1/3",
-    [L_K_B] = VIT "self_attn.qkv.bias#1/3",
-    [L_V_W] = VIT "self_attn.qkv.weight#2/3",
-    [L_V_B] = VIT "self_attn.qkv.bias#2/3",
-    [L_O_W] = VIT "self_attn.projection.weight",
-    [L_O_B] = VIT "self_attn.projection.bias",
-    [L_NORM2_G] = VIT "layer_norm2.weight",
-    [L_NORM2_B] = VIT "layer_norm2.bias",
-    [L_UP_W] = VIT "mlp.fc1.weight",
-    [L_UP_B] = VIT "mlp.fc1.bias",
-    [L_DOWN_W] = VIT "mlp.fc2.weight",
-    [L_DOWN_B] = VIT "mlp.fc2.bias",
-};
 static const char *const TENSORS[S_FIRST_TEXT] = {
     [S_PATCH_W] = "embeddings.patch_embedding.weight",
     [S_PATCH_B] = "embeddings.patch_embedding.bias",
@@ -189,7 +170,7 @@ static const name_sheet SHEET = {
     .join_at = JOIN_AT,
     .text_at = TEXT_AT,
     .head_at = HEAD_AT,
-    .tower_layer = VIT_LAYER,
+    .tower_layer = NAMES_TOWER_LAYER_FUSED,
     .join_layer = BERT_LAYER,
     .names = TENSORS,
     .ignored = IGNORED,

@@ -93,6 +93,7 @@ extern const text_names NAMES_TEXT;                                             
 extern const text_names NAMES_TEXT_SANDWICH;                                         /* four */
 extern const char *const NAMES_TEXT_LAYER[L_COUNT], *const NAMES_TEXT_REST[S_COUNT]; /* of NAMES_TEXT */
 extern const char *const NAMES_TOWER_LAYER[L_COUNT];
+extern const char *const NAMES_TOWER_LAYER_FUSED[L_COUNT]; /* q, k, v in one tensor: BLIP's */
 extern const char *const NAMES[S_FIRST_TEXT];
 #define NAMES_VIT                                                                                            \
     [S_PATCH_W] = "embeddings.patch_embedding.weight", [S_PATCH_B] = "embeddings.patch_embedding.bias",      \

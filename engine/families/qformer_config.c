@@ -84,25 +84,6 @@ bool qformer_config_read(config *c, bool reads, model_spec *out) {
     return c->st->code == ST_OK;
 }
 
-#define TOWER "encoder.layers.%d."
-static const char *const TOWER_LAYER[L_COUNT] = {
-    [L_NORM1_G] = TOWER "layer_norm1.weight",
-    [L_NORM1_B] = TOWER "layer_norm1.bias",
-    [L_Q_W] = TOWER "self_attn.qkv.weight#0/3",
-    [L_K_W] = TOWER "self_attn.qkv.weight#1/3",
-    [L_V_W] = TOWER "self_attn.qkv.weight#2/3",
-    [L_Q_B] = TOWER "self_attn.qkv.bias#0/3",
-    [L_K_B] = TOWER "self_attn.qkv.bias#1/3",
-    [L_V_B] = TOWER "self_attn.qkv.bias#2/3",
-    [L_O_W] = TOWER "self_attn.projection.weight",
-    [L_O_B] = TOWER "self_attn.projection.bias",
-    [L_NORM2_G] = TOWER "layer_norm2.weight",
-    [L_NORM2_B] = TOWER "layer_norm2.bias",
-    [L_UP_W] = TOWER "mlp.fc1.weight",
-    [L_UP_B] = TOWER "mlp.fc1.bias",
-    [L_DOWN_W] = TOWER "mlp.fc2.weight",
-    [L_DOWN_B] = TOWER "mlp.fc2.bias",
-};
 #define QUERY         "qformer.encoder.layer.%d."
 #define PAIR(w, name) [w] = QUERY name ".weight", [w + 1] = QUERY name ".bias"
 static const char *const JOIN_LAYER[L_COUNT] = {
@@ -129,7 +110,7 @@ static const char *const TEXT_AT[] = {"language_model.model.", NULL};
 static const char *const HEAD_AT[] = {"language_model.", NULL};
 #define SHARED                                                                                               \
     .tower_at = TOWER_AT, .join_at = JOIN_AT, .text_at = TEXT_AT, .head_at = HEAD_AT,                        \
-    .tower_layer = TOWER_LAYER, .join_layer = JOIN_LAYER
+    .tower_layer = NAMES_TOWER_LAYER_FUSED, .join_layer = JOIN_LAYER
 #define NAMES_SHARED                                                                                         \
     [S_PATCH_W] = "embeddings.patch_embedding.weight", [S_PATCH_B] = "embeddings.patch_embedding.bias",      \
     [S_CLASS] = "embeddings.class_embedding", [S_POS] = "embeddings.position_embedding",                     \

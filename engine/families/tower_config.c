@@ -123,3 +123,23 @@ const char *const NAMES_TOWER_LAYER[L_COUNT] = {
     [L_DOWN_W] = "encoder.layers.%d.mlp.fc2.weight",
     [L_DOWN_B] = "encoder.layers.%d.mlp.fc2.bias",
 };
+
+/* Queries, keys and values in one tensor. */
+const char *const NAMES_TOWER_LAYER_FUSED[L_COUNT] = {
+    [L_NORM1_G] = "encoder.layers.%d.layer_norm1.weight",
+    [L_NORM1_B] = "encoder.layers.%d.layer_norm1.bias",
+    [L_Q_W] = "encoder.layers.%d.self_attn.qkv.weight#0/3",
+    [L_K_W] = "encoder.layers.%d.self_attn.qkv.weight#1/3",
+    [L_V_W] = "encoder.layers.%d.self_attn.qkv.weight#2/3",
+    [L_Q_B] = "encoder.layers.%d.self_attn.qkv.bias#0/3",
+    [L_K_B] = "encoder.layers.%d.self_attn.qkv.bias#1/3",
+    [L_V_B] = "encoder.layers.%d.self_attn.qkv.bias#2/3",
+    [L_O_W] = "encoder.layers.%d.self_attn.projection.weight",
+    [L_O_B] = "encoder.layers.%d.self_attn.projection.bias",
+    [L_NORM2_G] = "encoder.layers.%d.layer_norm2.weight",
+    [L_NORM2_B] = "encoder.layers.%d.layer_norm2.bias",
+    [L_UP_W] = "encoder.layers.%d.mlp.fc1.weight",
+    [L_UP_B] = "encoder.layers.%d.mlp.fc1.bias",
+    [L_DOWN_W] = "encoder.layers.%d.mlp.fc2.weight",
+    [L_DOWN_B] = "encoder.layers.%d.mlp.fc2.bias",
+};

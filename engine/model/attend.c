@@ -25,18 +25,10 @@ int attend_slices(const model_spec *s, int64_t rows) {
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     const join_spec *j = &e->m->spec.join;
     const tower_spec *t = &e->m->spec.tower;
-    int n = j->latents, out = attend_rows(j);
-    int32_t *v = mem_calloc((size_t)n + AFTER_LATENTS, sizeof *v);
-    if (!v) {
-        status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
-        return;
-    }
-    for (int i = 0; i < n; i++) v[i] = i;
-    v[n] = (int32_t)rows;
-    v[n + 2] = t->block_rows;
-    v[n + 4] = (int32_t)blocks_span(t, out, blocks_even(t, out) - 1).n;
-    ctx_upload(c, e->join_ids, v);
-    mem_free(v);
+    int out = attend_rows(j);
+    int32_t last = (int32_t)blocks_span(t, out, blocks_even(t, out) - 1).n;
+    join_ids_upload(c, e, j->latents,
+                    (const int32_t[AFTER_LATENTS]){(int32_t)rows, 0, t->block_rows, 0, last}, AFTER_LATENTS);
 }
 
 static void attend(ctx *c, const encode *e, int block, int64_t rows, tensor out) {

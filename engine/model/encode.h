@@ -181,6 +181,10 @@ size_t join_room_bytes(const model_spec *s, const prep_plan *p, int64_t features
 void join_room_point(encode *e, void *at, int64_t features_rows);
 /* n of join_ids. */
 tensor join_ids_at(const encode *e, int64_t from, int64_t n);
+/* Fills join_ids: 0, 1, ... n - 1, then those in behind. */
+void join_ids_upload(ctx *c, const encode *e, int n, const int32_t *behind, int n_behind);
+/* Words and positions of the text that the join reads, rows s of it, to x. */
+void join_read(ctx *c, const encode *e, row_span s, tensor x);
 /* What stands in it from the beginning. */
 void join_room_upload(ctx *c, const encode *e);
 

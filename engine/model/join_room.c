@@ -1,6 +1,8 @@
 /* join_room.c - the memory of a join within an encode's: what each kind keeps, where it lies, and what stands in it first.
  *
  * Thread: the engine's. The encode owns the memory. Tested by tests/e2e/test_parity.py. */
+#include <string.h>
+
 #include "engine/model/encode.h"
 
 /* Tiles are of one size. */
@@ -72,6 +74,25 @@ void join_room_point(encode *e, void *at, int64_t features_rows) {
 
 tensor join_ids_at(const encode *e, int64_t from, int64_t n) {
     return tensor_1d(e->join_ids.data ? (int32_t *)e->join_ids.data + from : NULL, DT_I32, n);
+}
+
+void join_ids_upload(ctx *c, const encode *e, int n, const int32_t *behind, int n_behind) {
+    int32_t *v = mem_alloc(((size_t)n + (size_t)n_behind) * sizeof *v);
+    if (!v) {
+        status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
+        return;
+    }
+    for (int i = 0; i < n; i++) v[i] = i;
+    memcpy(v + n, behind, (size_t)n_behind * sizeof *v);
+    ctx_upload(c, e->join_ids, v);
+    mem_free(v);
+}
+
+void join_read(ctx *c, const encode *e, row_span s, tensor x) {
+    weight *const *w = e->m->w;
+    void *from = e->text.data ? (int32_t *)e->text.data + s.from : NULL;
+    op_embed(c, x, w[S_READ_EMBED], tensor_1d(from, DT_I32, s.n), 1);
+    op_embed_add(c, x, w[S_READ_POS], join_ids_at(e, s.from, s.n));
 }
 
 void join_room_upload(ctx *c, const encode *e) {

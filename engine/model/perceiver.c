@@ -22,16 +22,7 @@ join_room perceiver_room(const join_spec *j, int64_t rows) {
 
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     int n = e->m->spec.join.latents;
-    int32_t *v = mem_calloc((size_t)n + AFTER_LATENTS, sizeof *v);
-    if (!v) {
-        status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
-        return;
-    }
-    for (int i = 0; i < n; i++) v[i] = i;
-    v[n + 1] = n;
-    v[n + 2] = (int32_t)rows + n;
-    ctx_upload(c, e->join_ids, v);
-    mem_free(v);
+    join_ids_upload(c, e, n, (const int32_t[AFTER_LATENTS]){0, n, (int32_t)rows + n}, AFTER_LATENTS);
 }
 
 static void project(ctx *c, const encode *e, tensor features, int64_t from, int64_t n) {

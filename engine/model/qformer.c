@@ -62,20 +62,14 @@ join_room qformer_room(const join_spec *j, int64_t rows, int n_text) {
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     const join_spec *j = &e->m->spec.join;
     const tower_spec *t = &e->m->spec.tower;
-    int n = positions(j, e->plan.n_text), text = e->plan.n_text;
-    int32_t *v = mem_calloc((size_t)n + AFTER_POSITIONS, sizeof *v);
-    if (!v) {
-        status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
-        return;
-    }
-    for (int i = 0; i < n; i++) v[i] = i;
-    v[n + FULL_BLOCK + 1] = t->block_rows;
-    v[n + LAST_QUERIES + 1] = (int32_t)blocks_span(t, j->latents, blocks_even(t, j->latents) - 1).n;
-    if (text) v[n + LAST_TEXT + 1] = (int32_t)blocks_span(t, text, blocks_even(t, text) - 1).n;
-    v[n + OWN_KEYS] = j->latents + text;
-    v[n + TILE_KEYS] = (int32_t)rows;
-    ctx_upload(c, e->join_ids, v);
-    mem_free(v);
+    int text = e->plan.n_text;
+    int32_t behind[AFTER_POSITIONS] = {0};
+    behind[FULL_BLOCK + 1] = t->block_rows;
+    behind[LAST_QUERIES + 1] = (int32_t)blocks_span(t, j->latents, blocks_even(t, j->latents) - 1).n;
+    if (text) behind[LAST_TEXT + 1] = (int32_t)blocks_span(t, text, blocks_even(t, text) - 1).n;
+    behind[OWN_KEYS] = j->latents + text;
+    behind[TILE_KEYS] = (int32_t)rows;
+    join_ids_upload(c, e, positions(j, text), behind, AFTER_POSITIONS);
 }
 
 static tensor ids_behind(const encode *e, int what, int n) {
@@ -116,14 +110,10 @@ static layer_run run_of(const encode *e, own o, int keys) {
 static void embed(ctx *c, const encode *e, own o, tensor x) {
     const model *m = e->m;
     const stack_spec *k = &m->spec.join.stack;
-    tensor places = join_ids_at(e, o.in.from, o.in.n);
-    if (o.text) {
-        op_embed(c, x, m->w[S_READ_EMBED],
-                 tensor_1d(e->text.data ? (int32_t *)e->text.data + o.in.from : NULL, DT_I32, o.in.n), 1);
-        op_embed_add(c, x, m->w[S_READ_POS], places);
-    } else {
-        op_embed(c, x, m->w[S_LATENTS], places, 1);
-    }
+    if (o.text)
+        join_read(c, e, o.in, x);
+    else
+        op_embed(c, x, m->w[S_LATENTS], join_ids_at(e, o.in.from, o.in.n), 1);
     op_norm(c, x, x, m->w[S_JOIN_G], m->w[S_JOIN_B], k->norm, k->norm_eps, 0);
 }
 

@@ -24,27 +24,16 @@ join_room reader_room(const join_spec *j, int64_t rows, int n_text) {
 static void upload_ids(ctx *c, const encode *e, int64_t rows) {
     const tower_spec *t = &e->m->spec.tower;
     int n = e->plan.n_text;
-    int32_t *v = mem_calloc((size_t)n + AFTER_POSITIONS, sizeof *v);
-    if (!v) {
-        status_set(&c->st, ST_NO_MEMORY, "no memory for positions");
-        return;
-    }
-    for (int i = 0; i < n; i++) v[i] = i;
-    v[n + 1] = t->block_rows;
-    v[n + 3] = (int32_t)blocks_span(t, n, blocks_even(t, n) - 1).n;
-    v[n + 4] = n;
-    v[n + 5] = (int32_t)rows;
-    ctx_upload(c, e->join_ids, v);
-    mem_free(v);
+    int32_t last = (int32_t)blocks_span(t, n, blocks_even(t, n) - 1).n;
+    join_ids_upload(c, e, n, (const int32_t[AFTER_POSITIONS]){0, t->block_rows, 0, last, n, (int32_t)rows},
+                    AFTER_POSITIONS);
 }
 
 static void embed(ctx *c, const encode *e, row_span b) {
     const model *m = e->m;
     const stack_spec *k = &m->spec.join.stack;
-    tensor x = tensor_rows(e->join_x, b.from, b.n),
-           ids = tensor_1d(e->text.data ? (int32_t *)e->text.data + b.from : NULL, DT_I32, b.n);
-    op_embed(c, x, m->w[S_READ_EMBED], ids, 1);
-    op_embed_add(c, x, m->w[S_READ_POS], join_ids_at(e, b.from, b.n));
+    tensor x = tensor_rows(e->join_x, b.from, b.n);
+    join_read(c, e, b, x);
     op_norm(c, x, x, m->w[S_JOIN_G], m->w[S_JOIN_B], k->norm, k->norm_eps, 0);
 }
 

@@ -5,14 +5,11 @@ import subprocess
 
 import pytest
 
-from conftest import PIXEL, ROOT, VLMD, Server
+from conftest import ROOT, VLMD, Server, image_part
+from conftest import text_part as text
 
 FAMILIES = ROOT / "tests" / "golden" / "families"
-IMAGE = {"type": "image_url", "image_url": {"url": PIXEL}}
-
-
-def text(s):
-    return {"type": "text", "text": s}
+IMAGE = image_part()
 
 
 def user(*parts):

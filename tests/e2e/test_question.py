@@ -4,16 +4,13 @@ import json
 
 import pytest
 
-from conftest import ROOT, Server
+from conftest import ROOT, Server, image_part
+from conftest import text_part as text
 from test_parity import data_url
 
 FOLDER = ROOT / "tests" / "golden" / "families" / "blip_vqa"
-PICTURE = {"type": "image_url", "image_url": {"url": data_url("wide.jpg")}}
-OTHER = {"type": "image_url", "image_url": {"url": data_url("tall.png")}}
-
-
-def text(s):
-    return {"type": "text", "text": s}
+PICTURE = image_part(data_url("wide.jpg"))
+OTHER = image_part(data_url("tall.png"))
 
 
 def user(*parts):
