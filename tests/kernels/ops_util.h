@@ -60,6 +60,11 @@ UTIL void op_free(void *p) {
 #endif
     free(p);
 }
+#define op_free_all(...)                                                                                     \
+    do {                                                                                                     \
+        void *all_[] = {__VA_ARGS__};                                                                        \
+        for (size_t i_ = 0; i_ < ARRAY_LEN(all_); i_++) op_free(all_[i_]);                                   \
+    } while (0)
 UTIL void *op_copy_of(const void *p, size_t n) {
     void *q = op_alloc(n);
     memcpy(q, p, n);

@@ -40,9 +40,7 @@ static void test_double(void **state) {
                         rig_fini(&r);
                     }
                 }
-                op_free(x);
-                op_free(first);
-                op_free(again);
+                op_free_all(x, first, again);
                 free(want);
             }
 }
@@ -63,9 +61,7 @@ static void test_row_exact(void **state) {
         run(&r, sigmoid, tensor_2d(x, DT_F32, N, N), b + N, b);
         same_bits("term", a + I, b + I, 1);
         assert_true(a[I + 1] != b[I + 1]);
-        op_free(x);
-        op_free(a);
-        op_free(b);
+        op_free_all(x, a, b);
     }
     rig_fini(&r);
 }

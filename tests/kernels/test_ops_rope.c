@@ -73,12 +73,7 @@ static void test_rope(void **state) {
             op_free(cs);
             rig_fini(&r);
         }
-        op_free(first);
-        op_free(axis);
-        op_free(inv);
-        op_free(x);
-        op_free(pos);
-        op_free(len);
+        op_free_all(first, axis, inv, x, pos, len);
     }
 }
 
@@ -164,13 +159,7 @@ static void test_rope_kv_write(void **state) {
                 op_free(kept);
                 rig_fini(&r);
             }
-        op_free(first);
-        op_free(src);
-        op_free(k);
-        op_free(v);
-        op_free(cs);
-        op_free(slots);
-        op_free(places);
+        op_free_all(first, src, k, v, cs, slots, places);
     }
 }
 

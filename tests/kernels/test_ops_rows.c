@@ -54,9 +54,7 @@ static void test_exp(void **state) {
         }
     }
     if (!(worst <= 2)) fail_msg("exp: %.3f ulp", worst);
-    op_free(x);
-    op_free(y);
-    op_free(z);
+    op_free_all(x, y, z);
 }
 
 static void test_act(void **state) {
@@ -92,9 +90,7 @@ static void test_act(void **state) {
                 }
                 rig_fini(&r);
             }
-        op_free(first);
-        op_free(x);
-        op_free(u);
+        op_free_all(first, x, u);
     }
 }
 
@@ -183,10 +179,7 @@ static void test_norm(void **state) {
                 }
                 rig_fini(&r);
             }
-        op_free(first);
-        op_free(x);
-        op_free(gain);
-        op_free(bias);
+        op_free_all(first, x, gain, bias);
     }
 }
 
@@ -230,10 +223,7 @@ static void test_add_copy_gather(void **state) {
                 op_gather(&r.c, yt, xt, tensor_1d(idx, DT_I32, n));
                 rig_fails(&r, "gather", "row index");
             }
-            op_free(x);
-            op_free(y);
-            op_free(old);
-            op_free(idx);
+            op_free_all(x, y, old, idx);
         }
         rig_fini(&r);
     }
@@ -280,11 +270,7 @@ static void test_embed(void **state) {
             op_embed_add(&r.c, yt, w, it);
             rig_fails(&r, "embed", "an id beyond");
             weight_free(w);
-            op_free(src);
-            op_free(bytes);
-            op_free(y);
-            op_free(old);
-            op_free(ids);
+            op_free_all(src, bytes, y, old, ids);
         }
         rig_fini(&r);
     }
@@ -356,9 +342,7 @@ static void test_patchify_forms(void **state) {
         order[n - 1] = t % 2 ? -1 : (int32_t)all;
         op_patchify(&r.c, tensor_2d(x, DT_F32, n, d), tensor_3d(px, DT_U8, h, w, 3), &a);
         rig_fails(&r, "patchify", "row ind");
-        op_free(px);
-        op_free(x);
-        op_free(order);
+        op_free_all(px, x, order);
     }
     rig_fini(&r);
 }
@@ -410,12 +394,7 @@ static void test_mix(void **state) {
                 op_mix(&r.c, yt, host, ft, bt);
             rig_fails(&r, "mix", "row ind");
             weight_free(w);
-            op_free(src);
-            op_free(y);
-            op_free(old);
-            op_free(by);
-            op_free(bytes);
-            op_free(from);
+            op_free_all(src, y, old, by, bytes, from);
         }
         rig_fini(&r);
     }
@@ -540,18 +519,13 @@ static void test_alignment(void **state) {
             } else {
                 first = out;
             }
-            op_free(y);
-            op_free(x);
-            op_free(u);
+            op_free_all(y, x, u);
         }
         weight_free(g);
         weight_free(gh);
         rig_fini(&r);
     }
-    op_free(first);
-    op_free(src);
-    op_free(up);
-    op_free(one);
+    op_free_all(first, src, up, one);
 }
 
 /* Kernels that no op launches by itself: rounding to 16 bits, and what a matrix product leaves to do. */
@@ -589,11 +563,7 @@ static void test_device_only(void **state) {
                 near("epilogue", y[at], f + before,
                      4e-6 * (fabs(f) + 1e-3) + 2e-7 * (fabs(before) + fabs(v)));
         }
-        op_free(x);
-        op_free(bias);
-        op_free(y);
-        op_free(old);
-        op_free(h);
+        op_free_all(x, bias, y, old, h);
     }
     rig_fini(&r);
 #endif
