@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the CUDA backend for the host against the emulator, under ASan and UBSan, and runs the tests of ops and models on it:
 # once forward, once with everything the other way round, once shuffled; then the goldens of the reference library, a few
-# steps each; and the server on it (tests/e2e/test_cuda.py). EMU_QUICK=1: ops alone, forward, and the server's short tests.
+# steps each; and the server on it (tests/e2e/test_cuda.py). EMU_QUICK=1: ops alone, forward and at small sizes, and the
+# server's short tests.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 B=build/emu
@@ -19,7 +20,7 @@ run() {
         echo "$out" | grep -E '^\[  PASSED  \]' | sed "s|^|$(basename "$t") ($*): |"
     done
 }
-run env EMU_ORDER=forward EMU_STREAMS=lazy EMU_SHARED=0xff
+run env EMU_ORDER=forward EMU_STREAMS=lazy EMU_SHARED=0xff ${EMU_QUICK:+VLMD_SHORT=1}
 python=python3
 "$python" -c 'import pytest' 2>/dev/null || python=/usr/bin/python3
 VLMD_EMU_BIN=$PWD/$B/vlmd "$python" -m pytest -q -p no:cacheprovider tests/e2e/test_cuda.py -k "emulated${EMU_QUICK:+ and not long}" || failed=1

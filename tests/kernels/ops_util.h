@@ -2,7 +2,8 @@
  * buffers, comparison. Header only; each test program has its own copy.
  *
  * VLMD_DEVICE=cuda runs the same tests on a GPU (or its emulator): what an op reads or writes comes from op_alloc
- * (floats, random_floats, op_ints), memory that host and device both reach, and is looked at after rig_ok. */
+ * (floats, random_floats, op_ints), memory that host and device both reach, and is looked at after rig_ok.
+ * VLMD_SHORT, beside that, keeps to sizes and repetitions that show the same faults: for where a device's thread is slow. */
 #ifndef VLMD_TESTS_OPS_UTIL_H
 #define VLMD_TESTS_OPS_UTIL_H
 
@@ -36,6 +37,14 @@ static const char *const rig_isa[] = {"portable", "avx2", "avx512"};
 UTIL bool on_gpu(void) {
     const char *device = getenv("VLMD_DEVICE");
     return device && strncmp(device, "cuda", 4) == 0;
+}
+
+UTIL bool brief(void) {
+    return on_gpu() && getenv("VLMD_SHORT");
+}
+/* Counts of threads 1 .. n are tried where they can matter. */
+UTIL int most_threads(int n) {
+    return brief() ? 1 : n;
 }
 
 /* Memory that ops may be given; op_free waits for what the device still does with it. */

@@ -27,7 +27,7 @@ static void test_double(void **state) {
                 ref_pair_loss(want, x, ld, n, sigmoid);
                 for (int64_t i = 0; i < n; i++) mean += want[i] / (double)n;
                 bool any = false;
-                for (int threads = 1; threads <= 3; threads += 2) {
+                for (int threads = 1; threads <= most_threads(3); threads += 2) {
                     rig r;
                     RIG_EACH(r, threads) {
                         float *to = any ? again : first;

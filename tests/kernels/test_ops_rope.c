@@ -102,7 +102,7 @@ static void test_rope_kv_write(void **state) {
         for (int64_t i = 0; i < n; i++) slots[i] = ref_int(&seed, 0, 3) ? places[i] : -1;
         tensor st = tensor_1d(slots, DT_I32, n), ct = tensor_3d(cs, DT_F32, n, half, 2);
         rig r;
-        for (int threads = 1; threads <= 2; threads++) RIG_EACH(r, threads) {
+        for (int threads = 1; threads <= most_threads(2); threads++) RIG_EACH(r, threads) {
                 enum { BY_ITSELF, IN_ONE };
                 float *all[2], *kept = op_copy_of(k, sizeof *k * (size_t)(n * k_ld));
                 /* q, pages of k and of v, one behind the other */

@@ -70,7 +70,7 @@ static void test_act(void **state) {
         x[D + 1] = INFINITY;
         x[D + 2] = 0;
         rig r;
-        for (int threads = 1; threads <= 3; threads++) RIG_EACH(r, threads) {
+        for (int threads = 1; threads <= most_threads(3); threads++) RIG_EACH(r, threads) {
                 float *y = floats(2 * ROWS * D), *g = y + ROWS * D;
                 memcpy(y, x, sizeof(float) * ROWS * D);
                 op_act(&r.c, tensor_2d(y, DT_F32, ROWS, D), (act)a);
@@ -105,7 +105,7 @@ static void test_softcap(void **state) {
         const float special[] = {NAN, INFINITY, -INFINITY, 0, 1e-20f, -1e30f};
         memcpy(x, special, sizeof special);
         rig r;
-        for (int threads = 1; threads <= 2; threads++) RIG_EACH(r, threads) {
+        for (int threads = 1; threads <= most_threads(2); threads++) RIG_EACH(r, threads) {
                 float *y = floats(ROWS * D);
                 memcpy(y, x, sizeof(float) * ROWS * D);
                 op_softcap(&r.c, tensor_2d(y, DT_F32, ROWS, D), caps[k]);
@@ -141,7 +141,7 @@ static void test_norm(void **state) {
         for (int64_t i = 0; i < n * ld; i++) x[i] += 1;
         float *first = NULL;
         rig r;
-        for (int threads = 1; threads <= 2; threads++) RIG_EACH(r, threads) {
+        for (int threads = 1; threads <= most_threads(2); threads++) RIG_EACH(r, threads) {
                 float *y = floats(n * ld);
                 memcpy(y, x, sizeof(float) * (size_t)(n * ld));
                 /* gain as bf16 when it is exact there: a vector may have any type */
