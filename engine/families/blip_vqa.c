@@ -181,6 +181,7 @@ const family FAMILY_BLIP_VQA = {
     .does = "late fusion: a text encoder reads the question with the picture, the answer's decoder reads its "
             "states",
     .architecture = "BlipForQuestionAnswering",
+    .image_class = "BlipImageProcessor",
     .read = read,
     .sheet = &SHEET,
     .check = check,

@@ -156,6 +156,10 @@ int64_t config_int(config *c, const char *key, int64_t def, int64_t min, int64_t
     return i;
 }
 
+int64_t config_int_as(config *c, const char *other, const char *key, int64_t def, int64_t min, int64_t max) {
+    return config_int(c, other, config_int(c, key, def, min, max), min, max);
+}
+
 double config_num(config *c, const char *key, double def, double min, double max) {
     const json_t *v = config_get(c, key);
     char text[64];
@@ -293,6 +297,11 @@ static bool is_seen(const config *c, const char *key) {
 
 void config_warn_unknown(config *c) {
     if (!c->j || c->st->code != ST_OK) return;
+    if (config_has(c, "per_layer_config")) {
+        config_fail(c, ST_UNSUPPORTED, "per_layer_config",
+                    "layers with settings of their own are not implemented");
+        return;
+    }
     char list[400];
     size_t at = 0, n = 0;
     const char *key;

@@ -7,6 +7,7 @@
 
 #include "engine/ckpt/ckpt.h"
 #include "engine/families/family.h"
+#include "kernels/json.h"
 
 static const family *const FAMILIES[] = {
     /* clang-format off */
@@ -103,11 +104,30 @@ static void read_generation(config *gen, config *top, config *text, model_spec *
     if (gen->j && config_has(gen, "do_sample") && !config_bool(gen, "do_sample", true)) out->temperature = 0;
 }
 
+/* What stands for the parts that config.json leaves out. */
+static bool fill_parts(json_t *j, const family *f, status *st) {
+    for (int i = 0; f->parts && f->parts[i][0]; i++) {
+        const json_t *v = json_object_get(j, f->parts[i][0]);
+        json_t *part = v && !json_is_null(v) ? NULL : json_literal(f->parts[i][1]);
+        if ((!v || json_is_null(v)) && (!part || json_object_set_new(j, f->parts[i][0], part) != 0))
+            return status_set(st, ST_NO_MEMORY, "no memory for config.json");
+    }
+    return true;
+}
+
+/* A file that names no class is of the one that the reference has for the model_type. */
+static bool name_class(json_t *obj, const char *class, status *st) {
+    bool named = json_is_string(json_object_get(obj, "image_processor_type")) ||
+                 json_is_string(json_object_get(obj, "feature_extractor_type"));
+    return named || !class || json_object_set_new(obj, "image_processor_type", json_string(class)) == 0 ||
+           status_set(st, ST_NO_MEMORY, "no memory for the image processor's settings");
+}
+
 /* processor_config.json's image_processor where it has one, else preprocessor_config.json. */
-static bool read_prep(const char *dir, model_spec *out, status *st) {
+static bool read_prep(const char *dir, const char *class, model_spec *out, status *st) {
     const char *name = "processor_config.json";
     json_t *j = ckpt_json(dir, name, true, st);
-    const json_t *obj = j ? json_object_get(j, "image_processor") : NULL;
+    json_t *obj = j ? json_object_get(j, "image_processor") : NULL;
     if (st->code == ST_OK && !json_is_object(obj)) {
         json_decref(j);
         name = "preprocessor_config.json";
@@ -115,7 +135,7 @@ static bool read_prep(const char *dir, model_spec *out, status *st) {
     }
     bool ok = obj && st->code == ST_OK;
     if (ok && !json_is_object(obj)) ok = status_set(st, ST_INVALID, "expected an object");
-    if (ok) ok = prep_spec_from_json(obj, &out->prep, st);
+    if (ok) ok = name_class(obj, class, st) && prep_spec_from_json(obj, &out->prep, st);
     if (!ok && st->code != ST_OK && st->code != ST_NOT_FOUND) status_prefix(st, "%s/%s", dir, name);
     json_decref(j);
     if (!ok) return false;
@@ -206,16 +226,16 @@ bool family_read(const char *dir, model_spec *out, const name_sheet **sheet, sta
     if (!j) return false;
     json_t *g = ckpt_json(dir, "generation_config.json", true, st);
     config c = config_of(j, path, st), gen = config_of(g, "generation_config.json: ", st);
-    config text = st->code == ST_OK ? config_sub(&c, "text_config") : c;
     const family *f = st->code == ST_OK ? choose(&c) : NULL;
-    if (f && f->read(&c, out)) {
+    if (f && fill_parts(j, f, st) && f->read(&c, out)) {
+        config text = config_sub(&c, "text_config");
         out->family = f->name;
         *sheet = f->sheet_of ? f->sheet_of(out) : f->sheet;
         if (out->text.both_ways && !out->both_ways)
             config_fail(&c, ST_UNSUPPORTED, "use_bidirectional_attention", "only false is implemented");
         read_generation(&gen, &c, &text, out);
-        if (st->code == ST_OK && out->tower.stack.n_layers && (f->own_prep || read_prep(dir, out, st)) &&
-            f->check)
+        if (st->code == ST_OK && out->tower.stack.n_layers &&
+            (f->own_prep || read_prep(dir, f->image_class, out, st)) && f->check)
             f->check(&c, out);
     } else {
         status_set(st, ST_INVALID, "config.json cannot be read");

@@ -158,16 +158,6 @@ static const pipeline pipelines[] = {
      "eos_token", finish_t5},
 };
 
-static json_t *literal(const char *text) {
-    char *s = mem_strdup(text);
-    for (char *c = s; c && *c; c++) *c = *c == '\'' ? '"' : *c == '`' ? '\'' : *c;
-    json_error_t err;
-    json_t *j = s ? json_parse(s, strlen(s), JSON_DECODE_ANY, &err) : NULL;
-    CHECK(j || !s || json_no_memory(&err));
-    mem_free(s);
-    return j;
-}
-
 /* ---- what the config decides ---- */
 
 static bool set_bool(json_t *obj, const char *key, bool value) {
@@ -187,8 +177,8 @@ static bool finish_llama(json_t *tokenizer, const json_t *file, const json_t *tc
                             json_string(scheme)) != 0)
         return false;
     json_t *steps = json_object_get(json_object_get(tokenizer, "decoder"), "decoders");
-    return !space ||
-           json_array_append_new(steps, literal("{'type':'Strip','content':' ','start':1,'stop':0}")) == 0;
+    return !space || json_array_append_new(
+                         steps, json_literal("{'type':'Strip','content':' ','start':1,'stop':0}")) == 0;
 }
 
 static bool finish_code_llama(json_t *tokenizer, const json_t *file, const json_t *tc) {
@@ -283,13 +273,13 @@ static bool set_template(const pipeline *p, json_t *tokenizer, const json_t *tc)
 }
 
 static bool build(const pipeline *p, json_t *tokenizer, const json_t *tc) {
-    json_t *model = json_object_get(tokenizer, "model"), *keys = literal(p->model),
+    json_t *model = json_object_get(tokenizer, "model"), *keys = json_literal(p->model),
            *file = json_copy(tokenizer);
     const char *unk = token_of(p, tc, "unk_token");
     bool ok = keys && file && json_object_update(model, keys) == 0 &&
-              json_object_set_new(tokenizer, "normalizer", literal(p->normalizer)) == 0 &&
-              json_object_set_new(tokenizer, "pre_tokenizer", literal(p->pre_tokenizer)) == 0 &&
-              json_object_set_new(tokenizer, "decoder", literal(p->decoder)) == 0;
+              json_object_set_new(tokenizer, "normalizer", json_literal(p->normalizer)) == 0 &&
+              json_object_set_new(tokenizer, "pre_tokenizer", json_literal(p->pre_tokenizer)) == 0 &&
+              json_object_set_new(tokenizer, "decoder", json_literal(p->decoder)) == 0;
     if (ok && p->takes_unk)
         ok = json_object_set_new(model, "unk_token", unk ? json_string(unk) : json_null()) == 0;
     ok = ok && (!p->finish || p->finish(tokenizer, file, tc));
