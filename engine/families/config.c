@@ -12,6 +12,7 @@ static const char *const BENIGN[] = {
     "_commit_hash",
     "_from_model_config",
     "_name_or_path",
+    "add_cross_attention", /* and is_decoder, is_encoder_decoder: a decoder looks itself */
     "add_faster_video",
     "architectures",
     "attention_dropout",
@@ -38,6 +39,8 @@ static const char *const BENIGN[] = {
     "ignore_index",
     "initializer_factor",
     "initializer_range",
+    "is_decoder",
+    "is_encoder_decoder",
     "label2id",
     "length_penalty",
     "max_length",

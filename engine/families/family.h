@@ -42,6 +42,9 @@ extern const family FAMILY_CLIP, FAMILY_SIGLIP, FAMILY_SIGLIP2;
 extern const family FAMILY_LLAVA_NEXT, FAMILY_LLAVA_ONEVISION, FAMILY_INTERNVL, FAMILY_IDEFICS3,
     FAMILY_SMOLVLM;
 
+/* generation_config.json, where it is silent config.json, where that is silent its text_config. */
+void generation_read(config *gen, config *top, config *text, model_spec *out);
+
 /* A text model on its own. */
 bool family_read_text_only(config *c, model_spec *out);
 

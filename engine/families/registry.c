@@ -1,7 +1,6 @@
 /* registry.c - the families, one row each, and the reading of a checkpoint folder's config files.
  *
  * Thread: the loader's. Owns nothing after it returns. */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -83,25 +82,6 @@ bool family_read_part(config *c, const char *def, text_spec *out) {
     if (!family_read_text(c, def, out)) return false;
     out->logit_softcap = 0;
     return true;
-}
-
-/* generation_config.json, where it is silent config.json, where that is silent its text_config. */
-static void read_generation(config *gen, config *top, config *text, model_spec *out) {
-    config *from[] = {gen, top, text};
-    for (int i = 0; i < 3 && out->n_eos == 0; i++)
-        out->n_eos = config_ints(from[i], "eos_token_id", out->eos, SPEC_MAX_EOS);
-    if (out->n_eos == 0 && out->text.eos >= 0) out->eos[out->n_eos++] = out->text.eos;
-    out->bos = -1;
-    for (int i = 0; i < 3 && out->bos < 0; i++)
-        out->bos = (int32_t)config_int(from[i], "bos_token_id", -1, -1, INT32_MAX);
-    if (out->bos < 0) out->bos = out->text.bos;
-    out->temperature = (float)config_num(gen, "temperature", NAN, 0, 1000);
-    out->top_p = (float)config_num(gen, "top_p", NAN, 0, 1);
-    out->min_p = (float)config_num(gen, "min_p", NAN, 0, 1);
-    out->repetition_penalty = (float)config_num(gen, "repetition_penalty", NAN, 1e-3, 1000);
-    out->top_k = (int)config_int(gen, "top_k", -1, -1, INT32_MAX);
-    out->max_new_tokens = (int)config_int(gen, "max_new_tokens", -1, 1, INT32_MAX);
-    if (gen->j && config_has(gen, "do_sample") && !config_bool(gen, "do_sample", true)) out->temperature = 0;
 }
 
 /* What stands for the parts that config.json leaves out. */
@@ -233,7 +213,7 @@ bool family_read(const char *dir, model_spec *out, const name_sheet **sheet, sta
         *sheet = f->sheet_of ? f->sheet_of(out) : f->sheet;
         if (out->text.both_ways && !out->both_ways)
             config_fail(&c, ST_UNSUPPORTED, "use_bidirectional_attention", "only false is implemented");
-        read_generation(&gen, &c, &text, out);
+        generation_read(&gen, &c, &text, out);
         if (st->code == ST_OK && out->tower.stack.n_layers &&
             (f->own_prep || read_prep(dir, f->image_class, out, st)) && f->check)
             f->check(&c, out);

@@ -6,7 +6,7 @@
 #include "engine/image/tiles.h"
 #include "kernels/ops.h"
 
-enum { SPEC_MAX_LAYERS = 256, SPEC_MAX_FEATURES = 16, SPEC_MAX_EOS = 16 };
+enum { SPEC_MAX_LAYERS = 256, SPEC_MAX_FEATURES = 16, SPEC_MAX_EOS = 16, SPEC_MAX_BANNED = 64 };
 
 typedef enum rope_kind {
     ROPE_NONE,
@@ -282,6 +282,8 @@ typedef struct model_spec {
     int32_t bos;         /* -1: none */
     int32_t eos[SPEC_MAX_EOS]; /* generation_config.json's, else config.json's */
     int n_eos;
+    int32_t banned[SPEC_MAX_BANNED]; /* ids that no answer has: generation_config.json's */
+    int n_banned;
     /* How the reference turns a rendered chat into ids: a processor lets the tokenizer add its specials unless the
      * text begins with BOS; a bare tokenizer adds none. */
     bool prompt_adds_special;

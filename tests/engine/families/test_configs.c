@@ -80,6 +80,26 @@ static void layers_of_their_own_are_refused(void **state) {
     json_decref(j);
 }
 
+/* Words of one token and suppressed tokens; an end stays, as does what has no logit. */
+static void tokens_are_banned(void **state) {
+    (void)state;
+    static model_spec s;
+    const name_sheet *sheet;
+    status st = {0};
+    json_t *j = json_pack("{s:s, s:i}", "model_type", "llama", "vocab_size", 40);
+    json_t *gen = json_loads("{\"eos_token_id\":[2,7],\"bad_words_ids\":[[32],[7],[40],[3,4]],"
+                             "\"suppress_tokens\":[5]}",
+                             0, NULL);
+    put("generation_config.json", gen);
+    assert_true(read_both(j, NULL, &s, &sheet, &st));
+    assert_int_equal(s.n_banned, 2);
+    assert_int_equal(s.banned[0], 32);
+    assert_int_equal(s.banned[1], 5);
+    put("generation_config.json", NULL);
+    json_decref(gen);
+    json_decref(j);
+}
+
 static int set_up(void **state) {
     (void)state;
     snprintf(g_dir, sizeof g_dir, "/tmp/vlmd-configs-XXXXXX");
@@ -97,6 +117,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_config_means_what_the_reference_makes_of_it),
         cmocka_unit_test(layers_of_their_own_are_refused),
+        cmocka_unit_test(tokens_are_banned),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
