@@ -353,10 +353,20 @@ static const pipeline *choose(const json_t *tokenizer, const json_t *config, con
     return p;
 }
 
-bool token_class_apply(json_t *tokenizer, const json_t *config, const json_t *tokenizer_config) {
-    const pipeline *p = choose(tokenizer, config, tokenizer_config);
+static const pipeline *builder(const json_t *tokenizer, const json_t *config, const json_t *tc) {
+    const pipeline *p = choose(tokenizer, config, tc);
     const json_t *model = json_object_get(tokenizer, "model");
     const char *kind = json_string_value(json_object_get(model, "type"));
-    if (!p || !json_is_object(model) || (kind && strcmp(kind, p->kind) != 0)) return true;
-    return build(p, tokenizer, tokenizer_config);
+    return p && json_is_object(model) && (!kind || strcmp(kind, p->kind) == 0) ? p : NULL;
+}
+
+const char *token_class_builds(const json_t *tokenizer, const json_t *config,
+                               const json_t *tokenizer_config) {
+    const pipeline *p = builder(tokenizer, config, tokenizer_config);
+    return p ? p->class : NULL;
+}
+
+bool token_class_apply(json_t *tokenizer, const json_t *config, const json_t *tokenizer_config) {
+    const pipeline *p = builder(tokenizer, config, tokenizer_config);
+    return !p || build(p, tokenizer, tokenizer_config);
 }
