@@ -180,7 +180,7 @@ def answers(r, v, folder, pictures):
             if gap >= mm.MIN_GAP:
                 other = ([], [], 0) if v.greedy else greedy(m, dict(inputs), repetition_penalty=PENALTY, **bans)
                 # vlmd's log-probabilities are the model's own, before bans
-                out.append({"name": name, "messages": messages, "tokens": ids, "top": None if any(bans.values()) else top,
+                out.append({"name": name, "messages": messages, "tokens": ids, "top": None if any(bans.values()) and not v.greedy else top,
                             "penalised": other[0] if other[2] >= mm.MIN_GAP else None,
                             "text": words.decode(ids, skip_special_tokens=True),
                             "prompt_ids": v.prompt(m, inputs) if v.prompt else inputs["input_ids"][0].tolist()})
