@@ -107,19 +107,19 @@ static bool load_names(promptkit *k, json_t *config, status *st) {
     return ok || status_set(st, ST_NO_MEMORY, "no memory for the tokenizer's names");
 }
 
-static bool load_template(promptkit *k, const char *dir, status *st) {
+static bool load_template(promptkit *k, const char *dir, const char *own_file, status *st) {
     status own = {0};
     size_t n;
     if (k->spec->reads.what == READS_QUESTION) return true;
-    char *src = tmpl_find_source(dir, NULL, &n, &own);
-    const char *default_src = k->spec->chat_template;
+    char *src = own_file ? tmpl_file_source(own_file, NULL, &n, &own) : tmpl_find_source(dir, NULL, &n, &own);
+    const char *default_src = own_file ? NULL : k->spec->chat_template;
     if (!src && own.code == ST_NOT_FOUND && default_src) {
         k->tmpl = tmpl_parse(default_src, strlen(default_src), st);
         if (k->tmpl) k->forms = tmpl_content_forms(k->tmpl);
         return k->tmpl != NULL;
     }
-    if (!src && own.code == ST_NOT_FOUND) {
-        log_warn("%s brings no chat template: chat requests will be refused", dir);
+    if (!src && own.code == ST_NOT_FOUND && !own_file) {
+        log_warn("%s brings no chat template: chat requests will be refused without --chat-template", dir);
         return true;
     }
     if (!src) return status_set(st, own.code, "%s", own.msg);
@@ -181,13 +181,13 @@ static bool load_reads(promptkit *k, const char *dir, status *st) {
     return ok;
 }
 
-bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec, int max_model_len,
-                    const image_limits *limits, status *st) {
+bool promptkit_load(promptkit *k, const char *model_dir, const char *template_file, const model_spec *spec,
+                    int max_model_len, const image_limits *limits, status *st) {
     *k = (promptkit){.spec = spec, .max_model_len = max_model_len, .limits = *limits};
     json_t *config = tokfiles_config(model_dir, st);
     bool ok = config && load_tokenizer(k, model_dir, config, st) && load_names(k, config, st) &&
               (spec->dual.on ? embed_rules_read(k, config, st)
-                             : load_placeholder(k, st) && load_template(k, model_dir, st) &&
+                             : load_placeholder(k, st) && load_template(k, model_dir, template_file, st) &&
                                    load_reads(k, model_dir, st));
     json_decref(config);
     if (ok) return true;
