@@ -308,7 +308,7 @@ static bool is_name(const char *key) {
 
 static bool add_names(adding *a, const json_t *config, const char *class) {
     static const char *const groups[] = {"extra_special_tokens", "additional_special_tokens"};
-    bool plain = class && strcmp(class, "Qwen2Tokenizer") == 0; /* as its __init__ ends */
+    bool plain = class && token_class_makes_plain(class);
     const char *key, *text;
     const json_t *v;
     size_t i;

@@ -63,6 +63,11 @@ bool token_class_pads_left(const char *tokenizer_class) {
     return false;
 }
 
+bool token_class_makes_plain(const char *tokenizer_class) {
+    static const class_token plain = {"Qwen2Tokenizer", NULL, NULL};
+    return class_token_of(&plain, tokenizer_class);
+}
+
 /* The reference looks for the word anywhere in the file. */
 static bool mentions_byte_level(const json_t *j) {
     const char *key;
