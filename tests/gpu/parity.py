@@ -27,6 +27,7 @@ from wire import CHAT, MODEL, ROOT, Conn, Server, exact  # noqa: E402
 
 PARTS = [ROOT / "tests" / "golden" / part for part in ("models", "families")]
 EXACT, ROUNDED = 1e-3, 0.2
+LOOSE = {"blip_vqa_old": 0.5}  # sharp weights in a row: the reference itself, run in bf16, is 0.38 off what it is in f32
 
 
 def for_api(messages):
@@ -118,7 +119,7 @@ def main():
         cases = json.loads(file.read_text())["cases"]
         cases = [shorten(c, o.steps) for c in ([cases[0], cases[-1]] if o.smoke else cases)]
         f32, said = is_f32(folder), []
-        for name, tolerance, args in (("deterministic", EXACT, ["--deterministic"]), ("default", EXACT if f32 else ROUNDED, [])):
+        for name, tolerance, args in (("deterministic", EXACT, ["--deterministic"]), ("default", EXACT if f32 else LOOSE.get(folder.name, ROUNDED), [])):
             replies, worst = answers(folder, cases, *more, *args), 0.0
             for case, text in zip(cases, replies):
                 what, off = compare(json.loads(text), case, tolerance)
