@@ -63,22 +63,21 @@ static void project(ctx *c, const join_spec *j, weight *const *w, tensor x, tens
 
 /* ---- where rows go ---- */
 
+static int64_t joined_rows(const encode_lot *l, const pass *p, int i) {
+    return join_rows(l->s, p->g, l->s->join.read_vocab ? lot_tile_at(l, p, i).e->plan.n_text : 0);
+}
+
 /* Where the joined rows of a pass from row `from` on belong, at most so many: those that lie together. set: of each picture;
  * -1: what it packs its rows from. */
 static tensor rows_at(const encode_lot *l, const pass *p, int set, int64_t from, int64_t most) {
-    lot_tile of = lot_tile_at(l, p, 0);
-    int64_t each = join_rows(l->s, p->g, of.e->plan.n_text);
-    int i = 1;
-    for (; from >= each; i++) {
-        from -= each;
-        of = lot_tile_at(l, p, i);
-        each = join_rows(l->s, p->g, of.e->plan.n_text);
-    }
-    int64_t n = each - from;
-    for (; n < most && i < p->n; i++) {
+    int i = 0;
+    for (int64_t n; from >= (n = joined_rows(l, p, i)); i++) from -= n;
+    lot_tile of = lot_tile_at(l, p, i);
+    int64_t n = joined_rows(l, p, i) - from;
+    while (n < most && ++i < p->n) {
         lot_tile next = lot_tile_at(l, p, i);
         if (next.e != of.e || next.joined <= of.joined) break; /* the latter: of a lot that is measured */
-        n += join_rows(l->s, p->g, of.e->plan.n_text);
+        n += joined_rows(l, p, i);
     }
     tensor to = of.e->joined;
     if (set >= 0) to = tensor_rows(of.e->sets, (1 + set) * of.e->rows.d[0], of.e->rows.d[0]);

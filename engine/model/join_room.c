@@ -19,7 +19,8 @@ int join_latents(const join_spec *j) {
 
 static int64_t rows_of_tile(const encode_lot *l, const pass *p, join_part part, int i) {
     if (part == PART_TILE) return tower_features_rows(&l->s->tower, p->g.w, p->g.h);
-    return part == PART_LATENTS ? join_latents(&l->s->join) : lot_tile_at(l, p, i).e->plan.n_text;
+    if (part == PART_LATENTS) return join_latents(&l->s->join);
+    return l->s->join.read_vocab ? lot_tile_at(l, p, i).e->plan.n_text : 0;
 }
 
 int64_t join_part_rows(const encode_lot *l, const pass *p, join_part part) {
@@ -120,7 +121,7 @@ static void fill_keys(const encode_lot *l, const pass *p, const ids_layout *a, j
     for (join_part part = 0; part < JOIN_PARTS; part++) {
         if (!is_key(&l->s->join, part, keys)) continue;
         int64_t first = page * KV_PAGE_TOK + keys_before(l, p, keys, part, i);
-        for (int64_t k = 0; k < rows_of_tile(l, p, part, i); k++)
+        for (int64_t k = 0, rows = rows_of_tile(l, p, part, i); k < rows; k++)
             ids[a->slots[part] + row[part] + k] = (int32_t)(first + k);
     }
 }
