@@ -14,7 +14,7 @@ typedef struct world {
     float *kc, *vc;
     int32_t *pages;     /* [n_seqs, max_pages] */
     int32_t *limit[20]; /* of each position of a sequence, or NULL; as attn_args has it */
-    bool limit_spares;
+    bool limit_spares, uniform;
     float softcap;
     dtype narrow;
 } world;
@@ -119,6 +119,7 @@ UTIL void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *fro
                    .softcap = w->softcap,
                    .narrow = w->narrow,
                    .limit_spares = w->limit_spares,
+                   .uniform = w->uniform,
                    .n_seqs = n,
                    .q_start = tensor_1d(start, DT_I32, n + 1),
                    .kv_len = tensor_1d(len, DT_I32, n),
