@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checks the walls of the house: includes point one way, nothing goes in a circle, only engine/families names a
-model, the server sees only engine.h, one allocator, no exit outside main, no file longer than a sitting."""
+model, the server sees only engine.h, one allocator, no exit outside main, no file longer than a sitting, no
+test named that is not there."""
 import pathlib
 import re
 import subprocess
@@ -46,6 +47,9 @@ for f in files():
         problems.append(f"{rel}: {lines} lines (over {MAX_LINES}: two rooms in one?)")
     if not text.lstrip().startswith("/*"):
         problems.append(f"{rel}: no opening comment (purpose, thread, owner of memory)")
+    for test in re.findall(r"\btests/[\w/]+\.(?:c|py)\b", text):
+        if not (ROOT / test).exists():
+            problems.append(f"{rel}: speaks of {test}, which is not there")
     code = code_only(text)
     top = rel.split("/")[0]
     for inc in re.findall(r'^\s*#\s*include\s+"([^"]+)"', code, re.M):
