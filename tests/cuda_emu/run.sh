@@ -29,7 +29,7 @@ if [ -z "${EMU_QUICK:-}" ]; then
     run env EMU_ORDER=shuffle EMU_STREAMS=lazy EMU_SHARED=0x3f
     tests=("${more[@]}")
     run env EMU_ORDER=shuffle EMU_STREAMS=lazy VLMD_SHORT=1
-    VLMD_BIN=$PWD/$B/vlmd ASAN_OPTIONS=detect_stack_use_after_return=0 EMU_MEMORY=400000000 EMU_ORDER=shuffle EMU_STREAMS=lazy python3 tests/gpu/parity.py \
+    VLMD_BIN=$PWD/$B/vlmd ASAN_OPTIONS=detect_stack_use_after_return=0 EMU_MEMORY=600000000 EMU_ORDER=shuffle EMU_STREAMS=lazy python3 tests/gpu/parity.py \
         --smoke --steps 2 -- --max-num-batched-tokens 256 --max-num-seqs 2 --image-memory 64M --image-cache-memory 16M || failed=1
 fi
 exit $failed
