@@ -248,7 +248,8 @@ static bool start(engine *e, const engine_options *o, status *st) {
     if (!plan_lengths(e, o, st) || !plan_memory(e, o, st) || !plan_waiting(e, o, st)) return false;
     image_limits lim = IMAGE_LIMITS_DEFAULT;
     if (o->max_image_pixels > 0) lim.max_pixels = o->max_image_pixels;
-    if (!(e->has_kit = promptkit_load(&e->kit, o->model_dir, e->spec, e->max_model_len, &lim, st)))
+    if (!(e->has_kit =
+              promptkit_load(&e->kit, o->model_dir, o->chat_template, e->spec, e->max_model_len, &lim, st)))
         return false;
     if (!model_upload(e->model, st)) return false;
     if (!init_runner(e, o, st)) return false;

@@ -92,11 +92,12 @@ static bool read(config *c, model_spec *out) {
     return c->st->code == ST_OK;
 }
 
-/* The reference's generate takes both from text_config, whatever generation_config.json says. */
+/* The reference's generate takes both from text_config, whatever generation_config.json says, and bans nothing. */
 static bool check(config *c, model_spec *out) {
     out->bos = out->text.bos;
     out->eos[0] = out->text.eos;
     out->n_eos = 1;
+    out->n_banned = 0;
     return c->st->code == ST_OK;
 }
 
@@ -181,6 +182,7 @@ const family FAMILY_BLIP_VQA = {
     .does = "late fusion: a text encoder reads the question with the picture, the answer's decoder reads its "
             "states",
     .architecture = "BlipForQuestionAnswering",
+    .image_class = "BlipImageProcessor",
     .read = read,
     .sheet = &SHEET,
     .check = check,

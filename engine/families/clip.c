@@ -53,6 +53,7 @@ const family FAMILY_CLIP = {
     .name = "clip",
     .does = "dual encoder: contrastive, softmax over labels; pooled at the end of the text",
     .architecture = "CLIPModel",
+    .image_class = "CLIPImageProcessor",
     .read = read,
     .sheet = &SHEET,
 };

@@ -54,14 +54,8 @@ bool dual_config_text(config *c, const dual_text_defaults *d, model_spec *out) {
 }
 
 bool dual_config_tower(config *c, const char *def, model_spec *out) {
-    json_t *empty = json_object();
-    if (!empty) return status_set(c->st, ST_NO_MEMORY, "no memory for config.json");
-    if (!c->j) c->j = empty; /* a config that is left out takes the class's own defaults */
     tower_spec *t = &out->tower;
-    bool ok = tower_config_read(c, def, t);
-    if (c->j == empty) c->j = NULL;
-    json_decref(empty);
-    if (!ok) return false;
+    if (!tower_config_read(c, def, t)) return false;
     t->run_layers = t->stack.n_layers;
     t->n_features = 1;
     t->features[0] = t->stack.n_layers;

@@ -73,6 +73,7 @@ const family FAMILY_SIGLIP = {
     .name = "siglip",
     .does = "dual encoder: sigmoid of each pair; a probe pools the picture (SigLIP 2 of one size too)",
     .architecture = "SiglipModel",
+    .image_class = "SiglipImageProcessor",
     .read = read,
     .sheet = &SHEET_SIGLIP,
 };

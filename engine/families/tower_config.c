@@ -16,28 +16,27 @@ typedef struct tower_kind {
     double eps;
     bool patch_bias, cls, pre_norm, own_family; /* own_family: only for the family that asks for it */
     bool grids;                                 /* num_patches, a table for any grid, instead of image_size */
-    /* The class's own defaults, and those of a config that is left out as a whole. */
-    tower_sizes own, whole;
+    tower_sizes own;                            /* the class's defaults */
 } tower_kind;
 
 /* clang-format off */
 static const tower_kind KINDS[] = {
     {"clip_vision_model", "quick_gelu", 1e-5, false, true, true, false, false,
-     {12, 768, 3072, 12, 224, 32}, {24, 1024, 4096, 16, 336, 14}},
+     {12, 768, 3072, 12, 224, 32}},
     {"siglip_vision_model", "gelu_pytorch_tanh", 1e-6, true, false, false, false, false,
-     {12, 768, 3072, 12, 224, 16}, {26, 1152, 4304, 16, 384, 14}},
+     {12, 768, 3072, 12, 224, 16}},
     {"internvl_vision", "gelu", 1e-6, true, true, false, true, false,
-     {24, 1024, 4096, 16, 448, 14}, {24, 1024, 4096, 16, 448, 14}},
+     {24, 1024, 4096, 16, 448, 14}},
     {"idefics2_vision", "gelu_pytorch_tanh", 1e-6, true, false, false, true, false,
-     {12, 768, 3072, 12, 224, 32}, {12, 768, 3072, 12, 224, 32}},
+     {12, 768, 3072, 12, 224, 32}},
     {"idefics3_vision", "gelu_pytorch_tanh", 1e-6, true, false, false, true, false,
-     {12, 1152, 3072, 16, 224, 32}, {12, 1152, 3072, 16, 224, 32}},
+     {12, 1152, 3072, 16, 224, 32}},
     {"blip_2_vision_model", "gelu", 1e-6, true, true, false, true, false,
-     {39, 1408, 6144, 16, 224, 14}, {39, 1408, 6144, 16, 224, 14}},
+     {39, 1408, 6144, 16, 224, 14}},
     {"blip_vision_model", "gelu", 1e-5, true, true, false, true, false,
-     {12, 768, 3072, 12, 384, 16}, {12, 768, 3072, 12, 384, 16}},
+     {12, 768, 3072, 12, 384, 16}},
     {"siglip2_vision_model", "gelu_pytorch_tanh", 1e-6, true, false, false, true, true,
-     {12, 768, 3072, 12, 0, 16}, {12, 768, 3072, 12, 0, 16}},
+     {12, 768, 3072, 12, 0, 16}},
 };
 /* clang-format on */
 
@@ -57,7 +56,7 @@ static void read_table(config *c, tower_spec *t) {
 }
 
 static bool read_kind(config *c, const tower_kind *k, tower_spec *t) {
-    const tower_sizes *d = c->j ? &k->own : &k->whole;
+    const tower_sizes *d = &k->own;
     stack_spec *s = &t->stack;
     s->n_layers = (int)config_int(c, "num_hidden_layers", d->layers, 1, SPEC_MAX_LAYERS);
     s->width = (int)config_int(c, "hidden_size", d->width, 1, 1 << 16);

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the CUDA backend for the host against the emulator, under ASan and UBSan, and runs the tests of ops and models on it:
 # once forward, once with everything the other way round, once shuffled; then the goldens of the reference library, a few
-# steps each; and the server on it (tests/e2e/test_cuda.py). EMU_QUICK=1: ops alone, forward and at small sizes, and the
-# server's short tests.
+# steps each; the server on it (tests/e2e/test_cuda.py), and every family's goldens through the server, a few of each
+# (tests/gpu/parity.py). EMU_QUICK=1: ops alone, forward and at small sizes, and the server's short tests.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 B=build/emu
@@ -29,5 +29,7 @@ if [ -z "${EMU_QUICK:-}" ]; then
     run env EMU_ORDER=shuffle EMU_STREAMS=lazy EMU_SHARED=0x3f
     tests=("${more[@]}")
     run env EMU_ORDER=shuffle EMU_STREAMS=lazy VLMD_SHORT=1
+    VLMD_BIN=$PWD/$B/vlmd ASAN_OPTIONS=detect_stack_use_after_return=0 EMU_MEMORY=600000000 EMU_ORDER=shuffle EMU_STREAMS=lazy python3 tests/gpu/parity.py \
+        --smoke --steps 2 -- --max-num-batched-tokens 256 --max-num-seqs 2 --image-memory 64M --image-cache-memory 16M || failed=1
 fi
 exit $failed

@@ -37,7 +37,7 @@ typedef struct world {
     float *kc, *vc;
     int32_t *pages;     /* [n_seqs, max_pages] */
     int32_t *limit[20]; /* of each position of a sequence, or NULL; as attn_args has it */
-    bool limit_spares;
+    bool limit_spares, uniform;
     float softcap;
     dtype narrow;
 } world;
@@ -136,6 +136,7 @@ UTIL void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *fro
     a.softcap = w->softcap;
     a.narrow = w->narrow;
     a.limit_spares = w->limit_spares;
+    a.uniform = w->uniform;
     a.pages = tensor_2d(pages, DT_I32, n, w->max_pages);
     if (w->limit[seq[0]]) a.limit = tensor_1d(limit, DT_I32, total);
     op_attn(&r->c, ot, qt, tensor_of(w->kc, DT_F32, 4, pd), tensor_of(w->vc, DT_F32, 4, pd), &a);

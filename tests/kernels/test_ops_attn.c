@@ -336,7 +336,10 @@ static void test_device_only(void **state) {
         a.n_rows = start[a.n_seqs];
         const size_t bytes = cuk_attn_scratch(&a);
         assert_true((bytes > 0) == (t < 2));
+        a.uniform = true;
+        assert_int_equal(cuk_attn_scratch(&a), 0);
         for (int with = 0; with < 2; with++) {
+            a.uniform = !with;
             a.y = y + with * OUT;
             a.scratch = with && bytes ? op_alloc(bytes) : NULL;
             a.scratch_bytes = with ? bytes : 0;

@@ -121,9 +121,19 @@ static void test_pieces(void **state) {
                 world_dense(&r, &w, s, window, y[s]);
                 same_bits("dense", whole[s], y[s], w.len[s] * width);
             }
-            /* The last row of some beside all rows of others: that of a call of its own. */
+            /* The last row of each sequence, computed as its others: alone, with others, and of a call of its own. */
             int64_t last[SEQS], first[SEQS] = {w.len[0] - 1, 0, w.len[2] - 1, 0};
             for (int s = 0; s < SEQS; s++) last[s] = w.len[s] - 1;
+            w.uniform = true;
+            for (int mode = 0; mode < 3; mode++) {
+                for (int s = 0; s < SEQS && mode == 2; s++)
+                    world_attn(&r, &w, &s, 1, &last[s], &to[s], true, window, y);
+                if (mode < 2) world_attn(&r, &w, all, SEQS, mode ? first : last, to, true, window, y);
+                for (int s = 0; s < SEQS; s++)
+                    same_bits("uniform", whole[s] + last[s] * width, y[s] + last[s] * width, width);
+            }
+            w.uniform = false;
+            /* The last row of some beside all rows of others: that of a call of its own. */
             world_attn(&r, &w, all, SEQS, first, to, true, window, y);
             for (int s = 1; s < SEQS; s += 2)
                 same_bits("beside single rows", whole[s], y[s], w.len[s] * width);

@@ -261,7 +261,9 @@ def generation(r, folder):
         else:
             g = read(path)
             g.update(r.choice([{}, {"eos_token_id": [2, 5]}, {"do_sample": True, "temperature": 0.7, "top_p": 0.9},
-                               {"max_new_tokens": 50}, {"cache_implementation": "hybrid"}]))
+                               {"max_new_tokens": 50}, {"cache_implementation": "hybrid"},
+                               {"bad_words_ids": [[k] for k in r.sample(range(8, 300), 50)]},
+                               {"suppress_tokens": r.sample(range(8, 300), 50)}]))
             write(path, g)
 
 
