@@ -52,5 +52,9 @@ extern const char *const NATIVE_TOWER_AT[], *const NATIVE_JOIN_AT[], *const NATI
                                                                          *const NATIVE_HEAD_AT[];
 extern const char *const NATIVE_NAMES[S_FIRST_TEXT]; /* of a join called ln_q and mlp */
 extern const ignore_rule NATIVE_IGNORED[];
+/* What of a sheet all have. */
+#define NATIVE_SHEET                                                                                         \
+    .tower_at = NATIVE_TOWER_AT, .join_at = NATIVE_JOIN_AT, .text_at = NATIVE_TEXT_AT,                       \
+    .head_at = NATIVE_HEAD_AT, .ignored = NATIVE_IGNORED
 
 #endif

@@ -53,15 +53,7 @@ static const char *const LAYER[L_COUNT] = {
     [L_DOWN_W] = "blocks.%d.mlp.down_proj.weight",
     [L_DOWN_B] = "blocks.%d.mlp.down_proj.bias",
 };
-static const name_sheet SHEET = {
-    .tower_at = NATIVE_TOWER_AT,
-    .join_at = NATIVE_JOIN_AT,
-    .text_at = NATIVE_TEXT_AT,
-    .head_at = NATIVE_HEAD_AT,
-    .tower_layer = LAYER,
-    .names = NATIVE_NAMES,
-    .ignored = NATIVE_IGNORED,
-};
+static const name_sheet SHEET = {NATIVE_SHEET, .tower_layer = LAYER, .names = NATIVE_NAMES};
 
 const family FAMILY_QWEN2_5_VL = {
     .name = "qwen2_5_vl",

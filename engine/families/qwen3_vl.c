@@ -105,16 +105,7 @@ static const char *const DEEP[JOIN_SLOTS] = {
     [S_FC2_W - S_FIRST_JOIN] = "deepstack_merger_list.%d.linear_fc2.weight",
     [S_FC2_B - S_FIRST_JOIN] = "deepstack_merger_list.%d.linear_fc2.bias",
 };
-static const name_sheet SHEET = {
-    .tower_at = NATIVE_TOWER_AT,
-    .join_at = NATIVE_JOIN_AT,
-    .text_at = NATIVE_TEXT_AT,
-    .head_at = NATIVE_HEAD_AT,
-    .tower_layer = LAYER,
-    .names = NAMES_OF_ALL,
-    .deep = DEEP,
-    .ignored = NATIVE_IGNORED,
-};
+static const name_sheet SHEET = {NATIVE_SHEET, .tower_layer = LAYER, .names = NAMES_OF_ALL, .deep = DEEP};
 
 const family FAMILY_QWEN3_VL = {
     .name = "qwen3_vl",

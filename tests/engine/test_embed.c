@@ -8,12 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "engine/embed.h"
 #include "engine/families/registry.h"
+#include "tests/tools/folder.h"
 
 #define GOLDEN "tests/golden/dual"
 static const char *const NAMES[] = {"clip_base", "clip_old", "siglip_base", "siglip2_naflex",
@@ -172,55 +172,28 @@ static void test_refused(void **state) {
 
 /* ---- tokenizer settings ---- */
 
-static char g_dir[64];
-
-static void copy(const char *golden, const char *name) {
-    char path[256];
-    buf b = {0};
-    status st = {0};
-    snprintf(path, sizeof path, GOLDEN "/%s/%s", golden, name);
-    assert_true(buf_read_file(&b, path, 1 << 24, &st));
-    snprintf(path, sizeof path, "%s/%s", g_dir, name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(b.data, 1, b.len, f), b.len);
-    assert_int_equal(fclose(f), 0);
-    buf_fini(&b);
-}
-
 static bool g_plain; /* the tokenizer's file loses its normalizer and pre-tokenizer */
 
 static void make_plain(void) {
-    char path[256];
-    snprintf(path, sizeof path, "%s/tokenizer.json", g_dir);
-    json_t *j = json_load_file(path, 0, NULL);
+    json_t *j = json_load_file(folder_at("tokenizer.json"), 0, NULL);
     assert_non_null(j);
     json_object_set_new(j, "normalizer", json_null());
     json_object_set_new(j, "pre_tokenizer", json_null());
-    assert_int_equal(json_dump_file(j, path, 0), 0);
+    folder_put_json("tokenizer.json", j);
     json_decref(j);
 }
 
 static bool with_settings(fixture *f, const char *golden, const char *settings, int max_len, status *st) {
     static const char *const files[] = {"config.json", "tokenizer.json", "preprocessor_config.json"};
-    char path[256];
+    char from[256];
     *st = (status){0};
-    strcpy(g_dir, "/tmp/vlmd_embed_XXXXXX");
-    assert_non_null(mkdtemp(g_dir));
-    for (size_t i = 0; i < ARRAY_LEN(files); i++) copy(golden, files[i]);
+    folder_new();
+    snprintf(from, sizeof from, GOLDEN "/%s", golden);
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) assert_true(folder_copy(from, files[i]));
     if (g_plain) make_plain();
-    snprintf(path, sizeof path, "%s/tokenizer_config.json", g_dir);
-    FILE *out = fopen(path, "wb");
-    assert_non_null(out);
-    fputs(settings, out);
-    fclose(out);
-    bool ok = open_dir(f, g_dir, max_len, st);
-    unlink(path);
-    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
-        snprintf(path, sizeof path, "%s/%s", g_dir, files[i]);
-        unlink(path);
-    }
-    rmdir(g_dir);
+    folder_put("tokenizer_config.json", settings);
+    bool ok = open_dir(f, folder, max_len, st);
+    folder_free();
     return ok;
 }
 

@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "engine/prompt.h"
+#include "tests/tools/folder.h"
 
 /* The rows of a ViT with a class row: what LlavaProcessor computes. */
 static int vit_rows(const model_spec *s, const prep_plan *p) {
@@ -296,15 +296,6 @@ static void test_text_beside_pictures(void **state) {
     promptkit_fini(&f.kit);
 }
 
-static void put(const char *dir, const char *name, const char *text) {
-    char path[300];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
 /* Pictures in front: before BOS, whatever the template makes of their parts; it may know strings alone. */
 static void test_in_front(void **state) {
     (void)state;
@@ -380,18 +371,16 @@ static void test_added_token(void **state) {
 
 static void test_broken_folders(void **state) {
     (void)state;
-    char dir[] = "/tmp/vlmd-prompt-XXXXXX", cmd[400];
-    assert_non_null(mkdtemp(dir));
+    folder_new();
     model_spec s = {.image_token = -1};
     promptkit k;
     status st = {0};
-    assert_false(promptkit_load(&k, dir, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
+    assert_false(promptkit_load(&k, folder, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
     assert_int_equal(st.code, ST_NOT_FOUND);
-    snprintf(cmd, sizeof cmd, "cp tests/golden/prompt/roles/tokenizer.json %s/", dir);
-    assert_int_equal(system(cmd), 0);
+    assert_true(folder_copy("tests/golden/prompt/roles", "tokenizer.json"));
     st = (status){0};
-    assert_true(
-        promptkit_load(&k, dir, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT, &st)); /* a folder with nothing else */
+    assert_true(promptkit_load(&k, folder, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT,
+                               &st)); /* a folder with nothing else */
     assert_null(k.tmpl);
     promptkit_fini(&k);
     static const struct {
@@ -403,19 +392,18 @@ static void test_broken_folders(void **state) {
         {"chat_template.jinja", "{% if %}", "chat template"},
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-        put(dir, bad[i].name, bad[i].text);
+        folder_put(bad[i].name, bad[i].text);
         st = (status){0};
-        assert_false(promptkit_load(&k, dir, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
+        assert_false(promptkit_load(&k, folder, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
         if (!strstr(st.msg, bad[i].says)) fail_msg("expected '%s' in: %s", bad[i].says, st.msg);
-        put(dir, bad[i].name, bad[i].name[0] == 'c' ? "x" : "{}");
+        folder_put(bad[i].name, bad[i].name[0] == 'c' ? "x" : "{}");
     }
     s.fuse = FUSE_SPLICE;
     s.image_token = 99999;
     st = (status){0};
-    assert_false(promptkit_load(&k, dir, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
+    assert_false(promptkit_load(&k, folder, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
     assert_non_null(strstr(st.msg, "99999"));
-    snprintf(cmd, sizeof cmd, "rm -r %s", dir);
-    assert_int_equal(system(cmd), 0);
+    folder_free();
 }
 
 int main(void) {

@@ -6,29 +6,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "engine/families/registry.h"
-
-static char g_dir[64];
+#include "tests/tools/folder.h"
 
 static void put(const char *name, const json_t *j) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", g_dir, name);
     if (json_is_object(j))
-        assert_int_equal(json_dump_file(j, path, 0), 0);
+        folder_put_json(name, j);
     else
-        unlink(path);
+        unlink(folder_at(name));
 }
 
 static bool read_both(const json_t *config, const json_t *settings, model_spec *out, const name_sheet **sheet,
                       status *st) {
     put("config.json", config);
     put("preprocessor_config.json", settings);
-    return family_read(g_dir, out, sheet, st);
+    return family_read(folder, out, sheet, st);
 }
 
 /* What no forward pass looks at. */
@@ -100,24 +96,11 @@ static void tokens_are_banned(void **state) {
     json_decref(j);
 }
 
-static int set_up(void **state) {
-    (void)state;
-    snprintf(g_dir, sizeof g_dir, "/tmp/vlmd-configs-XXXXXX");
-    return mkdtemp(g_dir) ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    put("config.json", NULL);
-    put("preprocessor_config.json", NULL);
-    return rmdir(g_dir);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_config_means_what_the_reference_makes_of_it),
         cmocka_unit_test(layers_of_their_own_are_refused),
         cmocka_unit_test(tokens_are_banned),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, folder_set_up, folder_tear_down);
 }

@@ -8,31 +8,23 @@
 #include <stdio.h>
 #include <string.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 #include <jansson.h>
 
 #include "engine/families/registry.h"
-
-static char g_dir[64];
-
-static const char *in_dir(const char *name) {
-    static char path[200];
-    snprintf(path, sizeof path, "%s/%s", g_dir, name);
-    return path;
-}
+#include "tests/tools/folder.h"
 
 static void write_configs(const json_t *c) {
-    assert_int_equal(json_dump_file(json_object_get(c, "config"), in_dir("config.json"), 0), 0);
-    assert_int_equal(json_dump_file(json_object_get(c, "prep"), in_dir("preprocessor_config.json"), 0), 0);
+    folder_put_json("config.json", json_object_get(c, "config"));
+    folder_put_json("preprocessor_config.json", json_object_get(c, "prep"));
 }
 
 static void read_spec(const json_t *c, model_spec *s) {
     const name_sheet *sheet;
     status st = {0};
     write_configs(c);
-    if (!family_read(g_dir, s, &sheet, &st)) fail_msg("%s", st.msg);
+    if (!family_read(folder, s, &sheet, &st)) fail_msg("%s", st.msg);
 }
 
 static int at(const json_t *row, size_t i) {
@@ -216,7 +208,7 @@ static void test_refused(void **state) {
         json_object_update_recursive(json_object_get(c, "config"), config);
         json_object_update(json_object_get(c, "prep"), prep);
         write_configs(c);
-        bool ok = family_read(g_dir, &s, &sheet, &st);
+        bool ok = family_read(folder, &s, &sheet, &st);
         if (cases[i].part && ok) fail_msg("case %zu: %s %s: accepted", i, cases[i].config, cases[i].prep);
         if (cases[i].part ? !strstr(st.msg, cases[i].part) : !ok)
             fail_msg("case %zu: %s %s: %s", i, cases[i].config, cases[i].prep, st.msg);
@@ -227,21 +219,8 @@ static void test_refused(void **state) {
     json_decref(all);
 }
 
-static int setup(void **state) {
-    (void)state;
-    snprintf(g_dir, sizeof g_dir, "/tmp/vlmd-plans-XXXXXX");
-    return mkdtemp(g_dir) ? 0 : 1;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    unlink(in_dir("config.json"));
-    unlink(in_dir("preprocessor_config.json"));
-    return rmdir(g_dir);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden), cmocka_unit_test(test_text),
                                        cmocka_unit_test(test_refused)};
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, folder_set_up, folder_tear_down);
 }

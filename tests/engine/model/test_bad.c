@@ -14,28 +14,7 @@
 #include "engine/ckpt/ckpt.h"
 #include "engine/families/registry.h"
 #include "engine/model/model.h"
-
-static char g_dir[64];
-
-static const char *in_dir(const char *name) {
-    static char path[4][256];
-    static int k;
-    k = (k + 1) % 4;
-    snprintf(path[k], sizeof path[k], "%s/%s", g_dir, name);
-    return path[k];
-}
-
-static void copy(const char *from, const char *to) {
-    char block[65536];
-    FILE *a = fopen(from, "rb");
-    if (!a) return;
-    FILE *b = fopen(to, "wb");
-    assert_non_null(b);
-    size_t k;
-    while ((k = fread(block, 1, sizeof block, a)) > 0) assert_int_equal(fwrite(block, 1, k, b), k);
-    fclose(a);
-    assert_int_equal(fclose(b), 0);
-}
+#include "tests/tools/folder.h"
 
 static const char *const FILES[] = {"config.json",
                                     "generation_config.json",
@@ -49,14 +28,13 @@ static const char *const FILES[] = {"config.json",
 static const char *const FOLDERS[] = {"models", "families"};
 
 static void fresh(const char *golden) {
-    for (size_t i = 0; i < ARRAY_LEN(FILES); i++) {
-        char from[256];
-        unlink(in_dir(FILES[i]));
+    folder_clear();
+    for (size_t i = 0; i < ARRAY_LEN(FILES); i++)
         for (size_t k = 0; k < ARRAY_LEN(FOLDERS); k++) {
-            snprintf(from, sizeof from, "tests/golden/%s/%s/%s", FOLDERS[k], golden, FILES[i]);
-            copy(from, in_dir(FILES[i]));
+            char from[256];
+            snprintf(from, sizeof from, "tests/golden/%s/%s", FOLDERS[k], golden);
+            folder_copy(from, FILES[i]);
         }
-    }
 }
 
 /* Merges patch into j; the string "-" deletes a key. */
@@ -76,25 +54,18 @@ static void merge(json_t *j, json_t *patch) {
 
 static void patch_file(const char *name, const char *patch) {
     json_error_t e;
-    json_t *j = json_load_file(in_dir(name), 0, &e), *p = json_loads(patch, 0, &e);
+    json_t *j = json_load_file(folder_at(name), 0, &e), *p = json_loads(patch, 0, &e);
     if (!j || !p) fail_msg("%s: %s", patch, e.text);
     merge(j, p);
-    assert_int_equal(json_dump_file(j, in_dir(name), 0), 0);
+    folder_put_json(name, j);
     json_decref(j);
     json_decref(p);
-}
-
-static void write_text(const char *name, const char *text) {
-    FILE *f = fopen(in_dir(name), "wb");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
 }
 
 static void expect(const char *what, const char *w1, const char *w2, const char *w3) {
     status st = {0};
     buf out = {0};
-    if (model_inspect(g_dir, &out, &st)) fail_msg("%s: accepted", what);
+    if (model_inspect(folder, &out, &st)) fail_msg("%s: accepted", what);
     const char *words[] = {w1, w2, w3};
     for (int i = 0; i < 3; i++)
         if (words[i] && !strstr(st.msg, words[i]))
@@ -105,7 +76,7 @@ static void expect(const char *what, const char *w1, const char *w2, const char 
 static void accept(const char *what) {
     status st = {0};
     buf out = {0};
-    if (!model_inspect(g_dir, &out, &st)) fail_msg("%s: %s", what, st.msg);
+    if (!model_inspect(folder, &out, &st)) fail_msg("%s: %s", what, st.msg);
     buf_fini(&out);
 }
 
@@ -300,19 +271,19 @@ static void test_queries(void **state) {
 static void test_config_files(void **state) {
     (void)state;
     fresh("clip_llama");
-    unlink(in_dir("config.json"));
+    folder_drop("config.json");
     expect("no config", "config.json", "No such file", NULL);
-    write_text("config.json", "{\"a\": 1,\n \"a\" 2}");
+    folder_put("config.json", "{\"a\": 1,\n \"a\" 2}");
     expect("a colon is missing", "config.json", "line 2", NULL);
-    write_text("config.json",
+    folder_put("config.json",
                "{\"model_type\": \"llava\", \"model_type\": \"mamba\"}"); /* the last wins, as in Python */
     expect("twice", "model_type", "mamba", NULL);
-    write_text("config.json", "[]");
+    folder_put("config.json", "[]");
     expect("a list", "config.json", "object", NULL);
-    write_text("config.json", "");
+    folder_put("config.json", "");
     expect("empty", "config.json", "not valid JSON", NULL);
     fresh("clip_llama");
-    unlink(in_dir("processor_config.json"));
+    folder_drop("processor_config.json");
     expect("no preprocessor", "preprocessor_config.json", "No such file", NULL);
     fresh("clip_llama");
     patch_file("processor_config.json", "{\"image_processor\":{\"crop_size\":{\"height\":42,\"width\":42}}}");
@@ -336,7 +307,7 @@ typedef struct edit { /* what happens to one tensor of the copy; the whole file 
 static void rewrite(const char *file, edit e) {
     status st = {0};
     buf head = {0}, data = {0};
-    st_file *f = st_open(in_dir(file), &st);
+    st_file *f = st_open(folder_at(file), &st);
     if (!f) fail_msg("%s", st.msg);
     buf_puts(&head, "{\"__metadata__\":{\"format\":\"pt\"}");
     bool hit = e.name == NULL;
@@ -359,7 +330,7 @@ static void rewrite(const char *file, edit e) {
     assert_true(hit);
     buf_puts(&head, "}");
     st_close(f);
-    FILE *out = fopen(in_dir(file), "wb");
+    FILE *out = fopen(folder_at(file), "wb");
     assert_non_null(out);
     for (int i = 0; i < 8; i++) fputc((int)((uint64_t)head.len >> (8 * i) & 255), out);
     fwrite(head.data, 1, head.len, out);
@@ -470,18 +441,18 @@ static void test_truncated(void **state) {
     (void)state;
     fresh("clip_llama");
     struct stat sb;
-    assert_int_equal(stat(in_dir("model.safetensors"), &sb), 0);
+    assert_int_equal(stat(folder_at("model.safetensors"), &sb), 0);
     long long sizes[] = {0, 5, 8, 1000, sb.st_size / 2, sb.st_size - 1};
     for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
         fresh("clip_llama");
-        assert_int_equal(truncate(in_dir("model.safetensors"), sizes[i]), 0);
+        assert_int_equal(truncate(folder_at("model.safetensors"), sizes[i]), 0);
         expect("cut off", "model.safetensors", NULL, NULL);
     }
-    unlink(in_dir("model.safetensors"));
+    folder_drop("model.safetensors");
     expect("no weights", "model.safetensors", "model.safetensors.index.json", NULL);
-    assert_int_equal(mkdir(in_dir("model.safetensors"), 0700), 0);
+    assert_int_equal(mkdir(folder_at("model.safetensors"), 0700), 0);
     expect("a folder", "model.safetensors", "regular file", NULL);
-    rmdir(in_dir("model.safetensors"));
+    rmdir(folder_at("model.safetensors"));
 }
 
 static void test_index(void **state) {
@@ -506,14 +477,14 @@ static void test_index(void **state) {
     accept("shards as written");
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         fresh("siglip_qwen3_layers");
-        write_text(index_name, bad[i].text);
+        folder_put(index_name, bad[i].text);
         expect(bad[i].text, index_name, bad[i].w1, bad[i].w2);
     }
     /* A tensor in two shards is the one the index names. */
     fresh("siglip_qwen3_layers");
     status st = {0};
-    st_file *f = st_open(in_dir("model-00001-of-00002.safetensors"), &st);
-    st_file *g = st_open(in_dir("model-00002-of-00002.safetensors"), &st);
+    st_file *f = st_open(folder_at("model-00001-of-00002.safetensors"), &st);
+    st_file *g = st_open(folder_at("model-00002-of-00002.safetensors"), &st);
     char first[128], other[128];
     snprintf(first, sizeof first, "%s", st_at(f, 0)->name);
     snprintf(other, sizeof other, "%s", st_at(g, 0)->name);
@@ -522,7 +493,7 @@ static void test_index(void **state) {
     rewrite("model-00001-of-00002.safetensors", (edit){.name = first, .twice = true, .rename = other});
     accept("a second copy in another shard");
     fresh("siglip_qwen3_layers");
-    unlink(in_dir("model-00002-of-00002.safetensors"));
+    folder_drop("model-00002-of-00002.safetensors");
     expect("missing shard", "model-00002-of-00002.safetensors", "No such file", NULL);
 }
 
@@ -534,8 +505,8 @@ static model_spec read_spec(const char *golden, const char *patch, const char *g
     const name_sheet *sheet;
     fresh(golden);
     patch_file("config.json", patch);
-    if (generation) write_text("generation_config.json", generation);
-    if (!family_read(g_dir, &s, &sheet, &st)) fail_msg("%s: %s", patch, st.msg);
+    if (generation) folder_put("generation_config.json", generation);
+    if (!family_read(folder, &s, &sheet, &st)) fail_msg("%s: %s", patch, st.msg);
     return s;
 }
 
@@ -543,14 +514,14 @@ static void test_defaults(void **state) {
     (void)state;
     /* transformers' defaults of LlavaConfig, CLIPVisionConfig, LlamaConfig. */
     fresh("clip_llama");
-    unlink(in_dir("generation_config.json"));
-    write_text("config.json", "{\"model_type\":\"llava\",\"text_config\":{\"model_type\":\"llama\"}}");
+    folder_drop("generation_config.json");
+    folder_put("config.json", "{\"model_type\":\"llava\",\"text_config\":{\"model_type\":\"llama\"}}");
     patch_file("processor_config.json",
                "{\"image_processor\":{\"crop_size\":{\"height\":336,\"width\":336}}}");
     status st = {0};
     model_spec s;
     const name_sheet *sheet;
-    if (!family_read(g_dir, &s, &sheet, &st)) fail_msg("%s", st.msg);
+    if (!family_read(folder, &s, &sheet, &st)) fail_msg("%s", st.msg);
     assert_int_equal(s.tower.stack.width, 1024);
     assert_int_equal(s.tower.stack.n_layers, 24);
     assert_int_equal(s.tower.run_layers, 23);
@@ -620,7 +591,7 @@ static void test_arrangements(void **state) {
     const name_sheet *sheet;
     patch_file("config.json",
                "{\"vision_config\":{\"supported_aspect_ratios\":[[3,1],[1,2],[1,1],[2,2],[1,3]]}}");
-    assert_false(family_read(g_dir, &s, &sheet, &st));
+    assert_false(family_read(folder, &s, &sheet, &st));
     assert_non_null(strstr(st.msg, "all 5 arrangements"));
 }
 
@@ -642,18 +613,6 @@ static void test_generation_config(void **state) {
     assert_int_equal(s.top_k, -1);
 }
 
-static int setup(void **state) {
-    (void)state;
-    snprintf(g_dir, sizeof g_dir, "/tmp/vlmd-bad-XXXXXX");
-    return mkdtemp(g_dir) ? 0 : -1;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    for (size_t i = 0; i < ARRAY_LEN(FILES); i++) unlink(in_dir(FILES[i]));
-    return rmdir(g_dir);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_config),       cmocka_unit_test(test_queries),
@@ -664,5 +623,5 @@ int main(void) {
         cmocka_unit_test(test_arrangements), cmocka_unit_test(test_generation_config),
     };
     log_set_level(LOG_ERROR);
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, folder_set_up, folder_tear_down);
 }

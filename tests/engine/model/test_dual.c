@@ -9,12 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "engine/model/dual.h"
+#include "tests/tools/folder.h"
 
 #define GOLDEN "tests/golden/dual"
 enum { ROOM = 32 << 20, MAX_ROWS = 1024 };
@@ -265,30 +264,9 @@ static void test_rule(void **state) {
 
 /* ---- checkpoints that must not load ---- */
 
-static char g_dir[64];
-
-static const char *in_dir(const char *name) {
-    static char path[256];
-    snprintf(path, sizeof path, "%s/%s", g_dir, name);
-    return path;
-}
-
-static void copy(const char *golden, const char *name) {
-    char from[256];
-    buf b = {0};
-    status st = {0};
-    snprintf(from, sizeof from, GOLDEN "/%s/%s", golden, name);
-    assert_true(buf_read_file(&b, from, 1 << 24, &st));
-    FILE *f = fopen(in_dir(name), "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(b.data, 1, b.len, f), b.len);
-    assert_int_equal(fclose(f), 0);
-    buf_fini(&b);
-}
-
 /* Merges patch into the file; null deletes nothing but is written. */
 static void patch(const char *name, const char *with) {
-    json_t *j = json_load_file(in_dir(name), 0, NULL), *p = json_loads(with, 0, NULL), *v;
+    json_t *j = json_load_file(folder_at(name), 0, NULL), *p = json_loads(with, 0, NULL), *v;
     const char *key;
     assert_true(j && p);
     json_object_foreach(p, key, v) {
@@ -298,26 +276,27 @@ static void patch(const char *name, const char *with) {
         else
             json_object_set(j, key, v);
     }
-    assert_int_equal(json_dump_file(j, in_dir(name), 0), 0);
+    folder_put_json(name, j);
     json_decref(j);
     json_decref(p);
 }
 
 static void bad(const char *golden, const char *file, const char *with, const char *says, const char *too) {
     static const char *const files[] = {"config.json", "model.safetensors", "preprocessor_config.json"};
-    for (size_t i = 0; i < ARRAY_LEN(files); i++) copy(golden, files[i]);
+    char from[256];
+    snprintf(from, sizeof from, GOLDEN "/%s", golden);
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) assert_true(folder_copy(from, files[i]));
     patch(file, with);
     status st = {0};
     buf out = {0};
-    if (model_inspect(g_dir, &out, &st)) fail_msg("%s: accepted", with);
+    if (model_inspect(folder, &out, &st)) fail_msg("%s: accepted", with);
     if (!strstr(st.msg, says) || !strstr(st.msg, too)) fail_msg("%s: said \"%s\"", with, st.msg);
     buf_fini(&out);
 }
 
 static void test_bad(void **state) {
     (void)state;
-    strcpy(g_dir, "/tmp/vlmd_dual_XXXXXX");
-    assert_non_null(mkdtemp(g_dir));
+    folder_new();
     static const char *const c = "config.json", *const p = "preprocessor_config.json";
     bad("clip_base", c, "{\"architectures\":[\"CLIPTextModelWithProjection\"]}", "architectures",
         "CLIPModel");
@@ -342,9 +321,7 @@ static void test_bad(void **state) {
     bad("siglip2_naflex", p, "{\"max_num_patches\":0}", "max_num_patches", "0");
     bad("siglip_base", p, "{\"image_processor_type\":\"Siglip2ImageProcessor\",\"patch_size\":14}",
         "patches of 14", "does not take");
-    static const char *const files[] = {"config.json", "model.safetensors", "preprocessor_config.json"};
-    for (size_t i = 0; i < ARRAY_LEN(files); i++) unlink(in_dir(files[i]));
-    rmdir(g_dir);
+    folder_free();
 }
 
 static void test_inspect(void **state) {

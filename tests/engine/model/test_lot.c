@@ -9,12 +9,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "engine/model/encode.h"
 #include "kernels/backend.h"
+#include "tests/tools/folder.h"
 #include "tests/tools/random_weights.h"
 
 enum { SCRATCH = 96 << 20, MOST = 6 };
@@ -202,24 +202,8 @@ static void alone_equals_together(void **state) {
 
 /* ---- a tile that becomes more rows than it has, so that those of several fill more blocks than its own ---- */
 
-static json_t *read_json(const char *dir, const char *name) {
-    char path[200];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    json_t *j = json_load_file(path, 0, NULL);
-    assert_non_null(j);
-    return j;
-}
-
-static void write_json(json_t *j, const char *dir, const char *name) {
-    char path[200];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    assert_int_equal(json_dump_file(j, path, 0), 0);
-    json_decref(j);
-}
-
 static void more_rows_than_tiles(void **state) {
     (void)state;
-    static const char *const files[] = {"config.json", "processor_config.json", "model.safetensors"};
     static const struct {
         const char *like, *part, *key; /* its config with another number of latents */
         int latents;
@@ -227,23 +211,20 @@ static void more_rows_than_tiles(void **state) {
                  {"families/idefics2", "perceiver_config", "resampler_n_latents", 50},
                  {"families/blip_vqa", NULL, NULL, 0}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        char dir[] = "/tmp/vlmd_lot_XXXXXX", from[100], path[200];
+        char from[100];
         status st = {0};
-        assert_non_null(mkdtemp(dir));
+        folder_new();
         snprintf(from, sizeof from, "tests/golden/%s", cases[i].like);
-        json_t *config = read_json(from, files[0]),
+        assert_true(folder_copy(from, "config.json") && folder_copy(from, "processor_config.json"));
+        json_t *config = json_load_file(folder_at("config.json"), 0, NULL),
                *part = cases[i].part ? json_object_get(config, cases[i].part) : config;
         if (cases[i].key) json_object_set_new(part, cases[i].key, json_integer(cases[i].latents));
-        write_json(config, dir, files[0]);
-        write_json(read_json(from, files[1]), dir, files[1]);
-        if (!random_weights(dir, DT_F32, 7, &st)) fail_msg("%s", st.msg);
+        folder_put_json("config.json", config);
+        json_decref(config);
+        if (!random_weights(folder, DT_F32, 7, &st)) fail_msg("%s", st.msg);
         print_message("like %s\n", cases[i].like);
-        check_model(dir, getenv("VLMD_SHORT"));
-        for (size_t k = 0; k < ARRAY_LEN(files); k++) {
-            snprintf(path, sizeof path, "%s/%s", dir, files[k]);
-            unlink(path);
-        }
-        rmdir(dir);
+        check_model(folder, getenv("VLMD_SHORT"));
+        folder_free();
     }
 }
 

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "engine/model/encode.h"
+#include "tests/tools/folder.h"
 #include "tests/tools/one_tile.h"
 #include "tests/tools/random_weights.h"
 
@@ -292,25 +293,6 @@ static const struct {
      {{88, 104}, {8, 8}, {240, 16}}},
 };
 
-static void put(const char *dir, const char *name, const char *text) {
-    char path[300];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    assert_true(fputs(text, f) >= 0);
-    assert_int_equal(fclose(f), 0);
-}
-
-static void remove_folder(const char *dir) {
-    static const char *const names[] = {"config.json", "preprocessor_config.json", "model.safetensors"};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        char path[300];
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-        unlink(path);
-    }
-    rmdir(dir);
-}
-
 typedef struct rig {
     backend *be;
     model *m;
@@ -445,15 +427,14 @@ static size_t measured(rig *r) {
 }
 
 static void check_tower(size_t i, int threads, int encode_rows) {
-    char dir[] = "/tmp/vlmd_native_XXXXXX";
     status st = {0};
-    assert_non_null(mkdtemp(dir));
-    put(dir, "config.json", TOWERS[i].config);
-    put(dir, "preprocessor_config.json", TOWERS[i].prep);
-    if (!random_weights(dir, DT_F32, 5 + i, &st)) fail_msg("%s", st.msg);
+    folder_new();
+    folder_put("config.json", TOWERS[i].config);
+    folder_put("preprocessor_config.json", TOWERS[i].prep);
+    if (!random_weights(folder, DT_F32, 5 + i, &st)) fail_msg("%s", st.msg);
     rig r = {.be = backend_new(
                  &(backend_options){.device = "cpu", .threads = threads, .encode_rows = encode_rows}, &st)};
-    r.m = model_load(dir, r.be, &st);
+    r.m = model_load(folder, r.be, &st);
     if (!r.m) fail_msg("%s", st.msg);
     assert_true(arena_init(&r.scratch, 64 << 20, &st));
     r.c = (ctx){.be = r.be, .scratch = &r.scratch};
@@ -482,7 +463,7 @@ static void check_tower(size_t i, int threads, int encode_rows) {
     arena_fini(&r.scratch);
     model_free(r.m);
     backend_free(r.be);
-    remove_folder(dir);
+    folder_free();
 }
 
 static void test_blocks(void **state) {

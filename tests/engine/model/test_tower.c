@@ -6,11 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "engine/model/encode.h"
+#include "tests/tools/folder.h"
 #include "tests/tools/one_tile.h"
 #include "tests/tools/random_weights.h"
 
@@ -39,25 +39,6 @@ enum { TEXT_IDS = 133 }; /* of a text that is read with the picture: two blocks 
 static const char PREP[] =
     "{\"image_processor_type\":\"CLIPImageProcessor\",\"size\":{\"shortest_edge\":102},"
     "\"crop_size\":{\"height\":102,\"width\":102}}\n";
-
-static void put(const char *dir, const char *name, const char *text) {
-    char path[300];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    assert_true(fputs(text, f) >= 0);
-    assert_int_equal(fclose(f), 0);
-}
-
-static void remove_folder(const char *dir) {
-    static const char *const names[] = {"config.json", "preprocessor_config.json", "model.safetensors"};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        char path[300];
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-        unlink(path);
-    }
-    rmdir(dir);
-}
 
 typedef struct rig {
     backend *be;
@@ -214,17 +195,16 @@ static float *rows_whole(rig *r) {
 }
 
 static void check(const char *config) {
-    char dir[] = "/tmp/vlmd_tower_XXXXXX";
     status st = {0};
-    assert_non_null(mkdtemp(dir));
-    put(dir, "config.json", config);
-    put(dir, "preprocessor_config.json", PREP);
-    if (!random_weights(dir, DT_F32, 5, &st)) fail_msg("%s", st.msg);
+    folder_new();
+    folder_put("config.json", config);
+    folder_put("preprocessor_config.json", PREP);
+    if (!random_weights(folder, DT_F32, 5, &st)) fail_msg("%s", st.msg);
     float *first = NULL;
     static const int block_rows[] = {0, 128, 40, 290, 4096}; /* 0: the CPU's own 128 */
     for (size_t b = 0; b < ARRAY_LEN(block_rows); b++) {
         rig r;
-        rig_open(&r, dir, b ? 2 : 1, block_rows[b]);
+        rig_open(&r, folder, b ? 2 : 1, block_rows[b]);
         const model_spec *s = model_get_spec(r.m);
         grid g = {s->tower.image_size / s->tower.patch, s->tower.image_size / s->tower.patch};
         int blocks = (tower_rows(&s->tower, g) + s->tower.block_rows - 1) / s->tower.block_rows;
@@ -249,7 +229,7 @@ static void check(const char *config) {
         rig_close(&r);
     }
     free(first);
-    remove_folder(dir);
+    folder_free();
 }
 
 static void test_blocks(void **state) {

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "tests/tools/folder.h"
 #include "tests/tools/random_weights.h"
 
 static const char *const FOLDERS[] = {"tests/golden/models", "tests/golden/families", "tests/golden/dual"};
@@ -32,41 +33,15 @@ static bool has(const char *dir, const char *name) {
     return access(path, R_OK) == 0;
 }
 
-static void copy(const char *from, const char *to, const char *name) {
-    char path[512], data[65536];
-    join(path, from, name);
-    FILE *f = fopen(path, "rb");
-    if (!f) return;
-    size_t n = fread(data, 1, sizeof data, f);
-    assert_true(n < sizeof data);
-    fclose(f);
-    join(path, to, name);
-    f = fopen(path, "wb");
-    assert_true(f && fwrite(data, 1, n, f) == n && fclose(f) == 0);
-}
-
 /* The golden's config files, or its decoder's config alone, in a new folder. */
-static void make_folder(char dir[], const char *golden, bool decoder) {
+static void make_folder(const char *golden, bool decoder) {
     status st = {0};
-    char path[512];
-    assert_non_null(mkdtemp(dir));
-    for (size_t i = 0; i < ARRAY_LEN(FILES) && !decoder; i++) copy(golden, dir, FILES[i]);
+    folder_new();
+    for (size_t i = 0; i < ARRAY_LEN(FILES) && !decoder; i++) folder_copy(golden, FILES[i]);
     if (!decoder) return;
     json_t *j = ckpt_json(golden, "config.json", false, &st);
-    join(path, dir, "config.json");
-    assert_int_equal(json_dump_file(json_object_get(j, "text_config"), path, 0), 0);
+    folder_put_json("config.json", json_object_get(j, "text_config"));
     json_decref(j);
-}
-
-static void remove_folder(const char *dir) {
-    char path[512];
-    for (size_t i = 0; i < ARRAY_LEN(FILES); i++) {
-        join(path, dir, FILES[i]);
-        unlink(path);
-    }
-    join(path, dir, "model.safetensors");
-    unlink(path);
-    assert_int_equal(rmdir(dir), 0);
 }
 
 static void same_tensors(const plan *a, const plan *b) {
@@ -82,11 +57,10 @@ static void same_tensors(const plan *a, const plan *b) {
 }
 
 static void check(backend *be, const char *golden, bool decoder) {
-    char dir[] = "/tmp/vlmd_wanted_XXXXXX";
     status st = {0};
     plan made, reference;
-    make_folder(dir, golden, decoder);
-    if (!random_weights(dir, DT_BF16, 3, &st) || !plan_open(&made, dir, &st))
+    make_folder(golden, decoder);
+    if (!random_weights(folder, DT_BF16, 3, &st) || !plan_open(&made, folder, &st))
         fail_msg("%s: %s", golden, st.msg);
     for (size_t i = 0; i < ckpt_count(made.ckpt); i++)
         if (bind_state_of(made.bind, i) != BIND_USED)
@@ -100,10 +74,10 @@ static void check(backend *be, const char *golden, bool decoder) {
     for (int i = 0; family_name(i); i++)
         if (strcmp(family_name(i), made.spec.family) == 0) g_met[i] = true;
     plan_close(&made);
-    model *m = model_load(dir, be, &st);
+    model *m = model_load(folder, be, &st);
     if (!m) fail_msg("%s: %s", golden, st.msg);
     model_free(m);
-    remove_folder(dir);
+    folder_free();
 }
 
 /* A decoder of a registered type that no golden is alone. */

@@ -6,14 +6,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
-
-typedef struct rng {
-    uint32_t s;
-} rng;
-static uint32_t rnd(rng *r, uint32_t n) { /* 0..n-1 */
-    r->s = r->s * 1664525u + 1013904223u;
-    return (uint32_t)((uint64_t)(r->s >> 4) * n >> 28);
-}
+#include "tests/tools/rng.h"
 
 /* ---- what the events of a job said ---- */
 

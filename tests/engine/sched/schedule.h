@@ -7,9 +7,6 @@
 
 enum { SCHED_MAX_LEN = 160, MAX_JOBS = 40, MAX_CHOICES = 5 };
 
-static backend *g_be;
-static tok *g_tok;
-
 typedef struct schedule {
     runner_options ro;
     int max_chunk, n_jobs, cancel_one_in; /* 0: none */
@@ -173,21 +170,9 @@ static inline void run_schedule(const schedule *sh, uint32_t seed, const job_mak
 /* ---- what stands under all of them ---- */
 
 static int sched_set_up(void **state) {
-    (void)state;
-    status st = {0};
-    backend_options bo = {.device = "cpu", .threads = 1};
-    g_be = backend_new(&bo, &st);
-    g_tok = tok_load("models/vlmd-tiny", &st);
-    if (!g_be || !g_tok) print_error("%s\n", st.msg);
-    if (g_be) delay_backend(g_be);
-    return g_be && g_tok ? 0 : -1;
-}
-
-static int sched_tear_down(void **state) {
-    (void)state;
-    tok_free(g_tok);
-    backend_free(g_be);
-    return 0;
+    int failed = world_set_up(state);
+    if (!failed) delay_backend(g_be);
+    return failed;
 }
 
 #endif

@@ -15,9 +15,6 @@
 
 enum { MAX_LEN = 160 };
 
-static backend *g_be;
-static tok *g_tok;
-
 /* ---- the queue ---- */
 
 static void queue_bounds(void **state) {
@@ -347,22 +344,6 @@ static void the_least_urgent_give_way(void **state) {
     world_fini(&w);
 }
 
-static int set_up(void **state) {
-    (void)state;
-    status st = {0};
-    backend_options bo = {.device = "cpu", .threads = 1};
-    g_be = backend_new(&bo, &st);
-    g_tok = tok_load("models/vlmd-tiny", &st);
-    return g_be && g_tok ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    tok_free(g_tok);
-    backend_free(g_be);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(queue_bounds),
@@ -373,5 +354,5 @@ int main(void) {
         cmocka_unit_test(urgent_pictures_first),
         cmocka_unit_test(the_least_urgent_give_way),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, world_set_up, world_tear_down);
 }

@@ -12,9 +12,6 @@
 
 enum { MAX_LEN = 240, HUGE = 230, ROWS = 16 };
 
-static backend *g_be;
-static tok *g_tok;
-
 /* Prompts of different seeds share nothing. */
 static seq *submit(world *w, int n_prompt, uint32_t seed, answer *a) {
     prompt *pr = mem_calloc(1, sizeof *pr);
@@ -120,24 +117,8 @@ static void long_one_progresses(void **state) {
     }
 }
 
-static int set_up(void **state) {
-    (void)state;
-    status st = {0};
-    backend_options bo = {.device = "cpu", .threads = 1};
-    g_be = backend_new(&bo, &st);
-    g_tok = tok_load("models/vlmd-tiny", &st);
-    return g_be && g_tok ? 0 : -1;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    tok_free(g_tok);
-    backend_free(g_be);
-    return 0;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(short_ones_pass), cmocka_unit_test(shares),
                                        cmocka_unit_test(long_one_progresses)};
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, world_set_up, world_tear_down);
 }

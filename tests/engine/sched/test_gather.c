@@ -355,5 +355,5 @@ int main(void) {
         cmocka_unit_test(a_failed_one),       cmocka_unit_test(memory_is_short),
         cmocka_unit_test(others_go_on),       cmocka_unit_test(a_lost_device_ends_all),
     };
-    return cmocka_run_group_tests(tests, sched_set_up, sched_tear_down);
+    return cmocka_run_group_tests(tests, sched_set_up, world_tear_down);
 }

@@ -9,18 +9,11 @@
 
 #include "engine/piccache.h"
 #include "tests/engine/sched/fake_model.h"
+#include "tests/tools/rng.h"
 
 static const size_t ROWS_BYTES = FAKE_IMAGE_ROWS * FAKE_WIDTH * sizeof(float);
 static size_t ready_bytes(int n) {
     return (size_t)n * (sizeof(picture) + ROWS_BYTES);
-}
-
-typedef struct rng {
-    uint32_t s;
-} rng;
-static uint32_t rnd(rng *r, uint32_t n) { /* 0..n-1 */
-    r->s = r->s * 1664525u + 1013904223u;
-    return (uint32_t)((uint64_t)(r->s >> 4) * n >> 28);
 }
 
 /* Content and spelling from numbers. */

@@ -579,5 +579,5 @@ int main(void) {
         cmocka_unit_test(pages_within_a_picture_are_found),
         cmocka_unit_test(warm_with_cancels_and_failures),
     };
-    return cmocka_run_group_tests(tests, sched_set_up, sched_tear_down);
+    return cmocka_run_group_tests(tests, sched_set_up, world_tear_down);
 }

@@ -294,5 +294,5 @@ int main(void) {
         cmocka_unit_test(rules_of_length),           cmocka_unit_test(rules_of_stopping),
         cmocka_unit_test(too_long_for_the_pool),     cmocka_unit_test(refused_at_submit),
     };
-    return cmocka_run_group_tests(tests, sched_set_up, sched_tear_down);
+    return cmocka_run_group_tests(tests, sched_set_up, world_tear_down);
 }

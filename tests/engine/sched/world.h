@@ -1,4 +1,4 @@
-/* world.h - jobs made from a seed, and a scheduler to run them on without threads. Include after fake_model.h. */
+/* world.h - jobs made from a seed, and a scheduler to run them on without threads. Include after cmocka.h and fake_model.h. */
 #ifndef VLMD_TESTS_SCHED_WORLD_H
 #define VLMD_TESTS_SCHED_WORLD_H
 
@@ -69,6 +69,27 @@ static inline void make_params(const model_spec *spec, rng *r, engine_params *p)
     if (rnd(r, 4) == 0) p->min_tokens = p->max_tokens > 0 ? (int)rnd(r, (uint32_t)p->max_tokens) : 5;
     if (rnd(r, 5) == 0) p->stop = stops, p->n_stop = 1 + (int)rnd(r, 3);
     if (rnd(r, 5) == 0) p->stop_ids = stop_ids, p->n_stop_ids = 5;
+}
+
+/* ---- what all worlds of a program stand on ---- */
+
+static backend *g_be;
+static tok *g_tok;
+
+static int world_set_up(void **state) {
+    (void)state;
+    status st = {0};
+    g_be = backend_new(&(backend_options){.device = "cpu", .threads = 1}, &st);
+    g_tok = tok_load("models/vlmd-tiny", &st);
+    if (!g_be || !g_tok) print_error("%s\n", st.msg);
+    return g_be && g_tok ? 0 : -1;
+}
+
+static int world_tear_down(void **state) {
+    (void)state;
+    tok_free(g_tok);
+    backend_free(g_be);
+    return 0;
 }
 
 /* ---- a scheduler and what it stands on ---- */

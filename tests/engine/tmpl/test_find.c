@@ -2,33 +2,15 @@
 #include "tests/engine/tmpl/util.h"
 
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "engine/engine.h"
 #include "engine/tmpl/find.h"
-
-static char dir[] = "/tmp/vlmd-find-XXXXXX";
-
-static void put(const char *name, const char *text) {
-    char path[300];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    fclose(f);
-}
-
-static void drop(const char *name) {
-    char path[300];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    remove(path);
-}
+#include "tests/tools/folder.h"
 
 static void expect(const char *name, const char *want) {
     status st = {0};
     size_t n = 0;
-    char *t = tmpl_find_source(dir, name, &n, &st);
+    char *t = tmpl_find_source(folder, name, &n, &st);
     if (!t) fail_msg("%s", st.msg);
     assert_string_equal(t, want);
     assert_int_equal(n, strlen(want));
@@ -38,7 +20,7 @@ static void expect(const char *name, const char *want) {
 static void expect_error(status_code code, const char *part) {
     status st = {0};
     size_t n;
-    assert_null(tmpl_find_source(dir, NULL, &n, &st));
+    assert_null(tmpl_find_source(folder, NULL, &n, &st));
     assert_int_equal(st.code, code);
     if (!strstr(st.msg, part)) fail_msg("%s", st.msg);
 }
@@ -48,7 +30,7 @@ static void rendered(const char *in, const char *want) {
     char *text = NULL;
     size_t n = 0;
     FILE *i = fmemopen((void *)in, strlen(in), "r"), *o = open_memstream(&text, &n);
-    bool ok = tool_render(dir, i, o, &st);
+    bool ok = tool_render(folder, i, o, &st);
     fclose(i);
     fclose(o);
     if (!ok && want) fail_msg("%s", st.msg);
@@ -61,70 +43,70 @@ static void rendered(const char *in, const char *want) {
 
 static void test_order(void **state) {
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    folder_new();
     expect_error(ST_NOT_FOUND, "no chat template");
-    put("tokenizer_config.json", "{\"model_max_length\": 1000000000000000019884624838656, \"chat_template\": "
-                                 "\"A\\u00e9 12345678901234567890\"}");
+    folder_put("tokenizer_config.json",
+               "{\"model_max_length\": 1000000000000000019884624838656, \"chat_template\": "
+               "\"A\\u00e9 12345678901234567890\"}");
     expect(NULL, "A\xc3\xa9 12345678901234567890");
     expect("tool_use", "A\xc3\xa9 12345678901234567890");
-    put("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"default\", \"template\": \"D{{ tools is "
-                                 "none }}\"}, {\"name\": \"tool_use\", \"template\": \"T\"}]}");
+    folder_put("tokenizer_config.json",
+               "{\"chat_template\": [{\"name\": \"default\", \"template\": \"D{{ tools is "
+               "none }}\"}, {\"name\": \"tool_use\", \"template\": \"T\"}]}");
     expect(NULL, "D{{ tools is none }}");
     expect("tool_use", "T");
     expect("rag", "D{{ tools is none }}");
     rendered("{}", "DTrue");
     rendered("{\"tools\": null}", "DTrue");
     rendered("{\"tools\": []}", "T");
-    put("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"other\", \"template\": \"T\"}]}");
+    folder_put("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"other\", \"template\": \"T\"}]}");
     expect_error(ST_INVALID, "default");
-    put("tokenizer_config.json", "{}");
-    put("chat_template.json", "{\"chat_template\": \"J\"}");
+    folder_put("tokenizer_config.json", "{}");
+    folder_put("chat_template.json", "{\"chat_template\": \"J\"}");
     expect(NULL, "J");
-    put("chat_template.jinja",
+    folder_put(
+        "chat_template.jinja",
         "{% for m in messages %}{{ m.content }}{{ m.reasoning_content }}{{ m.thinking }};{% endfor %}\n");
     expect(NULL,
            "{% for m in messages %}{{ m.content }}{{ m.reasoning_content }}{{ m.thinking }};{% endfor %}\n");
     rendered("{\"messages\": [{\"content\": \"a\", \"reasoning\": \"r\"}]}", "arr;");
     rendered("[]", NULL);
     rendered("{", NULL);
-    put("chat_template.jinja", "{{ raise_exception('no') }}");
+    folder_put("chat_template.jinja", "{{ raise_exception('no') }}");
     rendered("{}", NULL);
-    drop("chat_template.jinja");
-    put("chat_template.json", "{\"chat_template\": 3}");
+    folder_drop("chat_template.jinja");
+    folder_put("chat_template.json", "{\"chat_template\": 3}");
     expect_error(ST_INVALID, "expected a string");
-    put("chat_template.json", "nope");
+    folder_put("chat_template.json", "nope");
     expect_error(ST_INVALID, "not JSON");
-    put("chat_template.json", "[1]");
+    folder_put("chat_template.json", "[1]");
     expect_error(ST_INVALID, "expected a JSON object");
-    drop("chat_template.json");
-    drop("tokenizer_config.json");
-    rmdir(dir);
+    folder_drop("chat_template.json");
+    folder_free();
 }
 
 /* As AutoTokenizer and AutoProcessor of the reference choose among them. */
 static void test_order_of_a_processor(void **state) {
     (void)state;
-    strcpy(dir + strlen(dir) - 6, "XXXXXX");
-    assert_non_null(mkdtemp(dir));
-    put("tokenizer_config.json", "{\"chat_template\": \"T\"}");
-    put("chat_template.json", "{\"chat_template\": \"S\"}");
+    folder_new();
+    folder_put("tokenizer_config.json", "{\"chat_template\": \"T\"}");
+    folder_put("chat_template.json", "{\"chat_template\": \"S\"}");
     expect(NULL, "T");
-    put("chat_template.jinja", "J");
+    folder_put("chat_template.jinja", "J");
     expect(NULL, "J");
-    put("preprocessor_config.json", "{}");
+    folder_put("preprocessor_config.json", "{}");
     expect(NULL, "S");
-    put("processor_config.json", "{\"chat_template\": \"P\"}");
+    folder_put("processor_config.json", "{\"chat_template\": \"P\"}");
     expect(NULL, "P");
-    put("processor_config.json", "{}");
-    drop("preprocessor_config.json");
+    folder_put("processor_config.json", "{}");
+    folder_drop("preprocessor_config.json");
     expect(NULL, "S");
-    drop("chat_template.json");
+    folder_drop("chat_template.json");
     expect(NULL, "J");
-    drop("chat_template.jinja");
+    folder_drop("chat_template.jinja");
     expect(NULL, "T");
-    drop("processor_config.json");
-    drop("tokenizer_config.json");
-    rmdir(dir);
+    folder_drop("processor_config.json");
+    folder_free();
 }
 
 static void test_bundled_model(void **state) {

@@ -9,11 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "engine/engine.h"
 #include "engine/families/token_classes.h"
 #include "engine/tok/tok.h"
+#include "tests/tools/folder.h"
 
 #define GOLDEN "tests/golden/tok/"
 
@@ -102,12 +102,6 @@ static void wants_its_model(void **state) {
     json_decref(tc);
 }
 
-static void dump(const char *dir, const char *name, const json_t *j) {
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    assert_int_equal(json_dump_file(j, path, 0), 0);
-}
-
 /* vlmd tokenize on a checkpoint's folder gives what the server would see. */
 static void tool_takes_the_class(void **state) {
     (void)state;
@@ -118,21 +112,21 @@ static void tool_takes_the_class(void **state) {
         if (strcmp(type, "siglip2") == 0) break;
     }
     assert_non_null(c);
-    char dir[] = "/tmp/test_classes.XXXXXX", file[64], *out = NULL;
+    char file[64], *out = NULL;
     size_t n = 0;
-    assert_non_null(mkdtemp(dir));
+    folder_new();
     snprintf(file, sizeof file, "%s.tok", json_string_value(json_object_get(c, "tok")));
     json_t *j = load(file);
-    dump(dir, "tokenizer.json", j);
-    dump(dir, "config.json", json_object_get(c, "config"));
-    dump(dir, "tokenizer_config.json", json_object_get(c, "tokenizer_config"));
+    folder_put_json("tokenizer.json", j);
+    folder_put_json("config.json", json_object_get(c, "config"));
+    folder_put_json("tokenizer_config.json", json_object_get(c, "tokenizer_config"));
     json_t *texts = json_object_get(c, "texts"), *last = json_array_get(texts, json_array_size(texts) - 2);
     char *input =
         json_dumps(json_array_get(last, 0), JSON_ENCODE_ANY); /* with capitals, which the class lowers */
     FILE *in = fmemopen(input, strlen(input), "rb"), *f = open_memstream(&out, &n);
     assert_non_null(in);
     assert_non_null(f);
-    tool_tokenize_opts o = {.path = dir, .json_lines = true};
+    tool_tokenize_opts o = {.path = folder, .json_lines = true};
     status st = {0};
     if (!tool_tokenize(&o, in, f, &st)) fail_msg("%s", st.msg);
     fclose(in);
@@ -144,13 +138,7 @@ static void tool_takes_the_class(void **state) {
     json_decref(cases);
     free(input);
     free(out);
-    static const char *const names[] = {"tokenizer.json", "config.json", "tokenizer_config.json"};
-    for (i = 0; i < ARRAY_LEN(names); i++) {
-        char path[128];
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-        assert_int_equal(unlink(path), 0);
-    }
-    assert_int_equal(rmdir(dir), 0);
+    folder_free();
 }
 
 int main(void) {

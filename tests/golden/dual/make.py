@@ -30,6 +30,8 @@ from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 assert transformers.__version__ == "5.23.0", transformers.__version__
 PINNED = {"transformers": "5.23.0", "tokenizers": tokenizers.__version__, "torch": torch.__version__}
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "models"))
+from make_models import scene  # noqa: E402
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
 
@@ -37,18 +39,6 @@ transformers.logging.set_verbosity_error()
 
 PICTURES = {"exact28.png": (28, 28), "exact42.png": (42, 42), "strip.png": (211, 9), "wall.png": (7, 160),
             "tiny.png": (3, 2), "pixel.png": (1, 1), "wide.jpg": (157, 61), "tall.png": (45, 133), "grey.jpg": (90, 71)}
-
-
-def scene(w, h, seed):
-    r = random.Random(seed)
-    small = Image.new("RGB", (4, 4))
-    small.putdata([(r.randrange(256), r.randrange(256), r.randrange(256)) for _ in range(16)])
-    im = small.resize((w, h), Image.BICUBIC)
-    for _ in range(4):
-        x, y = r.randrange(w), r.randrange(h)
-        im.paste((r.randrange(256), r.randrange(256), r.randrange(256)),
-                 (x, y, min(w, x + 1 + w // 5), min(h, y + 1 + h // 5)))
-    return im
 
 
 def make_pictures():
