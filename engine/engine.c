@@ -202,15 +202,12 @@ static void *run(void *arg) {
 }
 
 static bool new_sched(engine *e, const engine_options *o, status *st) {
-    sched_options so = {.max_seqs = e->max_seqs,
+    roster_options jobs = {e->max_seqs, e->pictures, &e->queue, o->lost, o->lost_user};
+    sched_options so = {.jobs = jobs,
                         .max_rows = e->max_rows,
-                        .pictures = e->pictures,
-                        .queue = &e->queue,
                         .async = backend_is_async(e->be),
-                        .no_prefix_caching = o->no_prefix_caching,
-                        .lost = o->lost,
-                        .user = o->lost_user};
-    embed_sched_options eo = {e->max_seqs, e->max_rows, e->pictures, &e->queue, o->lost, o->lost_user};
+                        .no_prefix_caching = o->no_prefix_caching};
+    embed_sched_options eo = {jobs, e->max_rows};
     if (e->spec->dual.on)
         e->embeds = embed_sched_new(&eo, &e->embed_run, &e->inbox, e->workers, st);
     else

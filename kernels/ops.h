@@ -24,8 +24,8 @@ typedef struct backend_options {
     const char *device; /* "cpu", "cuda", "cuda:N"; "auto": cuda where it can be had, else cpu */
     int threads;        /* compute threads, the caller's included; 0: one per online core */
     const char *isa;    /* NULL: best of this machine; "portable", "avx2", "avx512" (tests, VLMD_ISA) */
-    /* CUDA: op_linear of more than 16 rows is row-exact too, and op_attn of many rows as of one; activations stay f32:
-     * several times slower there */
+    /* CUDA: op_linear is row-exact for any number of rows, not only among 1 to 8 and among 9 to 16, and op_attn of many rows
+     * as of one; activations stay f32: several times slower with more than 16 */
     bool deterministic;
     int encode_rows; /* for tests: backend_encode_rows; 0: what suits the device */
 } backend_options;
@@ -210,6 +210,9 @@ typedef struct attn_args {
     /* The type of the weights around it. With 16 bits a device may round q, k, v and softmax's weights to it where a sequence
      * brings several rows, as it rounds what goes into op_linear (CUDA without deterministic); sums stay f32. */
     dtype narrow;
+    /* No sequence is one that decodes: CUDA computes a row that is alone in its sequence as it does several, and wants no work
+     * memory, however many sequences and keys there are. */
+    bool uniform;
     int n_seqs;
     /* Rows of sequence s are q_start[s] .. q_start[s+1]-1; its last row sits at position kv_len[s]-1. Host memory
      * would force a sync: device i32 tensors. */

@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 GPUS = {"80": ("A100", 164 << 10), "90": ("H100, H200", 228 << 10)}  # shared memory of a multiprocessor
 WARPS, REGISTERS, BLOCKS, RESERVED = 64, 65536, 32, 1 << 10  # of both; RESERVED bytes a block
 # Kernels whose time is a step's or a picture's; of them those that may spill, and why.
-HOT = re.compile(r"^(mma_kernel|tile_kernel|split_kernel|linear_kernel|combine_kernel|norm_kernel|cu_each)\b")
+HOT = re.compile(r"^(mma_kernel|tile_kernel|split_kernel|linear_kernel|linear_mma_kernel|combine_kernel|norm_kernel|cu_each)\b")
 SPARED = {"mma_kernel<precise, 256>": "f32 weights with heads of over 128 numbers: rare; a few bytes once a block of keys"}
 
 
@@ -44,7 +44,8 @@ def split_shared(args):
     return 4 * (fixed + (2 if 4 * (fixed + 128 * ld) <= 99 << 10 else 1) * 64 * ld)
 
 
-SHARED = {"mma_kernel": mma_shared, "tile_kernel": tile_shared, "split_kernel": split_shared, "linear_kernel": lambda args: 48 << 10}
+SHARED = {"mma_kernel": mma_shared, "tile_kernel": tile_shared, "split_kernel": split_shared, "linear_kernel": lambda args: 48 << 10,
+          "linear_mma_kernel": lambda args: 8 * 16 * (8 * int(args[1]) + 8) * 4}
 
 
 def sections(elf):

@@ -1,7 +1,7 @@
 /* config.h - reads one object of a config file: every key asked for is remembered, so that what nobody asked for can
  * be named in a warning. Errors stick and name the key by its path ("config.json: text_config.hidden_act: ...").
  *
- * One thread. Borrows the JSON. Tested by tests/engine/model/test_config.c. */
+ * One thread. Borrows the JSON. Tested by tests/engine/model/test_bad.c. */
 #ifndef VLMD_ENGINE_FAMILIES_CONFIG_H
 #define VLMD_ENGINE_FAMILIES_CONFIG_H
 

@@ -114,10 +114,10 @@ static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
 }
 
 /* NONE: the features are the rows. POOL: the mean of pool x pool patches, then normed and linear. PERCEIVER: learned latents
- * attend to a tile layer by layer, perceiver.c. ATTEND: once, and nothing else, attend.c.
+ * attend to a tile layer by layer, join_layers.c. ATTEND: once, and nothing else, attend.c.
  * QFORMER: learned latents, normed, attend to each other and in some layers to a tile beside that; linear. Where it reads a
- * text (read_vocab), its rows and the latents' attend to each other; qformer.c.
- * READER: a text (model_spec.reads) whose rows attend to themselves and to the tile; they are the rows, reader.c */
+ * text (read_vocab), its rows and the latents' attend to each other; join_layers.c.
+ * READER: a text (model_spec.reads) whose rows attend to themselves and to the tile; they are the rows, join_layers.c */
 typedef enum join_kind {
     JOIN_NONE,
     JOIN_LINEAR,

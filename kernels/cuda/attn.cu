@@ -270,7 +270,8 @@ static int64_t most_keys(const cuk_attn *a) {
 
 size_t cuk_attn_scratch(const cuk_attn *a) {
     const int64_t splits = (most_keys(a) + SPLIT - 1) / SPLIT;
-    if (splits <= 1 || (!is_paged(a) && a->n_rows > a->n_seqs) || (a->n_seqs == 1 && a->n_rows > 1)) return 0;
+    if (a->uniform || splits <= 1 || (!is_paged(a) && a->n_rows > a->n_seqs) || (a->n_seqs == 1 && a->n_rows > 1))
+        return 0;
     return static_cast<size_t>(static_cast<int64_t>(a->n_seqs) * a->heads * splits * (a->hd + 2)) *
            sizeof(float);
 }
@@ -323,7 +324,7 @@ void cuk_attention(cuk_stream s, const cuk_attn *a) {
     void (*const together)(cuk_stream, attn) = a->precision == CUK_ATTN_EXACT ? run_tiles : attn_run_mma;
     /* Rows alone go to the split kernel, unless its scratch is missing; the bits are the same if exact. */
     const size_t want = cuk_attn_scratch(a);
-    const bool can_split = want <= a->scratch_bytes && (want == 0 || a->scratch);
+    const bool can_split = !a->uniform && want <= a->scratch_bytes && (want == 0 || a->scratch);
     t.serve = ALL_ROWS;
     if (can_split && a->n_rows <= a->n_seqs) {
         attn_run_splits(s, t);

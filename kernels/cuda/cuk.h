@@ -116,7 +116,7 @@ typedef struct cuk_attn {
     const int32_t *q_start, *kv_len,
         *pages; /* pages NULL: dense, sequence s has key rows q_start[s] .. + kv_len[s] */
     float scale;
-    bool causal, limit_spares;
+    bool causal, limit_spares, uniform; /* uniform: as attn_args.uniform; wants no scratch */
     int window;
     float softcap;
     cuk_precision precision;
@@ -146,7 +146,7 @@ typedef struct cuk_rope_kv {
 } cuk_rope_kv;
 void cuk_rope_kv_write(cuk_stream s, const cuk_rope_kv *a);
 
-/* ---- linear.cu ---- */
+/* ---- linear.cu, linear_mma.cu ---- */
 
 typedef struct cuk_linear {
     float *y;
@@ -158,10 +158,12 @@ typedef struct cuk_linear {
     cuk_act act;
     bool add; /* y += act(..) */
 } cuk_linear;
-/* 1 to 16 rows, bound by reading w once: row-exact among 1..16 rows. */
+/* 1 to 16 rows, up to 8 of them bound by reading w once: row-exact among 1..16 rows. */
 void cuk_linear_few(cuk_stream s, const cuk_linear *l);
 /* Any number of rows, in the same order of summation as cuk_linear_few: row-exact for every row count. */
 void cuk_linear_exact(cuk_stream s, const cuk_linear *l);
+/* 9 to 16 rows with 16-bit weights, bound by reading w once, on tensor cores: row-exact among themselves. k < 2^31 */
+void cuk_linear_mma(cuk_stream s, const cuk_linear *l);
 
 /* ---- loss.cu ---- */
 

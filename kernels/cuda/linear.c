@@ -1,12 +1,13 @@
-/* linear.c - op_linear on the GPU, host side: which of three ways.
- *   1 to 16 rows   cuk_linear_few, bound by reading the weights
+/* linear.c - op_linear on the GPU, host side: which of four ways.
+ *   1 to 8 rows    cuk_linear_few, bound by reading the weights; up to 16 with f32 weights, or where bits are promised
+ *   9 to 16        cuk_linear_mma, likewise
  *   more           cuBLASLt: the weights as stored, activations narrowed to the same 16-bit type, sums and results f32; f32
  *                  weights without TF32
  *   more, bits promised (backend_options: deterministic), or no cuBLASLt: cuk_linear_exact, in the order of few
  * Thread: the ctx owner's. Memory: the backend's work memory. */
 #include "kernels/cuda/cuda.h"
 
-enum { FEW = 16 };
+enum { FEW = 16, FEW_EXACT = 8 /* that linear.cu reads the weights of at the memory's speed */ };
 
 static size_t align256(size_t n) {
     return (n + 255) & ~(size_t)255;
@@ -66,7 +67,9 @@ void cuda_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, a
         if (cuda_of(c)->blas && l.rows > FEW) by_gemm(c, &l); /* asks for its work memory */
         return;
     }
-    if (l.rows <= FEW)
+    if (l.rows > FEW_EXACT && l.rows <= FEW && l.t != CUK_F32 && !cuda_of(c)->exact)
+        cuk_linear_mma(lane->stream, &l);
+    else if (l.rows <= FEW)
         cuk_linear_few(lane->stream, &l);
     else if (!cuda_of(c)->blas || !by_gemm(c, &l))
         cuk_linear_exact(lane->stream, &l);

@@ -7,7 +7,7 @@
  * read once for O outputs; an output's own sum does not see the tile's size. Hence one row, 16 and 512 give the same bits.
  * Bound by reading w for few rows; by multiplications for many (which is cuBLASLt's work, unless bits are promised: blas.c).
  * Thread: the engine's. Owner: nothing. */
-#include "kernels/cuda/act.cuh"
+#include "kernels/cuda/linear.cuh"
 
 enum {
     XS_FLOATS = 12288, /* of x in shared memory: R rows times XS_FLOATS / R elements, 48 KiB */
@@ -46,28 +46,6 @@ static __device__ void stage(float4 *xs, int quads, const cuk_linear &l, int64_t
         }
         xs[r * quads + q % parts * each + q / parts] = v;
     }
-}
-
-/* ---- w: one vector of 16 bytes ---- */
-
-template <class T> union vec {
-    enum { N = 16 / sizeof(typename T::bits) };
-    uint4 all;
-    typename T::bits e[N];
-};
-
-/* A vector that ends past k, or that does not lie on 16 bytes. */
-template <class T> static __device__ __forceinline__ void load_some(vec<T> &v, const typename T::bits *w, int64_t left) {
-#pragma unroll
-    for (int i = 0; i < vec<T>::N; i++) v.e[i] = i < left ? w[i] : static_cast<typename T::bits>(0);
-}
-
-template <class T, bool ALIGNED>
-static __device__ __forceinline__ void load(vec<T> &v, const typename T::bits *w) {
-    if (ALIGNED)
-        v.all = __ldg(reinterpret_cast<const uint4 *>(w));
-    else
-        load_some<T>(v, w, vec<T>::N);
 }
 
 /* acc[R][O] += x's vector v of R rows times w[O]. */
@@ -149,14 +127,6 @@ template <int N> static __device__ __forceinline__ void butterfly(float (&v)[N],
     }
 }
 
-static __device__ __forceinline__ void finish(const cuk_linear &l, int64_t row, int64_t out, float sum) {
-    if (row >= l.rows || out >= l.out) return;
-    if (l.bias) sum = __fadd_rn(sum, l.bias[out]);
-    sum = cu_act_any(sum, l.act);
-    float *y = l.y + row * l.y_ld + out;
-    *y = l.add ? __fadd_rn(*y, sum) : sum;
-}
-
 /* Block b: rows from b % groups * R, outputs of b / groups; blocks that share weights follow each other. */
 template <class T, int R, bool ALIGNED>
 static __global__ void __launch_bounds__(tile<R>::WARPS * 32, tile<R>::BLOCKS)
@@ -198,12 +168,10 @@ static __global__ void __launch_bounds__(tile<R>::WARPS * 32, tile<R>::BLOCKS)
 template <class T, int R> static void launch(cuk_stream s, const cuk_linear *l) {
     const int64_t per_row = XS_FLOATS / R, round = (l->k + ROUND - 1) / ROUND * ROUND;
     const int quads = static_cast<int>((round < per_row ? round : per_row) / 4), groups = static_cast<int>((l->rows + R - 1) / R);
-    const bool aligned = reinterpret_cast<uintptr_t>(l->w) % 16 == 0 && l->w_ld * sizeof(typename T::bits) % 16 == 0;
-    const bool x_aligned = reinterpret_cast<uintptr_t>(l->x) % 16 == 0 && l->x_ld % 4 == 0;
     const unsigned blocks = cu_blocks(l->out, tile<R>::WARPS * tile<R>::O) * static_cast<unsigned>(groups);
     const size_t shared = static_cast<size_t>(quads) * R * sizeof(float4);
-    cu_launch(aligned ? linear_kernel<T, R, true> : linear_kernel<T, R, false>, dim3(blocks), dim3(tile<R>::WARPS * 32), shared, s, *l,
-              groups, quads, x_aligned);
+    cu_launch(w_on_16(l) ? linear_kernel<T, R, true> : linear_kernel<T, R, false>, dim3(blocks), dim3(tile<R>::WARPS * 32), shared, s,
+              *l, groups, quads, x_on_16(l));
 }
 
 template <class T> static void by_rows(cuk_stream s, const cuk_linear *l) {

@@ -17,6 +17,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -79,6 +80,7 @@ struct fiber {
     wait_kind state;
     void *sp, *fake; /* fake: the sanitizer's */
     char *stack;
+    std::thread::id host; /* whose fiber it is: a sanitizer keeps account of each thread's stacks */
     unsigned mask; /* of the warp operation */
     emu_warp_fn fn;
     const void *in;
@@ -90,6 +92,8 @@ struct fiber {
 emu_where *emu_now;
 static fiber fibers[MAX_THREADS];
 static fiber *current;
+static std::vector<int> order; /* of turns, in this block */
+static size_t turn;            /* whose is next, in order */
 static void *main_sp, *main_fake;
 static const void *main_stack;
 static size_t main_stack_bytes;
@@ -103,32 +107,53 @@ static void before_switch(void **fake, const void *stack, size_t bytes) {
 #endif
 }
 
-static void after_switch(void *fake, const void **stack, size_t *bytes) {
+/* from: the stack that was left; NULL: it is known */
+static void after_switch(void *fake, const void **from, size_t *bytes) {
 #if ASAN
-    __sanitizer_finish_switch_fiber(fake, stack, bytes);
+    __sanitizer_finish_switch_fiber(fake, from, bytes);
 #else
-    (void)fake, (void)stack, (void)bytes;
+    (void)fake, (void)from, (void)bytes;
 #endif
 }
 
+/* A fiber goes on, or begins. current: who came before, NULL: the host's code */
+static void arrive(fiber *f, void *fake) {
+    const bool from_main = !current;
+    after_switch(fake, from_main ? &main_stack : nullptr, from_main ? &main_stack_bytes : nullptr);
+    current = f;
+    emu_now = &f->where;
+}
+
+static fiber *next_ready() {
+    while (turn < order.size()) {
+        fiber *f = &fibers[order[turn++]];
+        if (f->state == READY) return f;
+    }
+    return nullptr;
+}
+
+/* To the next whose turn it is, or to the host's code after the last. */
 static void yield_turn(wait_kind why) {
     fiber *f = current;
     f->state = why;
-    before_switch(why == DONE ? nullptr : &f->fake, main_stack, main_stack_bytes);
-    emu_swap(&f->sp, main_sp);
-    after_switch(f->fake, nullptr, nullptr);
+    fiber *to = next_ready();
+    if (to)
+        before_switch(&f->fake, to->stack, STACK_BYTES);
+    else
+        before_switch(&f->fake, main_stack, main_stack_bytes);
+    emu_swap(&f->sp, to ? to->sp : main_sp);
+    arrive(f, f->fake);
 }
 
 static void fiber_main() {
-    after_switch(nullptr, &main_stack, &main_stack_bytes);
-    (*body_now)();
-    yield_turn(DONE);
-    abort();
+    arrive(&fibers[order[turn - 1]], nullptr);
+    for (;;) { /* a thread of one block after the other: new stacks for each block would cost more than most kernels */
+        (*body_now)();
+        yield_turn(DONE);
+    }
 }
 
 static void resume(fiber *f) {
-    current = f;
-    emu_now = &f->where;
     before_switch(&main_fake, f->stack, STACK_BYTES);
     emu_swap(&main_sp, f->sp);
     after_switch(main_fake, nullptr, nullptr);
@@ -137,6 +162,11 @@ static void resume(fiber *f) {
 }
 
 static void start_fiber(fiber *f) {
+    f->state = READY;
+    f->open.clear();
+    f->groups.clear();
+    if (f->stack && f->host == std::this_thread::get_id()) return; /* it waits in fiber_main */
+    f->host = std::this_thread::get_id();
     if (!f->stack) f->stack = static_cast<char *>(aligned_alloc(4096, STACK_BYTES));
 #if ASAN
     __asan_unpoison_memory_region(f->stack, STACK_BYTES);
@@ -147,9 +177,6 @@ static void start_fiber(fiber *f) {
     for (int i = 0; i < 6; i++) *--top = nullptr;
     f->sp = top;
     f->fake = nullptr;
-    f->state = READY;
-    f->open.clear();
-    f->groups.clear();
 }
 
 /* ---- what kernels wait for ---- */
@@ -252,14 +279,12 @@ static bool meet(int first, int n) {
 }
 
 static void run_block(int n) {
-    const std::vector<int> order = order_of(n);
+    order = order_of(n);
     for (;;) {
-        bool progress = false;
-        for (int i : order)
-            if (fibers[i].state == READY) {
-                resume(&fibers[i]);
-                progress = true;
-            }
+        turn = 0;
+        fiber *first = next_ready();
+        bool progress = first != nullptr;
+        if (first) resume(first);
         for (int w = 0; w < n; w += 32) progress = meet(w, n) || progress;
         if (progress) continue;
         int at_barrier = 0, done = 0;

@@ -58,8 +58,9 @@ static bool world_init(world *w, const setting *x) {
     assert_true(inbox_init(&w->inbox, &st));
     w->pictures = piccache_new(x->cache_bytes, &st);
     assert_non_null(w->pictures);
-    sched_options so = {
-        .max_seqs = x->seqs, .max_rows = x->rows, .max_chunk = x->chunk, .pictures = w->pictures};
+    sched_options so = {.jobs = {.max_running = x->seqs, .pictures = w->pictures},
+                        .max_rows = x->rows,
+                        .max_chunk = x->chunk};
     w->sched = sched_new(&so, &w->runner, &w->inbox, NULL, &st);
     assert_non_null(w->sched);
     return true;
