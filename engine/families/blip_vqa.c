@@ -3,7 +3,6 @@
  *
  * Source: transformers' BlipConfig, BlipProcessor, modeling_blip.py and modeling_blip_text.py.
  * Tested by tests/e2e/test_parity.py and tests/e2e/test_question.py. */
-#include <math.h>
 #include <string.h>
 
 #include "engine/families/family.h"
@@ -11,23 +10,8 @@
 static const text_names NAMES_ANSWER;
 
 static void read_bert(config *c, stack_spec *s) {
-    s->n_layers = (int)config_int(c, "num_hidden_layers", 12, 1, SPEC_MAX_LAYERS);
-    s->width = (int)config_int(c, "hidden_size", 768, 1, 1 << 16);
-    s->ffn = (int)config_int(c, "intermediate_size", 3072, 1, 1 << 20);
-    s->heads = s->kv_heads = (int)config_int(c, "num_attention_heads", 8, 1, 1 << 12);
-    if (s->width % s->heads) {
-        config_fail(c, ST_INVALID, "hidden_size", "expected a multiple of num_attention_heads %d, found %d",
-                    s->heads, s->width);
-        return;
-    }
-    s->head_dim = s->width / s->heads;
-    s->attn_scale = (float)(1.0 / sqrt((double)s->head_dim));
-    s->norm = NORM_LAYER;
-    s->norm_eps = (float)config_num(c, "layer_norm_eps", 1e-12, 0, 1);
+    if (!stack_config_read(c, &(stack_defaults){12, 768, 3072, 8, 1e-12, "gelu"}, s)) return;
     s->norm_after = true;
-    s->activation = config_act(c, "hidden_act", "gelu");
-    s->q_bias = s->k_bias = s->v_bias = s->o_bias = s->mlp_bias = true;
-    s->rope.kind = ROPE_NONE;
     s->beside_width = s->width;
     for (int i = 0; i < s->n_layers; i++) s->beside[i] = true;
 }

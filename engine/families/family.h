@@ -48,7 +48,7 @@ void generation_read(config *gen, config *top, config *text, model_spec *out);
 /* A text model on its own. */
 bool family_read_text_only(config *c, model_spec *out);
 
-/* ---- shared mechanisms (text_config.c, tower_config.c) ---- */
+/* ---- shared mechanisms (text_config.c, stack_config.c, tower_config.c) ---- */
 
 typedef struct text_defaults {
     int vocab, width, ffn, layers, heads, kv_heads /* 0: as heads */, head_dim /* 0: width / heads */,
@@ -69,6 +69,17 @@ bool text_config_windows(config *c, int def_from, text_spec *out);
 bool text_config_window_pattern(config *c, int def_window, int pattern, text_spec *out);
 /* The number under key; def when it is left out, 0 when null. */
 float text_config_softcap(config *c, const char *key, double def);
+
+/* What a configuration class says of a stack that a config does not. */
+typedef struct stack_defaults {
+    int layers, width, ffn, heads;
+    double eps;
+    const char *activation;
+} stack_defaults;
+/* Sizes, epsilon and activation of layers with LayerNorms and all biases, without rotary positions. */
+bool stack_config_read(config *c, const stack_defaults *d, stack_spec *s);
+/* num_attention_heads, which share out s->width. */
+bool stack_config_heads(config *c, int def, stack_spec *s);
 
 /* A ViT's vision_config by its model_type (or def). */
 bool tower_config_read(config *c, const char *def, tower_spec *out);

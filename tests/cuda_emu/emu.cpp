@@ -1,8 +1,9 @@
 /* emu.cpp - runs CUDA kernels and the runtime's calls on the host, so that a backend's logic is tested without a GPU.
  *
- * Grid: one block after the other; the threads of a block are fibers that run until they wait (barrier, warp
- * operation) or end. Blocks, warps and lanes take their turns by EMU_ORDER = forward | reverse | shuffle; shared memory
- * starts as NaN, or as EMU_SHARED's byte: results must not depend on either.
+ * Grid: one block after the other; the threads of a block are fibers that run until they wait (barrier, warp operation) or
+ * end. Blocks, warps and lanes take their turns by EMU_ORDER = forward | reverse | shuffle, a warp as long as nothing but itself
+ * holds it up, or (shuffle) all side by side; shared memory starts as NaN, or as EMU_SHARED's byte: results must not depend on
+ * either.
  * Streams: work is kept until somebody waits for it (EMU_STREAMS = lazy, the default) or done at once (eager). Device
  * memory is poisoned for the host but while device work runs, as is pinned memory that a copy is on its way to: with
  * AddressSanitizer a read too early, or of a device pointer, is caught.
@@ -93,7 +94,7 @@ emu_where *emu_now;
 static fiber fibers[MAX_THREADS];
 static fiber *current;
 static std::vector<int> order; /* of turns, in this block */
-static size_t turn;            /* whose is next, in order */
+static size_t turn, turn_end;  /* whose is next, in order; whose is none of this round's */
 static void *main_sp, *main_fake;
 static const void *main_stack;
 static size_t main_stack_bytes;
@@ -125,7 +126,7 @@ static void arrive(fiber *f, void *fake) {
 }
 
 static fiber *next_ready() {
-    while (turn < order.size()) {
+    while (turn < turn_end) {
         fiber *f = &fibers[order[turn++]];
         if (f->state == READY) return f;
     }
@@ -278,15 +279,29 @@ static bool meet(int first, int n) {
     return any;
 }
 
+/* Those from turn `from` up to `upto` of the order each go on to what they wait for, and warps that have met go on. False: none
+ * could. */
+static bool run_turns(size_t from, size_t upto, int n) {
+    turn = from;
+    turn_end = upto;
+    fiber *first = next_ready();
+    bool progress = first != nullptr;
+    if (first) resume(first);
+    for (size_t i = from; i < upto; i++)
+        if (fibers[order[i]].state == IN_WARP) progress = meet(order[i] / 32 * 32, n) || progress;
+    return progress;
+}
+
+/* Forward and in reverse each warp goes as far as it can before the next one begins: nothing but a barrier keeps warps together.
+ * Shuffled, all take their turns side by side. */
 static void run_block(int n) {
+    static const bool beside = setting("EMU_ORDER", "forward") == "shuffle";
     order = order_of(n);
     for (;;) {
-        turn = 0;
-        fiber *first = next_ready();
-        bool progress = first != nullptr;
-        if (first) resume(first);
-        for (int w = 0; w < n; w += 32) progress = meet(w, n) || progress;
-        if (progress) continue;
+        for (size_t from = 0, upto; from < order.size(); from = upto) {
+            for (upto = from + 1; upto < order.size() && (beside || order[upto] / 32 == order[from] / 32);) upto++;
+            while (run_turns(from, upto, n)) continue;
+        }
         int at_barrier = 0, done = 0;
         for (int i = 0; i < n; i++) {
             at_barrier += fibers[i].state == AT_BARRIER;
