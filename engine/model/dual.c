@@ -41,8 +41,9 @@ int dual_picture_slices(const model_spec *s, int rows) {
 static void probe_keys(ctx *c, const model *m, const dual_picture *p, int64_t from, int64_t n) {
     const dual_part *d = m->dual;
     tensor x = tensor_rows(p->x, from, n);
-    op_linear(c, tensor_rows(p->k, from, n), x, d->w[DUAL_K_W], d->w[DUAL_K_B], ACT_NONE, 0);
-    op_linear(c, tensor_rows(p->v, from, n), x, d->w[DUAL_V_W], d->w[DUAL_V_B], ACT_NONE, 0);
+    const linear_to kv[] = {{tensor_rows(p->k, from, n), d->w[DUAL_K_W], d->w[DUAL_K_B]},
+                            {tensor_rows(p->v, from, n), d->w[DUAL_V_W], d->w[DUAL_V_B]}};
+    op_linears(c, x, kv, 2);
 }
 
 static void probe_looks(ctx *c, const model *m, const dual_picture *p) {

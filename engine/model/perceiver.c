@@ -30,19 +30,22 @@ static void project(ctx *c, const encode *e, tensor features, int64_t from, int6
     const join_spec *j = &m->spec.join;
     tensor x = tensor_rows(features, from, n), gate = ctx_2d(c, DT_F32, n, j->hidden),
            up = ctx_2d(c, DT_F32, n, j->hidden);
-    op_linear(c, gate, x, m->w[S_FC_GATE_W], NULL, ACT_NONE, 0);
-    op_linear(c, up, x, m->w[S_FC1_W], NULL, ACT_NONE, 0);
+    op_linears(c, x, (linear_to[]){{gate, m->w[S_FC_GATE_W], NULL}, {up, m->w[S_FC1_W], NULL}}, 2);
     op_glu(c, gate, gate, up, j->activation);
     op_linear(c, tensor_rows(e->context, from, n), gate, m->w[S_FC2_W], NULL, ACT_NONE, 0);
 }
 
-/* Keys and values of x, normed by gain, from row `at` on. */
-static void keep(ctx *c, const encode *e, const layer_weights *w, layer_slot gain, tensor x, int64_t at) {
+/* Keys and values of x, normed by gain, from row `at` on; and queries, where there is a q. */
+static void keep(ctx *c, const encode *e, const layer_weights *w, layer_slot gain, tensor x, int64_t at,
+                 const tensor *q) {
     const stack_spec *k = &e->m->spec.join.stack;
     tensor h = ctx_2d(c, DT_F32, x.d[0], x.d[1]);
     op_norm(c, h, x, w->w[gain], NULL, k->norm, k->norm_eps, 0);
-    op_linear(c, tensor_rows(e->join_k, at, x.d[0]), h, w->w[L_K_W], NULL, ACT_NONE, 0);
-    op_linear(c, tensor_rows(e->join_v, at, x.d[0]), h, w->w[L_V_W], NULL, ACT_NONE, 0);
+    linear_to to[] = {{tensor_rows(e->join_k, at, x.d[0]), w->w[L_K_W], NULL},
+                      {tensor_rows(e->join_v, at, x.d[0]), w->w[L_V_W], NULL},
+                      {{0}, w->w[L_Q_W], NULL}};
+    if (q) to[2].y = *q;
+    op_linears(c, h, to, q ? 3 : 2);
 }
 
 static void attend(ctx *c, const encode *e, int layer, int64_t rows) {
@@ -50,10 +53,7 @@ static void attend(ctx *c, const encode *e, int layer, int64_t rows) {
     const layer_weights *w = &e->m->join[layer];
     int64_t n = e->m->spec.join.latents, all = rows + n;
     tensor x = e->join_x, q = ctx_2d(c, DT_F32, n, (int64_t)k->heads * k->head_dim);
-    keep(c, e, w, L_NORM1_G, x, rows);
-    tensor h = ctx_2d(c, DT_F32, n, k->width);
-    op_norm(c, h, x, w->w[L_NORM1_G], NULL, k->norm, k->norm_eps, 0);
-    op_linear(c, q, h, w->w[L_Q_W], NULL, ACT_NONE, 0);
+    keep(c, e, w, L_NORM1_G, x, rows, &q);
     layer_run run = {0};
     run.attn.n_seqs = 1;
     run.attn.q_start = join_ids_at(e, n, 2);
@@ -77,7 +77,7 @@ void perceiver_slice(ctx *c, const encode *e, tensor features, tensor out, int i
     if (i < blocks) {
         project(c, e, features, s.from, s.n);
     } else if (at < blocks) {
-        keep(c, e, &m->join[layer], L_CONTEXT_G, tensor_rows(e->context, s.from, s.n), s.from);
+        keep(c, e, &m->join[layer], L_CONTEXT_G, tensor_rows(e->context, s.from, s.n), s.from, NULL);
     } else {
         attend(c, e, layer, rows);
         if (layer + 1 == k->n_layers)
