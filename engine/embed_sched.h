@@ -1,6 +1,6 @@
 /* embed_sched.h - turns of an engine that makes vectors: which texts and slices of pictures run next, for whom.
  *
- * Jobs begin in the order they came, those of a lower priority number first, at most max_jobs at a time. A turn takes what
+ * Jobs begin in the order they came, those of a lower priority number first, at most max_running at a time. A turn takes what
  * arrived, encodes pictures for a while, slice by slice and job by job in turn (those of one grid together, gather.h), then
  * runs one step of whole texts, one of each job in turn until the rows are full: so a request of a thousand texts delays one
  * of a single text by a turn. A job ends when its last vector is there. A step that fails is run again job by job, and only who fails alone fails.
@@ -10,20 +10,14 @@
 #ifndef VLMD_ENGINE_EMBED_SCHED_H
 #define VLMD_ENGINE_EMBED_SCHED_H
 
-#include "engine/admission.h"
 #include "engine/embed_run.h"
-#include "engine/inbox.h"
-#include "engine/workers.h"
+#include "engine/roster.h"
 
 typedef struct embed_sched embed_sched;
 
 typedef struct embed_sched_options {
-    int max_jobs, max_rows; /* of a step; a text that is longer runs alone */
-    piccache *pictures;     /* outlives the jobs */
-    admission *queue;
-    /* NULL, or called once when the device has failed for good (ST_LOST), before the jobs hear of it. */
-    void (*lost)(void *user, const status *why);
-    void *user;
+    roster_options jobs;
+    int max_rows; /* of a step; a text that is longer runs alone */
 } embed_sched_options;
 
 /* Does not own runner, inbox and workers. */

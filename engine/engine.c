@@ -202,15 +202,12 @@ static void *run(void *arg) {
 }
 
 static bool new_sched(engine *e, const engine_options *o, status *st) {
-    sched_options so = {.max_seqs = e->max_seqs,
+    roster_options jobs = {e->max_seqs, e->pictures, &e->queue, o->lost, o->lost_user};
+    sched_options so = {.jobs = jobs,
                         .max_rows = e->max_rows,
-                        .pictures = e->pictures,
-                        .queue = &e->queue,
                         .async = backend_is_async(e->be),
-                        .no_prefix_caching = o->no_prefix_caching,
-                        .lost = o->lost,
-                        .user = o->lost_user};
-    embed_sched_options eo = {e->max_seqs, e->max_rows, e->pictures, &e->queue, o->lost, o->lost_user};
+                        .no_prefix_caching = o->no_prefix_caching};
+    embed_sched_options eo = {jobs, e->max_rows};
     if (e->spec->dual.on)
         e->embeds = embed_sched_new(&eo, &e->embed_run, &e->inbox, e->workers, st);
     else
@@ -251,7 +248,8 @@ static bool start(engine *e, const engine_options *o, status *st) {
     if (!plan_lengths(e, o, st) || !plan_memory(e, o, st) || !plan_waiting(e, o, st)) return false;
     image_limits lim = IMAGE_LIMITS_DEFAULT;
     if (o->max_image_pixels > 0) lim.max_pixels = o->max_image_pixels;
-    if (!(e->has_kit = promptkit_load(&e->kit, o->model_dir, e->spec, e->max_model_len, &lim, st)))
+    if (!(e->has_kit =
+              promptkit_load(&e->kit, o->model_dir, o->chat_template, e->spec, e->max_model_len, &lim, st)))
         return false;
     if (!model_upload(e->model, st)) return false;
     if (!init_runner(e, o, st)) return false;

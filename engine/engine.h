@@ -16,6 +16,7 @@ typedef struct engine engine;
 
 typedef struct engine_options { /* 0 / NULL: the default in brackets */
     const char *model_dir;
+    const char *chat_template;  /* [the checkpoint's] a file, Jinja or JSON with it under chat_template */
     const char *device;         /* ["cpu"] */
     const char *isa;            /* [best]; see backend_options */
     int threads;                /* [one per online core] */

@@ -182,7 +182,7 @@ static bool render(const promptkit *k, const engine_chat *c, tmpl_out *out, stat
         return status_set(
             st, ST_INVALID,
             "this model has no chat template (none in chat_template.jinja, chat_template.json or "
-            "tokenizer_config.json), so it cannot take chat messages");
+            "tokenizer_config.json, and no --chat-template), so it cannot take chat messages");
     /* Marks of mixed origin are made here alone: a request that brings one would forge trusted text. */
     if (tmpl_json_has_mixed(c->messages) || tmpl_json_has_mixed(c->template_kwargs)) {
         status_set(st, ST_INVALID, "a key of an object must not begin with the control character U+0001");

@@ -35,10 +35,10 @@ typedef struct promptkit {
         bool pad_left;
     } embed;
 } promptkit;
-/* model_dir: tokenizer.json, tokenizer_config.json and special_tokens_map.json (both optional), the chat template
- * wherever find.h looks. Errors say which file. After a failure nothing is owned. */
-bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec, int max_model_len,
-                    const image_limits *limits, status *st);
+/* model_dir: the files of a tokenizer (tokfiles.h), the chat template wherever find.h looks, or in template_file where that is
+ * not NULL. Errors say which file. After a failure nothing is owned. */
+bool promptkit_load(promptkit *k, const char *model_dir, const char *template_file, const model_spec *spec,
+                    int max_model_len, const image_limits *limits, status *st);
 void promptkit_fini(promptkit *k);
 
 typedef struct prompt_image {

@@ -6,36 +6,7 @@
 #include "engine/families/registry.h"
 #include "engine/families/token_classes.h"
 #include "engine/tmpl/find.h"
-#include "kernels/json.h"
-
-#define MAX_FILE_BYTES ((size_t)512 << 20)
-
-/* *out NULL: no such file. flags: ANY_SIZE for files whose integers may pass 64 bits (model_max_length is often 10^30). */
-#define ANY_SIZE JSON_DECODE_INT_AS_REAL
-static bool load_object(const char *dir, const char *name, size_t flags, json_t **out, status *st) {
-    buf path = {0};
-    json_error_t err;
-    *out = NULL;
-    if (!buf_printf(&path, "%s/%s", dir, name)) {
-        buf_fini(&path);
-        return status_set(st, ST_NO_MEMORY, "no memory for %s", name);
-    }
-    buf text = {0};
-    status own = {0};
-    bool read = buf_read_file(&text, path.data, MAX_FILE_BYTES, &own);
-    json_t *j = read ? json_parse(text.data, text.len, JSON_ALLOW_NUL | flags, &err) : NULL;
-    buf_fini(&path);
-    buf_fini(&text);
-    if (!read) return own.code == ST_NOT_FOUND || status_set(st, own.code, "%s: %s", name, own.msg);
-    if (!j && json_no_memory(&err)) return status_set(st, ST_NO_MEMORY, "no memory to read %s", name);
-    if (!j) return status_set(st, ST_INVALID, "%s: line %d: %s", name, err.line, err.text);
-    if (!json_is_object(j)) {
-        json_decref(j);
-        return status_set(st, ST_INVALID, "%s: expected an object", name);
-    }
-    *out = j;
-    return true;
-}
+#include "engine/tokfiles.h"
 
 /* A token is a string or an AddedToken's object; NULL when it is neither. */
 static const char *token_text(const json_t *j) {
@@ -95,20 +66,30 @@ static bool add_token(json_t *file, const char *token) {
                                                   "special", 1, "normalized", 0)) == 0;
 }
 
-static bool load_tokenizer(promptkit *k, const char *dir, const json_t *tokenizer_config, status *st) {
-    json_t *file = NULL, *config = NULL;
-    bool ok = load_object(dir, "tokenizer.json", 0, &file, st) &&
-              load_object(dir, "config.json", ANY_SIZE, &config, st);
-    if (ok && !file)
+/* config.json, or what stands for it. */
+static json_t *model_config(const char *dir, status *st) {
+    json_t *config = NULL;
+    if (!tokfiles_object(dir, "config.json", true, &config, st) || config) return config;
+    const char *type = family_format(dir);
+    config = type ? json_pack("{s:s}", "model_type", type) : json_object();
+    if (!config) status_set(st, ST_NO_MEMORY, "no memory for the tokenizer");
+    return config;
+}
+
+static bool load_tokenizer(promptkit *k, const char *dir, const json_t *settings, status *st) {
+    bool bare;
+    json_t *file = tokfiles_read(dir, &bare, st), *config = file ? model_config(dir, st) : NULL;
+    const char *class = config ? token_class_builds(file, config, settings) : NULL;
+    bool ok = config != NULL;
+    if (ok && bare && !class)
         ok = status_set(
             st, ST_NOT_FOUND,
-            "%s: there is no tokenizer.json (other files of a tokenizer, such as vocab.json and merges.txt, "
-            "are not read)",
+            "%s: there is no tokenizer.json, and the tokenizer's class is none that builds one from its "
+            "vocabulary",
             dir);
-    const char *type = config ? NULL : family_format(dir);
-    if (ok && type && !(config = json_pack("{s:s}", "model_type", type)))
-        ok = status_set(st, ST_NO_MEMORY, "no memory for the tokenizer");
-    if (ok && !token_class_apply(file, config, tokenizer_config))
+    ok = ok && tokfiles_add_tokens(file, dir, settings, class, st);
+    if (ok &&
+        ((bare && !tokfiles_surround(file, settings, class)) || !token_class_apply(file, config, settings)))
         ok = status_set(st, ST_NO_MEMORY, "no memory for the tokenizer");
     if (ok && k->spec && k->spec->added_token && !add_token(file, k->spec->added_token))
         ok = status_set(st, ST_NO_MEMORY, "no memory for the tokenizer");
@@ -119,33 +100,26 @@ static bool load_tokenizer(promptkit *k, const char *dir, const json_t *tokenize
     return k->tok != NULL;
 }
 
-static bool load_names(promptkit *k, const char *dir, json_t *config, status *st) {
-    json_t *map = NULL;
-    /* the newer form keeps its tokens in the config alone */
-    if (!json_object_get(config, "added_tokens_decoder") &&
-        !load_object(dir, "special_tokens_map.json", ANY_SIZE, &map, st))
-        return false;
+static bool load_names(promptkit *k, json_t *config, status *st) {
     k->template_vars = json_object();
     bool ok = k->template_vars && take_class_tokens(k->template_vars, config) &&
-              (!config || take_tokens(k->template_vars, config)) &&
-              (!map || take_tokens(k->template_vars, map));
-    json_decref(map);
+              take_tokens(k->template_vars, config);
     return ok || status_set(st, ST_NO_MEMORY, "no memory for the tokenizer's names");
 }
 
-static bool load_template(promptkit *k, const char *dir, status *st) {
+static bool load_template(promptkit *k, const char *dir, const char *own_file, status *st) {
     status own = {0};
     size_t n;
     if (k->spec->reads.what == READS_QUESTION) return true;
-    char *src = tmpl_find_source(dir, NULL, &n, &own);
-    const char *default_src = k->spec->chat_template;
+    char *src = own_file ? tmpl_file_source(own_file, NULL, &n, &own) : tmpl_find_source(dir, NULL, &n, &own);
+    const char *default_src = own_file ? NULL : k->spec->chat_template;
     if (!src && own.code == ST_NOT_FOUND && default_src) {
         k->tmpl = tmpl_parse(default_src, strlen(default_src), st);
         if (k->tmpl) k->forms = tmpl_content_forms(k->tmpl);
         return k->tmpl != NULL;
     }
-    if (!src && own.code == ST_NOT_FOUND) {
-        log_warn("%s brings no chat template: chat requests will be refused", dir);
+    if (!src && own.code == ST_NOT_FOUND && !own_file) {
+        log_warn("%s brings no chat template: chat requests will be refused without --chat-template", dir);
         return true;
     }
     if (!src) return status_set(st, own.code, "%s", own.msg);
@@ -207,14 +181,13 @@ static bool load_reads(promptkit *k, const char *dir, status *st) {
     return ok;
 }
 
-bool promptkit_load(promptkit *k, const char *model_dir, const model_spec *spec, int max_model_len,
-                    const image_limits *limits, status *st) {
+bool promptkit_load(promptkit *k, const char *model_dir, const char *template_file, const model_spec *spec,
+                    int max_model_len, const image_limits *limits, status *st) {
     *k = (promptkit){.spec = spec, .max_model_len = max_model_len, .limits = *limits};
-    json_t *config = NULL;
-    bool ok = load_object(model_dir, "tokenizer_config.json", ANY_SIZE, &config, st) &&
-              load_tokenizer(k, model_dir, config, st) && load_names(k, model_dir, config, st) &&
+    json_t *config = tokfiles_config(model_dir, st);
+    bool ok = config && load_tokenizer(k, model_dir, config, st) && load_names(k, config, st) &&
               (spec->dual.on ? embed_rules_read(k, config, st)
-                             : load_placeholder(k, st) && load_template(k, model_dir, st) &&
+                             : load_placeholder(k, st) && load_template(k, model_dir, template_file, st) &&
                                    load_reads(k, model_dir, st));
     json_decref(config);
     if (ok) return true;
@@ -233,8 +206,8 @@ void promptkit_fini(promptkit *k) {
 
 tok *promptkit_tok(const char *dir, status *st) {
     promptkit k = {0};
-    json_t *config = NULL;
-    if (load_object(dir, "tokenizer_config.json", ANY_SIZE, &config, st)) load_tokenizer(&k, dir, config, st);
+    json_t *config = tokfiles_config(dir, st);
+    if (config) load_tokenizer(&k, dir, config, st);
     json_decref(config);
     return k.tok;
 }

@@ -97,18 +97,21 @@ static void copy_ids(int32_t *to, const int32_t *from, int n) {
     if (n > 0) memcpy(to, from, (size_t)n * sizeof *to);
 }
 
-/* The request's biases, then -inf for every id that could end the answer. An eos id is banned even with
- * ignore_eos, as vLLM does. */
+/* The request's biases, then -inf for what the model never says, then for every id that could end the answer. An eos id is
+ * banned even with ignore_eos, as vLLM does. */
 static bool init_bias(sampler *s, const engine_params *p, const model_spec *spec) {
-    int room = p->n_bias + (p->min_tokens > 0 ? p->n_stop_ids + spec->n_eos : 0);
+    int always = p->n_bias + spec->n_banned;
+    int room = always + (p->min_tokens > 0 ? p->n_stop_ids + spec->n_eos : 0);
     s->bias_ids = mem_alloc((size_t)room * sizeof *s->bias_ids);
     s->bias = mem_alloc((size_t)room * sizeof *s->bias);
     if (!s->bias_ids || !s->bias) return false;
     copy_ids(s->bias_ids, p->bias_ids, p->n_bias);
     if (p->n_bias > 0) memcpy(s->bias, p->bias, (size_t)p->n_bias * sizeof *s->bias);
-    s->n_user_bias = s->n_all_bias = p->n_bias;
+    copy_ids(s->bias_ids + p->n_bias, spec->banned, spec->n_banned);
+    for (int i = p->n_bias; i < always; i++) s->bias[i] = -INFINITY;
+    s->n_user_bias = s->n_all_bias = always;
     if (p->min_tokens <= 0) return true;
-    int32_t *bans = s->bias_ids + p->n_bias;
+    int32_t *bans = s->bias_ids + always;
     copy_ids(bans, p->stop_ids, p->n_stop_ids);
     copy_ids(bans + p->n_stop_ids, spec->eos, spec->n_eos);
     s->n_all_bias += sort_unique(bans, p->n_stop_ids + spec->n_eos);

@@ -19,8 +19,8 @@ typedef struct sampler {
     sample_row row; /* all that stays the same from step to step */
     int min_tokens, n_out;
     bool tracks; /* some penalty is on: ids are counted */
-    /* bias_ids[0, n_user_bias) are the request's; up to n_all_bias the bans of end ids while n_out <
-     * min_tokens */
+    /* bias_ids[0, n_user_bias) are the request's and the model's bans; up to n_all_bias the bans of end ids while
+     * n_out < min_tokens */
     int32_t *bias_ids;
     float *bias;
     int n_user_bias, n_all_bias;

@@ -1,4 +1,4 @@
-/* sched.c - see sched.h. The engine's thread; stats have a lock of their own. */
+/* sched.c - see sched.h. The engine's thread. */
 #include "engine/sched.h"
 
 #include "engine/gather.h"
@@ -32,62 +32,41 @@ typedef struct beside { /* slices under way beside the steps, of a picture and t
 
 struct sched {
     sched_options o;
+    roster jobs; /* running is in the order of seq_before; "older" below means before in it */
     runner *r;
-    inbox *in;
-    workers *w;
-    seq_list waiting; /* in the order of seq_before */
-    seq **running;    /* [max_seqs], likewise; "older" below means before in it */
-    int *rows;        /* [max_seqs] of this step */
-    int n_running;
+    int *rows;                       /* [max_running] of this step */
     flight flights[STEPS_AHEAD + 1]; /* the oldest first */
     int n_flights;
     double last_landed; /* when */
     beside beside;
     pace pace;
     int next; /* whose turn it is where prefill rows do not reach for all */
-    uint64_t n_arrived;
-    status lost; /* the device failed for good */
-    engine_stats stats;
-    pthread_mutex_t mu; /* of published */
-    engine_stats published;
 };
 
 sched *sched_new(const sched_options *o, runner *r, inbox *in, workers *w, status *st) {
-    CHECK(o->max_seqs >= 1 && o->max_rows >= 1);
+    const size_t n = (size_t)o->jobs.max_running;
+    CHECK(o->max_rows >= 1);
     sched *sc = mem_calloc(1, sizeof *sc);
-    bool no_memory = false;
-    if (sc && pthread_mutex_init(&sc->mu, NULL) != 0) {
-        mem_free(sc);
-        sc = NULL;
-    }
-    if (sc) {
-        sc->running = mem_calloc((size_t)o->max_seqs, sizeof(seq *));
-        sc->rows = mem_calloc((size_t)o->max_seqs, sizeof *sc->rows);
-        for (int i = 0; i <= STEPS_AHEAD; i++) {
-            sc->flights[i].seqs = mem_calloc((size_t)o->max_seqs, sizeof(flight_seq));
-            if (!sc->flights[i].seqs) no_memory = true;
-        }
-    }
-    if (!sc || !sc->running || !sc->rows || no_memory) {
+    bool ok = sc && roster_init(&sc->jobs, &o->jobs, in, w) && (sc->rows = mem_calloc(n, sizeof *sc->rows));
+    for (int i = 0; i <= STEPS_AHEAD && ok; i++)
+        ok = (sc->flights[i].seqs = mem_calloc(n, sizeof(flight_seq))) != NULL;
+    if (!ok) {
         sched_free(sc);
-        status_set(st, ST_NO_MEMORY, "no memory for a schedule of %d sequences", o->max_seqs);
+        status_set(st, ST_NO_MEMORY, "no memory for a schedule of %d sequences", o->jobs.max_running);
         return NULL;
     }
     sc->o = *o;
     if (sc->o.max_chunk < 1) sc->o.max_chunk = o->max_rows;
     sc->r = r;
-    sc->in = in;
-    sc->w = w;
     return sc;
 }
 
 void sched_free(sched *sc) {
     if (!sc) return;
-    CHECK(sc->n_running == 0 && !sc->waiting.head && sc->n_flights == 0);
+    CHECK(sc->n_flights == 0);
     picture_release(sc->beside.pic);
-    pthread_mutex_destroy(&sc->mu);
     for (int i = 0; i <= STEPS_AHEAD; i++) mem_free(sc->flights[i].seqs);
-    mem_free(sc->running);
+    roster_fini(&sc->jobs);
     mem_free(sc->rows);
     mem_free(sc);
 }
@@ -103,82 +82,26 @@ static void release(sched *sc, seq *s) {
 
 /* s stands in no list any more. Where a step under way holds rows of it, it and its pages go with that step. */
 static void end(sched *sc, seq *s, engine_finish finish) {
-    engine_stats *t = &sc->stats;
-    uint64_t n = (uint64_t)s->n_choices;
-    if (s->st.code == ST_CANCELLED)
-        t->finished_abort += n;
-    else if (s->st.code != ST_OK)
-        t->finished_error += n;
-    else if (finish == FINISH_STOP)
-        t->finished_stop += n;
-    else
-        t->finished_length += n;
-    if (s->queued) admission_left(sc->o.queue, s->n_prompt);
-    s->queued = false;
-    inbox_leave(sc->in, s);
+    roster_left(&sc->jobs, s, finish);
     seq_send_final(s, finish);
     s->over = true;
     if (s->n_steps == 0) release(sc, s);
 }
 
-static void end_cancelled(sched *sc, seq *s) {
-    s->st = (status){0};
-    status_set(&s->st, ST_CANCELLED, "the request was cancelled");
-    end(sc, s, FINISH_STOP);
-}
-
 /* Running jobs that have failed leave; the others close up. */
 static void remove_failed(sched *sc) {
     int n = 0;
-    for (int i = 0; i < sc->n_running; i++) {
-        seq *s = sc->running[i];
+    for (int i = 0; i < sc->jobs.n_running; i++) {
+        seq *s = sc->jobs.running[i];
         if (s->st.code == ST_OK)
-            sc->running[n++] = s;
+            sc->jobs.running[n++] = s;
         else
             end(sc, s, FINISH_STOP);
     }
-    sc->n_running = n;
+    sc->jobs.n_running = n;
 }
 
-/* ---- a device that is lost ---- */
-
-static bool note_loss(sched *sc, const status *why) {
-    if (why->code != ST_LOST) return false;
-    if (sc->lost.code == ST_OK) {
-        status_set(&sc->lost, ST_LOST, "the device failed: %.300s", why->msg);
-        log_error("%s; nothing can run any more", sc->lost.msg);
-        if (sc->o.lost) sc->o.lost(sc->o.user, &sc->lost);
-    }
-    return true;
-}
-
-static void end_lost(sched *sc, seq *s) {
-    s->st = sc->lost;
-    end(sc, s, FINISH_STOP);
-}
-
-static void end_all_lost(sched *sc) {
-    while (sc->n_running) end_lost(sc, sc->running[--sc->n_running]);
-    for (seq *s; (s = seq_list_pop(&sc->waiting));) end_lost(sc, s);
-}
-
-/* ---- arrivals and cancels ---- */
-
-static void sweep_cancelled(sched *sc) {
-    seq_list gone = {0};
-    if (sc->w) workers_take_cancelled(sc->w, &gone);
-    seq_list_take_cancelled(&sc->waiting, &gone);
-    int n = 0;
-    for (int i = 0; i < sc->n_running; i++) {
-        seq *s = sc->running[i];
-        if (atomic_load(&s->cancelled))
-            seq_list_push(&gone, s);
-        else
-            sc->running[n++] = s;
-    }
-    sc->n_running = n;
-    for (seq *s; (s = seq_list_pop(&gone));) end_cancelled(sc, s);
-}
+/* ---- arrivals ---- */
 
 /* Everything but the very last token needs room in the cache. */
 static bool fits_alone(const sched *sc, seq *s) {
@@ -193,7 +116,7 @@ static bool take_pictures(sched *sc, seq *s) {
     while (s->n_taken < s->prompt->n_images) {
         prompt_image *im = &s->prompt->images[s->n_taken];
         if (!seq_take_picture(
-                s, piccache_add(sc->o.pictures, NULL, im->key, &im->pixels, im->encode_bytes, &s->st)))
+                s, piccache_add(sc->jobs.o.pictures, NULL, im->key, &im->pixels, im->encode_bytes, &s->st)))
             return false;
     }
     return true;
@@ -207,25 +130,15 @@ static void set_sharing(const sched *sc, seq *s) {
 }
 
 static void drain(sched *sc) {
-    bool cancels;
-    seq_list arrived = inbox_take(sc->in, &cancels);
-    if (cancels) sweep_cancelled(sc);
-    piccache_collect(sc->o.pictures); /* after the take: what arrived may count on it */
-    for (seq *s; (s = seq_list_pop(&arrived));) {
-        if (atomic_load(&s->cancelled)) {
-            end_cancelled(sc, s);
-        } else if (sc->lost.code != ST_OK) {
-            end_lost(sc, s);
-        } else if (s->awaits_room) {
-            s->awaits_room = false;
-            workers_add(sc->w, s);
-        } else if (s->st.code != ST_OK || !fits_alone(sc, s) || !take_pictures(sc, s)) {
+    seq_list gone = roster_take(&sc->jobs);
+    for (seq *s; (s = seq_list_pop(&gone));) end(sc, s, FINISH_STOP);
+    remove_failed(sc);
+    for (seq *s; (s = roster_next_arrival(&sc->jobs));) {
+        if (s->st.code != ST_OK || !fits_alone(sc, s) || !take_pictures(sc, s)) {
             end(sc, s, FINISH_STOP);
         } else {
-            seq_send_input_done(s);
             set_sharing(sc, s);
-            s->order = ++sc->n_arrived;
-            seq_list_insert(&sc->waiting, s);
+            roster_wait(&sc->jobs, s);
         }
     }
 }
@@ -233,25 +146,24 @@ static void drain(sched *sc) {
 /* ---- who runs ---- */
 
 static void run_in_order(sched *sc, seq *s) {
-    int i = sc->n_running++;
-    for (; i > 0 && seq_before(s, sc->running[i - 1]); i--) sc->running[i] = sc->running[i - 1];
-    sc->running[i] = s;
+    int i = sc->jobs.n_running++;
+    for (; i > 0 && seq_before(s, sc->jobs.running[i - 1]); i--)
+        sc->jobs.running[i] = sc->jobs.running[i - 1];
+    sc->jobs.running[i] = s;
 }
 
 /* The first of the queue joins while its whole prompt has pages and every running sequence could still take
  * one more: what joins should not have to leave at once. */
 static void admit(sched *sc) {
     kv_cache *kv = &sc->r->kv;
-    while (sc->waiting.head && sc->n_running < sc->o.max_seqs) {
-        seq *s = sc->waiting.head;
-        if (!share_admit(s, kv, sc->n_running)) break;
-        seq_list_pop(&sc->waiting);
+    while (sc->jobs.waiting.head && sc->jobs.n_running < sc->jobs.o.max_running) {
+        seq *s = sc->jobs.waiting.head;
+        if (!share_admit(s, kv, sc->jobs.n_running)) break;
+        seq_list_pop(&sc->jobs.waiting);
         if (s->t_run == 0) {
-            s->t_run = time_now_s();
-            if (s->queued) admission_begun(sc->o.queue, s->n_prompt);
-            s->queued = false;
+            roster_begun(&sc->jobs, s);
             if (s->share_max > 0 && !s->job_only && s->choice == 0)
-                sc->stats.prefix_cache_queries += (uint64_t)s->n_prompt;
+                sc->jobs.stats.prefix_cache_queries += (uint64_t)s->n_prompt;
         }
         run_in_order(sc, s);
     }
@@ -259,27 +171,27 @@ static void admit(sched *sc) {
 
 /* The youngest of the least urgent goes back to its place in the queue; what it knows of its answer stays. */
 static void preempt_youngest(sched *sc) {
-    seq *s = sc->running[--sc->n_running];
+    seq *s = sc->jobs.running[--sc->jobs.n_running];
     CHECK(s->n_steps == 0);
     seq_drop_pages(s, &sc->r->kv);
     s->preempted = true;
-    seq_list_insert(&sc->waiting, s);
-    sc->stats.preemptions++;
+    seq_list_insert(&sc->jobs.waiting, s);
+    sc->jobs.stats.preemptions++;
 }
 
 /* ---- pages that others have ---- */
 
 /* After a failed step its sequences run one at a time until each has shown that it was not the cause. */
 static seq *first_suspect(const sched *sc) {
-    for (int i = 0; i < sc->n_running; i++)
-        if (sc->running[i]->suspect) return sc->running[i];
+    for (int i = 0; i < sc->jobs.n_running; i++)
+        if (sc->jobs.running[i]->suspect) return sc->jobs.running[i];
     return NULL;
 }
 
 /* The oldest first, so that it computes what several want. A suspect runs alone: it waits for nobody. */
 static void look_around(sched *sc) {
     bool alone = first_suspect(sc) != NULL;
-    for (int i = 0; i < sc->n_running; i++) share_follow(sc->running[i], &sc->r->kv, alone);
+    for (int i = 0; i < sc->jobs.n_running; i++) share_follow(sc->jobs.running[i], &sc->r->kv, alone);
 }
 
 /* ---- pictures ---- */
@@ -288,8 +200,8 @@ static void look_around(sched *sc) {
 static bool begin_encode(sched *sc, picture *pic, status *st) {
     gather g;
     gather_begin(&g, sc->r->model, pic);
-    for (int i = 0; i < sc->n_running && g.room > 0; i++) {
-        const seq *s = sc->running[i];
+    for (int i = 0; i < sc->jobs.n_running && g.room > 0; i++) {
+        const seq *s = sc->jobs.running[i];
         if (s->st.code != ST_OK || seq_next_image(s) < 0) continue;
         for (int k = 0; k < s->prompt->n_images; k++)
             if (seq_wants_image(s, k)) gather_offer(&g, s->images[k].pic);
@@ -309,15 +221,7 @@ static encode *encode_of(sched *sc, seq *s, int i) {
 }
 
 static void encode_ended(sched *sc, picture *pic) {
-    sc->stats.images += (uint64_t)picture_ready(pic);
-}
-
-/* One of several is to blame, and nobody knows which: each is tried alone. s: who waits for pic, or NULL. */
-static void encode_failed(sched *sc, seq *s, picture *pic, const status *why) {
-    bool several = picture_reset(pic);
-    if (!note_loss(sc, why))
-        log_error("a picture's encode failed%s: %s", several ? " (of several)" : "", why->msg);
-    if (s && (!several || why->code == ST_LOST)) s->st = *why;
+    sc->jobs.stats.images += (uint64_t)picture_ready(pic);
 }
 
 /* One slice of picture i of s, for all that show it or go with it. */
@@ -326,16 +230,16 @@ static void encode_slice(sched *sc, seq *s, int i) {
     encode *e = encode_of(sc, s, i);
     status st = s->st;
     if (e && runner_encode(sc->r, e, &st)) encode_ended(sc, pic);
-    if (st.code != ST_OK) encode_failed(sc, s, pic, &st);
+    if (st.code != ST_OK) roster_encode_failed(&sc->jobs, s, pic, &st);
 }
 
 /* The first of the running that has a picture to encode, from i on; *at says which. */
 static int find_picture(sched *sc, int i, int *at) {
-    for (; i < sc->n_running; i++) {
-        seq *s = sc->running[i];
+    for (; i < sc->jobs.n_running; i++) {
+        seq *s = sc->jobs.running[i];
         if (s->st.code != ST_OK) continue;
         if ((*at = seq_next_image(s)) >= 0) break;
-        if (s->pixels > 0 && seq_images_ready(s)) inbox_encoded(sc->in, s);
+        if (s->pixels > 0 && seq_images_ready(s)) inbox_encoded(sc->jobs.in, s);
     }
     return i;
 }
@@ -343,9 +247,9 @@ static int find_picture(sched *sc, int i, int *at) {
 static void begin_turn(sched *sc) {
     int n_decode = 0;
     bool prefill = false;
-    for (int i = 0; i < sc->n_running; i++) {
-        if (seq_rows_ready(sc->running[i]) == 0) continue;
-        if (seq_decodes(sc->running[i]))
+    for (int i = 0; i < sc->jobs.n_running; i++) {
+        if (seq_rows_ready(sc->jobs.running[i]) == 0) continue;
+        if (seq_decodes(sc->jobs.running[i]))
             n_decode++;
         else
             prefill = true;
@@ -355,10 +259,10 @@ static void begin_turn(sched *sc) {
 
 /* Sequences whose pictures stand apart and are all there. */
 static void prepare_seen(sched *sc) {
-    for (int i = 0; i < sc->n_running; i++) {
-        seq *s = sc->running[i];
+    for (int i = 0; i < sc->jobs.n_running; i++) {
+        seq *s = sc->jobs.running[i];
         if (s->apart && !s->seen_ready && s->st.code == ST_OK && seq_images_ready(s))
-            runner_prepare_seen(sc->r, s, &s->st);
+            if (!runner_prepare_seen(sc->r, s, &s->st)) roster_check_loss(&sc->jobs, s);
     }
 }
 
@@ -366,21 +270,21 @@ static void prepare_seen(sched *sc) {
 static void encode_between(sched *sc) {
     double begin = time_now_s(), now = begin;
     int at = -1, i = find_picture(sc, 0, &at);
-    while (i < sc->n_running && sc->lost.code == ST_OK && pace_may_encode(&sc->pace)) {
+    while (i < sc->jobs.n_running && sc->jobs.lost.code == ST_OK && pace_may_encode(&sc->pace)) {
         double before = now;
-        encode_slice(sc, sc->running[i], at);
+        encode_slice(sc, sc->jobs.running[i], at);
         now = time_now_s();
         pace_slice_took(&sc->pace, now - before);
         i = find_picture(sc, i, &at);
     }
-    sc->stats.image_encode_seconds += now - begin;
+    sc->jobs.stats.image_encode_seconds += now - begin;
 }
 
 /* Who is to know that the encode of pic failed: the first that waits for it. */
 static seq *waits_for(sched *sc, const picture *pic) {
     int at;
-    for (int i = find_picture(sc, 0, &at); i < sc->n_running; i = find_picture(sc, i + 1, &at))
-        if (sc->running[i]->images[at].pic == pic) return sc->running[i];
+    for (int i = find_picture(sc, 0, &at); i < sc->jobs.n_running; i = find_picture(sc, i + 1, &at))
+        if (sc->jobs.running[i]->images[at].pic == pic) return sc->jobs.running[i];
     return NULL;
 }
 
@@ -392,9 +296,9 @@ static void take_encoded(sched *sc, bool wait) {
     bool ok = runner_wait_encodes(sc->r, &st);
     double seconds = time_now_s() - b->launched;
     pace_slices_took(&sc->pace, b->n_slices, seconds);
-    sc->stats.image_encode_seconds += seconds;
+    sc->jobs.stats.image_encode_seconds += seconds;
     if (!ok) {
-        encode_failed(sc, waits_for(sc, b->pic), b->pic, &st);
+        roster_encode_failed(&sc->jobs, waits_for(sc, b->pic), b->pic, &st);
     } else if (b->last) {
         encode_ended(sc, b->pic);
     }
@@ -416,7 +320,7 @@ static void launch_slices(sched *sc, seq *s, int i) {
     }
     if (b->n_slices && st.code == ST_OK) runner_mark_encodes(sc->r, &st);
     if (st.code != ST_OK)
-        encode_failed(sc, s, s->images[i].pic, &st);
+        roster_encode_failed(&sc->jobs, s, s->images[i].pic, &st);
     else if (b->n_slices)
         b->pic = piccache_fork(s->images[i].pic);
 }
@@ -425,7 +329,8 @@ static void encode_beside(sched *sc) {
     int at = -1;
     take_encoded(sc, false);
     int i = find_picture(sc, 0, &at);
-    if (!sc->beside.pic && i < sc->n_running && sc->lost.code == ST_OK) launch_slices(sc, sc->running[i], at);
+    if (!sc->beside.pic && i < sc->jobs.n_running && sc->jobs.lost.code == ST_OK)
+        launch_slices(sc, sc->jobs.running[i], at);
 }
 
 /* Pictures of those who run, the oldest's first. True: some are left. */
@@ -437,7 +342,7 @@ static bool encode_some(sched *sc) {
         encode_between(sc);
     prepare_seen(sc);
     remove_failed(sc);
-    return find_picture(sc, 0, &at) < sc->n_running;
+    return find_picture(sc, 0, &at) < sc->jobs.n_running;
 }
 
 /* ---- one step ---- */
@@ -451,18 +356,18 @@ static int rows_wanted(const sched *sc, const seq *s, const seq *only) {
 }
 
 static bool wants_prefill(const sched *sc, int i, const seq *only) {
-    return !seq_decodes(sc->running[i]) && rows_wanted(sc, sc->running[i], only) > sc->rows[i];
+    return !seq_decodes(sc->jobs.running[i]) && rows_wanted(sc, sc->jobs.running[i], only) > sc->rows[i];
 }
 
 /* One round: at most `each` rows more for everybody who prefills, beginning with running[from]. What is left. */
 static int prefill_round(sched *sc, int from, int each, int left, const seq *only) {
-    for (int k = 0; k < sc->n_running && left > 0; k++) {
-        int i = (from + k) % sc->n_running;
-        if (seq_decodes(sc->running[i])) continue;
-        int n = rows_wanted(sc, sc->running[i], only) - sc->rows[i];
+    for (int k = 0; k < sc->jobs.n_running && left > 0; k++) {
+        int i = (from + k) % sc->jobs.n_running;
+        if (seq_decodes(sc->jobs.running[i])) continue;
+        int n = rows_wanted(sc, sc->jobs.running[i], only) - sc->rows[i];
         if (n > each) n = each;
         if (n > left) n = left;
-        n = seq_cut(sc->running[i], sc->rows[i] + n) - sc->rows[i];
+        n = seq_cut(sc->jobs.running[i], sc->rows[i] + n) - sc->rows[i];
         if (n <= 0) continue;
         sc->rows[i] += n;
         left -= n;
@@ -472,8 +377,8 @@ static int prefill_round(sched *sc, int from, int each, int left, const seq *onl
 }
 
 static int give_span(sched *sc, int i, int left) {
-    sc->rows[i] = seq_unit(sc->running[i]);
-    sc->running[i]->saved = 0;
+    sc->rows[i] = seq_unit(sc->jobs.running[i]);
+    sc->jobs.running[i]->saved = 0;
     return left - sc->rows[i];
 }
 
@@ -482,9 +387,9 @@ static int give_span(sched *sc, int i, int left) {
  * than nothing: later turns make up for it. */
 static int give_spans(sched *sc, int left, int each, const seq *only) {
     bool oldest = true;
-    for (int i = 0; i < sc->n_running && left > 0; i++) {
+    for (int i = 0; i < sc->jobs.n_running && left > 0; i++) {
         if (!wants_prefill(sc, i, only)) continue;
-        seq *s = sc->running[i];
+        seq *s = sc->jobs.running[i];
         int unit = seq_unit(s);
         if (unit > each) {
             s->saved += each;
@@ -497,8 +402,8 @@ static int give_spans(sched *sc, int left, int each, const seq *only) {
 
 /* The first whose span fits into what nobody else can use. */
 static int give_fitting_span(sched *sc, int left, const seq *only) {
-    for (int i = 0; i < sc->n_running; i++)
-        if (wants_prefill(sc, i, only) && sc->rows[i] == 0 && seq_unit(sc->running[i]) <= left)
+    for (int i = 0; i < sc->jobs.n_running; i++)
+        if (wants_prefill(sc, i, only) && sc->rows[i] == 0 && seq_unit(sc->jobs.running[i]) <= left)
             return give_span(sc, i, left);
     return left;
 }
@@ -509,9 +414,10 @@ static int give_fitting_span(sched *sc, int left, const seq *only) {
 static int share_prefill(sched *sc, int left, const seq *only) {
     for (bool first = true; left > 0; first = false) {
         int hungry = 0;
-        for (int i = 0; i < sc->n_running; i++) hungry += wants_prefill(sc, i, only);
+        for (int i = 0; i < sc->jobs.n_running; i++) hungry += wants_prefill(sc, i, only);
         if (hungry == 0) break;
-        int each = left / hungry, from = first && each == 0 ? sc->next % sc->n_running : 0, before = left;
+        int each = left / hungry, from = first && each == 0 ? sc->next % sc->jobs.n_running : 0,
+            before = left;
         if (first) left = give_spans(sc, left, each ? each : 1, only);
         if (left > 0) left = prefill_round(sc, from, each ? each : 1, left, only);
         if (left == before) left = give_fitting_span(sc, left, only);
@@ -525,10 +431,10 @@ static int share_prefill(sched *sc, int left, const seq *only) {
 static void share_rows(sched *sc, bool encode_waits) {
     int left = sc->o.max_rows;
     const seq *only = first_suspect(sc);
-    for (int i = 0; i < sc->n_running; i++) {
+    for (int i = 0; i < sc->jobs.n_running; i++) {
         sc->rows[i] = 0;
-        if (!seq_decodes(sc->running[i])) continue;
-        int n = rows_wanted(sc, sc->running[i], only);
+        if (!seq_decodes(sc->jobs.running[i])) continue;
+        int n = rows_wanted(sc, sc->jobs.running[i], only);
         sc->rows[i] = n < left ? n : left;
         left -= sc->rows[i];
     }
@@ -539,9 +445,9 @@ static void share_rows(sched *sc, bool encode_waits) {
 /* Pages for those rows, the oldest first; who finds none takes the youngest's, be it its own. False: steps are under way,
  * and they have to be over before anybody's pages are taken. */
 static bool share_pages(sched *sc) {
-    for (int i = 0; i < sc->n_running; i++)
-        while (i < sc->n_running &&
-               !seq_grow(sc->running[i], &sc->r->kv, sc->running[i]->n_done + sc->rows[i])) {
+    for (int i = 0; i < sc->jobs.n_running; i++)
+        while (i < sc->jobs.n_running &&
+               !seq_grow(sc->jobs.running[i], &sc->r->kv, sc->jobs.running[i]->n_done + sc->rows[i])) {
             if (sc->n_flights > 0) return false;
             preempt_youngest(sc);
         }
@@ -553,8 +459,8 @@ static void pack(sched *sc, flight *f) {
     batch *b = &sc->r->batch;
     batch_clear(b);
     f->n = 0;
-    for (int i = 0; i < sc->n_running; i++) {
-        seq *s = sc->running[i];
+    for (int i = 0; i < sc->jobs.n_running; i++) {
+        seq *s = sc->jobs.running[i];
         bool fits;
         if (sc->rows[i] == 0) continue;
         bool wanted = batch_add(b, s, sc->rows[i], &fits);
@@ -576,14 +482,6 @@ static void take_off(flight *f) {
     }
 }
 
-static void count_step(sched *sc, int rows) {
-    int i = 0;
-    while (i < ENGINE_ROW_BUCKETS - 1 && rows > engine_row_bound(i)) i++;
-    sc->stats.steps++;
-    sc->stats.rows += (uint64_t)rows;
-    sc->stats.steps_by_rows[i]++;
-}
-
 /* False: there is nothing to run. */
 static bool launch(sched *sc) {
     flight *f = &sc->flights[sc->n_flights];
@@ -595,7 +493,7 @@ static bool launch(sched *sc) {
     f->slot = runner_launch(sc->r, &f->why);
     take_off(f);
     sc->n_flights++;
-    count_step(sc, f->n_rows);
+    roster_count_step(&sc->jobs, f->n_rows);
     return true;
 }
 
@@ -603,8 +501,9 @@ static bool launch(sched *sc) {
 
 static void leave_running(sched *sc, const seq *s) {
     int i = 0;
-    while (sc->running[i] != s) CHECK(++i < sc->n_running);
-    memmove(&sc->running[i], &sc->running[i + 1], (size_t)(--sc->n_running - i) * sizeof(seq *));
+    while (sc->jobs.running[i] != s) CHECK(++i < sc->jobs.n_running);
+    memmove(&sc->jobs.running[i], &sc->jobs.running[i + 1],
+            (size_t)(--sc->jobs.n_running - i) * sizeof(seq *));
 }
 
 /* One step less holds rows of s; false: s was over, and may be gone. */
@@ -626,7 +525,7 @@ static void turn_back(seq *s, int n_done) {
  * sequences of the failed one run one by one then, unless it was one's alone. */
 static void step_failed(sched *sc, const status *why) {
     const flight *first = &sc->flights[0];
-    bool lost = note_loss(sc, why);
+    bool lost = roster_note_loss(&sc->jobs, why);
     if (!lost) log_error("a step of %d rows of %d sequences failed: %s", first->n_rows, first->n, why->msg);
     for (int k = 0; k < sc->n_flights; k++) {
         const flight *f = &sc->flights[k];
@@ -647,17 +546,17 @@ static void step_failed(sched *sc, const status *why) {
 }
 
 static void count_prompt(sched *sc, seq *s) {
-    sc->stats.prompt_tokens += (uint64_t)seq_told(s);
-    sc->stats.prefix_cache_hits += (uint64_t)s->n_cached;
-    for (int i = 0; i < s->prompt->n_rows; i++) sc->stats.image_tokens += (uint64_t)s->prompt->rows[i].n;
-    inbox_encoded(sc->in, s); /* those in shared pages never will be */
+    sc->jobs.stats.prompt_tokens += (uint64_t)seq_told(s);
+    sc->jobs.stats.prefix_cache_hits += (uint64_t)s->n_cached;
+    for (int i = 0; i < s->prompt->n_rows; i++) sc->jobs.stats.image_tokens += (uint64_t)s->prompt->rows[i].n;
+    inbox_encoded(sc->jobs.in, s); /* those in shared pages never will be */
 }
 
 /* The prompt of s is computed: its other choices join the queue in its place, where they find its pages. */
 static void part(sched *sc, seq *s) {
-    inbox_part(sc->in, s);
+    inbox_part(sc->jobs.in, s);
     seq_list forks = seq_part(s);
-    for (seq *f; (f = seq_list_pop(&forks));) seq_list_insert(&sc->waiting, f);
+    for (seq *f; (f = seq_list_pop(&forks));) seq_list_insert(&sc->jobs.waiting, f);
 }
 
 /* A token of s is known now. */
@@ -668,7 +567,7 @@ static void accept(sched *sc, seq *s, const sample_result *r) {
         count_prompt(sc, s);
         part(sc, s);
     }
-    sc->stats.generation_tokens++;
+    sc->jobs.stats.generation_tokens++;
     if (!seq_accept(s, r, &finish)) return;
     leave_running(sc, s);
     end(sc, s, finish);
@@ -700,11 +599,8 @@ static void collect(sched *sc) {
 
 static void publish(sched *sc) {
     const kv_cache *kv = &sc->r->kv;
-    sc->stats.running = sc->n_running;
-    sc->stats.kv_usage = 1.0 - (double)kv_available(kv) / (kv->n_pages - 1);
-    pthread_mutex_lock(&sc->mu);
-    sc->published = sc->stats;
-    pthread_mutex_unlock(&sc->mu);
+    sc->jobs.stats.kv_usage = 1.0 - (double)kv_available(kv) / (kv->n_pages - 1);
+    roster_publish(&sc->jobs);
 }
 
 bool sched_turn(sched *sc) {
@@ -714,19 +610,17 @@ bool sched_turn(sched *sc) {
     begin_turn(sc);
     share_rows(sc, encode_some(sc));
     bool failed = sc->n_flights > 0 && sc->flights[sc->n_flights - 1].slot < 0;
-    bool launched = !failed && sc->lost.code == ST_OK && share_pages(sc) && launch(sc);
+    bool launched = !failed && sc->jobs.lost.code == ST_OK && share_pages(sc) && launch(sc);
     if (sc->n_flights > (launched && sc->o.async ? STEPS_AHEAD : 0))
         collect(sc);
     else if (!launched)
         take_encoded(sc, true);
     remove_failed(sc);
-    if (sc->lost.code != ST_OK) end_all_lost(sc);
+    for (seq *s; (s = roster_next_lost(&sc->jobs));) end(sc, s, FINISH_STOP);
     publish(sc);
-    return sc->n_running > 0 || sc->waiting.head || sc->n_flights > 0 || sc->beside.pic;
+    return sc->jobs.n_running > 0 || sc->jobs.waiting.head || sc->n_flights > 0 || sc->beside.pic;
 }
 
 void sched_get_stats(sched *sc, engine_stats *out) {
-    pthread_mutex_lock(&sc->mu);
-    *out = sc->published;
-    pthread_mutex_unlock(&sc->mu);
+    roster_get_stats(&sc->jobs, out);
 }

@@ -19,25 +19,19 @@
 #ifndef VLMD_ENGINE_SCHED_H
 #define VLMD_ENGINE_SCHED_H
 
-#include "engine/admission.h"
-#include "engine/inbox.h"
+#include "engine/roster.h"
 #include "engine/runner.h"
-#include "engine/workers.h"
 
 typedef struct sched sched;
 
 typedef struct sched_options {
-    int max_seqs, max_rows; /* of a step; those of the runner */
-    piccache *pictures;     /* of the same thread; outlives the jobs */
-    admission *queue;       /* NULL: no job counts as waiting */
+    roster_options jobs;    /* max_running: the sequences of a step, as the runner has it */
+    int max_rows;           /* of a step, likewise */
     int max_chunk;          /* prefill rows of one sequence in a step; 0: max_rows */
     bool no_prefix_caching; /* every job computes its whole prompt */
     /* The device works beside the host: a turn launches its step before it collects the one before, and pictures are
      * encoded beside the steps. */
     bool async;
-    /* NULL, or called once when the device has failed for good (ST_LOST), before the jobs hear of it. */
-    void (*lost)(void *user, const status *why);
-    void *user;
 } sched_options;
 
 /* Does not own runner, inbox and workers (NULL: jobs are posted by somebody else). */

@@ -257,16 +257,9 @@ bool seq_span(const seq *s, int row, int *begin, int *end) {
     }
     if (s->both_ways != BOTH_PICTURE) return false;
     const prompt *p = s->prompt;
-    int lo = 0, hi = p->n_rows; /* the first run that ends behind row */
-    while (lo < hi) {
-        int mid = lo + (hi - lo) / 2;
-        if (p->rows[mid].row + p->rows[mid].n > row)
-            hi = mid;
-        else
-            lo = mid + 1;
-    }
-    if (lo == p->n_rows) return false;
-    const prompt_rows *r = &p->rows[lo];
+    int i = prompt_run_behind(p, row);
+    if (i == p->n_rows) return false;
+    const prompt_rows *r = &p->rows[i];
     bool in = r->row <= row;
     *begin = in ? r->row : row;
     *end = in ? r->row + r->n : r->row;

@@ -68,7 +68,7 @@ typedef struct seq {
     int32_t *pages;  /* [kv_pages_of(max_len)], n_pages are held */
     int n_pages;
     int saved;  /* rows of its shares that a span was too long for */
-    bool apart; /* its pictures are seen by layers that attend to them; their rows are none of the prompt's */
+    bool apart; /* its pictures' rows are none of the prompt's: layers attend to them, or they are vectors */
     bool seen_ready;
     void *
         seen_rows; /* engine/seen.h: the copy of several pictures' keys and values, on the device; NULL: none */

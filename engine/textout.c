@@ -68,16 +68,6 @@ static uint32_t build(textout_node *nodes, stop_range *ranges, const stop_string
     return n;
 }
 
-static bool is_utf8(const char *s, size_t n) {
-    uint32_t cp;
-    for (size_t i = 0; i < n;) {
-        int k = utf8_decode(s + i, n - i, &cp);
-        if (k == 0) return false;
-        i += (size_t)k;
-    }
-    return true;
-}
-
 static bool bad_stop(status *st, status_code code, const char *why) {
     status_set(st, code, "stop: %s", why);
     return status_param(st, "stop");
@@ -96,7 +86,7 @@ static bool init_stops(textout *o, const engine_params *p, status *st) {
             bad_stop(st, ST_INVALID, "a stop string must not be empty");
             goto out;
         }
-        if (!is_utf8(stops[i].s, stops[i].n)) {
+        if (!utf8_valid(stops[i].s, stops[i].n)) {
             bad_stop(st, ST_INVALID, "a stop string must be valid UTF-8");
             goto out;
         }

@@ -392,6 +392,16 @@ int utf8_decode(const char *s, size_t n, uint32_t *cp) {
     return k;
 }
 
+bool utf8_valid(const char *s, size_t n) {
+    for (size_t i = 0; i < n;) {
+        uint32_t cp;
+        int k = (unsigned char)s[i] < 0x80 ? 1 : utf8_decode(s + i, n - i, &cp);
+        if (k == 0) return false;
+        i += (size_t)k;
+    }
+    return true;
+}
+
 int utf8_encode(uint32_t cp, char *out) {
     if (cp < 0x80) {
         out[0] = (char)cp;

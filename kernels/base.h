@@ -123,6 +123,7 @@ static inline void buf_clear(buf *b) {
 size_t utf8_whole_prefix(const char *p, size_t n);
 /* Decodes the character at p (n > 0 bytes left) into *cp and returns its length; 0 when it is not UTF-8. */
 int utf8_decode(const char *p, size_t n, uint32_t *cp);
+bool utf8_valid(const char *p, size_t n);
 /* Writes cp to out[4], returns the length. */
 int utf8_encode(uint32_t cp, char *out);
 

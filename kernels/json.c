@@ -69,3 +69,13 @@ json_t *json_parse(const char *p, size_t n, size_t flags, json_error_t *err) {
 bool json_no_memory(const json_error_t *err) {
     return json_error_code(err) == json_error_out_of_memory;
 }
+
+json_t *json_literal(const char *text) {
+    char *s = mem_strdup(text);
+    for (char *c = s; c && *c; c++) *c = *c == '\'' ? '"' : *c == '`' ? '\'' : *c;
+    json_error_t err;
+    json_t *j = s ? json_parse(s, strlen(s), JSON_DECODE_ANY, &err) : NULL;
+    CHECK(j || !s || json_no_memory(&err));
+    mem_free(s);
+    return j;
+}

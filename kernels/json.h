@@ -13,5 +13,7 @@ void json_init(void);
 /* json_loadb; NULL, and json_no_memory(err), wherever memory was refused. */
 json_t *json_parse(const char *p, size_t n, size_t flags, json_error_t *err);
 bool json_no_memory(const json_error_t *err);
+/* A constant of ours as JSON: ' stands for the double quote, ` for the single one. NULL: no memory. */
+json_t *json_literal(const char *text);
 
 #endif

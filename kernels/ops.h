@@ -218,6 +218,9 @@ typedef struct attn_args {
     /* The type of the weights around it. With 16 bits a device may round q, k, v and softmax's weights to it where a sequence
      * brings several rows, as it rounds what goes into op_linear (CUDA without deterministic); sums stay f32. */
     dtype narrow;
+    /* No sequence is one that decodes: CUDA computes a row that is alone in its sequence as it does several, and wants no work
+     * memory, however many sequences and keys there are. */
+    bool uniform;
     int n_seqs;
     /* Rows of sequence s are q_start[s] .. q_start[s+1]-1; its last row sits at position kv_len[s]-1. Host memory
      * would force a sync: device i32 tensors. */

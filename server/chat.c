@@ -7,10 +7,9 @@
 #include <sys/random.h>
 #include <time.h>
 
-#include "server/app.h"
+#include "server/admit.h"
 #include "server/chat_request.h"
 #include "server/chat_stream.h"
-#include "server/http.h"
 #include "server/reply.h"
 #include "server/routes.h"
 
@@ -42,21 +41,13 @@ static void job_drop(void *state) {
     mem_free(j);
 }
 
-static void refuse(http_req *r, status *st) {
-    if (st->code == ST_OK) status_set(st, ST_INTERNAL, "the request failed without a reason");
-    if (st->code == ST_NOT_FOUND && strcmp(st->param, "model") == 0)
-        http_reply_fault(r, 404, st->msg, "model", "model_not_found");
-    else
-        http_reply_status(r, st);
-}
-
 static void ready(http_req *r, void *state) {
     chat_job *j = state;
     outbox_batch batch = {0};
     outbox_end end;
     outbox_take(j->ob, &batch, &end);
     if (end.failed) {
-        refuse(r, &end.error);
+        http_reply_status(r, &end.error);
     } else {
         buf b = {0};
         reply_completion(&b, &j->s.head, &batch, &end);
@@ -146,7 +137,13 @@ static void rename_param(const chat_request *q, status *st) {
         snprintf(st->param, sizeof st->param, "%s", q->max_tokens_name);
 }
 
-static bool admit(app *a, engine *e, chat_input *in, http_req *r, chat_job **job, status *st) {
+static bool admit(app *a, engine *e, request_body body, http_req *r, http_work *w, status *st) {
+    chat_input *in = mem_calloc(1, sizeof *in);
+    if (!in) {
+        body_free(&body);
+        return status_set(st, ST_NO_MEMORY, "no memory for the request");
+    }
+    in->body = body;
     chat_context ctx = {.vocab_size = engine_get_info(e)->vocab_size,
                         .max_model_len = engine_get_info(e)->max_model_len,
                         .unknown = app_unknown_field,
@@ -154,61 +151,33 @@ static bool admit(app *a, engine *e, chat_input *in, http_req *r, chat_job **job
     engine_default_params(e, &ctx.defaults);
     prompt *p = NULL;
     const char *model = NULL;
-    *job = NULL;
+    chat_job *j = NULL;
     if (chat_request_parse(&in->req, in->body.bytes.data, in->body.bytes.len, &ctx, st) &&
         (model = app_model(a, in->req.model, st)) && (p = engine_prompt_chat(e, &in->req.chat, st))) {
         if (engine_check_params(e, &in->req.params, p, st))
-            *job = job_new(a, &in->req, model, p, st);
+            j = job_new(a, &in->req, model, p, st);
         else
             rename_param(&in->req, st);
     }
-    if (!*job) {
+    if (!j) {
         prompt_free(p);
         input_free(in);
         return false;
     }
-    if (submit(e, *job, in, p, r, st)) return true;
-    job_drop(*job);
-    return false;
+    if (!submit(e, j, in, p, r, st)) {
+        job_drop(j);
+        return false;
+    }
+    *w = (http_work){.ob = j->ob,
+                     .state = j,
+                     .prompt_tokens = j->n_prompt,
+                     .n_images = j->n_images,
+                     .drop = job_drop,
+                     .ready = ready,
+                     .render = render};
+    return true;
 }
 
 void chat_handler(http_req *r) {
-    app *a = http_app(r);
-    status st = {0};
-    engine *e = app_enter(a, &st);
-    if (!e) {
-        refuse(r, &st);
-        return;
-    }
-    /* Once more: much may have come since the headers. */
-    bool room = engine_has_room(e, &st);
-    chat_input *in = room ? mem_calloc(1, sizeof *in) : NULL;
-    chat_job *j = NULL;
-    bool stream = false;
-    if (in) {
-        in->body = body_take(http_body(r));
-        if (!in->body.bytes.data) buf_putc(&in->body.bytes, ' '); /* an empty body has no bytes to point at */
-        if (admit(a, e, in, r, &j, &st))
-            stream = outbox_streams(j->ob);
-        else
-            j = NULL;
-    } else if (room) {
-        status_set(&st, ST_NO_MEMORY, "no memory for the request");
-    }
-    app_leave(a);
-    if (!j) {
-        refuse(r, &st);
-        return;
-    }
-    http_work w = {.ob = j->ob,
-                   .state = j,
-                   .prompt_tokens = j->n_prompt,
-                   .n_images = j->n_images,
-                   .drop = job_drop,
-                   .ready = ready,
-                   .render = render};
-    if (stream)
-        http_stream(r, &w);
-    else
-        http_wait(r, &w);
+    admit_request(r, admit);
 }

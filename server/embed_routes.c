@@ -4,9 +4,8 @@
  * read the pictures; embed_work lives until the HTTP request is over. */
 #include <string.h>
 
-#include "server/app.h"
+#include "server/admit.h"
 #include "server/embed_request.h"
-#include "server/http.h"
 #include "server/reply.h"
 #include "server/routes.h"
 
@@ -38,14 +37,6 @@ static void work_drop(void *state) {
     for (int i = 0; i < w->n_labels; i++) mem_free(w->labels[i]);
     mem_free(w->labels);
     mem_free(w);
-}
-
-static void refuse(http_req *r, status *st) {
-    if (st->code == ST_OK) status_set(st, ST_INTERNAL, "the request failed without a reason");
-    if (st->code == ST_NOT_FOUND && strcmp(st->param, "model") == 0)
-        http_reply_fault(r, 404, st->msg, "model", "model_not_found");
-    else
-        http_reply_status(r, st);
 }
 
 /* ---- replies ---- */
@@ -109,7 +100,7 @@ static void ready(http_req *r, void *state) {
     outbox_end end;
     outbox_take(w->ob, &batch, &end);
     if (end.failed) {
-        refuse(r, &end.error);
+        http_reply_status(r, &end.error);
     } else {
         buf b = {0};
         const buf *bytes = &batch.choices[0].bytes;
@@ -173,12 +164,19 @@ static bool submit(app *a, engine *e, embed_work *w, embed_body *in, embed *x, h
 
 typedef bool parse_fn(embed_request *r, char *body, size_t n, const embed_context *ctx, status *st);
 
-static embed_work *admit(app *a, engine *e, embed_body *in, parse_fn *parse, http_req *r, status *st) {
+static bool admit(app *a, engine *e, request_body body, parse_fn *parse, http_req *r, http_work *work,
+                  status *st) {
     const engine_info *info = engine_get_info(e);
     embed_context ctx = {info->embed_width, info->vocab_size, app_unknown_field, a};
     const char *model = NULL;
     embed *x = NULL;
     embed_work *w = NULL;
+    embed_body *in = mem_calloc(1, sizeof *in);
+    if (!in) {
+        body_free(&body);
+        return status_set(st, ST_NO_MEMORY, "no memory for the request");
+    }
+    in->body = body;
     if (!info->embed_width)
         status_set(st, ST_UNSUPPORTED,
                    "this model generates text and makes no embeddings; use /v1/chat/completions");
@@ -189,49 +187,33 @@ static embed_work *admit(app *a, engine *e, embed_body *in, parse_fn *parse, htt
     if (!w) {
         embed_free(x);
         body_drop(in);
-        return NULL;
+        return false;
     }
-    if (submit(a, e, w, in, x, r, st)) return w;
-    work_drop(w);
-    return NULL;
+    if (!submit(a, e, w, in, x, r, st)) {
+        work_drop(w);
+        return false;
+    }
+    *work = (http_work){.ob = w->ob,
+                        .state = w,
+                        .prompt_tokens = w->n_tokens,
+                        .n_images = w->n_images,
+                        .drop = work_drop,
+                        .ready = ready};
+    return true;
 }
 
-static void handle(http_req *r, parse_fn *parse) {
-    app *a = http_app(r);
-    status st = {0};
-    engine *e = app_enter(a, &st);
-    if (!e) {
-        refuse(r, &st);
-        return;
-    }
-    /* Once more: much may have come since the headers. */
-    bool room = engine_has_room(e, &st);
-    embed_body *in = room ? mem_calloc(1, sizeof *in) : NULL;
-    embed_work *w = NULL;
-    if (in) {
-        in->body = body_take(http_body(r));
-        if (!in->body.bytes.data) buf_putc(&in->body.bytes, ' '); /* an empty body has no bytes to point at */
-        w = admit(a, e, in, parse, r, &st);
-    } else if (room) {
-        status_set(&st, ST_NO_MEMORY, "no memory for the request");
-    }
-    app_leave(a);
-    if (!w) {
-        refuse(r, &st);
-        return;
-    }
-    http_wait(r, &(http_work){.ob = w->ob,
-                              .state = w,
-                              .prompt_tokens = w->n_tokens,
-                              .n_images = w->n_images,
-                              .drop = work_drop,
-                              .ready = ready});
+static bool admit_embeddings(app *a, engine *e, request_body body, http_req *r, http_work *w, status *st) {
+    return admit(a, e, body, embed_request_parse, r, w, st);
+}
+
+static bool admit_zero_shot(app *a, engine *e, request_body body, http_req *r, http_work *w, status *st) {
+    return admit(a, e, body, zero_shot_request_parse, r, w, st);
 }
 
 void embeddings_handler(http_req *r) {
-    handle(r, embed_request_parse);
+    admit_request(r, admit_embeddings);
 }
 
 void zero_shot_handler(http_req *r) {
-    handle(r, zero_shot_request_parse);
+    admit_request(r, admit_zero_shot);
 }

@@ -134,6 +134,8 @@ void http_reply_fault(http_req *r, int http, const char *message, const char *pa
 }
 
 void http_reply_status(http_req *r, const status *st) {
+    static const status none = {.code = ST_INTERNAL, .msg = "the request failed without a reason"};
+    if (st->code == ST_OK) st = &none;
     int http = reply_http_status(st);
     buf b = {0};
     if (http == 400 && strstr(st->param, "image")) r->reason = "bad_image";

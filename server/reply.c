@@ -31,23 +31,9 @@ static void put_escaped(buf *b, const char *p, size_t n) {
     buf_append(b, p + from, n - from);
 }
 
-static bool is_utf8(const char *p, size_t n) {
-    for (size_t i = 0; i < n;) {
-        if ((unsigned char)p[i] < 0x80) {
-            i++;
-            continue;
-        }
-        uint32_t cp;
-        int k = utf8_decode(p + i, n - i, &cp);
-        if (!k) return false;
-        i += (size_t)k;
-    }
-    return true;
-}
-
 void json_put_string(buf *b, const char *p, size_t n) {
     buf_putc(b, '"');
-    if (is_utf8(p, n)) {
+    if (utf8_valid(p, n)) {
         put_escaped(b, p, n);
     } else {
         buf clean = {0};
@@ -136,9 +122,10 @@ void reply_error(buf *b, int http, const char *message, const char *param, const
 }
 
 void reply_error_status(buf *b, const status *st) {
-    const char *code = st->code == ST_UNSUPPORTED ? "unsupported_value"
-                       : st->code == ST_BUSY      ? "rate_limit_exceeded"
-                                                  : NULL;
+    const char *code = st->code == ST_UNSUPPORTED                                    ? "unsupported_value"
+                       : st->code == ST_BUSY                                         ? "rate_limit_exceeded"
+                       : st->code == ST_NOT_FOUND && strcmp(st->param, "model") == 0 ? "model_not_found"
+                                                                                     : NULL;
     reply_error(b, reply_http_status(st), st->msg, st->param, code);
 }
 

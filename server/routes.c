@@ -53,7 +53,7 @@ static void models_handler(http_req *r) {
     const char *below = strncmp(http_path(r), "/v1/models/", 11) == 0 ? http_path(r) + 11 : NULL;
     if (below) {
         if (!app_model(a, below, &st)) {
-            http_reply_fault(r, 404, st.msg, "model", "model_not_found");
+            http_reply_status(r, &st);
             return;
         }
         for (int i = 0; i < a->names.n; i++)

@@ -312,6 +312,7 @@ static serve_result serve_network(const serve_options *o, const char *dir, app *
         l->app = a;
         l->done_fd = w.done_fd;
         l->options = (engine_options){.model_dir = dir,
+                                      .chat_template = o->chat_template,
                                       .device = o->device,
                                       .isa = o->isa,
                                       .threads = o->threads,

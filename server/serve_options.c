@@ -11,6 +11,8 @@ static const arg_def serve_defs[] = {
     {"model", ARG_STRING, OPT(model), "DIR", NULL, 0, 0, "model folder, when not given as argument", false},
     {"served-model-name", ARG_LIST, OPT(served_model_name), "NAME", NULL, 0, 0,
      "what clients call it, may be repeated [the folder's name]", false},
+    {"chat-template", ARG_STRING, OPT(chat_template), "FILE", NULL, 0, 0,
+     "Jinja template that makes prompts of messages [the checkpoint's]", false},
     {"host", ARG_STRING, OPT(host), "ADDR", "127.0.0.1", 0, 0, "address to listen on", false},
     {"port", ARG_INT, OPT(port), "N", "8000", 0, 65535, "port to listen on; 0 picks a free one", false},
     {"api-key", ARG_LIST, OPT(api_key), "KEY", NULL, 0, 0,

@@ -7,14 +7,6 @@
 #include "server/reply.h"
 #include "server/routes.h"
 
-static void refuse(http_req *r, status *st) {
-    if (st->code == ST_OK) status_set(st, ST_INTERNAL, "the request failed without a reason");
-    if (st->code == ST_NOT_FOUND && strcmp(st->param, "model") == 0)
-        http_reply_fault(r, 404, st->msg, "model", "model_not_found");
-    else
-        http_reply_status(r, st);
-}
-
 static bool put_strings(engine *e, const int32_t *ids, size_t n, buf *out, status *st) {
     buf one = {0};
     bool ok = true;
@@ -159,7 +151,7 @@ static void answer(http_req *r, bool (*work)(app *, engine *, buf *, buf *, stat
         return;
     }
     buf_fini(&out);
-    refuse(r, &st);
+    http_reply_status(r, &st);
 }
 
 void tokenize_handler(http_req *r) {

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checks the walls of the house: includes point one way, nothing goes in a circle, only engine/families names a
-model, the server sees only engine.h, one allocator, no exit outside main, no file longer than a sitting."""
+model, the server sees only engine.h, one allocator, no exit outside main, no file longer than a sitting, no
+test named that is not there."""
 import pathlib
 import re
 import subprocess
@@ -46,6 +47,9 @@ for f in files():
         problems.append(f"{rel}: {lines} lines (over {MAX_LINES}: two rooms in one?)")
     if not text.lstrip().startswith("/*"):
         problems.append(f"{rel}: no opening comment (purpose, thread, owner of memory)")
+    for test in re.findall(r"\btests/[\w/]+\.(?:c|py)\b", text):
+        if not (ROOT / test).exists():
+            problems.append(f"{rel}: speaks of {test}, which is not there")
     code = code_only(text)
     top = rel.split("/")[0]
     for inc in re.findall(r'^\s*#\s*include\s+"([^"]+)"', code, re.M):
@@ -92,6 +96,17 @@ def walk(node):
 
 for node in sorted(graph):
     walk(node)
+
+# What documents point at: `file.c`, `folder/file.py`, and `file.c: name, name` or `file.c`: `name`.
+tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+for doc in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for m in re.finditer(r"`([\w./-]+\.(?:c|h|cu|cuh|py|sh)(?![\w.]))(?:`: `|: )?((?:\w+(?:,\s)?)*)`", doc.read_text()):
+        found = [f for f in tracked if ("/" + f).endswith("/" + m.group(1))]
+        text = "".join((ROOT / f).read_text() for f in found if (ROOT / f).exists())
+        for name in [m.group(1)] if not found else re.findall(r"\w+", m.group(2)):
+            if not re.search(rf"\b{re.escape(name)}\b", text):
+                problems.append(f"{doc.relative_to(ROOT)}: points at {m.group()}; there is no {name}")
+
 for p in problems:
     print("lint:", p)
 sys.exit(1 if problems else 0)

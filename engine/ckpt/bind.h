@@ -1,7 +1,7 @@
 /* bind.h - from a checkpoint's tensor names to a model's fields, strictly: a field is filled exactly once, a tensor is
  * used or listed as ignored, and a message says which tensor, what was expected, what was found.
  *
- * One thread. Does not own the ckpt. Tested by tests/engine/ckpt/test_bind.c. */
+ * One thread. Does not own the ckpt. Tested by tests/engine/model/test_bad.c. */
 #ifndef VLMD_ENGINE_CKPT_BIND_H
 #define VLMD_ENGINE_CKPT_BIND_H
 

@@ -1,7 +1,7 @@
 /* ckpt.h - a checkpoint folder: its JSON files, its weights in one safetensors file or in shards with an index.
  *
  * Read-only after ckpt_open; any thread may look. Owns the mappings: the tensors' bytes live as long as the ckpt.
- * Tested by tests/engine/ckpt/test_ckpt.c. */
+ * Tested by tests/engine/ckpt/test_safetensors.c. */
 #ifndef VLMD_ENGINE_CKPT_CKPT_H
 #define VLMD_ENGINE_CKPT_CKPT_H
 

@@ -30,6 +30,7 @@ const family FAMILY_BLIP2 = {
     .does =
         "early fusion through a Q-Former: learned queries attend to the picture and stand before the text",
     .architecture = "Blip2ForConditionalGeneration",
+    .image_class = "BlipImageProcessor",
     .read = read,
     .sheet = &SHEET_QFORMER,
 };

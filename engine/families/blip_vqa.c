@@ -3,7 +3,6 @@
  *
  * Source: transformers' BlipConfig, BlipProcessor, modeling_blip.py and modeling_blip_text.py.
  * Tested by tests/e2e/test_parity.py and tests/e2e/test_question.py. */
-#include <math.h>
 #include <string.h>
 
 #include "engine/families/family.h"
@@ -11,23 +10,8 @@
 static const text_names NAMES_ANSWER;
 
 static void read_bert(config *c, stack_spec *s) {
-    s->n_layers = (int)config_int(c, "num_hidden_layers", 12, 1, SPEC_MAX_LAYERS);
-    s->width = (int)config_int(c, "hidden_size", 768, 1, 1 << 16);
-    s->ffn = (int)config_int(c, "intermediate_size", 3072, 1, 1 << 20);
-    s->heads = s->kv_heads = (int)config_int(c, "num_attention_heads", 8, 1, 1 << 12);
-    if (s->width % s->heads) {
-        config_fail(c, ST_INVALID, "hidden_size", "expected a multiple of num_attention_heads %d, found %d",
-                    s->heads, s->width);
-        return;
-    }
-    s->head_dim = s->width / s->heads;
-    s->attn_scale = (float)(1.0 / sqrt((double)s->head_dim));
-    s->norm = NORM_LAYER;
-    s->norm_eps = (float)config_num(c, "layer_norm_eps", 1e-12, 0, 1);
+    if (!stack_config_read(c, &(stack_defaults){12, 768, 3072, 8, 1e-12, "gelu"}, s)) return;
     s->norm_after = true;
-    s->activation = config_act(c, "hidden_act", "gelu");
-    s->q_bias = s->k_bias = s->v_bias = s->o_bias = s->mlp_bias = true;
-    s->rope.kind = ROPE_NONE;
     s->beside_width = s->width;
     for (int i = 0; i < s->n_layers; i++) s->beside[i] = true;
 }
@@ -92,11 +76,12 @@ static bool read(config *c, model_spec *out) {
     return c->st->code == ST_OK;
 }
 
-/* The reference's generate takes both from text_config, whatever generation_config.json says. */
+/* The reference's generate takes both from text_config, whatever generation_config.json says, and bans nothing. */
 static bool check(config *c, model_spec *out) {
     out->bos = out->text.bos;
     out->eos[0] = out->text.eos;
     out->n_eos = 1;
+    out->n_banned = 0;
     return c->st->code == ST_OK;
 }
 
@@ -181,6 +166,7 @@ const family FAMILY_BLIP_VQA = {
     .does = "late fusion: a text encoder reads the question with the picture, the answer's decoder reads its "
             "states",
     .architecture = "BlipForQuestionAnswering",
+    .image_class = "BlipImageProcessor",
     .read = read,
     .sheet = &SHEET,
     .check = check,

@@ -10,14 +10,8 @@ static config half(config *c, const char *key, const char *old) {
 }
 
 static bool read(config *c, model_spec *out) {
-    static const dual_text_defaults d = {.vocab = 49408,
-                                         .width = 512,
-                                         .ffn = 2048,
-                                         .heads = 8,
-                                         .max_pos = 77,
-                                         .eps = 1e-5,
-                                         .activation = "quick_gelu",
-                                         .causal = true};
+    static const dual_text_defaults d = {
+        .vocab = 49408, .max_pos = 77, .stack = {12, 512, 2048, 8, 1e-5, "quick_gelu"}, .causal = true};
     config text = half(c, "text_config", "text_config_dict");
     config vision = half(c, "vision_config", "vision_config_dict");
     static const char *const unused[] = {"logit_scale_init_value", "text_config", "vision_config", NULL};
@@ -53,6 +47,7 @@ const family FAMILY_CLIP = {
     .name = "clip",
     .does = "dual encoder: contrastive, softmax over labels; pooled at the end of the text",
     .architecture = "CLIPModel",
+    .image_class = "CLIPImageProcessor",
     .read = read,
     .sheet = &SHEET,
 };

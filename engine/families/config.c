@@ -12,6 +12,7 @@ static const char *const BENIGN[] = {
     "_commit_hash",
     "_from_model_config",
     "_name_or_path",
+    "add_cross_attention", /* and is_decoder, is_encoder_decoder: a decoder looks itself */
     "add_faster_video",
     "architectures",
     "attention_dropout",
@@ -38,6 +39,8 @@ static const char *const BENIGN[] = {
     "ignore_index",
     "initializer_factor",
     "initializer_range",
+    "is_decoder",
+    "is_encoder_decoder",
     "label2id",
     "length_penalty",
     "max_length",
@@ -154,6 +157,10 @@ int64_t config_int(config *c, const char *key, int64_t def, int64_t min, int64_t
         return def;
     }
     return i;
+}
+
+int64_t config_int_as(config *c, const char *other, const char *key, int64_t def, int64_t min, int64_t max) {
+    return config_int(c, other, config_int(c, key, def, min, max), min, max);
 }
 
 double config_num(config *c, const char *key, double def, double min, double max) {
@@ -293,6 +300,11 @@ static bool is_seen(const config *c, const char *key) {
 
 void config_warn_unknown(config *c) {
     if (!c->j || c->st->code != ST_OK) return;
+    if (config_has(c, "per_layer_config")) {
+        config_fail(c, ST_UNSUPPORTED, "per_layer_config",
+                    "layers with settings of their own are not implemented");
+        return;
+    }
     char list[400];
     size_t at = 0, n = 0;
     const char *key;

@@ -1,7 +1,7 @@
 /* config.h - reads one object of a config file: every key asked for is remembered, so that what nobody asked for can
  * be named in a warning. Errors stick and name the key by its path ("config.json: text_config.hidden_act: ...").
  *
- * One thread. Borrows the JSON. Tested by tests/engine/model/test_config.c. */
+ * One thread. Borrows the JSON. Tested by tests/engine/model/test_bad.c. */
 #ifndef VLMD_ENGINE_FAMILIES_CONFIG_H
 #define VLMD_ENGINE_FAMILIES_CONFIG_H
 
@@ -29,6 +29,8 @@ const json_t *config_get(config *c, const char *key);
 bool config_has(config *c, const char *key);
 /* Whole numbers within [min, max]; a float with a whole value passes, as it does in Python. */
 int64_t config_int(config *c, const char *key, int64_t def, int64_t min, int64_t max);
+/* The same of an attribute that the reference also knows by another name (attribute_map), which wins where both are there. */
+int64_t config_int_as(config *c, const char *other, const char *key, int64_t def, int64_t min, int64_t max);
 double config_num(config *c, const char *key, double def, double min, double max);
 bool config_bool(config *c, const char *key, bool def);
 const char *config_str(config *c, const char *key, const char *def);

@@ -2,7 +2,6 @@
  *
  * Source: transformers' CLIPTextConfig, SiglipTextConfig, Siglip2TextConfig and their modeling files. Thread: the
  * loader's. */
-#include <math.h>
 
 #include "engine/families/dual_config.h"
 #include "engine/model/model.h"
@@ -35,33 +34,14 @@ bool dual_config_text(config *c, const dual_text_defaults *d, model_spec *out) {
     t->tied = false;
     t->embed_scale = 1;
     t->bos = t->eos = -1;
-    s->n_layers = (int)config_int(c, "num_hidden_layers", 12, 1, SPEC_MAX_LAYERS);
-    s->width = (int)config_int(c, "hidden_size", d->width, 1, 1 << 16);
-    s->ffn = (int)config_int(c, "intermediate_size", d->ffn, 1, 1 << 20);
-    s->heads = s->kv_heads = (int)config_int(c, "num_attention_heads", d->heads, 1, 1 << 12);
-    if (s->width % s->heads)
-        return config_fail(c, ST_INVALID, "hidden_size",
-                           "expected a multiple of num_attention_heads %d, found %d", s->heads, s->width);
-    s->head_dim = s->width / s->heads;
-    s->attn_scale = (float)(1.0 / sqrt((double)s->head_dim));
-    s->norm = NORM_LAYER;
-    s->norm_eps = (float)config_num(c, "layer_norm_eps", d->eps, 0, 1);
-    s->activation = config_act(c, "hidden_act", d->activation);
-    s->q_bias = s->k_bias = s->v_bias = s->o_bias = s->mlp_bias = true;
+    if (!stack_config_read(c, &d->stack, s)) return false;
     s->causal = d->causal;
-    s->rope.kind = ROPE_NONE;
     return c->st->code == ST_OK;
 }
 
 bool dual_config_tower(config *c, const char *def, model_spec *out) {
-    json_t *empty = json_object();
-    if (!empty) return status_set(c->st, ST_NO_MEMORY, "no memory for config.json");
-    if (!c->j) c->j = empty; /* a config that is left out takes the class's own defaults */
     tower_spec *t = &out->tower;
-    bool ok = tower_config_read(c, def, t);
-    if (c->j == empty) c->j = NULL;
-    json_decref(empty);
-    if (!ok) return false;
+    if (!tower_config_read(c, def, t)) return false;
     t->run_layers = t->stack.n_layers;
     t->n_features = 1;
     t->features[0] = t->stack.n_layers;

@@ -7,9 +7,8 @@
 #include "engine/families/family.h"
 
 typedef struct dual_text_defaults {
-    int vocab, width, ffn, heads, max_pos;
-    double eps;
-    const char *activation;
+    int vocab, max_pos;
+    stack_defaults stack;
     bool causal;
 } dual_text_defaults;
 /* out->text: embeddings with learned positions, pre-norm layers with biases. Says nothing of unknown keys yet. */

@@ -18,7 +18,11 @@ typedef struct family {
     const name_sheet *sheet;
     const name_sheet *(*sheet_of)(
         const model_spec *s); /* where the names depend on the config; NULL: sheet */
-    bool own_prep;            /* read fills prep as well: there is no file of an image processor */
+    /* Parts that config.json may leave out, with the keys that the reference then gives to their classes (init_kwargs):
+     * pairs of a key and a JSON object in which ' stands for ". NULL-terminated; NULL: no such part. */
+    const char *const (*parts)[2];
+    const char *image_class; /* that of an image processor's file which names none */
+    bool own_prep;           /* read fills prep as well: there is no file of an image processor */
     /* What only config.json and the image processor's file together say, after both were read; NULL: nothing. */
     bool (*check)(config *c, model_spec *out);
 } family;
@@ -38,10 +42,13 @@ extern const family FAMILY_CLIP, FAMILY_SIGLIP, FAMILY_SIGLIP2;
 extern const family FAMILY_LLAVA_NEXT, FAMILY_LLAVA_ONEVISION, FAMILY_INTERNVL, FAMILY_IDEFICS3,
     FAMILY_SMOLVLM;
 
+/* generation_config.json, where it is silent config.json, where that is silent its text_config. */
+void generation_read(config *gen, config *top, config *text, model_spec *out);
+
 /* A text model on its own. */
 bool family_read_text_only(config *c, model_spec *out);
 
-/* ---- shared mechanisms (text_config.c, tower_config.c) ---- */
+/* ---- shared mechanisms (text_config.c, stack_config.c, tower_config.c) ---- */
 
 typedef struct text_defaults {
     int vocab, width, ffn, layers, heads, kv_heads /* 0: as heads */, head_dim /* 0: width / heads */,
@@ -63,6 +70,17 @@ bool text_config_window_pattern(config *c, int def_window, int pattern, text_spe
 /* The number under key; def when it is left out, 0 when null. */
 float text_config_softcap(config *c, const char *key, double def);
 
+/* What a configuration class says of a stack that a config does not. */
+typedef struct stack_defaults {
+    int layers, width, ffn, heads;
+    double eps;
+    const char *activation;
+} stack_defaults;
+/* Sizes, epsilon and activation of layers with LayerNorms and all biases, without rotary positions. */
+bool stack_config_read(config *c, const stack_defaults *d, stack_spec *s);
+/* num_attention_heads, which share out s->width. */
+bool stack_config_heads(config *c, int def, stack_spec *s);
+
 /* A ViT's vision_config by its model_type (or def). */
 bool tower_config_read(config *c, const char *def, tower_spec *out);
 /* The same as a kind that the family prescribes, whatever its model_type. */
@@ -72,6 +90,8 @@ bool tower_config_read_as(config *c, const char *kind, tower_spec *out);
 
 /* vision_feature_layer and vision_feature_select_strategy, with their defaults. */
 bool join_config_features(config *c, int def_layer, const char *def_strategy, tower_spec *t);
+/* A CLIP ViT-L/14 of 336 pixels stands for a vision_config that is left out. */
+extern const char *const CLIP_PARTS[][2];
 /* The two-layer projector. */
 void join_config_mlp(config *c, model_spec *out);
 /* Rows of pictures stand in place of image_token_index (image_token_id). */

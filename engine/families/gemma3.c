@@ -100,12 +100,9 @@ static bool read(config *c, model_spec *out) {
     if (!read_join(c, out)) return false;
     out->text.tied = config_bool(c, "tie_word_embeddings", true);
     out->fuse = FUSE_SPLICE;
-    out->image_token = (int32_t)config_int(
-        c, "image_token_index", config_int(c, "image_token_id", 262144, 0, INT32_MAX), 0, INT32_MAX);
-    out->open_id = (int32_t)config_int(c, "boi_token_index",
-                                       config_int(c, "boi_token_id", 255999, 0, INT32_MAX), 0, INT32_MAX);
-    out->close_id = (int32_t)config_int(c, "eoi_token_index",
-                                        config_int(c, "eoi_token_id", 256000, 0, INT32_MAX), 0, INT32_MAX);
+    out->image_token = (int32_t)config_int_as(c, "image_token_id", "image_token_index", 262144, 0, INT32_MAX);
+    out->open_id = (int32_t)config_int_as(c, "boi_token_id", "boi_token_index", 255999, 0, INT32_MAX);
+    out->close_id = (int32_t)config_int_as(c, "eoi_token_id", "eoi_token_index", 256000, 0, INT32_MAX);
     out->placeholder_id = out->open_id;
     out->plan_image = plan_image;
     out->image_rows = image_rows;
@@ -140,6 +137,7 @@ const family FAMILY_GEMMA3 = {
     .name = "gemma3",
     .does = "early fusion: 4 x 4 patches averaged, a picture's tokens see each other, pan and scan",
     .architecture = "Gemma3ForConditionalGeneration",
+    .image_class = "Gemma3ImageProcessor",
     .read = read,
     .sheet = &SHEET,
 };

@@ -127,10 +127,17 @@ static const name_sheet SHEET = {
     .ignored = IGNORED,
 };
 
+static const char *const PARTS[][2] = {
+    {"text_config", "{'model_type':'mistral','max_position_embeddings':32768,'rms_norm_eps':1e-5}"},
+    {NULL, NULL},
+};
+
 const family FAMILY_IDEFICS2 = {
     .name = "idefics2",
     .does = "early fusion through a perceiver: learned latents read four quarters and the whole",
     .architecture = "Idefics2ForConditionalGeneration",
+    .parts = PARTS,
+    .image_class = "Idefics2ImageProcessor",
     .read = read,
     .sheet = &SHEET,
 };

@@ -50,7 +50,6 @@ static bool read(config *c, model_spec *out) {
     if (!family_read_part(&text, "llama", &out->text) ||
         !tower_config_read_as(&vision, "idefics3_vision", &out->tower))
         return false;
-    if (!text.j) out->text.stack.norm_eps = 1e-5f; /* of a config that is left out as a whole */
     tower_spec *t = &out->tower;
     t->pos_buckets = t->post_norm = true;
     t->n_features = 1;
@@ -92,10 +91,17 @@ static const name_sheet SHEET = {
     .ignored = IGNORED,
 };
 
+static const char *const PARTS[][2] = {
+    {"text_config", "{'model_type':'llama','rms_norm_eps':1e-5}"},
+    {NULL, NULL},
+};
+
 const family FAMILY_IDEFICS3 = {
     .name = "idefics3",
     .does = "early fusion, tiles with markers of row and column; pixel shuffle, linear",
     .architecture = "Idefics3ForConditionalGeneration",
+    .parts = PARTS,
+    .image_class = "Idefics3ImageProcessor",
     .read = read,
     .check = check,
     .sheet = &SHEET,
@@ -105,6 +111,8 @@ const family FAMILY_SMOLVLM = {
     .name = "smolvlm",
     .does = "early fusion, tiles with markers of row and column; pixel shuffle, linear",
     .architecture = "SmolVLMForConditionalGeneration",
+    .parts = PARTS,
+    .image_class = "SmolVLMImageProcessor",
     .read = read,
     .check = check,
     .sheet = &SHEET,

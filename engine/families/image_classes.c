@@ -26,7 +26,7 @@ static const prep_class classes[] = {
     {"CLIPImageProcessor",           RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,  224,   0,   0,  224,  true,  false, false},
     {"DeiTImageProcessor",           RESAMPLE_BICUBIC,  HALF,      HALF,     1 / 255.0,    0, 256, 256,  224,  true,  true,  false},
     {"GotOcr2ImageProcessor",        RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,    0, 384, 384,    0,  false, true,  false},
-    {"Idefics2ImageProcessor",       RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
+    {"Idefics2ImageProcessor",       RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,  378,   0,   0,    0,  false, false, false},
     {"Idefics3ImageProcessor",       RESAMPLE_LANCZOS,  HALF,      HALF,     1 / 255.0,    0,   0,   0,    0,  false, false, false},
     {"Gemma3ImageProcessor",         RESAMPLE_BILINEAR, HALF,      HALF,     1 / 255.0,    0, 224, 224,    0,  false, true,  false},
     {"LlavaImageProcessor",          RESAMPLE_BICUBIC,  CLIP_MEAN, CLIP_STD, 1 / 255.0,  224,   0,   0,  224,  true,  false, true},
@@ -55,7 +55,7 @@ static const int16_t POINTS_36[][2] = {ACROSS(384),  ACROSS(768),  ACROSS(1152),
 
 static const prep_cut_class cuts[] = {
     {.name = "GotOcr2ImageProcessor", .kind = PREP_CUT_RATIO, .min_tiles = 1, .max_tiles = 12},
-    {.name = "Idefics2ImageProcessor", .kind = PREP_CUT_QUARTERS},
+    {.name = "Idefics2ImageProcessor", .kind = PREP_CUT_QUARTERS, .longest = 980},
     {.name = "Idefics3ImageProcessor", .kind = PREP_CUT_EDGE, .longest = 4 * 364, .side = 364, .split = true},
     {.name = "SmolVLMImageProcessor", .kind = PREP_CUT_EDGE, .longest = 4 * 364, .side = 364, .split = true},
     {.name = "LlavaNextImageProcessor",

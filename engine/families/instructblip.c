@@ -40,6 +40,7 @@ const family FAMILY_INSTRUCTBLIP = {
     .does = "early fusion through a Q-Former that reads the instruction: learned queries attend to it and to "
             "the picture, and stand before the text",
     .architecture = "InstructBlipForConditionalGeneration",
+    .image_class = "BlipImageProcessor",
     .read = read,
     .sheet = &SHEET_QFORMER_READING,
     .check = check,

@@ -138,6 +138,7 @@ const family FAMILY_INTERNVL = {
     .name = "internvl",
     .does = "early fusion, tiles by nearest ratio; pixel shuffle, MLP",
     .architecture = "InternVLForConditionalGeneration",
+    .image_class = "GotOcr2ImageProcessor",
     .read = read,
     .check = check,
     .sheet = &SHEET,

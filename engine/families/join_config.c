@@ -6,6 +6,13 @@
 
 #include "engine/families/family.h"
 
+const char *const CLIP_PARTS[][2] = {
+    {"vision_config",
+     "{'model_type':'clip_vision_model','intermediate_size':4096,'hidden_size':1024,'patch_size':14,"
+     "'image_size':336,'num_hidden_layers':24,'num_attention_heads':16}"},
+    {NULL, NULL},
+};
+
 bool join_config_features(config *c, int def_layer, const char *def_strategy, tower_spec *t) {
     int32_t v[SPEC_MAX_FEATURES];
     t->n_features = config_ints(c, "vision_feature_layer", v, SPEC_MAX_FEATURES);
@@ -46,9 +53,8 @@ void join_config_mlp(config *c, model_spec *out) {
 }
 
 void join_config_splice(config *c, int32_t def_token, model_spec *out) {
-    /* image_token_id is another name of the same attribute. */
-    int64_t id = config_int(c, "image_token_id", def_token, 0, INT32_MAX);
-    out->image_token = (int32_t)config_int(c, "image_token_index", id, 0, INT32_MAX);
+    out->image_token =
+        (int32_t)config_int_as(c, "image_token_id", "image_token_index", def_token, 0, INT32_MAX);
     out->fuse = FUSE_SPLICE;
     out->prompt_adds_special = true;
 }

@@ -58,6 +58,8 @@ const family FAMILY_LLAVA = {
     .name = "llava",
     .does = "early fusion: hidden states of a ViT through an MLP or one matrix (LLaVA v1)",
     .architecture = "LlavaForConditionalGeneration",
+    .parts = CLIP_PARTS,
+    .image_class = "LlavaImageProcessor",
     .read = read,
     .sheet = &SHEET,
 };

@@ -49,10 +49,19 @@ static bool check(config *c, model_spec *out) {
     return anyres_check_points(c, "LlavaOnevisionImageProcessor", out);
 }
 
+static const char *const PARTS[][2] = {
+    {"vision_config",
+     "{'model_type':'siglip_vision_model','hidden_size':1152,'intermediate_size':4304,'patch_size':14,"
+     "'image_size':384,'num_hidden_layers':26,'num_attention_heads':16}"},
+    {NULL, NULL},
+};
+
 const family FAMILY_LLAVA_ONEVISION = {
     .name = "llava_onevision",
     .does = "early fusion, tiles of any resolution, resampled over a limit, a newline row; MLP",
     .architecture = "LlavaOnevisionForConditionalGeneration",
+    .parts = PARTS,
+    .image_class = "LlavaOnevisionImageProcessor",
     .read = read,
     .check = check,
     .sheet = &ANYRES_SHEET,

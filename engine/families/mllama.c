@@ -132,8 +132,7 @@ static bool read_tower(config *c, tower_spec *t) {
     for (int i = t->tail_from; i < s->n_layers; i++) s->gated[i] = true;
     s->width = (int)config_int(c, "hidden_size", 1280, 1, 1 << 16);
     s->ffn = (int)config_int(c, "intermediate_size", 5120, 1, 1 << 20);
-    int64_t heads = config_int(c, "num_attention_heads", 16, 1, 1 << 12);
-    s->heads = s->kv_heads = (int)config_int(c, "attention_heads", heads, 1, 1 << 12);
+    s->heads = s->kv_heads = (int)config_int_as(c, "num_attention_heads", "attention_heads", 16, 1, 1 << 12);
     if (s->width % s->heads)
         return config_fail(c, ST_INVALID, "hidden_size",
                            "expected a multiple of attention_heads %d, found %d", s->heads, s->width);
@@ -204,8 +203,7 @@ static bool read(config *c, model_spec *out) {
     j->interleaved = out->tower.n_features - 1;
     j->hidden = j->out = out->text.stack.width;
     out->fuse = FUSE_CROSS;
-    int64_t id = config_int(c, "image_token_id", 128256, 0, INT32_MAX);
-    out->image_token = (int32_t)config_int(c, "image_token_index", id, 0, INT32_MAX);
+    out->image_token = (int32_t)config_int_as(c, "image_token_id", "image_token_index", 128256, 0, INT32_MAX);
     if (out->image_token >= out->text.embed_rows)
         return config_fail(c, ST_INVALID, "image_token_index", "expected an id below %d, found %d",
                            out->text.embed_rows, (int)out->image_token);
@@ -295,6 +293,7 @@ const family FAMILY_MLLAMA = {
     .name = "mllama",
     .does = "cross-attention in chosen layers, tanh gates; a picture's tiles see each other",
     .architecture = "MllamaForConditionalGeneration",
+    .image_class = "MllamaImageProcessor",
     .read = read,
     .sheet = &SHEET,
 };

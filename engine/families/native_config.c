@@ -37,16 +37,17 @@ static void read_sections(config *p, const native_text *d, rope_spec *r) {
                     "expected sections that add up to half a head's %d, found %d", r->dims / 2, sum);
 }
 
-static void read_rope(config *c, const native_text *d, text_spec *t) {
+/* flat: c is the whole of config.json, of which the reference hands on rope's objects and rope_theta alone. */
+static void read_rope(config *c, const native_text *d, bool flat, text_spec *t) {
     rope_spec *r = &t->stack.rope;
     double theta = config_num(c, "rope_theta", d->theta, 1e-3, 1e15);
-    double partial = config_num(c, "partial_rotary_factor", 1, 0, 1);
+    double partial = flat ? 1 : config_num(c, "partial_rotary_factor", 1, 0, 1);
+    int64_t original = flat ? 0 : config_int(c, "original_max_position_embeddings", 0, 1, 1 << 27);
     config new_form = config_sub(c, "rope_parameters"), old_form = config_sub(c, "rope_scaling");
     config *p = old_form.j && json_object_size(old_form.j) > 0 ? &old_form : &new_form;
     r->dims = t->stack.head_dim;
     read_sections(p, d, r);
-    text_config_rope(p, t, theta, partial, config_int(c, "original_max_position_embeddings", 0, 1, 1 << 27),
-                     r);
+    text_config_rope(p, t, theta, partial, original, r);
     if (r->kind == ROPE_DYNAMIC)
         config_fail(p, ST_UNSUPPORTED, "rope_type", "dynamic is not implemented beside mrope_section");
     double len = (double)r->factor * r->max_pos;
@@ -59,7 +60,7 @@ config *native_read_text(config *c, const native_text *d, config *sub, text_spec
     config *text = sub->j || !d->flat ? sub : c;
     if (sub->j) check_type(sub, d->type, NULL);
     if (!text_config_base(text, &d->base, out)) return NULL;
-    read_rope(text, d, out);
+    read_rope(text, d, text == c, out);
     return c->st->code == ST_OK ? text : NULL;
 }
 
@@ -77,9 +78,10 @@ bool native_read_tower(config *v, const native_tower *d, model_spec *out) {
     tower_spec *t = &out->tower;
     stack_spec *s = &t->stack;
     check_type(v, d->types[0], d->types[1]);
-    s->n_layers = t->run_layers = (int)config_int(v, "depth", d->depth, 1, SPEC_MAX_LAYERS);
+    s->n_layers = t->run_layers =
+        (int)config_int_as(v, "num_hidden_layers", "depth", d->depth, 1, SPEC_MAX_LAYERS);
     s->width = (int)config_int(v, d->width_key, d->width, 1, 1 << 16);
-    s->heads = s->kv_heads = (int)config_int(v, "num_heads", d->heads, 1, 1 << 12);
+    s->heads = s->kv_heads = (int)config_int_as(v, "num_attention_heads", "num_heads", d->heads, 1, 1 << 12);
     s->head_dim = s->width / s->heads;
     if (s->width % s->heads || s->head_dim % 4)
         return config_fail(

@@ -1,7 +1,6 @@
 /* opt.c - OPT decoders, on their own and as the text half of another model: learned positions, layer norms, biases.
  *
  * Source: transformers' OPTConfig and modeling_opt.py. Tested by tests/engine/model/test_model.c. */
-#include <math.h>
 #include <string.h>
 
 #include "engine/families/family.h"
@@ -50,12 +49,7 @@ static bool read_text(config *c, text_spec *t) {
     s->n_layers = (int)config_int(c, "num_hidden_layers", 12, 1, SPEC_MAX_LAYERS);
     s->width = (int)config_int(c, "hidden_size", 768, 1, 1 << 17);
     s->ffn = (int)config_int(c, "ffn_dim", 3072, 1, 1 << 20);
-    s->heads = s->kv_heads = (int)config_int(c, "num_attention_heads", 12, 1, 1 << 12);
-    if (s->width % s->heads)
-        return config_fail(c, ST_INVALID, "hidden_size",
-                           "expected a multiple of num_attention_heads %d, found %d", s->heads, s->width);
-    s->head_dim = s->width / s->heads;
-    s->attn_scale = (float)(1 / sqrt((double)s->head_dim));
+    if (!stack_config_heads(c, 12, s)) return false;
     s->norm = NORM_LAYER;
     s->norm_eps = 1e-5f;
     s->norm_after = !config_bool(c, "do_layer_norm_before", true);

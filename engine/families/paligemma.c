@@ -17,7 +17,6 @@ static const char TEMPLATE[] =
 static void read_tower(config *c, model_spec *out) {
     config vision = config_sub(c, "vision_config");
     tower_spec *t = &out->tower;
-    if (!config_has(c, "vision_config")) config_fail(c, ST_INVALID, "vision_config", "missing");
     static const char *const unused[] = {"num_image_tokens", "num_positions", "projector_hidden_act", NULL};
     config_skip(&vision, unused);
     if (!tower_config_read(&vision, "siglip_vision_model", t)) return;
@@ -28,7 +27,6 @@ static void read_tower(config *c, model_spec *out) {
 
 static bool read(config *c, model_spec *out) {
     config text = config_sub(c, "text_config");
-    if (!config_has(c, "text_config")) return config_fail(c, ST_INVALID, "text_config", "missing");
     config_get(&text, "num_image_tokens");
     read_tower(c, out);
     if (c->st->code != ST_OK || !family_read_text(&text, "gemma", &out->text)) return false;
@@ -40,8 +38,7 @@ static bool read(config *c, model_spec *out) {
                            out->text.stack.width, out->join.out);
     out->text.rope_from = 1;
     out->fuse = FUSE_SPLICE;
-    out->image_token = (int32_t)config_int(
-        c, "image_token_index", config_int(c, "image_token_id", 256000, 0, INT32_MAX), 0, INT32_MAX);
+    out->image_token = (int32_t)config_int_as(c, "image_token_id", "image_token_index", 256000, 0, INT32_MAX);
     out->image_rows = spec_rows_of_square;
     out->both_ways = BOTH_PROMPT;
     out->needs_picture = true;
@@ -67,10 +64,22 @@ static const name_sheet SHEET = {
     .ignored = COMPOSED_IGNORED,
 };
 
+static const char *const PARTS[][2] = {
+    {"vision_config",
+     "{'model_type':'siglip_vision_model','intermediate_size':4096,'hidden_size':1152,'patch_size':14,"
+     "'image_size':224,'num_hidden_layers':27,'num_attention_heads':16}"},
+    {"text_config",
+     "{'model_type':'gemma','hidden_size':2048,'num_hidden_layers':18,'intermediate_size':16384,"
+     "'num_attention_heads':8,'num_key_value_heads':1,'vocab_size':257152}"},
+    {NULL, NULL},
+};
+
 const family FAMILY_PALIGEMMA = {
     .name = "paligemma",
     .does = "early fusion, one matrix; a prompt's tokens see each other",
     .architecture = "PaliGemmaForConditionalGeneration",
+    .parts = PARTS,
+    .image_class = "SiglipImageProcessor",
     .read = read,
     .sheet = &SHEET,
 };

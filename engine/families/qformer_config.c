@@ -4,7 +4,6 @@
  * A prompt is the queries' rows, BOS, the text; one picture each. The processor adds <image>, which stands for a row, to a
  * tokenizer that lacks it, and configs from before that name no id of it.
  * Source: transformers' Blip2Config, Blip2Processor, InstructBlipConfig, InstructBlipProcessor. Thread: the loader's. */
-#include <math.h>
 #include <string.h>
 
 #include "engine/families/family.h"
@@ -25,20 +24,8 @@ static bool read_join(config *c, bool reads, model_spec *out) {
     config q = config_sub(c, "qformer_config");
     join_spec *j = &out->join;
     stack_spec *k = &j->stack;
-    k->n_layers = (int)config_int(&q, "num_hidden_layers", 12, 1, SPEC_MAX_LAYERS);
-    k->width = (int)config_int(&q, "hidden_size", 768, 1, 1 << 16);
-    k->ffn = (int)config_int(&q, "intermediate_size", 3072, 1, 1 << 20);
-    k->heads = k->kv_heads = (int)config_int(&q, "num_attention_heads", 12, 1, 1 << 12);
-    if (k->width % k->heads)
-        return config_fail(&q, ST_INVALID, "hidden_size",
-                           "expected a multiple of num_attention_heads %d, found %d", k->heads, k->width);
-    k->head_dim = k->width / k->heads;
-    k->attn_scale = (float)(1.0 / sqrt((double)k->head_dim));
-    k->norm = NORM_LAYER;
-    k->norm_eps = (float)config_num(&q, "layer_norm_eps", 1e-12, 0, 1);
+    if (!stack_config_read(&q, &(stack_defaults){12, 768, 3072, 12, 1e-12, "gelu"}, k)) return false;
     k->norm_after = true;
-    k->activation = config_act(&q, "hidden_act", "gelu");
-    k->q_bias = k->k_bias = k->v_bias = k->o_bias = k->mlp_bias = true;
     k->beside_width = out->tower.stack.width;
     if (strcmp(config_str(&q, "position_embedding_type", "absolute"), "absolute") != 0)
         return config_fail(&q, ST_UNSUPPORTED, "position_embedding_type", "only absolute is implemented");

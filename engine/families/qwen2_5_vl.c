@@ -67,6 +67,7 @@ const family FAMILY_QWEN2_5_VL = {
     .name = "qwen2_5_vl",
     .does = "early fusion at native resolution, windows in the tower, M-RoPE",
     .architecture = "Qwen2_5_VLForConditionalGeneration",
+    .image_class = "Qwen2VLImageProcessor",
     .read = read,
     .check = native_check,
     .sheet = &SHEET,

@@ -49,6 +49,7 @@ const family FAMILY_QWEN2_VL = {
     .name = "qwen2_vl",
     .does = "early fusion at native resolution: 2-D rotary tower, 2 x 2 merged, M-RoPE",
     .architecture = "Qwen2VLForConditionalGeneration",
+    .image_class = "Qwen2VLImageProcessor",
     .read = read,
     .check = native_check,
     .sheet = &SHEET,

@@ -120,6 +120,7 @@ const family FAMILY_QWEN3_VL = {
     .name = "qwen3_vl",
     .does = "early fusion at native resolution, resampled positions, deep features, interleaved M-RoPE",
     .architecture = "Qwen3VLForConditionalGeneration",
+    .image_class = "Qwen2VLImageProcessor",
     .read = read,
     .check = native_check,
     .sheet = &SHEET,

@@ -1,12 +1,12 @@
 /* registry.c - the families, one row each, and the reading of a checkpoint folder's config files.
  *
  * Thread: the loader's. Owns nothing after it returns. */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "engine/ckpt/ckpt.h"
 #include "engine/families/family.h"
+#include "kernels/json.h"
 
 static const family *const FAMILIES[] = {
     /* clang-format off */
@@ -84,30 +84,30 @@ bool family_read_part(config *c, const char *def, text_spec *out) {
     return true;
 }
 
-/* generation_config.json, where it is silent config.json, where that is silent its text_config. */
-static void read_generation(config *gen, config *top, config *text, model_spec *out) {
-    config *from[] = {gen, top, text};
-    for (int i = 0; i < 3 && out->n_eos == 0; i++)
-        out->n_eos = config_ints(from[i], "eos_token_id", out->eos, SPEC_MAX_EOS);
-    if (out->n_eos == 0 && out->text.eos >= 0) out->eos[out->n_eos++] = out->text.eos;
-    out->bos = -1;
-    for (int i = 0; i < 3 && out->bos < 0; i++)
-        out->bos = (int32_t)config_int(from[i], "bos_token_id", -1, -1, INT32_MAX);
-    if (out->bos < 0) out->bos = out->text.bos;
-    out->temperature = (float)config_num(gen, "temperature", NAN, 0, 1000);
-    out->top_p = (float)config_num(gen, "top_p", NAN, 0, 1);
-    out->min_p = (float)config_num(gen, "min_p", NAN, 0, 1);
-    out->repetition_penalty = (float)config_num(gen, "repetition_penalty", NAN, 1e-3, 1000);
-    out->top_k = (int)config_int(gen, "top_k", -1, -1, INT32_MAX);
-    out->max_new_tokens = (int)config_int(gen, "max_new_tokens", -1, 1, INT32_MAX);
-    if (gen->j && config_has(gen, "do_sample") && !config_bool(gen, "do_sample", true)) out->temperature = 0;
+/* What stands for the parts that config.json leaves out. */
+static bool fill_parts(json_t *j, const family *f, status *st) {
+    for (int i = 0; f->parts && f->parts[i][0]; i++) {
+        const json_t *v = json_object_get(j, f->parts[i][0]);
+        json_t *part = v && !json_is_null(v) ? NULL : json_literal(f->parts[i][1]);
+        if ((!v || json_is_null(v)) && (!part || json_object_set_new(j, f->parts[i][0], part) != 0))
+            return status_set(st, ST_NO_MEMORY, "no memory for config.json");
+    }
+    return true;
+}
+
+/* A file that names no class is of the one that the reference has for the model_type. */
+static bool name_class(json_t *obj, const char *class, status *st) {
+    bool named = json_is_string(json_object_get(obj, "image_processor_type")) ||
+                 json_is_string(json_object_get(obj, "feature_extractor_type"));
+    return named || !class || json_object_set_new(obj, "image_processor_type", json_string(class)) == 0 ||
+           status_set(st, ST_NO_MEMORY, "no memory for the image processor's settings");
 }
 
 /* processor_config.json's image_processor where it has one, else preprocessor_config.json. */
-static bool read_prep(const char *dir, model_spec *out, status *st) {
+static bool read_prep(const char *dir, const char *class, model_spec *out, status *st) {
     const char *name = "processor_config.json";
     json_t *j = ckpt_json(dir, name, true, st);
-    const json_t *obj = j ? json_object_get(j, "image_processor") : NULL;
+    json_t *obj = j ? json_object_get(j, "image_processor") : NULL;
     if (st->code == ST_OK && !json_is_object(obj)) {
         json_decref(j);
         name = "preprocessor_config.json";
@@ -115,7 +115,7 @@ static bool read_prep(const char *dir, model_spec *out, status *st) {
     }
     bool ok = obj && st->code == ST_OK;
     if (ok && !json_is_object(obj)) ok = status_set(st, ST_INVALID, "expected an object");
-    if (ok) ok = prep_spec_from_json(obj, &out->prep, st);
+    if (ok) ok = name_class(obj, class, st) && prep_spec_from_json(obj, &out->prep, st);
     if (!ok && st->code != ST_OK && st->code != ST_NOT_FOUND) status_prefix(st, "%s/%s", dir, name);
     json_decref(j);
     if (!ok) return false;
@@ -206,16 +206,16 @@ bool family_read(const char *dir, model_spec *out, const name_sheet **sheet, sta
     if (!j) return false;
     json_t *g = ckpt_json(dir, "generation_config.json", true, st);
     config c = config_of(j, path, st), gen = config_of(g, "generation_config.json: ", st);
-    config text = st->code == ST_OK ? config_sub(&c, "text_config") : c;
     const family *f = st->code == ST_OK ? choose(&c) : NULL;
-    if (f && f->read(&c, out)) {
+    if (f && fill_parts(j, f, st) && f->read(&c, out)) {
+        config text = config_sub(&c, "text_config");
         out->family = f->name;
         *sheet = f->sheet_of ? f->sheet_of(out) : f->sheet;
         if (out->text.both_ways && !out->both_ways)
             config_fail(&c, ST_UNSUPPORTED, "use_bidirectional_attention", "only false is implemented");
-        read_generation(&gen, &c, &text, out);
-        if (st->code == ST_OK && out->tower.stack.n_layers && (f->own_prep || read_prep(dir, out, st)) &&
-            f->check)
+        generation_read(&gen, &c, &text, out);
+        if (st->code == ST_OK && out->tower.stack.n_layers &&
+            (f->own_prep || read_prep(dir, f->image_class, out, st)) && f->check)
             f->check(&c, out);
     } else {
         status_set(st, ST_INVALID, "config.json cannot be read");

@@ -6,13 +6,8 @@
 #include "engine/families/dual_config.h"
 
 bool siglip_read_as(config *c, const char *vision_type, model_spec *out) {
-    static const dual_text_defaults d = {.vocab = 32000,
-                                         .width = 768,
-                                         .ffn = 3072,
-                                         .heads = 12,
-                                         .max_pos = 64,
-                                         .eps = 1e-6,
-                                         .activation = "gelu_pytorch_tanh"};
+    static const dual_text_defaults d = {
+        .vocab = 32000, .max_pos = 64, .stack = {12, 768, 3072, 12, 1e-6, "gelu_pytorch_tanh"}};
     config text = config_sub(c, "text_config"), vision = config_sub(c, "vision_config");
     config_only_bool(&vision, "vision_use_head", true);
     if (!dual_config_text(&text, &d, out) || !dual_config_tower(&vision, vision_type, out)) return false;
@@ -73,6 +68,7 @@ const family FAMILY_SIGLIP = {
     .name = "siglip",
     .does = "dual encoder: sigmoid of each pair; a probe pools the picture (SigLIP 2 of one size too)",
     .architecture = "SiglipModel",
+    .image_class = "SiglipImageProcessor",
     .read = read,
     .sheet = &SHEET_SIGLIP,
 };

@@ -17,6 +17,7 @@ const family FAMILY_SIGLIP2 = {
     .name = "siglip2",
     .does = "dual encoder at a picture's own ratio: grids of up to max_num_patches, resampled positions",
     .architecture = "Siglip2Model",
+    .image_class = "Siglip2ImageProcessor",
     .read = read,
     .sheet = &SHEET_SIGLIP,
 };

@@ -63,6 +63,11 @@ bool token_class_pads_left(const char *tokenizer_class) {
     return false;
 }
 
+bool token_class_makes_plain(const char *tokenizer_class) {
+    static const class_token plain = {"Qwen2Tokenizer", NULL, NULL};
+    return class_token_of(&plain, tokenizer_class);
+}
+
 /* The reference looks for the word anywhere in the file. */
 static bool mentions_byte_level(const json_t *j) {
     const char *key;
@@ -158,16 +163,6 @@ static const pipeline pipelines[] = {
      "eos_token", finish_t5},
 };
 
-static json_t *literal(const char *text) {
-    char *s = mem_strdup(text);
-    for (char *c = s; c && *c; c++) *c = *c == '\'' ? '"' : *c == '`' ? '\'' : *c;
-    json_error_t err;
-    json_t *j = s ? json_parse(s, strlen(s), JSON_DECODE_ANY, &err) : NULL;
-    CHECK(j || !s || json_no_memory(&err));
-    mem_free(s);
-    return j;
-}
-
 /* ---- what the config decides ---- */
 
 static bool set_bool(json_t *obj, const char *key, bool value) {
@@ -187,8 +182,8 @@ static bool finish_llama(json_t *tokenizer, const json_t *file, const json_t *tc
                             json_string(scheme)) != 0)
         return false;
     json_t *steps = json_object_get(json_object_get(tokenizer, "decoder"), "decoders");
-    return !space ||
-           json_array_append_new(steps, literal("{'type':'Strip','content':' ','start':1,'stop':0}")) == 0;
+    return !space || json_array_append_new(
+                         steps, json_literal("{'type':'Strip','content':' ','start':1,'stop':0}")) == 0;
 }
 
 static bool finish_code_llama(json_t *tokenizer, const json_t *file, const json_t *tc) {
@@ -283,13 +278,13 @@ static bool set_template(const pipeline *p, json_t *tokenizer, const json_t *tc)
 }
 
 static bool build(const pipeline *p, json_t *tokenizer, const json_t *tc) {
-    json_t *model = json_object_get(tokenizer, "model"), *keys = literal(p->model),
+    json_t *model = json_object_get(tokenizer, "model"), *keys = json_literal(p->model),
            *file = json_copy(tokenizer);
     const char *unk = token_of(p, tc, "unk_token");
     bool ok = keys && file && json_object_update(model, keys) == 0 &&
-              json_object_set_new(tokenizer, "normalizer", literal(p->normalizer)) == 0 &&
-              json_object_set_new(tokenizer, "pre_tokenizer", literal(p->pre_tokenizer)) == 0 &&
-              json_object_set_new(tokenizer, "decoder", literal(p->decoder)) == 0;
+              json_object_set_new(tokenizer, "normalizer", json_literal(p->normalizer)) == 0 &&
+              json_object_set_new(tokenizer, "pre_tokenizer", json_literal(p->pre_tokenizer)) == 0 &&
+              json_object_set_new(tokenizer, "decoder", json_literal(p->decoder)) == 0;
     if (ok && p->takes_unk)
         ok = json_object_set_new(model, "unk_token", unk ? json_string(unk) : json_null()) == 0;
     ok = ok && (!p->finish || p->finish(tokenizer, file, tc));
@@ -363,10 +358,20 @@ static const pipeline *choose(const json_t *tokenizer, const json_t *config, con
     return p;
 }
 
-bool token_class_apply(json_t *tokenizer, const json_t *config, const json_t *tokenizer_config) {
-    const pipeline *p = choose(tokenizer, config, tokenizer_config);
+static const pipeline *builder(const json_t *tokenizer, const json_t *config, const json_t *tc) {
+    const pipeline *p = choose(tokenizer, config, tc);
     const json_t *model = json_object_get(tokenizer, "model");
     const char *kind = json_string_value(json_object_get(model, "type"));
-    if (!p || !json_is_object(model) || (kind && strcmp(kind, p->kind) != 0)) return true;
-    return build(p, tokenizer, tokenizer_config);
+    return p && json_is_object(model) && (!kind || strcmp(kind, p->kind) == 0) ? p : NULL;
+}
+
+const char *token_class_builds(const json_t *tokenizer, const json_t *config,
+                               const json_t *tokenizer_config) {
+    const pipeline *p = builder(tokenizer, config, tokenizer_config);
+    return p ? p->class : NULL;
+}
+
+bool token_class_apply(json_t *tokenizer, const json_t *config, const json_t *tokenizer_config) {
+    const pipeline *p = builder(tokenizer, config, tokenizer_config);
+    return !p || build(p, tokenizer, tokenizer_config);
 }

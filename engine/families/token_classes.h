@@ -20,6 +20,12 @@ bool class_token_of(const class_token *c, const char *tokenizer_class);
 /* Of a class whose file says nothing else: padding goes in front. */
 bool token_class_pads_left(const char *tokenizer_class);
 
+/* The class that token_class_apply would go by; NULL: tokenizer.json stays as it is. */
+const char *token_class_builds(const json_t *tokenizer, const json_t *config, const json_t *tokenizer_config);
+
+/* Of a class whose named tokens are plain special ones, whatever the files say of them. */
+bool token_class_makes_plain(const char *tokenizer_class);
+
 /* Some classes of the reference take only vocabulary, merges, added tokens and post-processor from tokenizer.json and
  * build the rest themselves (LlamaTokenizer's __init__; AutoTokenizer decides by model_type whether the class is
  * asked at all). Changes a tokenizer.json that was read to what the reference makes of it. config: config.json,

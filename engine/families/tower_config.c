@@ -1,43 +1,28 @@
 /* tower_config.c - the vision_config of the ViTs whose hidden states other models read.
  *
  * Source: transformers' CLIPVisionConfig, SiglipVisionConfig and their modules. Thread: the loader's. */
-#include <math.h>
 #include <string.h>
 
 #include "engine/families/family.h"
 
-typedef struct tower_sizes {
-    int layers, width, ffn, heads, image, patch;
-} tower_sizes;
-
 typedef struct tower_kind {
     const char *name;
-    const char *activation;
-    double eps;
+    stack_defaults stack;
+    int image, patch;                           /* the class's defaults, too */
     bool patch_bias, cls, pre_norm, own_family; /* own_family: only for the family that asks for it */
     bool grids;                                 /* num_patches, a table for any grid, instead of image_size */
-    /* The class's own defaults, and those of a config that is left out as a whole. */
-    tower_sizes own, whole;
 } tower_kind;
 
 /* clang-format off */
 static const tower_kind KINDS[] = {
-    {"clip_vision_model", "quick_gelu", 1e-5, false, true, true, false, false,
-     {12, 768, 3072, 12, 224, 32}, {24, 1024, 4096, 16, 336, 14}},
-    {"siglip_vision_model", "gelu_pytorch_tanh", 1e-6, true, false, false, false, false,
-     {12, 768, 3072, 12, 224, 16}, {26, 1152, 4304, 16, 384, 14}},
-    {"internvl_vision", "gelu", 1e-6, true, true, false, true, false,
-     {24, 1024, 4096, 16, 448, 14}, {24, 1024, 4096, 16, 448, 14}},
-    {"idefics2_vision", "gelu_pytorch_tanh", 1e-6, true, false, false, true, false,
-     {12, 768, 3072, 12, 224, 32}, {12, 768, 3072, 12, 224, 32}},
-    {"idefics3_vision", "gelu_pytorch_tanh", 1e-6, true, false, false, true, false,
-     {12, 1152, 3072, 16, 224, 32}, {12, 1152, 3072, 16, 224, 32}},
-    {"blip_2_vision_model", "gelu", 1e-6, true, true, false, true, false,
-     {39, 1408, 6144, 16, 224, 14}, {39, 1408, 6144, 16, 224, 14}},
-    {"blip_vision_model", "gelu", 1e-5, true, true, false, true, false,
-     {12, 768, 3072, 12, 384, 16}, {12, 768, 3072, 12, 384, 16}},
-    {"siglip2_vision_model", "gelu_pytorch_tanh", 1e-6, true, false, false, true, true,
-     {12, 768, 3072, 12, 0, 16}, {12, 768, 3072, 12, 0, 16}},
+    {"clip_vision_model", {12, 768, 3072, 12, 1e-5, "quick_gelu"}, 224, 32, false, true, true, false, false},
+    {"siglip_vision_model", {12, 768, 3072, 12, 1e-6, "gelu_pytorch_tanh"}, 224, 16, true, false, false, false, false},
+    {"internvl_vision", {24, 1024, 4096, 16, 1e-6, "gelu"}, 448, 14, true, true, false, true, false},
+    {"idefics2_vision", {12, 768, 3072, 12, 1e-6, "gelu_pytorch_tanh"}, 224, 32, true, false, false, true, false},
+    {"idefics3_vision", {12, 1152, 3072, 16, 1e-6, "gelu_pytorch_tanh"}, 224, 32, true, false, false, true, false},
+    {"blip_2_vision_model", {39, 1408, 6144, 16, 1e-6, "gelu"}, 224, 14, true, true, false, true, false},
+    {"blip_vision_model", {12, 768, 3072, 12, 1e-5, "gelu"}, 384, 16, true, true, false, true, false},
+    {"siglip2_vision_model", {12, 768, 3072, 12, 1e-6, "gelu_pytorch_tanh"}, 0, 16, true, false, false, true, true},
 };
 /* clang-format on */
 
@@ -57,27 +42,12 @@ static void read_table(config *c, tower_spec *t) {
 }
 
 static bool read_kind(config *c, const tower_kind *k, tower_spec *t) {
-    const tower_sizes *d = c->j ? &k->own : &k->whole;
-    stack_spec *s = &t->stack;
-    s->n_layers = (int)config_int(c, "num_hidden_layers", d->layers, 1, SPEC_MAX_LAYERS);
-    s->width = (int)config_int(c, "hidden_size", d->width, 1, 1 << 16);
-    s->ffn = (int)config_int(c, "intermediate_size", d->ffn, 1, 1 << 20);
-    s->heads = s->kv_heads = (int)config_int(c, "num_attention_heads", d->heads, 1, 1 << 12);
-    if (s->width % s->heads)
-        return config_fail(c, ST_INVALID, "hidden_size",
-                           "expected a multiple of num_attention_heads %d, found %d", s->heads, s->width);
-    s->head_dim = s->width / s->heads;
-    s->attn_scale = (float)(1.0 / sqrt((double)s->head_dim));
-    s->norm = NORM_LAYER;
-    s->norm_eps = (float)config_num(c, "layer_norm_eps", k->eps, 0, 1);
-    s->activation = config_act(c, "hidden_act", k->activation);
-    s->q_bias = s->k_bias = s->v_bias = s->o_bias = s->mlp_bias = true;
-    s->rope.kind = ROPE_NONE;
-    t->patch = config_square(c, "patch_size", d->patch);
+    if (!stack_config_read(c, &k->stack, &t->stack)) return false;
+    t->patch = config_square(c, "patch_size", k->patch);
     if (k->grids)
         read_table(c, t);
     else
-        t->image_size = config_square(c, "image_size", d->image);
+        t->image_size = config_square(c, "image_size", k->image);
     if (t->patch > t->image_size)
         return config_fail(c, ST_INVALID, "patch_size", "%d is larger than image_size %d", t->patch,
                            t->image_size);

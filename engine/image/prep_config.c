@@ -244,17 +244,21 @@ static bool read_points(const json_t *config, const prep_cut_class *class, prep_
     return true;
 }
 
-/* Side of the tiles of a class whose size is that of a tile. */
-static bool read_tile(bool do_resize, prep_spec *out, status *st) {
+/* Side of the tiles of a class whose size is that of a tile. One whose class has a crop_size is cut by that, be it
+ * cropped or not. */
+static bool read_tile(const json_t *config, bool do_resize, int crop, prep_spec *out, status *st) {
     int w = out->size_w, h = out->size == PREP_SIZE_EXACT ? out->size_h : w;
     bool square = (out->size == PREP_SIZE_SHORTEST && !out->size_h) || out->size == PREP_SIZE_EXACT;
     if (!do_resize) return status_set(st, ST_UNSUPPORTED, "do_resize: only true is implemented for tiles");
     if (!square || w != h)
         return status_set(st, ST_UNSUPPORTED, "size: only a square is implemented for tiles");
-    if (out->crop && (out->crop_w != w || out->crop_h != w))
+    size_value cut = {.height = crop, .width = crop};
+    const json_t *v = get(config, "crop_size");
+    if (crop && v && !read_size(v, "crop_size", true, &cut, st)) return false;
+    if (crop && (!is_null(config, "crop_size") || out->crop) && (cut.height != w || cut.width != w))
         return status_set(st, ST_UNSUPPORTED,
                           "crop_size: only that of size, %d x %d, is implemented for tiles, found %d x %d", w,
-                          w, out->crop_w, out->crop_h);
+                          w, cut.width, cut.height);
     out->cut.side = w;
     return true;
 }
@@ -287,8 +291,8 @@ static bool read_quarters(const json_t *config, const prep_cut_class *class, boo
     return true;
 }
 
-static bool read_cut(const json_t *config, const prep_cut_class *class, bool do_resize, const double mean[3],
-                     prep_spec *out, status *st) {
+static bool read_cut(const json_t *config, const prep_cut_class *class, int crop, bool do_resize,
+                     const double mean[3], prep_spec *out, status *st) {
     out->cut.kind = class->kind;
     if (class->kind == PREP_CUT_EDGE) return read_edge(config, class, do_resize, out, st);
     if (class->kind == PREP_CUT_QUARTERS) return read_quarters(config, class, do_resize, out, st);
@@ -298,7 +302,7 @@ static bool read_cut(const json_t *config, const prep_cut_class *class, bool do_
         out->no_pad_rgb |= !is;
         out->pad_rgb[c] = is ? (uint8_t)(mean[c] * 255) : 0;
     }
-    if (!read_tile(do_resize, out, st)) return false;
+    if (!read_tile(config, do_resize, crop, out, st)) return false;
     if (class->kind == PREP_CUT_POINTS) return read_points(config, class, &out->cut, st);
     return count(config, "min_patches", class->min_tiles, &out->cut.min_tiles, st) &&
            count(config, "max_patches", class->max_tiles, &out->cut.max_tiles, st);
@@ -519,7 +523,7 @@ bool prep_spec_from_json(const json_t *config, prep_spec *out, status *st) {
         out->mean[c] = do_normalize ? (float)mean[c] : 0.0f;
         out->std[c] = do_normalize ? (float)std[c] : 1.0f;
     }
-    if (cut && !read_cut(config, cut, do_resize, mean, out, st)) return false;
+    if (cut && !read_cut(config, cut, class->crop, do_resize, mean, out, st)) return false;
     if (do_pad && class->pads_square) {
         out->pad_square = true;
         for (int c = 0; c < 3; c++) {

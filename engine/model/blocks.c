@@ -5,7 +5,7 @@
  * that is larger than a block, so that scratch stays bounded whatever the picture and the window. Windows at the right and
  * lower edges are what the grid leaves of them.
  *
- * Pure. Source: get_vision_window_index of the reference's vision_utils. Tested by tests/engine/model/test_blocks.c. */
+ * Pure. Source: get_vision_window_index of the reference's vision_utils. Tested by tests/engine/model/test_native.c. */
 #include "engine/model/encode.h"
 
 int blocks_tiles(const tower_spec *t, grid g) {

@@ -1,7 +1,7 @@
 /* corners.c - a square table of positions for a grid of another size: bilinear, corner on corner.
  *
  * Pure. Source: get_vision_interpolation_indices_and_weights (align_corners) of the reference's vision_utils, in its float32
- * steps. Tested by tests/engine/model/test_blocks.c against the reference. */
+ * steps. Tested by tests/engine/model/test_native.c against the reference. */
 #include <math.h>
 
 #include "engine/model/encode.h"

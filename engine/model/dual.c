@@ -31,47 +31,64 @@ tensor dual_text(ctx *c, const model *m, const step *s) {
     return out;
 }
 
-/* ---- a picture's head ---- */
+/* ---- a picture's head: of all pictures of a pass, a tile each ---- */
 
-int dual_picture_slices(const model_spec *s, int rows) {
-    return s->dual.head == DUAL_HEAD_PROBE ? blocks_even(&s->tower, rows) + 1 : 1;
+static int64_t features_rows(const encode_lot *l, const pass *p) {
+    return (int64_t)p->n * tower_rows(&l->s->tower, p->g);
 }
 
-/* Keys and values of rows [from, from + n). */
-static void probe_keys(ctx *c, const model *m, const dual_picture *p, int64_t from, int64_t n) {
-    const dual_part *d = m->dual;
-    tensor x = tensor_rows(p->x, from, n);
-    const linear_to kv[] = {{tensor_rows(p->k, from, n), d->w[DUAL_K_W], d->w[DUAL_K_B]},
-                            {tensor_rows(p->v, from, n), d->w[DUAL_V_W], d->w[DUAL_V_B]}};
+int dual_picture_slices(const encode_lot *l, const pass *p) {
+    return l->s->dual.head == DUAL_HEAD_PROBE ? blocks_even(&l->s->tower, features_rows(l, p)) + 1 : 1;
+}
+
+static void project_firsts(ctx *c, const encode_lot *l, const pass *p) {
+    row_span all = {0, p->n};
+    tensor out = join_out(c, l, p, -1, all), x = ctx_2d(c, DT_F32, p->n, l->s->tower.stack.width);
+    op_gather(c, x, l->features, tower_firsts(l, p));
+    op_linear(c, out, x, l->m->dual->w[DUAL_IMAGE_W], NULL, ACT_NONE, 0);
+    join_put(c, l, p, -1, all, out);
+}
+
+static void probe_keys(ctx *c, const encode_lot *l, row_span s) {
+    weight *const *w = l->m->dual->w;
+    tensor x = tensor_rows(l->features, s.from, s.n);
+    const linear_to kv[] = {{tensor_rows(l->k, s.from, s.n), w[DUAL_K_W], w[DUAL_K_B]},
+                            {tensor_rows(l->v, s.from, s.n), w[DUAL_V_W], w[DUAL_V_B]}};
     op_linears(c, x, kv, 2);
 }
 
-static void probe_looks(ctx *c, const model *m, const dual_picture *p) {
-    const stack_spec *k = &m->spec.tower.stack;
-    const dual_part *d = m->dual;
-    int64_t w = k->width;
-    size_t mark = arena_mark(c->scratch);
-    tensor probe = ctx_2d(c, DT_F32, 1, w), q = ctx_2d(c, DT_F32, 1, w), y = ctx_2d(c, DT_F32, 1, w);
-    tensor up = ctx_2d(c, DT_F32, 1, k->ffn), zero = p->one;
+static void probe_looks(ctx *c, const encode_lot *l, const pass *p) {
+    const stack_spec *k = &l->s->tower.stack;
+    weight *const *d = l->m->dual->w;
+    row_span all = {0, p->n};
+    int64_t w = k->width, rows = tower_rows(&l->s->tower, p->g);
+    tensor out = join_out(c, l, p, -1, all), probe = ctx_2d(c, DT_F32, 1, w), q = ctx_2d(c, DT_F32, 1, w),
+           y = ctx_2d(c, DT_F32, p->n, w), up = ctx_2d(c, DT_F32, p->n, k->ffn), zero = tower_one(l, p);
     zero.d[0] = 1;
-    op_embed(c, probe, d->w[DUAL_PROBE], zero, 1);
-    op_linear(c, q, probe, d->w[DUAL_Q_W], d->w[DUAL_Q_B], ACT_NONE, 0);
-    attn_args a = {.scale = k->attn_scale, .n_seqs = 1, .q_start = p->one, .kv_len = p->len};
-    op_attn(c, tensor_heads(y, k->heads, k->head_dim), tensor_heads(q, k->heads, k->head_dim),
-            tensor_heads(p->k, k->kv_heads, k->head_dim), tensor_heads(p->v, k->kv_heads, k->head_dim), &a);
-    op_linear(c, p->out, y, d->w[DUAL_O_W], d->w[DUAL_O_B], ACT_NONE, 0);
-    op_norm(c, y, p->out, d->w[DUAL_NORM_G], d->w[DUAL_NORM_B], k->norm, k->norm_eps, 0);
-    op_linear(c, up, y, d->w[DUAL_UP_W], d->w[DUAL_UP_B], k->activation, 0);
-    op_linear(c, p->out, up, d->w[DUAL_DOWN_W], d->w[DUAL_DOWN_B], ACT_NONE, LINEAR_ADD);
-    arena_reset(c->scratch, mark);
+    op_embed(c, probe, d[DUAL_PROBE], zero, 1);
+    op_linear(c, q, probe, d[DUAL_Q_W], d[DUAL_Q_B], ACT_NONE, 0);
+    attn_args a = {
+        .scale = k->attn_scale, .n_seqs = 1, .q_start = tower_one(l, p), .kv_len = tower_len(l, p)};
+    for (int i = 0; i < p->n; i++)
+        op_attn(c, tensor_heads(tensor_rows(y, i, 1), k->heads, k->head_dim),
+                tensor_heads(q, k->heads, k->head_dim),
+                tensor_heads(tensor_rows(l->k, i * rows, rows), k->kv_heads, k->head_dim),
+                tensor_heads(tensor_rows(l->v, i * rows, rows), k->kv_heads, k->head_dim), &a);
+    op_linear(c, out, y, d[DUAL_O_W], d[DUAL_O_B], ACT_NONE, 0);
+    op_norm(c, y, out, d[DUAL_NORM_G], d[DUAL_NORM_B], k->norm, k->norm_eps, 0);
+    op_linear(c, up, y, d[DUAL_UP_W], d[DUAL_UP_B], k->activation, 0);
+    op_linear(c, out, up, d[DUAL_DOWN_W], d[DUAL_DOWN_B], ACT_NONE, LINEAR_ADD);
+    join_put(c, l, p, -1, all, out);
 }
 
-void dual_picture_slice(ctx *c, const model *m, const dual_picture *p, int slice) {
-    row_span b = blocks_span(&m->spec.tower, p->x.d[0], slice);
-    if (m->spec.dual.head == DUAL_HEAD_FIRST)
-        op_linear(c, p->out, tensor_rows(p->x, 0, 1), m->dual->w[DUAL_IMAGE_W], NULL, ACT_NONE, 0);
-    else if (b.n > 0)
-        probe_keys(c, m, p, b.from, b.n);
+void dual_picture_slice(ctx *c, const encode_lot *l, const pass *p, int i) {
+    size_t mark = arena_mark(c->scratch);
+    row_span s = blocks_span(&l->s->tower, features_rows(l, p), i);
+    if (l->s->dual.head == DUAL_HEAD_FIRST)
+        project_firsts(c, l, p);
+    else if (s.n > 0)
+        probe_keys(c, l, s);
     else
-        probe_looks(c, m, p);
+        probe_looks(c, l, p);
+    arena_reset(c->scratch, mark);
 }

@@ -5,10 +5,10 @@
 
 #include "engine/model/encode.h"
 
-/* Byte offsets into work; features of the largest tile, and all rows that are joined. */
+/* Byte offsets into work; all rows that are joined. */
 typedef struct layout {
-    size_t pixels, text, join, joined, from, by, total, result;
-    int64_t features_rows, joined_rows, out_rows;
+    size_t pixels, text, joined, from, by, total, result;
+    int64_t joined_rows, out_rows;
 } layout;
 
 static size_t take(size_t *at, size_t n) {
@@ -28,10 +28,7 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
     layout l = {.out_rows = s->image_rows(s, p)};
     for (int i = 0; i < (tower_together(t) ? 1 : p->n_tiles); i++) {
         tile at = prep_plan_tile(p, i);
-        grid g = tower_grid(t, &at);
-        int64_t features = tower_features_rows(t, g.w, g.h);
-        if (features > l.features_rows) l.features_rows = features;
-        l.joined_rows += join_rows(s, g, p->n_text);
+        l.joined_rows += join_rows(s, tower_grid(t, &at), p->n_text);
     }
     CHECK(s->pack || l.joined_rows == l.out_rows);
     CHECK(!s->deep.n || (!packs(s) && !tower_together(t)));
@@ -40,7 +37,6 @@ static layout layout_of(const model_spec *s, const prep_plan *p) {
            taps = (size_t)l.out_rows * SPEC_PACK_TAPS * sizeof(float);
     l.pixels = take(&l.total, p->bytes);
     l.text = take(&l.total, (size_t)p->n_text * sizeof(int32_t));
-    l.join = take(&l.total, join_room_bytes(s, p, l.features_rows));
     if (packs(s)) {
         l.joined = take(&l.total, (size_t)l.joined_rows * out);
         l.from = take(&l.total, taps);
@@ -65,7 +61,6 @@ static void point(encode *e, const layout *l) {
 #define AT(field) (at ? at + l->field : NULL)
     e->pixels = tensor_1d(AT(pixels), DT_U8, (int64_t)e->plan.bytes);
     if (e->plan.n_text) e->text = tensor_1d(AT(text), DT_I32, e->plan.n_text);
-    join_room_point(e, AT(join), l->features_rows);
     e->sets = tensor_2d(e->result, DT_F32, (1 + s->deep.n) * l->out_rows, spec_image_width(s));
     e->rows = tensor_rows(e->sets, 0, l->out_rows);
     e->joined = packs(s) ? tensor_2d(AT(joined), DT_F32, l->joined_rows, spec_image_width(s)) : e->rows;
@@ -173,7 +168,6 @@ static bool bring(encode *e, const tiles *pixels, status *st) {
     ctx_upload(&c, e->pixels, pixels->rgb);
     if (e->text.nd) ctx_upload(&c, e->text, pixels->text);
     upload_pack(&c, e);
-    join_room_upload(&c, e);
     ctx_sync(&c);
     return ctx_ok(&c) || status_set(st, c.st.code, "%s", c.st.msg);
 }
@@ -207,7 +201,7 @@ bool encode_new_many(const model *m, backend *be, const tiles *const *pixels, in
 
 /* How many rows a block has depends on the grid, but no block has more than this one's: of a tower that takes any grid, the
  * same without windows on a grid that full blocks fill; of one that takes several, blocks of so many whole tiles as make no
- * less. */
+ * less, and as many latents as smaller tiles have together. */
 static bool measure_full_blocks(encode_lot *l, prep_plan *p, status *st) {
     l->measured = mem_alloc(sizeof *l->measured);
     if (!l->measured) return no_memory(st);
@@ -224,6 +218,8 @@ static bool measure_full_blocks(encode_lot *l, prep_plan *p, status *st) {
     } else if (t->pos_side || t->pos_buckets) {
         tile at = prep_plan_tile(p, 0);
         int rows = tower_rows(t, tower_grid(t, &at));
+        int *latents = &l->measured->spec.join.latents;
+        if (*latents && *latents < t->block_rows) *latents = t->block_rows;
         t->block_rows = (t->block_rows + rows - 1) / rows * rows;
     }
     return true;

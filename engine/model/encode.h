@@ -4,10 +4,10 @@
  * them can stand half done while decode steps use the scratch; scratch is touched within one slice only, and how much
  * does not depend on the picture.
  *
- * What a picture has for itself is its encode: pixels, what its join keeps, its rows. What goes through the tower is a lot of
- * one or several of them. Their tiles, picture by picture, are one list; a pass takes so many neighbours of one grid as fit into
- * a block of rows through the tower side by side, each a sequence of its own, and then through the join. All ops are row-exact,
- * so neither who is in the lot nor how large a block is changes a bit. */
+ * What a picture has for itself is its encode: pixels, its rows. What goes through the tower is a lot of one or several of them.
+ * Their tiles, picture by picture, are one list; a pass takes so many neighbours of one grid as fit into a block of rows through
+ * the tower side by side, each a sequence of its own, and likewise through the join. All ops are row-exact, so neither who is in
+ * the lot nor how large a block is changes a bit. */
 #ifndef VLMD_ENGINE_MODEL_ENCODE_H
 #define VLMD_ENGINE_MODEL_ENCODE_H
 
@@ -18,6 +18,9 @@ typedef struct grid {
 } grid;
 
 typedef struct encode_lot encode_lot;
+
+/* What a tile's rows in a join see in the attention that is their own, and in the one beside it (stack_spec.beside). */
+typedef enum join_keys { KEYS_OWN, KEYS_BESIDE, JOIN_KEYS } join_keys;
 
 struct encode {
     const model *m;
@@ -30,10 +33,8 @@ struct encode {
     tensor text;     /* i32: ids that are read with the picture; nd 0: none */
     tensor joined;   /* f32 [join rows of all tiles, and the newline's], or `rows` itself */
     tensor from, by; /* [rows, SPEC_PACK_TAPS] how the result is packed; nd 0: it is `joined` */
-    /* what the join keeps between its slices, see join_room; nd 0: not kept */
-    tensor join_x, join_q, join_k, join_v, beside_k, beside_v, context, join_ids, pool_from, pool_by;
-    tensor sets; /* f32 [1 + deep sets, rows each, text width] as rows: the result */
-    tensor rows; /* the first of them */
+    tensor sets;     /* f32 [1 + deep sets, rows each, text width] as rows: the result */
+    tensor rows;     /* the first of them */
 };
 
 /* Neighbours in the list of a lot's tiles: tile `tile` of picture `picture` is the first. Where all tiles of a picture are one
@@ -60,6 +61,8 @@ struct encode_lot {
     tensor ids;        /* i32: index arrays, see tower.c */
     grid ids_of;       /* what they describe: this grid (w 0: none yet), */
     int ids_tiles;     /* so many tiles */
+    /* what the join keeps of a pass between its slices, see join_room; nd 0: not kept */
+    tensor join_x, join_q, context, join_ids, join_k[JOIN_KEYS], join_v[JOIN_KEYS];
 };
 
 /* ---- lot.c: passes, memory of what is shared, slices in order ---- */
@@ -92,9 +95,10 @@ int tower_slices(const tower_spec *t, grid g, int n_tiles);
 void tower_slice(ctx *c, encode_lot *l, const pass *p, int i);
 /* The join reads the hidden rows themselves. */
 bool tower_hidden_is_feature(const tower_spec *t);
-/* i32 {0, 1} and {tower_rows} on the device, of the pass whose slices have begun. */
+/* i32 {0, 1}, {rows of a tile} and each tile's first row on the device, of the pass whose slices have begun. */
 tensor tower_one(const encode_lot *l, const pass *p);
 tensor tower_len(const encode_lot *l, const pass *p);
+tensor tower_firsts(const encode_lot *l, const pass *p);
 /* Patches of a tile in the given order, normalised, to out[n, 3 * patch * patch]. */
 void tower_patchify(ctx *c, const encode *e, const tile *at, tensor order, tensor out);
 /* Rows [from, from + n) of tile `number` of a pass after layer `state` (0: before the first), where a feature is made of them;
@@ -165,53 +169,62 @@ int resample_taps(int side, grid g);
  * with antialias. */
 void resample_table(int side, grid g, int32_t *from, float *by);
 
-/* ---- join_room.c: what a join keeps between its slices ---- */
+/* ---- join_room.c: what a join keeps of a pass between its slices; who sees what ---- */
 
-/* So many rows of each; 0: none. Each join's file says what it needs for the largest tile's features and the plan's n_text. */
+/* So many rows, pages and words; 0: none. */
 typedef struct join_room {
-    int64_t own; /* join_x [own, stack.width], and with queries join_q [own, H*hd] */
-    bool queries;
-    int64_t keys, beside; /* join_k and join_v [keys, K*hd]; beside_k and beside_v [beside, K*hd] */
-    int64_t context;      /* context [context, stack.width] */
-    int64_t ids;          /* of i32 in join_ids, [1, ids] */
-    int64_t taps, tap_of; /* pool_from and pool_by [taps, tap_of]: join_pool_taps of tiles of one size */
+    int64_t own;              /* join_x [own, stack.width], join_q [own, H*hd]: all latents, then all texts */
+    int64_t context;          /* context [context, stack.width]: of the tiles' features */
+    int64_t pages[JOIN_KEYS]; /* join_k and join_v [pages, K, KV_PAGE_TOK, hd] */
+    int64_t ids;              /* of i32 in join_ids */
 } join_room;
-/* features_rows: of the tile that has most. A multiple of 64 bytes; at: so many, or NULL, where there is nothing but shapes. */
-size_t join_room_bytes(const model_spec *s, const prep_plan *p, int64_t features_rows);
-void join_room_point(encode *e, void *at, int64_t features_rows);
-/* n of join_ids. */
-tensor join_ids_at(const encode *e, int64_t from, int64_t n);
-/* Fills join_ids: 0, 1, ... n - 1, then those in behind. */
-void join_ids_upload(ctx *c, const encode *e, int n, const int32_t *behind, int n_behind);
-/* Words and positions of the text that the join reads, rows s of it, to x. */
-void join_read(ctx *c, const encode *e, row_span s, tensor x);
-/* What stands in it from the beginning. */
-void join_room_upload(ctx *c, const encode *e);
+join_room join_room_of(const encode_lot *l, const pass *p);
+/* Lays it out from `at` on (NULL: shapes alone). Returns how many bytes, a multiple of 64. */
+size_t join_room_point(encode_lot *l, const join_room *r, void *at);
+/* Fills join_ids. */
+void join_ids_upload(ctx *c, const encode_lot *l, const pass *p);
 
-/* ---- perceiver.c: the join of learned latents; rows: of the tile's features ---- */
+/* Rows of a pass, tile by tile: features; learned latents; the texts that are read. */
+typedef enum join_part { PART_TILE, PART_LATENTS, PART_TEXT, JOIN_PARTS } join_part;
+int join_latents(const join_spec *j); /* rows of a tile's latents */
+int64_t join_part_rows(const encode_lot *l, const pass *p, join_part part);
+int join_part_blocks(const encode_lot *l, const pass *p, join_part part);
+/* A block of latents or texts. */
+typedef struct join_block {
+    join_part part;
+    row_span rows; /* among those of the part */
+    int first, n;  /* tiles whose rows are in it */
+    int64_t skip;  /* rows of the first one that stand before it */
+    int start;     /* words of the part's q_start before its own */
+} join_block;
+join_block join_block_at(const encode_lot *l, const pass *p, join_part part, int i);
+/* Its rows in one of join_x and join_q. */
+tensor join_own(const encode_lot *l, const pass *p, const join_block *b, tensor all);
+/* i32 [rows]: each row's number among its tile's: of a latent in the table, of a text's position. */
+tensor join_which(const encode_lot *l, const pass *p, const join_block *b);
+/* Attention of its rows to keys of their tiles, but the scale. */
+layer_run join_sees(const encode_lot *l, const pass *p, const join_block *b, join_keys keys);
+/* Where rows s of a part have their keys and values: pages and slots. */
+layer_run join_writes(const encode_lot *l, const pass *p, join_part part, row_span s);
+/* Of a join that pools: what rows s are mixed from, among the features of all tiles: i32 and f32 [n, pool * pool]. */
+void join_taps(const encode_lot *l, const pass *p, row_span s, tensor *from, tensor *by);
 
-join_room perceiver_room(const join_spec *j, int64_t rows);
-int perceiver_slices(const model_spec *s, int64_t rows);
-void perceiver_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
+/* ---- join_layers.c: the joins of latents or texts that attend to tiles layer by layer ---- */
 
-/* ---- qformer.c: the join of queries that attend to a tile beside each other and a text; rows: of the tile's features ---- */
-
-join_room qformer_room(const join_spec *j, int64_t rows, int n_text);
-int qformer_slices(const model_spec *s, int rows, int n_text);
-void qformer_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
-
-/* ---- reader.c: the join of a text that attends to the tile; out: keys and values of its rows (cross_keep) ---- */
-
-join_room reader_room(const join_spec *j, int64_t rows, int n_text);
-int reader_slices(const model_spec *s, int64_t rows, int n_text);
-void reader_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
+int join_layers_slices(const encode_lot *l, const pass *p);
+void join_layers_slice(ctx *c, const encode_lot *l, const pass *p, int i);
+/* Keys and values in a layer of rows s of x, which stand for the tiles' features. */
+void join_tile_keys(ctx *c, const encode_lot *l, const pass *p, int layer, tensor x, row_span s);
 
 /* ---- attend.c: the join of learned latents that attend once ---- */
 
-join_room attend_room(const join_spec *j, int64_t rows);
-int attend_rows(const join_spec *j);
-int attend_slices(const model_spec *s, int64_t rows);
-void attend_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
+int attend_slices(const encode_lot *l, const pass *p);
+void attend_slice(ctx *c, const encode_lot *l, const pass *p, int i);
+
+/* ---- dual.c: the head of a dual encoder, which makes one row of each picture ---- */
+
+int dual_picture_slices(const encode_lot *l, const pass *p);
+void dual_picture_slice(ctx *c, const encode_lot *l, const pass *p, int i);
 
 /* ---- join.c: a tile's features to rows of the decoder's width ---- */
 
@@ -219,6 +232,11 @@ void attend_slice(ctx *c, const encode *e, tensor features, tensor out, int i);
 int join_rows(const model_spec *s, grid g, int n_text);
 /* Of a join that pools: patches and weights of each of its rows, [join_rows, pool * pool]. */
 void join_pool_taps(const join_spec *j, grid g, int32_t *from, float *by);
+/* For rows s of a pass, as they come out of the join, [n, join.out]: where they belong, or scratch. join_put brings them there,
+ * wherever they were computed; what becomes keys and values (FUSE_CROSS) is led through those matrices. set: of each picture, -1:
+ * its `joined`. */
+tensor join_out(ctx *c, const encode_lot *l, const pass *p, int set, row_span s);
+void join_put(ctx *c, const encode_lot *l, const pass *p, int set, row_span s, tensor y);
 /* Of the features of a pass. */
 int join_slices(const encode_lot *l, const pass *p);
 void join_slice(ctx *c, encode_lot *l, const pass *p, int i);

@@ -75,15 +75,6 @@ int dual_slot_shape(const model_spec *s, dual_slot which, int64_t d[4], unsigned
 bool dual_make(model *m, const plan *p, status *st); /* m->dual, but its weights */
 void dual_free(model *m);
 
-/* A picture's features, behind the norm of the last layer, and what its encode lends: k and v of all rows to be written, device i32 {0, 1}
- * and {rows}. */
-typedef struct dual_picture {
-    tensor x, k, v, out; /* out [1, width] */
-    tensor one, len;
-} dual_picture;
-int dual_picture_slices(const model_spec *s, int rows);
-void dual_picture_slice(ctx *c, const model *m, const dual_picture *p, int slice);
-
 /* What a layer needs besides its weights and its rows. */
 typedef struct layer_run {
     tensor cs;     /* rope table; nd 0: no rope */
@@ -120,8 +111,8 @@ void stack_context(ctx *c, const stack_spec *s, const layer_weights *w, tensor x
 void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y);
 
 /* Layers that attend to other rows as well (stack_spec.beside): keys and values k, v[M, K*hd] of those rows y[M, beside_width];
- * x[N, D] += attention to them, with the norm where the stack has its norms. run: which rows are whose. Source: transformers'
- * modeling_blip_2.py (Blip2QFormerLayer), modeling_blip_text.py (BlipTextLayer). */
+ * x[N, D] += attention to them, with the norm where the stack has its norms. run: which rows are whose, and pages, if k and v
+ * stand there. Source: transformers' modeling_blip_2.py (Blip2QFormerLayer), modeling_blip_text.py (BlipTextLayer). */
 void stack_beside_keep(ctx *c, const layer_weights *w, tensor y, tensor k, tensor v);
 void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor k, tensor v,
                          const layer_run *run);

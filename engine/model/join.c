@@ -1,7 +1,8 @@
-/* join.c - the projector: features of a pass's tiles become rows of the decoder's width, a block of rows at a time.
+/* join.c - the projector: features of a pass's tiles become rows of the decoder's width, a block of rows at a time, of all tiles
+ * together.
  *
- * Rows that are merged stand in turn already (tower.c), so k * k of them are one row by their shape alone. A join that makes a
- * row of features alone takes all tiles' as one; any other one goes tile by tile.
+ * Rows that are merged stand in turn already (tower.c), so k * k of them are one row by their shape alone; those that are
+ * pooled are mixed first.
  * Thread: the engine's. Row-exact; scratch is given back. */
 #include "engine/model/encode.h"
 
@@ -13,8 +14,7 @@ int join_rows(const model_spec *s, grid g, int n_text) {
     if (s->dual.on) return 1;
     const join_spec *j = &s->join;
     if (j->kind == JOIN_READER) return n_text;
-    if (j->kind == JOIN_ATTEND) return attend_rows(j);
-    if (j->latents) return j->latents;
+    if (j->latents) return join_latents(j);
     if (j->kind == JOIN_POOL) return (g.w / j->pool) * (g.h / j->pool);
     int rows = tower_features_rows(&s->tower, g.w, g.h), k = merged(j);
     CHECK(k == 1 || (rows == g.w * g.h && g.w % j->merge == 0 && g.h % j->merge == 0));
@@ -61,47 +61,66 @@ static void project(ctx *c, const join_spec *j, weight *const *w, tensor x, tens
     }
 }
 
-/* ---- all tiles as one ---- */
+/* ---- where rows go ---- */
 
-static bool by_rows(const model_spec *s) {
-    join_kind k = s->join.kind;
-    return !s->dual.on && (k == JOIN_NONE || k == JOIN_LINEAR || k == JOIN_MLP);
+static int64_t joined_rows(const encode_lot *l, const pass *p, int i) {
+    return join_rows(l->s, p->g, l->s->join.read_vocab ? lot_tile_at(l, p, i).e->plan.n_text : 0);
 }
 
 /* Where the joined rows of a pass from row `from` on belong, at most so many: those that lie together. set: of each picture;
  * -1: what it packs its rows from. */
 static tensor rows_at(const encode_lot *l, const pass *p, int set, int64_t from, int64_t most) {
-    int64_t each = join_rows(l->s, p->g, 0), n = each - from % each;
-    int first = (int)(from / each);
-    lot_tile of = lot_tile_at(l, p, first);
-    for (int i = first + 1; n < most && i < p->n; i++, n += each) {
+    int i = 0;
+    for (int64_t n; from >= (n = joined_rows(l, p, i)); i++) from -= n;
+    lot_tile of = lot_tile_at(l, p, i);
+    int64_t n = joined_rows(l, p, i) - from;
+    while (n < most && ++i < p->n) {
         lot_tile next = lot_tile_at(l, p, i);
         if (next.e != of.e || next.joined <= of.joined) break; /* the latter: of a lot that is measured */
+        n += joined_rows(l, p, i);
     }
     tensor to = of.e->joined;
     if (set >= 0) to = tensor_rows(of.e->sets, (1 + set) * of.e->rows.d[0], of.e->rows.d[0]);
-    return tensor_rows(to, of.joined + from % each, n < most ? n : most);
+    return tensor_rows(to, of.joined + from, n < most ? n : most);
 }
 
-/* Block i of the pass's rows x through the join j with weights w. */
-static void join_block(ctx *c, const encode_lot *l, const pass *p, const join_spec *j, weight *const *w,
-                       int set, tensor x, int i) {
-    int64_t k = merged(j), all = (int64_t)p->n * join_rows(l->s, p->g, 0);
-    bool cross = l->s->fuse == FUSE_CROSS;
-    row_span s = blocks_span(&l->s->tower, all, i);
-    size_t mark = arena_mark(c->scratch);
-    tensor to = rows_at(l, p, set, s.from, s.n), y = to;
-    bool apart = cross || to.d[0] < s.n || c->dry; /* dry: as they might lie */
-    if (apart) y = ctx_2d(c, DT_F32, s.n, j->out);
-    project(c, j, w, tensor_rows(x, s.from * k, s.n * k), y);
-    for (int64_t done = 0; apart && done < s.n; done += to.d[0]) {
-        to = rows_at(l, p, set, s.from + done, s.n - done);
-        tensor part = tensor_rows(y, done, to.d[0]);
-        if (cross)
+tensor join_out(ctx *c, const encode_lot *l, const pass *p, int set, row_span s) {
+    tensor to = rows_at(l, p, set, s.from, s.n);
+    if (to.d[0] == s.n && l->s->fuse != FUSE_CROSS && !c->dry) return to; /* dry: as they might lie */
+    return ctx_2d(c, DT_F32, s.n, set < 0 ? l->s->join.out : l->s->deep.join.out);
+}
+
+void join_put(ctx *c, const encode_lot *l, const pass *p, int set, row_span s, tensor y) {
+    for (int64_t done = 0, n; done < s.n; done += n) {
+        tensor to = rows_at(l, p, set, s.from + done, s.n - done);
+        n = to.d[0];
+        tensor part = tensor_rows(y, done, n);
+        if (l->s->fuse == FUSE_CROSS)
             cross_keep(c, l->m, part, to);
-        else
+        else if (to.data != part.data || c->dry)
             op_copy(c, to, part);
     }
+}
+
+/* ---- a row of features alone ---- */
+
+/* Block i of the pass's rows through the join j with weights w, from x. */
+static void join_block_of(ctx *c, const encode_lot *l, const pass *p, const join_spec *j, weight *const *w,
+                          int set, tensor x, int i) {
+    int64_t k = merged(j);
+    row_span s = blocks_span(&l->s->tower, (int64_t)p->n * join_rows(l->s, p->g, 0), i);
+    size_t mark = arena_mark(c->scratch);
+    tensor y = join_out(c, l, p, set, s), part;
+    if (j->kind == JOIN_POOL) {
+        tensor from, by;
+        join_taps(l, p, s, &from, &by);
+        part = ctx_2d(c, DT_F32, s.n, j->in);
+        op_mix(c, part, x, from, by);
+    } else {
+        part = tensor_rows(x, s.from * k, s.n * k);
+    }
+    project(c, j, w, part, y);
+    join_put(c, l, p, set, s, y);
     arena_reset(c->scratch, mark);
 }
 
@@ -111,88 +130,42 @@ int join_deep_slices(const encode_lot *l, const pass *p) {
 
 void join_deep_slice(ctx *c, encode_lot *l, const pass *p, int set, int i) {
     tensor x = tensor_rows(l->x, 0, (int64_t)p->n * tower_rows(&l->s->tower, p->g));
-    join_block(c, l, p, &l->s->deep.join, l->m->deep[set], set, x, i);
+    join_block_of(c, l, p, &l->s->deep.join, l->m->deep[set], set, x, i);
 }
 
-/* ---- tile by tile ---- */
-
-static int tile_slices(const model_spec *s, grid g, int n_text) {
-    if (s->dual.on) return dual_picture_slices(s, tower_rows(&s->tower, g));
-    int rows = tower_features_rows(&s->tower, g.w, g.h);
-    if (s->join.kind == JOIN_PERCEIVER) return perceiver_slices(s, rows);
-    if (s->join.kind == JOIN_QFORMER) return qformer_slices(s, rows, n_text);
-    if (s->join.kind == JOIN_READER) return reader_slices(s, rows, n_text);
-    if (s->join.kind == JOIN_ATTEND) return attend_slices(s, rows);
-    return blocks_even(&s->tower, join_rows(s, g, n_text));
-}
-
-static void pool_slice(ctx *c, const encode *e, tensor features, tensor out, int i) {
-    const join_spec *j = &e->m->spec.join;
-    row_span s = blocks_span(&e->m->spec.tower, out.d[0], i);
-    size_t mark = arena_mark(c->scratch);
-    tensor x = ctx_2d(c, DT_F32, s.n, j->in), rows = tensor_rows(out, s.from, s.n), y = rows;
-    if (e->m->spec.fuse == FUSE_CROSS) y = ctx_2d(c, DT_F32, s.n, j->out);
-    op_mix(c, x, features, tensor_rows(e->pool_from, s.from, s.n), tensor_rows(e->pool_by, s.from, s.n));
-    project(c, j, e->m->w + S_FIRST_JOIN, x, y);
-    if (e->m->spec.fuse == FUSE_CROSS) cross_keep(c, e->m, y, rows);
-    arena_reset(c->scratch, mark);
-}
-
-static void dual_slice(ctx *c, encode_lot *l, const pass *p, const encode *e, int number, tensor features,
-                       int i) {
-    int64_t rows = tower_rows(&l->s->tower, p->g);
-    dual_picture d = {.x = features,
-                      .k = tensor_rows(l->k, number * rows, rows),
-                      .v = tensor_rows(l->v, number * rows, rows),
-                      .out = e->rows,
-                      .one = tower_one(l, p),
-                      .len = tower_len(l, p)};
-    dual_picture_slice(c, l->m, &d, i);
-}
-
-static void tile_slice(ctx *c, encode_lot *l, const pass *p, int number, int i) {
-    const model_spec *s = l->s;
-    lot_tile of = lot_tile_at(l, p, number);
-    const encode *e = of.e;
-    int64_t rows = tower_features_rows(&s->tower, p->g.w, p->g.h);
-    tensor features = tensor_rows(l->features, number * rows, rows);
-    if (s->dual.on) {
-        dual_slice(c, l, p, e, number, features, i);
-        return;
-    }
-    tensor out = tensor_rows(e->joined, of.joined, join_rows(s, p->g, e->plan.n_text));
-    if (s->join.kind == JOIN_PERCEIVER)
-        perceiver_slice(c, e, features, out, i);
-    else if (s->join.kind == JOIN_QFORMER)
-        qformer_slice(c, e, features, out, i);
-    else if (s->join.kind == JOIN_READER)
-        reader_slice(c, e, features, out, i);
-    else if (s->join.kind == JOIN_ATTEND)
-        attend_slice(c, e, features, out, i);
-    else
-        pool_slice(c, e, features, out, i);
-}
-
-/* ---- either ---- */
+/* ---- any ---- */
 
 int join_slices(const encode_lot *l, const pass *p) {
-    if (by_rows(l->s)) return join_deep_slices(l, p);
-    int n = 0;
-    for (int i = 0; i < p->n; i++) n += tile_slices(l->s, p->g, lot_tile_at(l, p, i).e->plan.n_text);
-    return n;
+    if (l->s->dual.on) return dual_picture_slices(l, p);
+    switch (l->s->join.kind) {
+    case JOIN_ATTEND: return attend_slices(l, p);
+    case JOIN_PERCEIVER:
+    case JOIN_QFORMER:
+    case JOIN_READER: return join_layers_slices(l, p);
+    case JOIN_NONE:
+    case JOIN_LINEAR:
+    case JOIN_MLP:
+    case JOIN_POOL: break;
+    }
+    return join_deep_slices(l, p);
 }
 
 void join_slice(ctx *c, encode_lot *l, const pass *p, int i) {
-    const model_spec *s = l->s;
-    if (by_rows(s)) {
-        tensor x =
-            tensor_rows(l->features, 0, (int64_t)p->n * tower_features_rows(&s->tower, p->g.w, p->g.h));
-        join_block(c, l, p, &s->join, l->m->w + S_FIRST_JOIN, -1, x, i);
+    if (l->s->dual.on) {
+        dual_picture_slice(c, l, p, i);
         return;
     }
-    for (int k = 0, n; k < p->n; k++, i -= n)
-        if (i < (n = tile_slices(s, p->g, lot_tile_at(l, p, k).e->plan.n_text))) {
-            tile_slice(c, l, p, k, i);
-            return;
-        }
+    if (i == 0 && l->join_ids.nd) join_ids_upload(c, l, p);
+    switch (l->s->join.kind) {
+    case JOIN_ATTEND: attend_slice(c, l, p, i); return;
+    case JOIN_PERCEIVER:
+    case JOIN_QFORMER:
+    case JOIN_READER: join_layers_slice(c, l, p, i); return;
+    case JOIN_NONE:
+    case JOIN_LINEAR:
+    case JOIN_MLP:
+    case JOIN_POOL: break;
+    }
+    tensor x = tensor_rows(l->features, 0, join_part_rows(l, p, PART_TILE));
+    join_block_of(c, l, p, &l->s->join, l->m->w + S_FIRST_JOIN, -1, x, i);
 }

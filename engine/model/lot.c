@@ -55,14 +55,19 @@ static int slices_of(const encode_lot *l, const pass *p) {
 /* ---- memory ---- */
 
 typedef struct layout { /* byte offsets into work, and its size; of the largest pass */
-    size_t x, q, k, v, features, ids, total;
+    size_t x, q, k, v, features, ids, join, total;
     int64_t rows, features_rows, n_ids;
+    join_room room;
 } layout;
 
 static size_t take(size_t *at, int64_t rows, int64_t width) {
     size_t from = *at;
     *at += ((size_t)(rows * width) * sizeof(float) + 63) & ~(size_t)63;
     return from;
+}
+
+static void widen(int64_t *most, int64_t n) {
+    if (n > *most) *most = n;
 }
 
 static layout layout_of(const encode_lot *l) {
@@ -75,9 +80,14 @@ static layout layout_of(const encode_lot *l) {
         int64_t rows = together ? tiled_rows(t, p.g) : (int64_t)p.n * tower_rows(t, p.g),
                 features = (int64_t)p.n * tower_features_rows(t, p.g.w, p.g.h),
                 ids = together ? tiled_ids_count(t, p.g) : tower_ids_count(t, p.g, p.n);
-        if (rows > o.rows) o.rows = rows;
-        if (features > o.features_rows) o.features_rows = features;
-        if (ids > o.n_ids) o.n_ids = ids;
+        join_room room = join_room_of(l, &p);
+        widen(&o.rows, rows);
+        widen(&o.features_rows, features);
+        widen(&o.n_ids, ids);
+        widen(&o.room.own, room.own);
+        widen(&o.room.context, room.context);
+        widen(&o.room.ids, room.ids);
+        for (int i = 0; i < JOIN_KEYS; i++) widen(&o.room.pages[i], room.pages[i]);
     }
     o.x = take(&o.total, o.rows, width);
     o.q = take(&o.total, o.rows, q);
@@ -85,6 +95,8 @@ static layout layout_of(const encode_lot *l) {
     o.v = take(&o.total, o.rows, kv);
     if (!tower_hidden_is_feature(t)) o.features = take(&o.total, o.features_rows, width * t->n_features);
     o.ids = take(&o.total, o.n_ids, 1);
+    o.join = o.total;
+    o.total += join_room_point(&(encode_lot){.s = l->s}, &o.room, NULL);
     return o;
 }
 
@@ -106,6 +118,7 @@ void lot_lay_out(encode_lot *l) {
     if (!tower_hidden_is_feature(t))
         l->features = tensor_2d(AT(features), DT_F32, o.features_rows, (int64_t)k->width * t->n_features);
     l->ids = tensor_1d(AT(ids), DT_I32, o.n_ids);
+    join_room_point(l, &o.room, AT(join));
 #undef AT
     l->n_slices = 0;
     for (pass p = {0}; pass_next(l, &p);) l->n_slices += slices_of(l, &p);

@@ -6,7 +6,7 @@
 #include "engine/image/tiles.h"
 #include "kernels/ops.h"
 
-enum { SPEC_MAX_LAYERS = 256, SPEC_MAX_FEATURES = 16, SPEC_MAX_EOS = 16 };
+enum { SPEC_MAX_LAYERS = 256, SPEC_MAX_FEATURES = 16, SPEC_MAX_EOS = 16, SPEC_MAX_BANNED = 64 };
 
 typedef enum rope_kind {
     ROPE_NONE,
@@ -114,10 +114,10 @@ static inline int tower_features_rows(const tower_spec *t, int gw, int gh) {
 }
 
 /* NONE: the features are the rows. POOL: the mean of pool x pool patches, then normed and linear. PERCEIVER: learned latents
- * attend to a tile layer by layer, perceiver.c. ATTEND: once, and nothing else, attend.c.
+ * attend to a tile layer by layer, join_layers.c. ATTEND: once, and nothing else, attend.c.
  * QFORMER: learned latents, normed, attend to each other and in some layers to a tile beside that; linear. Where it reads a
- * text (read_vocab), its rows and the latents' attend to each other; qformer.c.
- * READER: a text (model_spec.reads) whose rows attend to themselves and to the tile; they are the rows, reader.c */
+ * text (read_vocab), its rows and the latents' attend to each other; join_layers.c.
+ * READER: a text (model_spec.reads) whose rows attend to themselves and to the tile; they are the rows, join_layers.c */
 typedef enum join_kind {
     JOIN_NONE,
     JOIN_LINEAR,
@@ -282,6 +282,8 @@ typedef struct model_spec {
     int32_t bos;         /* -1: none */
     int32_t eos[SPEC_MAX_EOS]; /* generation_config.json's, else config.json's */
     int n_eos;
+    int32_t banned[SPEC_MAX_BANNED]; /* ids that no answer has: generation_config.json's */
+    int n_banned;
     /* How the reference turns a rendered chat into ids: a processor lets the tokenizer add its specials unless the
      * text begins with BOS; a bare tokenizer adds none. */
     bool prompt_adds_special;

@@ -81,22 +81,26 @@ void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x
     arena_reset(c->scratch, mark);
 }
 
+/* y[N, H*hd] = attention of q[N, H*hd] to the run's pages or, without any, to k and v. */
+static void attend(ctx *c, const stack_spec *s, tensor y, tensor q, tensor k, tensor v, const layer_run *run,
+                   const attn_args *a) {
+    bool paged = run->kc.nd;
+    op_attn(c, tensor_heads(y, s->heads, s->head_dim), tensor_heads(q, s->heads, s->head_dim),
+            paged ? run->kc : tensor_heads(k, s->kv_heads, s->head_dim),
+            paged ? run->vc : tensor_heads(v, s->kv_heads, s->head_dim), a);
+}
+
 void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
                   tensor v, const layer_run *run) {
     size_t mark = arena_mark(c->scratch);
     tensor y = ctx_2d(c, DT_F32, x.d[0], (int64_t)s->heads * s->head_dim);
-    tensor qh = tensor_heads(q, s->heads, s->head_dim), yh = tensor_heads(y, s->heads, s->head_dim);
     attn_args a = run->attn;
     a.scale = s->attn_scale;
     a.softcap = s->attn_softcap;
     a.causal = s->causal;
     a.window = s->window[i];
     a.narrow = weight_type(w->w[L_O_W]);
-    if (run->kc.nd)
-        op_attn(c, yh, qh, run->kc, run->vc, &a);
-    else
-        op_attn(c, yh, qh, tensor_heads(k, s->kv_heads, s->head_dim),
-                tensor_heads(v, s->kv_heads, s->head_dim), &a);
+    attend(c, s, y, q, k, v, run, &a);
     join(c, s, w, L_NORM1_G, L_POST1_G, L_SCALE1, x, y, w->w[L_O_W], w->w[L_O_B]);
     arena_reset(c->scratch, mark);
 }
@@ -133,8 +137,7 @@ void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, te
     attn_args a = run->attn;
     a.scale = s->attn_scale;
     a.narrow = weight_type(w->w[L_BESIDE_O_W]);
-    op_attn(c, tensor_heads(y, s->heads, s->head_dim), tensor_heads(q, s->heads, s->head_dim),
-            tensor_heads(k, s->kv_heads, s->head_dim), tensor_heads(v, s->kv_heads, s->head_dim), &a);
+    attend(c, s, y, q, k, v, run, &a);
     stack_beside_join(c, s, w, x, y);
     arena_reset(c->scratch, mark);
 }

@@ -87,6 +87,12 @@ tensor tower_len(const encode_lot *l, const pass *p) {
     return ids_at(l, lay_out(&l->s->tower, p->g, p->n).len, 1);
 }
 
+tensor tower_firsts(const encode_lot *l, const pass *p) {
+    const tower_spec *t = &l->s->tower;
+    tower_block b = blocks_at(t, p->g, p->n, 0); /* several tiles are all in one */
+    return ids_at(l, lay_out(t, p->g, p->n).blocks + blocks_seqs(&b, false).start, p->n);
+}
+
 /* Patches in the order of their rows, and their places. */
 static bool fill_order(const model_spec *s, grid g, const ids_layout *l, int32_t *ids) {
     const tower_spec *t = &s->tower;

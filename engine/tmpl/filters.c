@@ -174,32 +174,28 @@ static val f_wordcount(env *e, val v, const args *a) {
     return int_val(n);
 }
 
-static val f_striptags(env *e, val v, const args *a) {
-    no_args(e, "striptags", a);
-    str *s = val_str(e, v), *cut = str_lit(e, "");
+/* s without what stands from open to the next close, both included. */
+static str *cut_between(env *e, const str *s, const char *open, const char *close) {
+    const str *from = str_lit(e, open), *to = str_lit(e, close);
     size_t at = 0;
     sb b = sb_new(e);
-    for (;;) { /* comments first, then tags, as markupsafe does */
-        size_t i = str_find(e, s, str_lit(e, "<!--"), at, s->n);
-        size_t j = i == SIZE_MAX ? SIZE_MAX : str_find(e, s, str_lit(e, "-->"), i, s->n);
+    for (;;) {
+        size_t i = str_find(e, s, from, at, s->n);
+        size_t j = i == SIZE_MAX ? SIZE_MAX : str_find(e, s, to, i, s->n);
         if (j == SIZE_MAX) break;
         sb_sub(&b, s, at, i);
-        at = j + 3;
+        at = j + to->n;
     }
     sb_sub(&b, s, at, s->n);
-    s = sb_done(&b);
-    b = sb_new(e);
-    for (at = 0;;) {
-        size_t i = str_find(e, s, str_lit(e, "<"), at, s->n);
-        size_t j = i == SIZE_MAX ? SIZE_MAX : str_find(e, s, str_lit(e, ">"), i, s->n);
-        if (j == SIZE_MAX) break;
-        sb_sub(&b, s, at, i);
-        at = j + 1;
-    }
-    sb_sub(&b, s, at, s->n);
-    s = sb_done(&b);
+    return sb_done(&b);
+}
+
+static val f_striptags(env *e, val v, const args *a) {
+    no_args(e, "striptags", a);
+    /* comments first, then tags, as markupsafe does */
+    str *s = cut_between(e, cut_between(e, val_str(e, v), "<!--", "-->"), "<", ">"), *cut = str_lit(e, "");
     list *words = call_str_method(e, s, "split", 0, NULL).l;
-    b = sb_new(e);
+    sb b = sb_new(e);
     for (size_t i = 0; i < words->n; i++) {
         if (i) sb_puts(&b, " ");
         sb_str(&b, words->v[i].s);

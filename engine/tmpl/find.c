@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "kernels/json.h"
 
@@ -131,7 +132,24 @@ static char *from_dir_file(const char *dir, const char *file, bool json, const c
     return text;
 }
 
+/* A model that takes pictures is read by a processor, which looks for templates in another order than a tokenizer. */
+static bool has_processor(const char *dir, status *st) {
+    static const char *const files[] = {"processor_config.json", "preprocessor_config.json"};
+    bool is = false;
+    for (size_t i = 0; i < ARRAY_LEN(files) && !is; i++) {
+        char *path = join_path(dir, files[i], st);
+        struct stat sb;
+        is = path && stat(path, &sb) == 0;
+        mem_free(path);
+    }
+    return is;
+}
+
 char *tmpl_find_source(const char *dir, const char *name, size_t *n, status *st) {
+    static const char *const by_processor[] = {"processor_config.json", "chat_template.json",
+                                               "chat_template.jinja", "tokenizer_config.json"},
+                             *const by_tokenizer[] = {"chat_template.jinja", "tokenizer_config.json",
+                                                      "chat_template.json", NULL};
     bool missing;
     char *t;
     if (name && strcmp(name, "default") != 0 && !strchr(name, '/')) {
@@ -140,12 +158,12 @@ char *tmpl_find_source(const char *dir, const char *name, size_t *n, status *st)
         t = from_dir_file(dir, file, false, NULL, n, &missing, st);
         if (t || !missing) return t;
     }
-    t = from_dir_file(dir, "chat_template.jinja", false, NULL, n, &missing, st);
-    if (t || !missing) return t;
-    t = from_dir_file(dir, "chat_template.json", true, name, n, &missing, st);
-    if (t || !missing) return t;
-    t = from_dir_file(dir, "tokenizer_config.json", true, name, n, &missing, st);
-    if (t || !missing) return t;
+    const char *const *files = has_processor(dir, st) ? by_processor : by_tokenizer;
+    for (int i = 0; i < 4 && files[i]; i++) {
+        bool json = strcmp(files[i], "chat_template.jinja") != 0;
+        t = from_dir_file(dir, files[i], json, name, n, &missing, st);
+        if (t || !missing) return t;
+    }
     status_set(
         st, ST_NOT_FOUND,
         "%s has no chat template (looked for chat_template.jinja, chat_template.json and chat_template in "

@@ -9,9 +9,10 @@
 
 /* The text of the checkpoint's template (mem_free it), *n its length. name: which of several ("tool_use" when
  * tools are given), NULL for "default"; a name that is not there falls back to "default". Order, as the
- * reference has it: chat_template.jinja (others in additional_chat_templates/NAME.jinja), chat_template.json,
- * tokenizer_config.json (a string, or a list of {name, template}). Errors: ST_NOT_FOUND when the folder has
- * none; ST_INVALID, ST_IO for a broken file. */
+ * reference has it: chat_template.jinja (others in additional_chat_templates/NAME.jinja), tokenizer_config.json (a string,
+ * or a list of {name, template}), chat_template.json; in a folder with the settings of a processor:
+ * processor_config.json, chat_template.json, chat_template.jinja, tokenizer_config.json. Errors: ST_NOT_FOUND when the
+ * folder has none; ST_INVALID, ST_IO for a broken file. */
 char *tmpl_find_source(const char *dir, const char *name, size_t *n, status *st);
 
 /* The same from one file: JSON if its name ends in .json, else the template itself. */

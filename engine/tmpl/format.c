@@ -111,24 +111,6 @@ static void format_float(sb *out, val v, char conv, const spec *sp) {
     pad_out(out, sb_done(&b), sp, sign_n, true);
 }
 
-static str *ascii_repr(env *e, val v) {
-    str *r = val_repr(e, v);
-    sb b = sb_new(e);
-    char t[16];
-    for (size_t i = 0; i < r->n;) {
-        uint32_t cp;
-        size_t k = (size_t)str_char(r, i, &cp);
-        if (cp < 0x80)
-            sb_sub(&b, r, i, i + k);
-        else {
-            snprintf(t, sizeof t, cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x", cp);
-            sb_add(&b, t, strlen(t), str_user_at(r, i));
-        }
-        i += k;
-    }
-    return sb_done(&b);
-}
-
 static void format_one(sb *out, val v, char conv, const spec *sp) {
     env *e = out->e;
     str *s;
@@ -136,7 +118,7 @@ static void format_one(sb *out, val v, char conv, const spec *sp) {
     case 's':
     case 'r':
     case 'a':
-        s = conv == 's' ? val_str(e, v) : conv == 'r' ? val_repr(e, v) : ascii_repr(e, v);
+        s = conv == 's' ? val_str(e, v) : conv == 'r' ? val_repr(e, v) : val_ascii(e, v);
         if (sp->prec >= 0 && (size_t)sp->prec < str_len(e, s))
             s = str_sub(e, s, 0, str_offset(e, s, (size_t)sp->prec));
         pad_out(out, s, sp, 0, false);

@@ -7,40 +7,20 @@
 
 #include "engine/tmpl/value.h"
 
+static void escape_json(char to[16], uint32_t cp, int ascii) {
+    static const char *const named[] = {['\b'] = "\\b", ['\t'] = "\\t", ['\n'] = "\\n", ['\f'] = "\\f",
+                                        ['\r'] = "\\r", ['"'] = "\\\"", ['\\'] = "\\\\"};
+    if (cp < ARRAY_LEN(named) && named[cp])
+        strcpy(to, named[cp]);
+    else if (cp < 0x20 || (ascii && cp >= 0x7F && cp < 0x10000))
+        snprintf(to, 16, "\\u%04x", cp);
+    else if (ascii && cp >= 0x10000)
+        snprintf(to, 16, "\\u%04x\\u%04x", 0xD800 + ((cp - 0x10000) >> 10), 0xDC00 + (cp & 0x3FF));
+}
+
 static void put_json_str(sb *b, const str *s, bool ascii) {
     sb_puts(b, "\"");
-    size_t from = 0;
-    char t[16];
-    for (size_t i = 0; i < s->n;) {
-        uint32_t cp;
-        size_t k = (size_t)str_char(s, i, &cp);
-        t[0] = 0;
-        if (cp == '"')
-            strcpy(t, "\\\"");
-        else if (cp == '\\')
-            strcpy(t, "\\\\");
-        else if (cp == '\n')
-            strcpy(t, "\\n");
-        else if (cp == '\r')
-            strcpy(t, "\\r");
-        else if (cp == '\t')
-            strcpy(t, "\\t");
-        else if (cp == '\f')
-            strcpy(t, "\\f");
-        else if (cp == '\b')
-            strcpy(t, "\\b");
-        else if (cp < 0x20 || (ascii && cp >= 0x7F && cp < 0x10000))
-            snprintf(t, sizeof t, "\\u%04x", cp);
-        else if (ascii && cp >= 0x10000)
-            snprintf(t, sizeof t, "\\u%04x\\u%04x", 0xD800 + ((cp - 0x10000) >> 10), 0xDC00 + (cp & 0x3FF));
-        if (t[0]) {
-            sb_sub(b, s, from, i);
-            sb_add(b, t, strlen(t), str_user_at(s, i));
-            from = i + k;
-        }
-        i += k;
-    }
-    sb_sub(b, s, from, s->n);
+    sb_escaped(b, s, escape_json, ascii);
     sb_puts(b, "\"");
 }
 

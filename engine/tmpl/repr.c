@@ -55,40 +55,40 @@ void put_float(sb *b, double f) {
         sb_puts(b, "0");
 }
 
+static void escape_hex(char to[16], uint32_t cp) {
+    snprintf(to, 16, cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x", cp);
+}
+
+static void escape_repr(char to[16], uint32_t cp, int quote) {
+    if (cp == (uint32_t)quote || cp == '\\')
+        snprintf(to, 16, "\\%c", (int)cp);
+    else if (cp == '\n')
+        strcpy(to, "\\n");
+    else if (cp == '\r')
+        strcpy(to, "\\r");
+    else if (cp == '\t')
+        strcpy(to, "\\t");
+    else if (!uc_printable(cp))
+        escape_hex(to, cp);
+}
+
+static void escape_foreign(char to[16], uint32_t cp, int how) {
+    (void)how;
+    if (cp >= 0x80) escape_hex(to, cp);
+}
+
+str *val_ascii(env *e, val v) {
+    sb b = sb_new(e);
+    sb_escaped(&b, val_repr(e, v), escape_foreign, 0);
+    return sb_done(&b);
+}
+
 static void put_str_repr(sb *b, const str *s) {
     bool single = memchr(s->p, '\'', s->n), dbl = memchr(s->p, '"', s->n);
-    char quote = single && !dbl ? '"' : '\'', t[16];
+    char quote = single && !dbl ? '"' : '\'';
     if (s->markup) sb_puts(b, "Markup(");
     sb_add(b, &quote, 1, false);
-    size_t from = 0;
-    for (size_t i = 0; i < s->n;) {
-        uint32_t cp;
-        size_t k = (size_t)str_char(s, i, &cp);
-        t[0] = 0;
-        if (cp == (uint32_t)quote || cp == '\\')
-            snprintf(t, sizeof t, "\\%c", (int)cp);
-        else if (cp == '\n')
-            strcpy(t, "\\n");
-        else if (cp == '\r')
-            strcpy(t, "\\r");
-        else if (cp == '\t')
-            strcpy(t, "\\t");
-        else if (!uc_printable(cp)) {
-            if (cp < 0x100)
-                snprintf(t, sizeof t, "\\x%02x", cp);
-            else if (cp < 0x10000)
-                snprintf(t, sizeof t, "\\u%04x", cp);
-            else
-                snprintf(t, sizeof t, "\\U%08x", cp);
-        }
-        if (t[0]) {
-            sb_sub(b, s, from, i);
-            sb_add(b, t, strlen(t), str_user_at(s, i));
-            from = i + k;
-        }
-        i += k;
-    }
-    sb_sub(b, s, from, s->n);
+    sb_escaped(b, s, escape_repr, quote);
     sb_add(b, &quote, 1, false);
     if (s->markup) sb_puts(b, ")");
 }

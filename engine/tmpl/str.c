@@ -260,6 +260,24 @@ void sb_str(sb *b, const str *s) {
     sb_sub(b, s, 0, s->n);
 }
 
+void sb_escaped(sb *b, const str *s, sb_escape *escape, int how) {
+    size_t from = 0;
+    for (size_t i = 0; i < s->n;) {
+        uint32_t cp;
+        char to[16];
+        size_t k = (size_t)str_char(s, i, &cp);
+        to[0] = 0;
+        escape(to, cp, how);
+        if (to[0]) {
+            sb_sub(b, s, from, i);
+            sb_add(b, to, strlen(to), str_user_at(s, i));
+            from = i + k;
+        }
+        i += k;
+    }
+    sb_sub(b, s, from, s->n);
+}
+
 void sb_repeat(sb *b, const str *s, size_t times) {
     if (s->n == 0) return;
     if (times > b->e->max_str_bytes / s->n)

@@ -202,24 +202,23 @@ str *str_strip(env *e, const str *s, const str *chars, bool left, bool right) {
     return str_sub(e, s, b, n);
 }
 
+static void escape_html(char to[16], uint32_t cp, int how) {
+    (void)how;
+    if (cp == '&')
+        strcpy(to, "&amp;");
+    else if (cp == '<')
+        strcpy(to, "&lt;");
+    else if (cp == '>')
+        strcpy(to, "&gt;");
+    else if (cp == '"')
+        strcpy(to, "&#34;");
+    else if (cp == '\'')
+        strcpy(to, "&#39;");
+}
+
 str *str_html_escape(env *e, const str *s) {
     sb b = sb_new(e);
-    size_t from = 0;
-    for (size_t i = 0; i < s->n; i++) {
-        const char *to;
-        switch (s->p[i]) {
-        case '&': to = "&amp;"; break;
-        case '<': to = "&lt;"; break;
-        case '>': to = "&gt;"; break;
-        case '"': to = "&#34;"; break;
-        case '\'': to = "&#39;"; break;
-        default: continue;
-        }
-        sb_sub(&b, s, from, i);
-        sb_add(&b, to, strlen(to), str_user_at(s, i));
-        from = i + 1;
-    }
-    sb_sub(&b, s, from, s->n);
+    sb_escaped(&b, s, escape_html, 0);
     str *r = sb_done(&b);
     r->markup = true;
     return r;

@@ -257,6 +257,10 @@ void sb_puts(sb *b, const char *z);
 void sb_cp(sb *b, uint32_t cp, bool user);
 void sb_str(sb *b, const str *s);
 void sb_sub(sb *b, const str *s, size_t begin, size_t end);
+/* With what escape writes (to, empty before) in place of those characters for which it writes something; that is the user's
+ * where the character is. how: escape's. */
+typedef void sb_escape(char to[16], uint32_t cp, int how);
+void sb_escaped(sb *b, const str *s, sb_escape *escape, int how);
 void sb_repeat(sb *b, const str *s, size_t times);
 str *sb_done(sb *b);
 
@@ -317,6 +321,7 @@ void put_str(sb *b, val v);  /* str(v) */
 void put_repr(sb *b, val v); /* repr(v) */
 str *val_str(env *e, val v);
 str *val_repr(env *e, val v);
+str *val_ascii(env *e, val v); /* repr, with escapes for all but ASCII */
 void put_float(sb *b, double f);
 typedef struct json_style {
     bool ensure_ascii, sort_keys;

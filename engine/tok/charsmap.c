@@ -144,16 +144,6 @@ void charsmap_apply(const charsmap *m, const tok_str *in, tok_str *out) {
 
 /* ---- loading ---- */
 
-static bool is_utf8(const char *s, size_t n) {
-    for (size_t i = 0; i < n;) {
-        uint32_t cp;
-        int k = utf8_decode(s + i, n - i, &cp);
-        if (!k) return false;
-        i += (size_t)k;
-    }
-    return true;
-}
-
 static bool load(charsmap *m, const char *text, size_t text_n, status *st) {
     static const char what[] = "normalizer Precompiled: precompiled_charsmap";
     size_t cap = text_n / 4 * 3 + 3, n = 0, got;
@@ -170,7 +160,7 @@ static bool load(charsmap *m, const char *text, size_t text_n, status *st) {
     m->n_units = trie_n / 4;
     m->strings = (const char *)m->blob + 4 + trie_n;
     m->strings_n = n - 4 - trie_n;
-    if (!is_utf8(m->strings, m->strings_n))
+    if (!utf8_valid(m->strings, m->strings_n))
         return status_set(st, ST_INVALID, "%s: strings are not UTF-8", what);
     return grapheme_init(&m->graphemes, st);
 }

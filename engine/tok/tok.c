@@ -189,20 +189,6 @@ static bool clean(const char *text, size_t n, buf *out, tok_span *spans, size_t 
     return !out->failed || status_set(st, ST_NO_MEMORY, "no memory to tokenize a text");
 }
 
-static bool is_utf8(const char *s, size_t n) {
-    for (size_t i = 0; i < n;) {
-        if (!((unsigned char)s[i] & 0x80)) {
-            i++;
-            continue;
-        }
-        uint32_t cp;
-        int k = utf8_decode(s + i, n - i, &cp);
-        if (!k) return false;
-        i += (size_t)k;
-    }
-    return true;
-}
-
 /* Normalizes each text piece on its own. */
 static bool normalize(const tok *t, tok_text *x, status *st) {
     if (!t->norm) return true;
@@ -266,7 +252,7 @@ bool tok_encode_max(const tok *t, const char *text, size_t n, const tok_span *us
     tok_span *moved = NULL;
     size_t from = out->n;
     bool ok = true;
-    if (!is_utf8(text, n)) {
+    if (!utf8_valid(text, n)) {
         moved = mem_alloc(n_user * sizeof *moved);
         ok = moved != NULL || status_set(st, ST_NO_MEMORY, "no memory to tokenize a text");
         if (ok && n_user) memcpy(moved, user, n_user * sizeof *moved);

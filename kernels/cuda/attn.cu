@@ -259,13 +259,19 @@ template <int C4> static __global__ void __launch_bounds__(256, C4 <= 2 ? 2 : 1)
 
 /* ---- launching ---- */
 
+/* By their shape, not by where they lie: a dry run asks for scratch with nothing in memory. */
+static bool is_paged(const cuk_attn *a) {
+    return a->pages_ld > 0;
+}
+
 static int64_t most_keys(const cuk_attn *a) {
-    return a->pages ? static_cast<int64_t>(a->pages_ld) * PAGE : a->n_keys;
+    return is_paged(a) ? static_cast<int64_t>(a->pages_ld) * PAGE : a->n_keys;
 }
 
 size_t cuk_attn_scratch(const cuk_attn *a) {
     const int64_t splits = (most_keys(a) + SPLIT - 1) / SPLIT;
-    if (splits <= 1 || (!a->pages && a->n_rows > a->n_seqs) || (a->n_seqs == 1 && a->n_rows > 1)) return 0;
+    if (a->uniform || splits <= 1 || (!is_paged(a) && a->n_rows > a->n_seqs) || (a->n_seqs == 1 && a->n_rows > 1))
+        return 0;
     return static_cast<size_t>(static_cast<int64_t>(a->n_seqs) * a->heads * splits * (a->hd + 2)) *
            sizeof(float);
 }
@@ -312,17 +318,17 @@ void cuk_attention(cuk_stream s, const cuk_attn *a) {
     const int64_t splits = (most_keys(a) + SPLIT - 1) / SPLIT;
     t.splits = splits < 1 ? 1 : static_cast<int>(splits);
     const bool by_four = a->hd % 4 == 0;
-    t.wide = by_four && cu_wide(a->k, a->pages ? 0 : a->k_ld) && cu_wide(a->v, a->pages ? 0 : a->v_ld);
+    t.wide = by_four && cu_wide(a->k, is_paged(a) ? 0 : a->k_ld) && cu_wide(a->v, is_paged(a) ? 0 : a->v_ld);
     t.wide_q = by_four && cu_wide(a->q, a->q_ld);
     t.wide_y = by_four && cu_wide(a->y, a->y_ld);
     void (*const together)(cuk_stream, attn) = a->precision == CUK_ATTN_EXACT ? run_tiles : attn_run_mma;
     /* Rows alone go to the split kernel, unless its scratch is missing; the bits are the same if exact. */
     const size_t want = cuk_attn_scratch(a);
-    const bool can_split = want <= a->scratch_bytes && (want == 0 || a->scratch);
+    const bool can_split = !a->uniform && want <= a->scratch_bytes && (want == 0 || a->scratch);
     t.serve = ALL_ROWS;
     if (can_split && a->n_rows <= a->n_seqs) {
         attn_run_splits(s, t);
-    } else if (can_split && a->pages && a->n_seqs > 1) {
+    } else if (can_split && is_paged(a) && a->n_seqs > 1) {
         t.serve = ROWS_TOGETHER;
         together(s, t);
         t.serve = ROWS_ALONE;

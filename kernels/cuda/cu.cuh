@@ -139,7 +139,7 @@ struct cu_mma_in {
 template <class T> static inline float cu_half_of(const unsigned *r, int i) { /* element i of packed pairs */
     return T::wide(static_cast<uint16_t>(r[i / 2] >> (i % 2 * 16)));
 }
-template <class T> static inline void cu_mma_all(const void *const in[32], void *const *, unsigned) {
+template <class T> EMU_UNCHECKED static inline void cu_mma_all(const void *const in[32], void *const *, unsigned) {
     float a[16][16], b[16][8], d[16][8];
     for (int l = 0; l < 32; l++) {
         const cu_mma_in *x = static_cast<const cu_mma_in *>(in[l]);

@@ -271,6 +271,7 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
                   .scale = a->scale,
                   .causal = a->causal,
                   .limit_spares = a->limit_spares,
+                  .uniform = a->uniform,
                   .window = a->window,
                   .softcap = a->softcap,
                   .precision = cuda_of(c)->exact      ? CUK_ATTN_EXACT

@@ -116,7 +116,7 @@ typedef struct cuk_attn {
     const int32_t *q_start, *kv_len,
         *pages; /* pages NULL: dense, sequence s has key rows q_start[s] .. + kv_len[s] */
     float scale;
-    bool causal, limit_spares;
+    bool causal, limit_spares, uniform; /* uniform: as attn_args.uniform; wants no scratch */
     int window;
     float softcap;
     cuk_precision precision;

@@ -3,7 +3,7 @@
  * The smallest gap that fits is taken; with the few sizes that a model's pictures have, gaps are used again. What finds none
  * comes from the device after all, and the log says so. Pieces are given back as cudaFree does it: once nothing that was
  * launched can still use them.
- * Thread: the ctx owner's. Owner: the backend, until cuda_pool_fini. Tested by tests/cuda_emu/test_memory.c. */
+ * Thread: the ctx owner's. Owner: the backend, until cuda_pool_fini. Tested by tests/kernels/test_device_memory.c. */
 #include "kernels/cuda/cuda.h"
 
 #include <string.h>

@@ -1,7 +1,8 @@
 /* pos.cu - rotary positions, key-value pages' writes, pictures to patches. See cuk.h.
  *
  * Every number stands alone: no sums, one thread a pair or number, the CPU's arithmetic step by step (sine and cosine are
- * the device's own). Threads: the engine's launch. Owner: nothing. Tested by tests/kernels/test_ops_rows.c, test_ops_attn.c. */
+ * the device's own). Threads: the engine's launch. Owner: nothing.
+ * Tested by tests/kernels/test_ops_rope.c, test_ops_rows.c, test_ops_attn.c. */
 #include "kernels/cuda/vecs.cuh"
 
 struct table_op {

@@ -6,7 +6,7 @@
  * in one of SLOTS pinned buffers by whoever is free (the helpers, or the caller when it would wait), and copied once those
  * before it are under way. What lies ahead of the chunks under work is asked of the disk beforehand.
  * Threads: the ctx owner's; helpers only while weights_load runs, and they touch host memory alone. Owner: each allocation
- * belongs to its weights together. Tested by tests/cuda_emu/test_memory.c. */
+ * belongs to its weights together. Tested by tests/kernels/test_device_memory.c. */
 #include "kernels/cuda/cuda.h"
 
 #include <pthread.h>

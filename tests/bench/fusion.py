@@ -176,20 +176,20 @@ DESIGNS = [
     Design("shuffle", "early: pixel shuffle 2 × 2, MLP (InternVL)", internvl, "families/internvl_llama", "`internvl.c`; `join.c`: `side_by_side`"),
     Design("shuffle3", "early: pixel shuffle 3 × 3, linear (Idefics3)", idefics3, "families/smolvlm_whole", "`idefics3.c`; `join.c`: `side_by_side`",
            join=("connector.",)),
-    Design("pool", "early: mean of 4 × 4, linear (Gemma 3)", gemma3, "models/both_ways_gemma3", "`gemma3.c`; `join.c`: `join_pool_taps`"),
-    Design("perceiver", "early: perceiver, 64 latents (Idefics2)", idefics2, "families/idefics2_whole", "`idefics2.c`; `perceiver.c`: `perceiver_slice`",
+    Design("pool", "early: mean of 4 × 4, linear (Gemma 3)", gemma3, "models/both_ways_gemma3", "`gemma3.c`; `join.c`: `join_block_of`"),
+    Design("perceiver", "early: perceiver, 64 latents (Idefics2)", idefics2, "families/idefics2_whole", "`idefics2.c`; `join_layers.c`",
            join=("connector.",)),
-    Design("qformer", "early: Q-Former, 32 queries (BLIP-2)", blip2, "families/blip2", "`blip2.c`; `qformer.c`: `qformer_slice`",
+    Design("qformer", "early: Q-Former, 32 queries (BLIP-2)", blip2, "families/blip2", "`blip2.c`; `join_layers.c`",
            join=("qformer.", "query_tokens", "language_projection.")),
     Design("reads", "early: Q-Former that reads the prompt, 32 queries (InstructBLIP)", lambda n: blip2(n, True), "families/instructblip",
-           "`instructblip.c`; `qformer.c`: `qformer_slice`", join=("qformer.", "query_tokens", "language_projection.")),
+           "`instructblip.c`; `join_layers.c`", join=("qformer.", "query_tokens", "language_projection.")),
     Design("cross", "cross-attention in 3 layers more (Llama 3.2 Vision)", mllama, "families/mllama", "`mllama.c`; `cross.c`: `cross_keep`, `cross_layer`",
            places=1),
     Design("coca", "cross-attention in 6 layers more, to 255 pooled rows (CoCa)", coca, "families/coca_quick",
            "`coca.c`; `attend.c`: `attend_slice`; `cross.c`", ("visual.",), ("visual.attn_pool.", "visual.ln_post."), places=0,
            asked=("a", "one")),  # its context is 76 tokens; a caption goes on from a text
     Design("late", "late: a text encoder reads question and picture (BLIP VQA)", blip_vqa, "families/blip_vqa",
-           "`blip_vqa.c`; `reader.c`: `reader_slice`; `cross.c`: `cross_beside`", join=("text_encoder.",), places=0, question_apart=True),
+           "`blip_vqa.c`; `join_layers.c`; `cross.c`: `cross_beside`", join=("text_encoder.",), places=0, question_apart=True),
 ]
 
 

@@ -1,8 +1,9 @@
 /* emu.cpp - runs CUDA kernels and the runtime's calls on the host, so that a backend's logic is tested without a GPU.
  *
- * Grid: one block after the other; the threads of a block are fibers that run until they wait (barrier, warp
- * operation) or end. Blocks, warps and lanes take their turns by EMU_ORDER = forward | reverse | shuffle; shared memory
- * starts as NaN, or as EMU_SHARED's byte: results must not depend on either.
+ * Grid: one block after the other; the threads of a block are fibers that run until they wait (barrier, warp operation) or
+ * end. Blocks, warps and lanes take their turns by EMU_ORDER = forward | reverse | shuffle, a warp as long as nothing but itself
+ * holds it up, or (shuffle) all side by side; shared memory starts as NaN, or as EMU_SHARED's byte: results must not depend on
+ * either.
  * Streams: work is kept until somebody waits for it (EMU_STREAMS = lazy, the default) or done at once (eager). Device
  * memory is poisoned for the host but while device work runs, as is pinned memory that a copy is on its way to: with
  * AddressSanitizer a read too early, or of a device pointer, is caught.
@@ -17,6 +18,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -79,6 +81,7 @@ struct fiber {
     wait_kind state;
     void *sp, *fake; /* fake: the sanitizer's */
     char *stack;
+    std::thread::id host; /* whose fiber it is: a sanitizer keeps account of each thread's stacks */
     unsigned mask; /* of the warp operation */
     emu_warp_fn fn;
     const void *in;
@@ -90,6 +93,8 @@ struct fiber {
 emu_where *emu_now;
 static fiber fibers[MAX_THREADS];
 static fiber *current;
+static std::vector<int> order; /* of turns, in this block */
+static size_t turn, turn_end;  /* whose is next, in order; whose is none of this round's */
 static void *main_sp, *main_fake;
 static const void *main_stack;
 static size_t main_stack_bytes;
@@ -103,32 +108,53 @@ static void before_switch(void **fake, const void *stack, size_t bytes) {
 #endif
 }
 
-static void after_switch(void *fake, const void **stack, size_t *bytes) {
+/* from: the stack that was left; NULL: it is known */
+static void after_switch(void *fake, const void **from, size_t *bytes) {
 #if ASAN
-    __sanitizer_finish_switch_fiber(fake, stack, bytes);
+    __sanitizer_finish_switch_fiber(fake, from, bytes);
 #else
-    (void)fake, (void)stack, (void)bytes;
+    (void)fake, (void)from, (void)bytes;
 #endif
 }
 
+/* A fiber goes on, or begins. current: who came before, NULL: the host's code */
+static void arrive(fiber *f, void *fake) {
+    const bool from_main = !current;
+    after_switch(fake, from_main ? &main_stack : nullptr, from_main ? &main_stack_bytes : nullptr);
+    current = f;
+    emu_now = &f->where;
+}
+
+static fiber *next_ready() {
+    while (turn < turn_end) {
+        fiber *f = &fibers[order[turn++]];
+        if (f->state == READY) return f;
+    }
+    return nullptr;
+}
+
+/* To the next whose turn it is, or to the host's code after the last. */
 static void yield_turn(wait_kind why) {
     fiber *f = current;
     f->state = why;
-    before_switch(why == DONE ? nullptr : &f->fake, main_stack, main_stack_bytes);
-    emu_swap(&f->sp, main_sp);
-    after_switch(f->fake, nullptr, nullptr);
+    fiber *to = next_ready();
+    if (to)
+        before_switch(&f->fake, to->stack, STACK_BYTES);
+    else
+        before_switch(&f->fake, main_stack, main_stack_bytes);
+    emu_swap(&f->sp, to ? to->sp : main_sp);
+    arrive(f, f->fake);
 }
 
 static void fiber_main() {
-    after_switch(nullptr, &main_stack, &main_stack_bytes);
-    (*body_now)();
-    yield_turn(DONE);
-    abort();
+    arrive(&fibers[order[turn - 1]], nullptr);
+    for (;;) { /* a thread of one block after the other: new stacks for each block would cost more than most kernels */
+        (*body_now)();
+        yield_turn(DONE);
+    }
 }
 
 static void resume(fiber *f) {
-    current = f;
-    emu_now = &f->where;
     before_switch(&main_fake, f->stack, STACK_BYTES);
     emu_swap(&main_sp, f->sp);
     after_switch(main_fake, nullptr, nullptr);
@@ -137,6 +163,11 @@ static void resume(fiber *f) {
 }
 
 static void start_fiber(fiber *f) {
+    f->state = READY;
+    f->open.clear();
+    f->groups.clear();
+    if (f->stack && f->host == std::this_thread::get_id()) return; /* it waits in fiber_main */
+    f->host = std::this_thread::get_id();
     if (!f->stack) f->stack = static_cast<char *>(aligned_alloc(4096, STACK_BYTES));
 #if ASAN
     __asan_unpoison_memory_region(f->stack, STACK_BYTES);
@@ -147,9 +178,6 @@ static void start_fiber(fiber *f) {
     for (int i = 0; i < 6; i++) *--top = nullptr;
     f->sp = top;
     f->fake = nullptr;
-    f->state = READY;
-    f->open.clear();
-    f->groups.clear();
 }
 
 /* ---- what kernels wait for ---- */
@@ -251,17 +279,29 @@ static bool meet(int first, int n) {
     return any;
 }
 
+/* Those from turn `from` up to `upto` of the order each go on to what they wait for, and warps that have met go on. False: none
+ * could. */
+static bool run_turns(size_t from, size_t upto, int n) {
+    turn = from;
+    turn_end = upto;
+    fiber *first = next_ready();
+    bool progress = first != nullptr;
+    if (first) resume(first);
+    for (size_t i = from; i < upto; i++)
+        if (fibers[order[i]].state == IN_WARP) progress = meet(order[i] / 32 * 32, n) || progress;
+    return progress;
+}
+
+/* Forward and in reverse each warp goes as far as it can before the next one begins: nothing but a barrier keeps warps together.
+ * Shuffled, all take their turns side by side. */
 static void run_block(int n) {
-    const std::vector<int> order = order_of(n);
+    static const bool beside = setting("EMU_ORDER", "forward") == "shuffle";
+    order = order_of(n);
     for (;;) {
-        bool progress = false;
-        for (int i : order)
-            if (fibers[i].state == READY) {
-                resume(&fibers[i]);
-                progress = true;
-            }
-        for (int w = 0; w < n; w += 32) progress = meet(w, n) || progress;
-        if (progress) continue;
+        for (size_t from = 0, upto; from < order.size(); from = upto) {
+            for (upto = from + 1; upto < order.size() && (beside || order[upto] / 32 == order[from] / 32);) upto++;
+            while (run_turns(from, upto, n)) continue;
+        }
         int at_barrier = 0, done = 0;
         for (int i = 0; i < n; i++) {
             at_barrier += fibers[i].state == AT_BARRIER;

@@ -2,15 +2,16 @@
 #include "kernels/cuda/cu.cuh"
 #include "tests/cuda_emu/emu_kernels.h"
 
-static __global__ void neighbour(float *out, int barrier) {
+static __global__ void neighbour(float *out, neighbour_how how) {
     SHARED(float, room);
     const unsigned i = threadIdx.x;
     room[i] = static_cast<float>(i);
-    if (barrier) __syncthreads();
+    if (how == NEIGHBOUR_RIGHT) __syncthreads();
+    if (how == NEIGHBOUR_WARP) __syncwarp();
     out[i] = room[(i + 1) % blockDim.x];
 }
-void k_neighbour(cuk_stream s, float *out, int n, int barrier) {
-    cu_launch(neighbour, dim3(1), dim3(static_cast<unsigned>(n)), static_cast<size_t>(n) * 4, s, out, barrier);
+void k_neighbour(cuk_stream s, float *out, int n, neighbour_how how) {
+    cu_launch(neighbour, dim3(1), dim3(static_cast<unsigned>(n)), static_cast<size_t>(n) * 4, s, out, how);
 }
 
 static __global__ void copy(float *out, const float *in, copy_how how) {

@@ -9,8 +9,13 @@
 extern "C" {
 #endif
 
-/* out[i] = (i + 1) % n, through shared memory; without the barrier a bug */
-void k_neighbour(cuk_stream s, float *out, int n, int barrier);
+/* out[i] = (i + 1) % n, through shared memory. */
+typedef enum neighbour_how {
+    NEIGHBOUR_NOTHING, /* without a barrier */
+    NEIGHBOUR_RIGHT,   /* with one */
+    NEIGHBOUR_WARP     /* with one of a warp, which keeps no other back */
+} neighbour_how;
+void k_neighbour(cuk_stream s, float *out, int n, neighbour_how how);
 /* out = in, four numbers a thread, through asynchronous copies. */
 typedef enum copy_how {
     COPY_RIGHT,      /* the neighbour's four: waits, holds a barrier */

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Builds the CUDA backend for the host against the emulator, under ASan and UBSan, and runs the tests of ops and models on it:
 # once forward, once with everything the other way round, once shuffled; then the goldens of the reference library, a few
-# steps each; and the server on it (tests/e2e/test_cuda.py). EMU_QUICK=1: ops alone, forward, and the server's short tests.
+# steps each; the server on it (tests/e2e/test_cuda.py), and every family's goldens through the server, a few of each
+# (tests/gpu/parity.py). EMU_QUICK=1: ops alone, forward and at small sizes, and the server's short tests.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 B=build/emu
 more=()
-tests=(tests/cuda_emu/test_emu tests/kernels/test_ops_rows tests/kernels/test_ops_attn tests/kernels/test_ops_attn_mma tests/kernels/test_ops_linear tests/kernels/test_ops_loss tests/kernels/test_sample
-    tests/kernels/test_device_memory tests/engine/sched/test_device)
+ops=(tests/kernels/test_ops_*.c)
+tests=(tests/cuda_emu/test_emu "${ops[@]%.c}" tests/kernels/test_sample tests/kernels/test_device_memory tests/engine/sched/test_device)
 [ -n "${EMU_QUICK:-}" ] || more=(tests/engine/model/test_model tests/engine/model/test_dual tests/engine/model/test_lot)
 make --no-print-directory -j"$(nproc)" BUILD=$B CUDA=emu SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" \
     "$B/vlmd" "${tests[@]/#/$B/}" ${more[@]/#/$B/} || exit 1
@@ -19,7 +20,7 @@ run() {
         echo "$out" | grep -E '^\[  PASSED  \]' | sed "s|^|$(basename "$t") ($*): |"
     done
 }
-run env EMU_ORDER=forward EMU_STREAMS=lazy EMU_SHARED=0xff
+run env EMU_ORDER=forward EMU_STREAMS=lazy EMU_SHARED=0xff ${EMU_QUICK:+VLMD_SHORT=1}
 python=python3
 "$python" -c 'import pytest' 2>/dev/null || python=/usr/bin/python3
 VLMD_EMU_BIN=$PWD/$B/vlmd "$python" -m pytest -q -p no:cacheprovider tests/e2e/test_cuda.py -k "emulated${EMU_QUICK:+ and not long}" || failed=1
@@ -28,5 +29,7 @@ if [ -z "${EMU_QUICK:-}" ]; then
     run env EMU_ORDER=shuffle EMU_STREAMS=lazy EMU_SHARED=0x3f
     tests=("${more[@]}")
     run env EMU_ORDER=shuffle EMU_STREAMS=lazy VLMD_SHORT=1
+    VLMD_BIN=$PWD/$B/vlmd ASAN_OPTIONS=detect_stack_use_after_return=0 EMU_MEMORY=600000000 EMU_ORDER=shuffle EMU_STREAMS=lazy python3 tests/gpu/parity.py \
+        --smoke --steps 2 -- --max-num-batched-tokens 256 --max-num-seqs 2 --image-memory 64M --image-cache-memory 16M || failed=1
 fi
 exit $failed

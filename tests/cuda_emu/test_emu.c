@@ -44,10 +44,10 @@ static void print(const float *x, int n) {
     for (int i = 0; i < n; i++) printf("%g ", isnan(x[i]) ? -99.0 : (double)x[i]);
 }
 
-static void case_neighbour(int barrier) {
+static void case_neighbour(int how) {
     cudaStream_t s = new_stream();
     float *out = device(N * sizeof *out), x[N];
-    k_neighbour(s, out, N, barrier);
+    k_neighbour(s, out, N, (neighbour_how)how);
     taken(s, x, out, sizeof x);
     print(x, N);
 }
@@ -181,9 +181,10 @@ static bool orders_agree(const char *name, int how, char out[8192]) {
 static void test_missing_barrier(void **state) {
     (void)state;
     char out[8192];
-    assert_true(orders_agree("neighbour", 1, out));
+    assert_true(orders_agree("neighbour", NEIGHBOUR_RIGHT, out));
     assert_non_null(strstr(out, "1 2 3 4 5 "));
-    assert_false(orders_agree("neighbour", 0, out));
+    assert_false(orders_agree("neighbour", NEIGHBOUR_NOTHING, out));
+    assert_false(orders_agree("neighbour", NEIGHBOUR_WARP, out));
 }
 
 static void test_missing_wait(void **state) {

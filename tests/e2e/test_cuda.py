@@ -113,11 +113,11 @@ def test_lost_device_while_stopping(make_fake):
 SMALL = ("--max-num-batched-tokens", "48", "--max-num-seqs", "4", "--max-model-len", "160", "--image-memory", "8M", "--image-cache-memory", "2M")
 
 
-def emulated(*args, memory=120 << 20, wait=True, **env):
+def emulated(*args, memory=120 << 20, wait=True, model=MODEL, **env):
     if not EMU:
         pytest.skip("needs VLMD_EMU_BIN (make test-cuda-emu)")
     env = {"EMU_MEMORY": str(memory), "ASAN_OPTIONS": "detect_stack_use_after_return=0", **env}
-    return Server(MODEL, "--device", "cuda", *SMALL, *args, binary=EMU, env=env, wait=wait)
+    return Server(model, "--device", "cuda", *SMALL, *args, binary=EMU, env=env, wait=wait)
 
 
 def with_picture(text, name="easy-vqa-1044.png"):
@@ -172,6 +172,15 @@ def test_emulated_device_that_breaks():
         replies = [s.chat("go on", ignore_eos=True, max_tokens=50)]
     assert is_failure(next(filter(broken, replies)), "unspecified launch failure"), s.text()
     assert s.proc.wait(PATIENCE) == FAILED, s.text()
+
+
+@pytest.mark.parametrize("what", [text_part("a red circle"), image_part(picture("easy-vqa-1044.png"))], ids=["text", "picture"])
+def test_emulated_device_that_breaks_under_vectors(what):
+    s = emulated("--max-model-len", "19", model=ROOT / "tests/golden/dual/clip_base", EMU_FAIL_LAUNCH="9")
+    assert is_failure(s.post("/v1/embeddings", {"input": [what]}), "unspecified launch failure"), s.text()
+    assert s.proc.wait(PATIENCE) == FAILED, s.text()
+    s.reader.join(10)
+    assert len([line for line in s.log if "unspecified launch failure" in line]) == 1, s.text()
 
 
 def test_emulated_eager_as_captured():

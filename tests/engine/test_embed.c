@@ -27,7 +27,7 @@ typedef struct fixture {
 static bool open_dir(fixture *f, const char *dir, int max_len, status *st) {
     const name_sheet *sheet;
     if (!family_read(dir, &f->spec, &sheet, st)) return false;
-    return promptkit_load(&f->kit, dir, &f->spec, max_len ? max_len : f->spec.text.max_pos,
+    return promptkit_load(&f->kit, dir, NULL, &f->spec, max_len ? max_len : f->spec.text.max_pos,
                           &IMAGE_LIMITS_DEFAULT, st);
 }
 

@@ -67,7 +67,8 @@ static void setup(fixture *f, const char *kit, int max_len) {
     dir_of(kit, dir, sizeof dir);
     bool pictures = strcmp(kit, "roles") != 0 && strncmp(kit, "llama", 5) != 0;
     f->spec = spec_of(dir, pictures);
-    if (!promptkit_load(&f->kit, dir, &f->spec, max_len, &IMAGE_LIMITS_DEFAULT, &st)) fail_msg("%s", st.msg);
+    if (!promptkit_load(&f->kit, dir, NULL, &f->spec, max_len, &IMAGE_LIMITS_DEFAULT, &st))
+        fail_msg("%s", st.msg);
 }
 
 static int count_images(const json_t *messages) {
@@ -327,8 +328,8 @@ static void test_in_front(void **state) {
     promptkit_fini(&f.kit);
     f.spec.pictures_in_front = true;
     f.spec.max_pictures = 1;
-    assert_true(
-        promptkit_load(&f.kit, "tests/golden/prompt/strings", &f.spec, 512, &IMAGE_LIMITS_DEFAULT, &st));
+    assert_true(promptkit_load(&f.kit, "tests/golden/prompt/strings", NULL, &f.spec, 512,
+                               &IMAGE_LIMITS_DEFAULT, &st));
     prompt *p = prompt_new_chat(&f.kit, &with, &st);
     if (!p) fail_msg("%s", st.msg);
     int rows = p->images[0].n_rows;
@@ -362,17 +363,17 @@ static void test_added_token(void **state) {
     promptkit_fini(&f.kit);
     f.spec.image_token = -1;
     f.spec.added_token = "<image>";
-    assert_true(promptkit_load(&f.kit, dir, &f.spec, 512, &IMAGE_LIMITS_DEFAULT, &st));
+    assert_true(promptkit_load(&f.kit, dir, NULL, &f.spec, 512, &IMAGE_LIMITS_DEFAULT, &st));
     assert_int_equal(f.kit.image_token, has);
     promptkit_fini(&f.kit);
     f.spec.added_token = "<picture>";
-    assert_true(promptkit_load(&f.kit, dir, &f.spec, 512, &IMAGE_LIMITS_DEFAULT, &st));
+    assert_true(promptkit_load(&f.kit, dir, NULL, &f.spec, 512, &IMAGE_LIMITS_DEFAULT, &st));
     assert_int_equal(f.kit.image_token, next);
     assert_string_equal(f.kit.row_token, "<picture>");
     assert_true(tok_is_special(f.kit.tok, next));
     promptkit_fini(&f.kit);
     f.spec.text.vocab = next; /* its rows are never looked up */
-    assert_true(promptkit_load(&f.kit, dir, &f.spec, 512, &IMAGE_LIMITS_DEFAULT, &st));
+    assert_true(promptkit_load(&f.kit, dir, NULL, &f.spec, 512, &IMAGE_LIMITS_DEFAULT, &st));
     assert_int_equal(f.kit.image_token, next);
     promptkit_fini(&f.kit);
 }
@@ -384,12 +385,13 @@ static void test_broken_folders(void **state) {
     model_spec s = {.image_token = -1};
     promptkit k;
     status st = {0};
-    assert_false(promptkit_load(&k, dir, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
+    assert_false(promptkit_load(&k, dir, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
     assert_int_equal(st.code, ST_NOT_FOUND);
     snprintf(cmd, sizeof cmd, "cp tests/golden/prompt/roles/tokenizer.json %s/", dir);
     assert_int_equal(system(cmd), 0);
     st = (status){0};
-    assert_true(promptkit_load(&k, dir, &s, 10, &IMAGE_LIMITS_DEFAULT, &st)); /* a folder with nothing else */
+    assert_true(
+        promptkit_load(&k, dir, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT, &st)); /* a folder with nothing else */
     assert_null(k.tmpl);
     promptkit_fini(&k);
     static const struct {
@@ -403,14 +405,14 @@ static void test_broken_folders(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         put(dir, bad[i].name, bad[i].text);
         st = (status){0};
-        assert_false(promptkit_load(&k, dir, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
+        assert_false(promptkit_load(&k, dir, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
         if (!strstr(st.msg, bad[i].says)) fail_msg("expected '%s' in: %s", bad[i].says, st.msg);
         put(dir, bad[i].name, bad[i].name[0] == 'c' ? "x" : "{}");
     }
     s.fuse = FUSE_SPLICE;
     s.image_token = 99999;
     st = (status){0};
-    assert_false(promptkit_load(&k, dir, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
+    assert_false(promptkit_load(&k, dir, NULL, &s, 10, &IMAGE_LIMITS_DEFAULT, &st));
     assert_non_null(strstr(st.msg, "99999"));
     snprintf(cmd, sizeof cmd, "rm -r %s", dir);
     assert_int_equal(system(cmd), 0);

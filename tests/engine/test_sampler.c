@@ -123,6 +123,28 @@ static bool banned(const sampler *s, int32_t id) {
     return false;
 }
 
+static void test_what_the_model_never_says(void **state) {
+    (void)state;
+    model_spec spec = spec_with_eos(1);
+    spec.banned[0] = 5, spec.banned[1] = 9, spec.n_banned = 2;
+    int32_t bias_ids[] = {9, 4};
+    float bias[] = {100, 100};
+    engine_params p = plain();
+    p.bias_ids = bias_ids, p.bias = bias, p.n_bias = 2;
+    for (int least = 0; least < 3; least += 2) {
+        p.min_tokens = least;
+        sampler s;
+        assert_true(sampler_init(&s, &p, &spec, NULL, 0, 1, NULL));
+        for (int t = 0; t < 4; t++) {
+            assert_true(banned(&s, 5) && banned(&s, 9));
+            assert_false(banned(&s, 4));
+            assert_int_equal(banned(&s, 2), t < least);
+            assert_true(sampler_accept(&s, 1));
+        }
+        sampler_fini(&s);
+    }
+}
+
 static void test_min_tokens_and_stops(void **state) {
     (void)state;
     model_spec spec = spec_with_eos(3); /* 2, 7, 12 */
@@ -168,6 +190,7 @@ int main(void) {
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_what_is_tracked),
         cmocka_unit_test(test_min_tokens_and_stops),
+        cmocka_unit_test(test_what_the_model_never_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

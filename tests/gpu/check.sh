@@ -47,14 +47,15 @@ if ! "$VLMD_BIN" --version; then
 fi
 
 # ---- ops and models against references in double precision and of the reference library ----
-ops=(test_ops_rows test_ops_attn test_ops_linear test_sample test_device_memory)
+ops=(test_sample test_device_memory)
+for t in "$B"/tests/kernels/test_ops_*; do [ -x "$t" ] && ops+=("${t##*/}"); done
 for t in "${ops[@]}"; do part "$t" "$B/tests/kernels/$t"; done
-part test_model ${smoke:+env VLMD_SHORT=1} "$B/tests/engine/model/test_model"
+for t in test_model test_dual test_lot; do part $t ${smoke:+env VLMD_SHORT=1} "$B/tests/engine/model/$t"; done
 t=$B/tests/engine/sched/test_device # the scheduler on a device: steps ahead, captured and not
 [ -x "$t" ] && part test_device "$t"
 
 # ---- the server: goldens; captured = eager; alone = together ----
-part parity python3 tests/gpu/parity.py --device "$device" ${smoke:+--smoke}
+part parity python3 tests/gpu/parity.py --device "$device" ${smoke:+--smoke --steps 4}
 MIXED_ARGS="--device $device --deterministic" MIXED_REQUESTS=${smoke:+150} MIXED_REQUESTS=${MIXED_REQUESTS:-600} \
     part alone_as_together python3 tests/load/mixed.py
 

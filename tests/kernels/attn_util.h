@@ -1,8 +1,31 @@
-/* attn_util.h - what the tests of op_attn share: sequences with keys in shuffled pages, which rows see what. Header only. */
+/* attn_util.h - what the tests of op_attn share: sequences with keys in shuffled pages, which rows see what and should become
+ * what; pictures' rows without pages; rows over a few pages, for calls that are wrong. Header only. */
 #ifndef VLMD_TESTS_ATTN_UTIL_H
 #define VLMD_TESTS_ATTN_UTIL_H
 
 #include "tests/kernels/ops_util.h"
+
+/* Sequences of rows starts[s] .. starts[s + 1] and lens[s] keys; every row sees all keys until the caller says more. */
+UTIL attn_args attn_rows(int n_seqs, const int32_t *starts, const int32_t *lens) {
+    return (attn_args){
+        .scale = 1,
+        .n_seqs = n_seqs,
+        .q_start = tensor_1d(op_copy_of(starts, sizeof *starts * (size_t)(n_seqs + 1)), DT_I32, n_seqs + 1),
+        .kv_len = tensor_1d(op_copy_of(lens, sizeof *lens * (size_t)n_seqs), DT_I32, n_seqs)};
+}
+UTIL void attn_rows_free(attn_args *a) {
+    op_free_all(a->q_start.data, a->kv_len.data);
+}
+
+/* n rows, all of them keys too; waits. */
+UTIL void attn_dense(rig *r, float *y, float *q, float *k, float *v, int64_t n, int64_t heads,
+                     int64_t kv_heads, int64_t hd, const attn_args *a) {
+    op_attn(&r->c, tensor_3d(y, DT_F32, n, heads, hd), tensor_3d(q, DT_F32, n, heads, hd),
+            tensor_3d(k, DT_F32, n, kv_heads, hd), tensor_3d(v, DT_F32, n, kv_heads, hd), a);
+    rig_ok(r);
+}
+
+/* ---- sequences in pages ---- */
 
 /* A sequence's keys and values are kept as plain rows; pages hold copies, in shuffled order. */
 typedef struct world {
@@ -14,7 +37,7 @@ typedef struct world {
     float *kc, *vc;
     int32_t *pages;     /* [n_seqs, max_pages] */
     int32_t *limit[20]; /* of each position of a sequence, or NULL; as attn_args has it */
-    bool limit_spares;
+    bool limit_spares, uniform;
     float softcap;
     dtype narrow;
 } world;
@@ -56,14 +79,10 @@ UTIL world world_new(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_heads
 }
 UTIL void world_free(world *w) {
     for (int s = 0; s < w->n_seqs; s++) {
-        op_free(w->q[s]);
-        op_free(w->k[s]);
-        op_free(w->v[s]);
+        op_free_all(w->q[s], w->k[s], w->v[s]);
         free(w->limit[s]);
     }
-    op_free(w->pages);
-    op_free(w->kc);
-    op_free(w->vc);
+    op_free_all(w->pages, w->kc, w->vc);
 }
 
 /* Puts positions [from, to) of sequence s into its pages. */
@@ -81,9 +100,7 @@ UTIL void world_write(rig *r, world *w, int s, int64_t from, int64_t to) {
                 tensor_3d(k, DT_F32, n + 1, w->kv_heads, w->hd),
                 tensor_3d(v, DT_F32, n + 1, w->kv_heads, w->hd), tensor_1d(slots, DT_I32, n + 1));
     rig_ok(r);
-    op_free(slots);
-    op_free(k);
-    op_free(v);
+    op_free_all(slots, k, v);
 }
 
 /* Attends rows [from[s], to[s]) (positions) of each listed sequence in one call; y[s] gets them at their
@@ -91,8 +108,7 @@ UTIL void world_write(rig *r, world *w, int s, int64_t from, int64_t to) {
 UTIL void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *from, const int64_t *to,
                      bool causal, int window, float *const *y) {
     int64_t width = w->heads * w->hd, total = 0, ld = width + 3;
-    int32_t *start = op_ints(n + 1), *len = op_ints(n), *pages = op_ints(n * w->max_pages);
-    start[0] = 0;
+    int32_t start[21] = {0}, len[20], *pages = op_ints(n * w->max_pages);
     for (int i = 0; i < n; i++) {
         total += to[i] - from[i];
         start[i + 1] = (int32_t)total;
@@ -113,39 +129,81 @@ UTIL void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *fro
            ot = tensor_3d(o, DT_F32, total, w->heads, w->hd);
     qt.ld = ot.ld = ld;
     int64_t pd[] = {w->n_pages, w->kv_heads, KV_PAGE_TOK, w->hd};
-    attn_args a = {.scale = 1 / sqrtf((float)w->hd),
-                   .causal = causal,
-                   .window = window,
-                   .softcap = w->softcap,
-                   .narrow = w->narrow,
-                   .limit_spares = w->limit_spares,
-                   .n_seqs = n,
-                   .q_start = tensor_1d(start, DT_I32, n + 1),
-                   .kv_len = tensor_1d(len, DT_I32, n),
-                   .pages = tensor_2d(pages, DT_I32, n, w->max_pages)};
+    attn_args a = attn_rows(n, start, len);
+    a.scale = 1 / sqrtf((float)w->hd);
+    a.causal = causal;
+    a.window = window;
+    a.softcap = w->softcap;
+    a.narrow = w->narrow;
+    a.limit_spares = w->limit_spares;
+    a.uniform = w->uniform;
+    a.pages = tensor_2d(pages, DT_I32, n, w->max_pages);
     if (w->limit[seq[0]]) a.limit = tensor_1d(limit, DT_I32, total);
     op_attn(&r->c, ot, qt, tensor_of(w->kc, DT_F32, 4, pd), tensor_of(w->vc, DT_F32, 4, pd), &a);
     rig_ok(r);
     for (int i = 0; i < n; i++)
         for (int64_t p = from[i]; p < to[i]; p++)
             memcpy(y[seq[i]] + p * width, o + (start[i] + p - from[i]) * ld, sizeof(float) * (size_t)width);
-    op_free(q);
-    op_free(o);
-    op_free(limit);
-    op_free(pages);
-    op_free(start);
-    op_free(len);
+    op_free_all(q, o, limit, pages);
+    attn_rows_free(&a);
 }
 
 /* Keys [lo, hi) that the row at position p sees. */
-UTIL void world_sees(const world *w, int s, int64_t p, int64_t len, bool causal, int window, int64_t *lo,
-                     int64_t *hi) {
-    *hi = causal ? p + 1 : len;
+UTIL void world_sees(const world *w, int s, int64_t p, bool causal, int window, int64_t *lo, int64_t *hi) {
+    *hi = causal ? p + 1 : w->len[s];
     *lo = window > 0 && p - window + 1 > 0 ? p - window + 1 : 0;
     if (w->limit[s] && w->limit[s][p] > 0) {
         *hi = w->limit[s][p];
         if (w->limit_spares) *lo = 0;
     }
+}
+
+/* How far a number of one head may be from the reference: its query, and keys and values [lo, hi) of its group. */
+typedef double attn_bound(const world *w, const float *q, const float *k, const float *v, int64_t lo,
+                          int64_t hi);
+
+/* y[heads, hd], of the row at position p, against double precision. Returns the largest error as a part of the bound. */
+UTIL double world_check_row(const world *w, int s, int64_t p, bool causal, int window, const float *y,
+                            attn_bound *bound) {
+    double want[256], worst = 0;
+    const int64_t g = w->heads / w->kv_heads, ld = w->kv_heads * w->hd;
+    int64_t lo, hi;
+    world_sees(w, s, p, causal, window, &lo, &hi);
+    for (int64_t h = 0; h < w->heads; h++) {
+        const float *q = w->q[s] + (p * w->heads + h) * w->hd, *k = w->k[s] + h / g * w->hd,
+                    *v = w->v[s] + h / g * w->hd;
+        const double most = bound(w, q, k, v, lo, hi);
+        ref_attn(want, q, k, v, ld, lo, hi, w->hd, 1 / sqrt((double)w->hd), (double)w->softcap);
+        for (int64_t d = 0; d < w->hd; d++) {
+            near("attn", y[h * w->hd + d], want[d], most);
+            worst = fmax(worst, fabs(y[h * w->hd + d] - want[d]) / most);
+        }
+    }
+    return worst;
+}
+
+/* Keys in two parts, then the last rows[s] rows of every sequence in one call: about `some` of each, or all, are checked. */
+UTIL double world_check(rig *r, world *w, bool causal, int window, int64_t some, attn_bound *bound) {
+    const int64_t width = w->heads * w->hd;
+    int seq[20];
+    int64_t from[20], to[20];
+    float *y[20];
+    double worst = 0;
+    for (int s = 0; s < w->n_seqs; s++) {
+        seq[s] = s;
+        to[s] = w->len[s];
+        from[s] = w->len[s] - w->rows[s];
+        y[s] = floats(w->len[s] * width);
+        world_write(r, w, s, 0, w->len[s] / 2);
+        world_write(r, w, s, w->len[s] / 2, w->len[s]);
+    }
+    world_attn(r, w, seq, w->n_seqs, from, to, causal, window, y);
+    for (int s = 0; s < w->n_seqs; s++) {
+        for (int64_t p = from[s]; p < to[s]; p += 1 + w->rows[s] / some)
+            worst = fmax(worst, world_check_row(w, s, p, causal, window, y[s] + p * width, bound));
+        op_free(y[s]);
+    }
+    return worst;
 }
 
 /* Spans of 1 to 150 positions that see each other, causal ones between them. */
@@ -163,22 +221,113 @@ UTIL void random_limits(uint64_t *seed, world *w) {
 
 /* Sequence s of a world, whole, without pages: its keys are plain rows already. */
 UTIL void world_dense(rig *r, const world *w, int s, int window, float *y) {
-    const int64_t n = w->len[s];
-    int32_t *start = op_copy_of((int32_t[]){0, w->len[s]}, 2 * sizeof *start),
-            *len = op_copy_of(&w->len[s], sizeof *len);
-    attn_args a = {.scale = 1 / sqrtf((float)w->hd),
-                   .causal = true,
-                   .window = window,
-                   .narrow = w->narrow,
-                   .n_seqs = 1,
-                   .q_start = tensor_1d(start, DT_I32, 2),
-                   .kv_len = tensor_1d(len, DT_I32, 1)};
-    op_attn(&r->c, tensor_3d(y, DT_F32, n, w->heads, w->hd), tensor_3d(w->q[s], DT_F32, n, w->heads, w->hd),
-            tensor_3d(w->k[s], DT_F32, n, w->kv_heads, w->hd),
-            tensor_3d(w->v[s], DT_F32, n, w->kv_heads, w->hd), &a);
+    attn_args a = attn_rows(1, (int32_t[]){0, w->len[s]}, &w->len[s]);
+    a.scale = 1 / sqrtf((float)w->hd);
+    a.causal = true;
+    a.window = window;
+    a.narrow = w->narrow;
+    attn_dense(r, y, w->q[s], w->k[s], w->v[s], w->len[s], w->heads, w->kv_heads, w->hd, &a);
+    attn_rows_free(&a);
+}
+
+/* ---- pictures: rows that see each other, without pages ---- */
+
+/* Of several pictures, as column views of one fused projection x. */
+typedef struct fused {
+    int64_t heads, kv_heads, hd, n, width; /* n rows a picture */
+    float *x;                              /* [pictures * n, width] */
+    tensor q, k, v;
+    attn_args a;
+} fused;
+
+UTIL fused fused_new(uint64_t *seed, int64_t heads, int64_t kv_heads, int64_t hd, int64_t n, int pictures,
+                     float scale) {
+    fused f = {.heads = heads, .kv_heads = kv_heads, .hd = hd, .n = n};
+    const int64_t q = heads * hd, kv = kv_heads * hd;
+    f.width = q + 2 * kv;
+    f.x = random_floats(seed, pictures * n * f.width, 1);
+    tensor all = tensor_2d(f.x, DT_F32, pictures * n, f.width);
+    f.q = tensor_heads(tensor_cols(all, 0, q), heads, hd);
+    f.k = tensor_heads(tensor_cols(all, q, kv), kv_heads, hd);
+    f.v = tensor_heads(tensor_cols(all, q + kv, kv), kv_heads, hd);
+    int32_t start[4], len[3];
+    assert_in_range(pictures, 1, ARRAY_LEN(len));
+    for (int i = 0; i <= pictures; i++) start[i] = (int32_t)(i * n);
+    for (int i = 0; i < pictures; i++) len[i] = (int32_t)n;
+    f.a = attn_rows(pictures, start, len);
+    f.a.scale = scale;
+    return f;
+}
+UTIL void fused_free(fused *f) {
+    op_free(f->x);
+    attn_rows_free(&f->a);
+}
+
+/* All rows of all pictures. */
+UTIL void fused_attn(rig *r, const fused *f, float *y) {
+    op_attn(&r->c, tensor_3d(y, DT_F32, f->q.d[0], f->heads, f->hd), f->q, f->k, f->v, &f->a);
     rig_ok(r);
-    op_free(start);
-    op_free(len);
+}
+UTIL void fused_check(const fused *f, const float *y, int64_t every, double tol) {
+    double want[256];
+    for (int64_t i = 0; i < f->q.d[0]; i += every)
+        for (int64_t h = 0; h < f->heads; h++) {
+            const int64_t g = h / (f->heads / f->kv_heads);
+            const float *base = f->x + i / f->n * f->n * f->width;
+            ref_attn(want, f->x + i * f->width + h * f->hd, base + (f->heads + g) * f->hd,
+                     base + (f->heads + f->kv_heads + g) * f->hd, f->width, 0,
+                     f->a.causal ? i % f->n + 1 : f->n, f->hd, (double)f->a.scale, 0);
+            for (int64_t d = 0; d < f->hd; d++)
+                near("dense", y[(i * f->heads + h) * f->hd + d], want[d], tol);
+        }
+}
+/* The first picture's rows `step` at a time, over all its keys. */
+UTIL void fused_blocks(rig *r, const fused *f, int64_t step, float *y) {
+    for (int64_t at = 0; at < f->n; at += step) {
+        const int64_t n = f->n - at < step ? f->n - at : step;
+        attn_args a = attn_rows(1, (int32_t[]){0, (int32_t)n}, f->a.kv_len.data);
+        a.scale = f->a.scale;
+        a.narrow = f->a.narrow;
+        op_attn(&r->c, tensor_3d(y + at * f->heads * f->hd, DT_F32, n, f->heads, f->hd),
+                tensor_rows(f->q, at, n), tensor_rows(f->k, 0, f->n), tensor_rows(f->v, 0, f->n), &a);
+        rig_ok(r);
+        attn_rows_free(&a);
+    }
+}
+
+/* ---- rows of one head over a few pages ---- */
+
+typedef struct paged {
+    float *kc, *vc, *q, *y;               /* of random numbers */
+    int32_t *start, *len, *pages, *limit; /* the caller's to write; limit is no part of a until he says so */
+    tensor kt, vt, qt, yt;
+    attn_args a;
+} paged;
+
+UTIL paged paged_new(uint64_t *seed, int n_seqs, int64_t rows, int64_t hd, int64_t n_pages,
+                     int64_t max_pages) {
+    const int64_t pd[] = {n_pages, 1, KV_PAGE_TOK, hd}, pool = n_pages * KV_PAGE_TOK * hd;
+    paged p = {.kc = random_floats(seed, pool, 1),
+               .vc = random_floats(seed, pool, 1),
+               .q = random_floats(seed, rows * hd, 1),
+               .y = floats(rows * hd),
+               .start = op_ints(n_seqs + 1),
+               .len = op_ints(n_seqs),
+               .pages = op_ints(n_seqs * max_pages),
+               .limit = op_ints(rows)};
+    p.kt = tensor_of(p.kc, DT_F32, 4, pd);
+    p.vt = tensor_of(p.vc, DT_F32, 4, pd);
+    p.qt = tensor_3d(p.q, DT_F32, rows, 1, hd);
+    p.yt = tensor_3d(p.y, DT_F32, rows, 1, hd);
+    p.a = (attn_args){.scale = 1,
+                      .n_seqs = n_seqs,
+                      .q_start = tensor_1d(p.start, DT_I32, n_seqs + 1),
+                      .kv_len = tensor_1d(p.len, DT_I32, n_seqs),
+                      .pages = tensor_2d(p.pages, DT_I32, n_seqs, max_pages)};
+    return p;
+}
+UTIL void paged_free(paged *p) {
+    op_free_all(p->kc, p->vc, p->q, p->y, p->start, p->len, p->pages, p->limit);
 }
 
 static const int64_t groupings[][2] = {{1, 1}, {2, 1}, {3, 3}, {4, 2}, {6, 2}, {7, 1}, {8, 8}, {32, 1}};

@@ -2,7 +2,8 @@
  * buffers, comparison. Header only; each test program has its own copy.
  *
  * VLMD_DEVICE=cuda runs the same tests on a GPU (or its emulator): what an op reads or writes comes from op_alloc
- * (floats, random_floats, op_ints), memory that host and device both reach, and is looked at after rig_ok. */
+ * (floats, random_floats, op_ints), memory that host and device both reach, and is looked at after rig_ok.
+ * VLMD_SHORT, beside that, keeps to sizes and repetitions that show the same faults: for where a device's thread is slow. */
 #ifndef VLMD_TESTS_OPS_UTIL_H
 #define VLMD_TESTS_OPS_UTIL_H
 
@@ -38,6 +39,14 @@ UTIL bool on_gpu(void) {
     return device && strncmp(device, "cuda", 4) == 0;
 }
 
+UTIL bool brief(void) {
+    return on_gpu() && getenv("VLMD_SHORT");
+}
+/* Counts of threads 1 .. n are tried where they can matter. */
+UTIL int most_threads(int n) {
+    return brief() ? 1 : n;
+}
+
 /* Memory that ops may be given; op_free waits for what the device still does with it. */
 UTIL void *op_alloc(size_t n) {
     void *p = NULL;
@@ -60,6 +69,11 @@ UTIL void op_free(void *p) {
 #endif
     free(p);
 }
+#define op_free_all(...)                                                                                     \
+    do {                                                                                                     \
+        void *all_[] = {__VA_ARGS__};                                                                        \
+        for (size_t i_ = 0; i_ < ARRAY_LEN(all_); i_++) op_free(all_[i_]);                                   \
+    } while (0)
 UTIL void *op_copy_of(const void *p, size_t n) {
     void *q = op_alloc(n);
     memcpy(q, p, n);

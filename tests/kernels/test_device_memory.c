@@ -1,4 +1,5 @@
-/* test_device_memory.c - weights of any number, size, type and stride arrive whole, and memory that was planned is used again.
+/* test_device_memory.c - weights of any number, size, type and stride arrive whole, and memory that was planned is used
+ * again and is enough.
  * VLMD_DEVICE=cuda: on a GPU, or the emulated one; on the CPU, where nothing is copied, the same must hold. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -174,10 +175,60 @@ static void test_planned_memory(void **state) {
     rig_fini(&r);
 }
 
+/* Decoding rows over pages of many keys: what the op wants for that, a dry run with nothing in memory has said. */
+static void test_work_is_measured(void **state) {
+    (void)state;
+    enum {
+        SEQS = 3,
+        HEADS = 4,
+        HD = 12,
+        PAGES = 4,
+        KEYS = 3000,
+        LD = (KEYS + KV_PAGE_TOK - 1) / KV_PAGE_TOK
+    };
+    rig r;
+    status st = {0};
+    assert_true(rig_init(&r, NULL, 1));
+    const int64_t rows[] = {SEQS, HEADS, HD}, pool[] = {PAGES, 1, KV_PAGE_TOK, HD};
+    tensor x = tensor_of(NULL, DT_F32, 3, rows), kv = tensor_of(NULL, DT_F32, 4, pool);
+    attn_args a = {.scale = 1,
+                   .causal = true,
+                   .n_seqs = SEQS,
+                   .q_start = tensor_1d(NULL, DT_I32, SEQS + 1),
+                   .kv_len = tensor_1d(NULL, DT_I32, SEQS),
+                   .pages = tensor_2d(NULL, DT_I32, SEQS, LD)};
+    ctx dry = r.c;
+    arena counting = {0};
+    dry.dry = true;
+    dry.scratch = &counting;
+    op_attn(&dry, x, x, kv, kv, &a);
+    assert_true(ctx_ok(&dry));
+    const size_t work = backend_get_memory(r.be).work_bytes;
+    if (on_gpu()) assert_true(work >= SEQS * HEADS * HD * sizeof(float));
+    assert_true(backend_seal(r.be, 0, &st)); /* from here on no op gets more than that */
+    int32_t *ints = op_ints(SEQS + 1 + SEQS + SEQS * LD);
+    for (int i = 0; i <= SEQS; i++) ints[i] = i;
+    for (int i = 0; i < SEQS; i++) ints[SEQS + 1 + i] = KEYS - i;
+    for (int i = 0; i < SEQS * LD; i++) ints[2 * SEQS + 1 + i] = 1 + i % (PAGES - 1);
+    a.q_start.data = ints;
+    a.kv_len.data = ints + SEQS + 1;
+    a.pages.data = ints + 2 * SEQS + 1;
+    uint64_t seed = 3;
+    x.data = random_floats(&seed, SEQS * HEADS * HD, 1);
+    kv.data = random_floats(&seed, PAGES * KV_PAGE_TOK * HD, 1);
+    op_attn(&r.c, x, x, kv, kv, &a);
+    rig_ok(&r);
+    op_free(ints);
+    op_free(x.data);
+    op_free(kv.data);
+    rig_fini(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights_together),
         cmocka_unit_test(test_planned_memory),
+        cmocka_unit_test(test_work_is_measured),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

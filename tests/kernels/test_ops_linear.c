@@ -226,7 +226,7 @@ static void test_bulk_bits(void **state) {
         for (size_t d = 0; d < ARRAY_LEN(types); d++) {
             lin l = lin_new(&seed, shapes[s][0], shapes[s][1], shapes[s][2], types[d], true);
             float *first = NULL;
-            for (int threads = 1; threads <= 3; threads++) {
+            for (int threads = 1; threads <= most_threads(3); threads++) {
                 rig r;
                 assert_true(rig_init(&r, NULL, threads));
                 float *y = lin_run(&r, &l, l.n, true, ACT_QUICK_GELU, LINEAR_BULK);

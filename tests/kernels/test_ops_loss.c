@@ -27,7 +27,7 @@ static void test_double(void **state) {
                 ref_pair_loss(want, x, ld, n, sigmoid);
                 for (int64_t i = 0; i < n; i++) mean += want[i] / (double)n;
                 bool any = false;
-                for (int threads = 1; threads <= 3; threads += 2) {
+                for (int threads = 1; threads <= most_threads(3); threads += 2) {
                     rig r;
                     RIG_EACH(r, threads) {
                         float *to = any ? again : first;
@@ -40,9 +40,7 @@ static void test_double(void **state) {
                         rig_fini(&r);
                     }
                 }
-                op_free(x);
-                op_free(first);
-                op_free(again);
+                op_free_all(x, first, again);
                 free(want);
             }
 }
@@ -63,9 +61,7 @@ static void test_row_exact(void **state) {
         run(&r, sigmoid, tensor_2d(x, DT_F32, N, N), b + N, b);
         same_bits("term", a + I, b + I, 1);
         assert_true(a[I + 1] != b[I + 1]);
-        op_free(x);
-        op_free(a);
-        op_free(b);
+        op_free_all(x, a, b);
     }
     rig_fini(&r);
 }

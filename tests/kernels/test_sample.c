@@ -95,7 +95,7 @@ static void check_draws(const float *x, int n, sample_row row, const double *p, 
     static sample_row rows[MOST_DRAWS];
     static sample_result out[MOST_DRAWS];
     assert_in_range(draws, 1, MOST_DRAWS);
-    if (on_gpu()) draws = (draws + 3) / 4;
+    if (on_gpu()) draws = (draws + 3) / (brief() ? 16 : 4);
     for (int d = 0; d < draws; d++) {
         rows[d] = row;
         rows[d].seed = 1000003ull * (uint64_t)d + 17;

@@ -98,8 +98,8 @@ static void test_no_colour(void **state) {
         snprintf(text, sizeof text,
                  "{\"image_processor_type\":\"%sImageProcessor\",\"do_rescale\":false,\"image_mean\":[100,"
                  "120,130],"
-                 "\"size\":{\"height\":336,\"width\":336},\"do_center_crop\":false,\"image_grid_pinpoints\":["
-                 "[336,672]]}",
+                 "\"size\":{\"height\":336,\"width\":336},\"crop_size\":336,\"do_center_crop\":false,"
+                 "\"image_grid_pinpoints\":[[336,672]]}",
                  classes[i]);
         json_t *j = json_loads(text, 0, NULL);
         prep_spec p;
@@ -123,6 +123,11 @@ static void test_refused(void **state) {
     } cases[] = {
         {"{\"image_processor_type\":\"FooImageProcessor\"}", "FooImageProcessor", ST_UNSUPPORTED},
         {"{\"image_processor_type\":\"VideoLlavaImageProcessorFast\"}", "VideoLlavaImageProcessorFast",
+         ST_UNSUPPORTED},
+        /* tiles are cut by the class's crop_size, cropped or not */
+        {"{\"image_processor_type\":\"LlavaNextImageProcessor\",\"size\":{\"height\":336,\"width\":336},"
+         "\"do_center_crop\":false,\"image_grid_pinpoints\":[[336,672]]}",
+         "crop_size: only that of size, 336 x 336, is implemented for tiles, found 224 x 224",
          ST_UNSUPPORTED},
         {"[]", "object", ST_INVALID},
         {"{\"size\":0}", "1 to", ST_INVALID},

@@ -189,7 +189,8 @@ static void test_config(void **state) {
     bad_config("both_ways_gemma3", "{\"text_config\":{\"use_bidirectional_attention\":true}}",
                "text_config.use_bidirectional_attention", "false");
     bad_config("both_ways_paligemma", "{\"projection_dim\":40}", "projection_dim", "found 40");
-    bad_config("both_ways_paligemma", "{\"text_config\":\"-\"}", "text_config", "missing");
+    bad_config("both_ways_paligemma", "{\"text_config\":\"-\"}", "projection_dim",
+               "expected text_config.hidden_size 2048");
     bad_config("text_qwen2",
                "{\"layer_types\":[\"chunked_attention\",\"full_attention\",\"full_attention\"]}",
                "layer_types", "chunked_attention");

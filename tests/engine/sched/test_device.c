@@ -51,7 +51,8 @@ static void world_init(world *w, const setting *x) {
     assert_true(inbox_init(&w->inbox, &st));
     w->pictures = piccache_new(1 << 24, &st);
     assert_non_null(w->pictures);
-    sched_options so = {.max_seqs = x->seqs, .max_rows = x->rows, .pictures = w->pictures, .async = x->async};
+    sched_options so = {
+        .jobs = {.max_running = x->seqs, .pictures = w->pictures}, .max_rows = x->rows, .async = x->async};
     w->sched = sched_new(&so, &w->runner, &w->inbox, NULL, &st);
     assert_non_null(w->sched);
 }
@@ -91,7 +92,7 @@ static prompt *make_prompt(int k) {
 static void make_params(int k, engine_params *p) {
     static const char *const stops[] = {"t", "e", "a"};
     params_default(g_kit.spec, p);
-    p->max_tokens = k % 2 ? 44 : 8 + k * 2;
+    p->max_tokens = k % 2 ? getenv("VLMD_SHORT") ? 32 : 44 : 8 + k * 2;
     p->ignore_eos = true;
     p->temperature = k % 2 ? 0.8f : 0;
     p->has_seed = true;

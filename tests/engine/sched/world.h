@@ -94,12 +94,11 @@ static void world_init(world *w, backend *be, tok *t, int max_len, const runner_
     CHECK(inbox_init(&w->inbox, &st));
     w->pictures = piccache_new(world_picture_bytes, &st);
     CHECK(w->pictures);
-    sched_options so = {.max_seqs = ro->max_seqs,
+    sched_options so = {.jobs = {.max_running = ro->max_seqs, .pictures = w->pictures},
                         .max_rows = ro->max_rows,
                         .max_chunk = max_chunk,
                         .no_prefix_caching = world_no_prefix_caching,
-                        .async = world_async,
-                        .pictures = w->pictures};
+                        .async = world_async};
     w->sched = sched_new(&so, &w->runner, &w->inbox, NULL, &st);
     CHECK(w->sched);
 }

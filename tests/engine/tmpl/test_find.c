@@ -77,6 +77,7 @@ static void test_order(void **state) {
     rendered("{\"tools\": []}", "T");
     put("tokenizer_config.json", "{\"chat_template\": [{\"name\": \"other\", \"template\": \"T\"}]}");
     expect_error(ST_INVALID, "default");
+    put("tokenizer_config.json", "{}");
     put("chat_template.json", "{\"chat_template\": \"J\"}");
     expect(NULL, "J");
     put("chat_template.jinja",
@@ -100,6 +101,32 @@ static void test_order(void **state) {
     rmdir(dir);
 }
 
+/* As AutoTokenizer and AutoProcessor of the reference choose among them. */
+static void test_order_of_a_processor(void **state) {
+    (void)state;
+    strcpy(dir + strlen(dir) - 6, "XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    put("tokenizer_config.json", "{\"chat_template\": \"T\"}");
+    put("chat_template.json", "{\"chat_template\": \"S\"}");
+    expect(NULL, "T");
+    put("chat_template.jinja", "J");
+    expect(NULL, "J");
+    put("preprocessor_config.json", "{}");
+    expect(NULL, "S");
+    put("processor_config.json", "{\"chat_template\": \"P\"}");
+    expect(NULL, "P");
+    put("processor_config.json", "{}");
+    drop("preprocessor_config.json");
+    expect(NULL, "S");
+    drop("chat_template.json");
+    expect(NULL, "J");
+    drop("chat_template.jinja");
+    expect(NULL, "T");
+    drop("processor_config.json");
+    drop("tokenizer_config.json");
+    rmdir(dir);
+}
+
 static void test_bundled_model(void **state) {
     (void)state;
     status st = {0};
@@ -117,6 +144,8 @@ static void test_bundled_model(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_order), cmocka_unit_test(test_bundled_model)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_order),
+                                       cmocka_unit_test(test_order_of_a_processor),
+                                       cmocka_unit_test(test_bundled_model)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,6 +25,12 @@ def _jpeg(im, **more):
     return b.getvalue()
 
 
+def _frames(ims, kind, **more):
+    b = io.BytesIO()
+    ims[0].save(b, kind, save_all=len(ims) > 1, append_images=ims[1:], **more)
+    return b.getvalue()
+
+
 def _turned(im, how):
     e = Image.Exif()
     e[0x0112] = how
@@ -47,7 +53,17 @@ def _made():
            "half.png": _png(s(112, 56, 13)), "odd.png": _png(s(97, 89, 14)), "interlaced.png": _png(s(50, 61, 15))}
     deep = s(50, 34, 16).convert("L").convert("I;16").point(lambda x: x * 257)
     out["deep.png"] = _png(deep)
-    for how in (2, 3, 6, 8):
+    three, clear = [s(50, 38, k) for k in (31, 32, 33)], s(44, 52, 34).quantize(9)
+    out.update({"moving.gif": _frames([x.quantize(32) for x in three], "GIF", duration=40, loop=0),
+                "still.gif": _frames([s(30, 47, 35).quantize(200)], "GIF"),
+                "clear.gif": _frames([clear], "GIF", transparency=3), "clear.png": _png(clear, transparency=3),
+                "grey.gif": _frames([s(31, 29, 36).convert("L")], "GIF"),
+                "moving.webp": _frames(three, "WEBP", duration=40, lossless=True),
+                "lossless.webp": _frames([_alpha(s(61, 35, 37))], "WEBP", lossless=True),
+                "lossy.webp": _frames([s(83, 64, 38)], "WEBP", quality=60), "dot.png": _png(s(1, 1, 39)),
+                "line.png": _png(s(2000, 3, 40)), "pole.jpg": _jpeg(s(2, 1500, 41)), "greyclear.png": _png(
+                    s(40, 33, 42).convert("L"), transparency=128), "two.png": _png(s(37, 36, 43).quantize(4), bits=2)})
+    for how in (2, 3, 4, 5, 6, 7, 8):
         out[f"turned{how}.jpg"] = _turned(s(100, 60, 20 + how), how)
     for name in ("wide.jpg", "tall.png", "grey.jpg", "other.jpg", "strip.png", "tiny.png", "column.png", "exact28.png",
                  "exact56.png", "exact96.png"):
@@ -71,7 +87,7 @@ class Pictures:
         return name
 
     def url(self, name):
-        kind = "png" if name.endswith("png") else "jpeg"
+        kind = name.rsplit(".", 1)[1].replace("jpg", "jpeg")
         return f"data:image/{kind};base64," + base64.b64encode(self.bytes[name]).decode()
 
     def of(self, name):
@@ -79,6 +95,8 @@ class Pictures:
         im = ImageOps.exif_transpose(Image.open(io.BytesIO(self.bytes[name])))
         if im.mode.startswith("I"):
             im = im.point(lambda x: x / 256).convert("L")
+        if "transparency" in im.info:
+            im = im.convert("RGBA")
         if im.mode in ("LA", "RGBA"):
             im = Image.alpha_composite(Image.new("RGBA", im.size, "white"), im.convert("RGBA"))
         return im.convert("RGB")
