@@ -218,24 +218,6 @@ static int by_number(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* The tokens of an object by id, in the order of ids. */
-static bool add_by_id(adding *a, const json_t *tokens) {
-    size_t n = json_object_size(tokens), k = 0;
-    const char **ids = mem_calloc(n + 1, sizeof *ids), *id;
-    const json_t *v;
-    if (!ids) return false;
-    json_object_foreach((json_t *)(uintptr_t)tokens, id, v) ids[k++] = id;
-    qsort(ids, k, sizeof *ids, by_number);
-    bool ok = true;
-    for (size_t i = 0; i < k && ok; i++) {
-        v = json_object_get(tokens, ids[i]);
-        const char *text = json_string_value(json_object_get(v, "content"));
-        ok = !text || add(a, text, v, false);
-    }
-    mem_free(ids);
-    return ok;
-}
-
 static bool put(json_t *to, json_int_t id, json_t *token) {
     char key[32];
     snprintf(key, sizeof key, "%lld", (long long)id);
@@ -248,6 +230,11 @@ static const char *const NAMES[] = {"bos_token", "eos_token", "unk_token", "sep_
 
 static const char *text_of(const json_t *v) {
     return json_string_value(json_is_object(v) ? json_object_get(v, "content") : v);
+}
+
+static bool ends_as_token(const char *key) {
+    size_t n = strlen(key);
+    return n > 6 && strcmp(key + n - 6, "_token") == 0;
 }
 
 static bool is_special(const json_t *config, const char *text) {
@@ -293,6 +280,49 @@ static const char *name_text(const json_t *config, const char *class, const char
     return text_of(*v);
 }
 
+/* A token that every tokenizer has a name for, or this model: what a config calls "..._token", beside others or apart. */
+static bool has_name(const json_t *config, const char *class, const char *text) {
+    const char *key, *s;
+    const json_t *v, *group = json_object_get(config, "extra_special_tokens");
+    bool is = false;
+    for (size_t i = 0; i < ARRAY_LEN(NAMES); i++)
+        is |= (s = name_text(config, class, NAMES[i], &v)) && strcmp(s, text) == 0;
+    json_object_foreach((json_t *)(uintptr_t)config, key, v) is |=
+        ends_as_token(key) && (s = text_of(v)) && strcmp(s, text) == 0;
+    if (json_is_object(group))
+        json_object_foreach((json_t *)(uintptr_t)group, key, v) is |=
+            (s = text_of(v)) && strcmp(s, text) == 0;
+    return is;
+}
+
+static bool alike(const json_t *a, const json_t *b) {
+    for (size_t i = 0; i < ARRAY_LEN(FLAGS); i++)
+        if (json_is_true(json_object_get(a, FLAGS[i])) != json_is_true(json_object_get(b, FLAGS[i])))
+            return false;
+    return a != NULL;
+}
+
+/* The tokens of an object by id, in the order of ids. One that is new, or other than it was, is special if it has a name. */
+static bool add_by_id(adding *a, const json_t *tokens, const json_t *config, const char *class) {
+    size_t n = json_object_size(tokens), k = 0;
+    const char **ids = mem_calloc(n + 1, sizeof *ids), *id;
+    const json_t *v;
+    if (!ids) return false;
+    json_object_foreach((json_t *)(uintptr_t)tokens, id, v) ids[k++] = id;
+    qsort(ids, k, sizeof *ids, by_number);
+    bool ok = true;
+    for (size_t i = 0; i < k && ok; i++) {
+        v = json_object_get(tokens, ids[i]);
+        const char *text = json_string_value(json_object_get(v, "content"));
+        if (!text || alike(json_object_get(a->by_text, text), v)) continue;
+        ok = add(a, text, v, false);
+        if (ok && has_name(config, class, text))
+            ok = json_object_set_new(json_object_get(a->by_text, text), "special", json_true()) == 0;
+    }
+    mem_free(ids);
+    return ok;
+}
+
 /* A named token: one that is not there yet joins as it says itself (v), else as a plain special one. plain: all are such. */
 static bool add_named(adding *a, const json_t *v, const char *text, bool plain) {
     json_t *was = json_object_get(a->by_text, text);
@@ -318,9 +348,7 @@ static bool add_names(adding *a, const json_t *config, const char *class) {
         ok = !text || add_named(a, v, text, plain);
     }
     json_object_foreach((json_t *)(uintptr_t)config, key, v) {
-        size_t n = strlen(key);
-        if (ok && n > 6 && strcmp(key + n - 6, "_token") == 0 && !is_name(key) && text_of(v))
-            ok = add_named(a, v, text_of(v), plain);
+        if (ok && ends_as_token(key) && !is_name(key) && text_of(v)) ok = add_named(a, v, text_of(v), plain);
     }
     for (size_t g = 0; g < ARRAY_LEN(groups) && ok; g++) {
         const json_t *list = json_object_get(config, groups[g]);
@@ -342,7 +370,7 @@ bool tokfiles_add_tokens(json_t *tokenizer, const char *dir, const json_t *confi
         by_id = of_before(dir, own, config, st);
     }
     bool ok = by_id && a.added && json_object_set(tokenizer, "added_tokens", a.added) == 0 &&
-              begin(&a, tokenizer) && add_by_id(&a, by_id) && add_names(&a, config, class);
+              begin(&a, tokenizer) && add_by_id(&a, by_id, config, class) && add_names(&a, config, class);
     json_decref(a.by_text);
     json_decref(a.added);
     json_decref(own);

@@ -23,7 +23,7 @@ typedef struct backend_ops {
     void (*download)(ctx *c, void *dst, tensor src);
     void (*sync)(ctx *c);
     /* With get_memory, linear, attn and sample are called in dry mode too, to say what work memory they want. */
-    void (*linear)(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
+    void (*linear)(ctx *c, tensor x, const linear_to *to, int n, act a, unsigned flags); /* n >= 1 */
     /* y, x: [rows, H, D] */
     void (*norm)(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
                  float eps, float gain_offset);

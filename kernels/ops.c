@@ -361,13 +361,28 @@ void backend_graph_free(backend_graph *g) {
 
 /* ---- ops ---- */
 
-void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags) {
-    const char *op = "linear";
-    if (!EXPECT("x", x, DT_F32, -1, -1) || !expect_weight(c, op, "w", w, WEIGHT_LINEAR, x.d[1]) ||
-        !EXPECT("y", y, DT_F32, x.d[0], w->rows) ||
-        (b && !expect_weight(c, op, "bias", b, WEIGHT_VECTOR, w->rows)))
+static void linears(ctx *c, const char *op, tensor x, const linear_to *to, int n, act a, unsigned flags) {
+    linear_to some[LINEARS]; /* those with work to do */
+    int n_some = 0;
+    if (!EXPECT("x", x, DT_F32, -1, -1) || !expect_that(c, n >= 1 && n <= LINEARS, op, "one to three"))
         return;
-    if (launch_or_ask(c, &y)) c->be->ops->linear(c, y, x, w, b, a, flags);
+    for (int i = 0; i < n; i++) {
+        const linear_to *t = &to[i];
+        if (!expect_weight(c, op, "w", t->w, WEIGHT_LINEAR, x.d[1]) ||
+            !EXPECT("y", t->y, DT_F32, x.d[0], t->w->rows) ||
+            (t->b && !expect_weight(c, op, "bias", t->b, WEIGHT_VECTOR, t->w->rows)))
+            return;
+        if (launch_or_ask(c, &t->y)) some[n_some++] = *t;
+    }
+    if (n_some > 0) c->be->ops->linear(c, x, some, n_some, a, flags);
+}
+
+void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags) {
+    linears(c, "linear", x, &(linear_to){y, w, b}, 1, a, flags);
+}
+
+void op_linears(ctx *c, tensor x, const linear_to *to, int n) {
+    linears(c, "linears", x, to, n, ACT_NONE, 0);
 }
 
 void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,

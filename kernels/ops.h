@@ -146,6 +146,14 @@ enum {
 };
 /* y[N,out] = act(x[N,in] w[out,in]^T + b[out]); b may be NULL. y and x may not overlap. */
 void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
+/* Up to LINEARS of the same x, y = x w^T + b each: the bits of op_linear without activation and flags. A device goes through
+ * the weights of a few rows in one launch. */
+enum { LINEARS = 3 };
+typedef struct linear_to {
+    tensor y;            /* as op_linear's */
+    const weight *w, *b; /* b may be NULL */
+} linear_to;
+void op_linears(ctx *c, tensor x, const linear_to *to, int n);
 
 /* ---- rows ------------------------------------------------------------------------------------------------- */
 

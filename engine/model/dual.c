@@ -52,8 +52,9 @@ static void project_firsts(ctx *c, const encode_lot *l, const pass *p) {
 static void probe_keys(ctx *c, const encode_lot *l, row_span s) {
     weight *const *w = l->m->dual->w;
     tensor x = tensor_rows(l->features, s.from, s.n);
-    op_linear(c, tensor_rows(l->k, s.from, s.n), x, w[DUAL_K_W], w[DUAL_K_B], ACT_NONE, 0);
-    op_linear(c, tensor_rows(l->v, s.from, s.n), x, w[DUAL_V_W], w[DUAL_V_B], ACT_NONE, 0);
+    const linear_to kv[] = {{tensor_rows(l->k, s.from, s.n), w[DUAL_K_W], w[DUAL_K_B]},
+                            {tensor_rows(l->v, s.from, s.n), w[DUAL_V_W], w[DUAL_V_B]}};
+    op_linears(c, x, kv, 2);
 }
 
 static void probe_looks(ctx *c, const encode_lot *l, const pass *p) {

@@ -65,8 +65,7 @@ static void make_context(ctx *c, const encode_lot *l, row_span s) {
     const join_spec *j = &m->spec.join;
     tensor x = tensor_rows(l->features, s.from, s.n), gate = ctx_2d(c, DT_F32, s.n, j->hidden),
            up = ctx_2d(c, DT_F32, s.n, j->hidden);
-    op_linear(c, gate, x, m->w[S_FC_GATE_W], NULL, ACT_NONE, 0);
-    op_linear(c, up, x, m->w[S_FC1_W], NULL, ACT_NONE, 0);
+    op_linears(c, x, (linear_to[]){{gate, m->w[S_FC_GATE_W], NULL}, {up, m->w[S_FC1_W], NULL}}, 2);
     op_glu(c, gate, gate, up, j->activation);
     op_linear(c, tensor_rows(l->context, s.from, s.n), gate, m->w[S_FC2_W], NULL, ACT_NONE, 0);
 }

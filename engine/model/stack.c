@@ -32,9 +32,8 @@ void stack_context(ctx *c, const stack_spec *s, const layer_weights *w, tensor x
         h = ctx_2d(c, DT_F32, x.d[0], x.d[1]);
         norm(c, s, w, L_CONTEXT_G, h, x);
     }
-    op_linear(c, k, h, w->w[L_K_W], w->w[L_K_B], ACT_NONE, 0);
+    op_linears(c, h, (linear_to[]){{k, w->w[L_K_W], w->w[L_K_B]}, {v, w->w[L_V_W], w->w[L_V_B]}}, 2);
     if (w->w[L_KNORM_G]) op_norm(c, kh, kh, w->w[L_KNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
-    op_linear(c, v, h, w->w[L_V_W], w->w[L_V_B], ACT_NONE, 0);
     arena_reset(c->scratch, mark);
 }
 
@@ -60,9 +59,9 @@ void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x
                    tensor v, const layer_run *run) {
     size_t mark = arena_mark(c->scratch);
     tensor h = normed(c, s, w, L_NORM1_G, x);
-    op_linear(c, q, h, w->w[L_Q_W], w->w[L_Q_B], ACT_NONE, 0);
-    op_linear(c, k, h, w->w[L_K_W], w->w[L_K_B], ACT_NONE, 0);
-    op_linear(c, v, h, w->w[L_V_W], w->w[L_V_B], ACT_NONE, 0);
+    const linear_to qkv[] = {
+        {q, w->w[L_Q_W], w->w[L_Q_B]}, {k, w->w[L_K_W], w->w[L_K_B]}, {v, w->w[L_V_W], w->w[L_V_B]}};
+    op_linears(c, h, qkv, 3);
     tensor qh = tensor_heads(q, s->heads, s->head_dim), kh = tensor_heads(k, s->kv_heads, s->head_dim);
     if (s->qk_norm || s->qk_norm_full) {
         float eps = s->qk_norm_eps > 0 ? s->qk_norm_eps : s->norm_eps;
@@ -113,8 +112,9 @@ void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, t
 }
 
 void stack_beside_keep(ctx *c, const layer_weights *w, tensor y, tensor k, tensor v) {
-    op_linear(c, k, y, w->w[L_BESIDE_K_W], w->w[L_BESIDE_K_B], ACT_NONE, 0);
-    op_linear(c, v, y, w->w[L_BESIDE_V_W], w->w[L_BESIDE_V_B], ACT_NONE, 0);
+    const linear_to kv[] = {{k, w->w[L_BESIDE_K_W], w->w[L_BESIDE_K_B]},
+                            {v, w->w[L_BESIDE_V_W], w->w[L_BESIDE_V_B]}};
+    op_linears(c, y, kv, 2);
 }
 
 void stack_beside_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q) {
@@ -147,8 +147,8 @@ void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, ten
     tensor h = normed(c, s, w, L_NORM2_G, x), up = ctx_2d(c, DT_F32, x.d[0], s->ffn), y = up;
     if (s->glu) {
         y = ctx_2d(c, DT_F32, x.d[0], s->ffn);
-        op_linear(c, y, h, w->w[L_GATE_W], w->w[L_GATE_B], ACT_NONE, 0);
-        op_linear(c, up, h, w->w[L_UP_W], w->w[L_UP_B], ACT_NONE, 0);
+        const linear_to both[] = {{y, w->w[L_GATE_W], w->w[L_GATE_B]}, {up, w->w[L_UP_W], w->w[L_UP_B]}};
+        op_linears(c, h, both, 2);
         op_glu(c, y, y, up, s->activation);
     } else {
         op_linear(c, up, h, w->w[L_UP_W], w->w[L_UP_B], s->activation, 0);

@@ -49,7 +49,7 @@ static inline int64_t max_i64(int64_t a, int64_t b) {
 }
 
 /* linear.c */
-void cpu_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
+void cpu_linear(ctx *c, tensor x, const linear_to *to, int n, act a, unsigned flags);
 /* attn.c */
 void cpu_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots);
 void cpu_rope_kv_write(ctx *c, tensor q, tensor k, tensor v, tensor cs, tensor kc, tensor vc, tensor slots);

@@ -178,22 +178,22 @@ static void linear_bulk(ctx *c, linear_job *j) {
     cpu_for(j->be, tiles, 1, (double)j->n * (double)j->k * (double)j->out, bulk_range, j);
 }
 
-void cpu_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags) {
+static void linear(ctx *c, tensor x, const linear_to *to, act a, unsigned flags) {
     cpu_backend *be = cpu_of(c);
     linear_job j = {
         .be = be,
         .s = be->simd,
-        .y = y.data,
+        .y = to->y.data,
         .x = x.data,
-        .y_ld = y.ld,
+        .y_ld = to->y.ld,
         .x_ld = x.ld,
-        .n = y.d[0],
-        .k = w->cols,
-        .out = w->rows,
-        .w = w->data,
-        .w_ld_bytes = w->ld * (int64_t)dtype_size(w->dt),
-        .dt = w->dt,
-        .bias = b ? b->vec : NULL,
+        .n = x.d[0],
+        .k = to->w->cols,
+        .out = to->w->rows,
+        .w = to->w->data,
+        .w_ld_bytes = to->w->ld * (int64_t)dtype_size(to->w->dt),
+        .dt = to->w->dt,
+        .bias = to->b ? to->b->vec : NULL,
         .act = a,
         .add = flags & LINEAR_ADD,
     };
@@ -203,4 +203,8 @@ void cpu_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, ac
         linear_few(c, &j);
     else
         linear_many(c, &j);
+}
+
+void cpu_linear(ctx *c, tensor x, const linear_to *to, int n, act a, unsigned flags) {
+    for (int i = 0; i < n && ctx_ok(c); i++) linear(c, x, &to[i], a, flags);
 }

@@ -92,7 +92,7 @@ void cuda_weight_fini(weight *w);
 size_t cuda_weights_bytes(backend *be, weight *const *w, int n);
 bool cuda_weights_load(backend *be, weight *const *w, int n, status *st);
 /* linear.c */
-void cuda_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
+void cuda_linear(ctx *c, tensor x, const linear_to *to, int n, act a, unsigned flags);
 /* sample.c */
 void cuda_sample(ctx *c, tensor logits, tensor rules, tensor results);
 void cuda_next_ids(ctx *c, tensor ids, tensor from, tensor results);

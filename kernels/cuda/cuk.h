@@ -148,21 +148,29 @@ void cuk_rope_kv_write(cuk_stream s, const cuk_rope_kv *a);
 
 /* ---- linear.cu, linear_mma.cu ---- */
 
-typedef struct cuk_linear {
+/* y[rows, out] = x w^T + bias */
+typedef struct cuk_linear_to {
     float *y;
-    const float *x;
-    const void *w; /* [out, k] of type t, w_ld elements a row */
-    cuk_type t;
+    const void *w;     /* [out, k], w_ld elements a row */
     const float *bias; /* or NULL */
-    int64_t y_ld, x_ld, w_ld, rows, k, out;
+    int64_t y_ld, w_ld, out;
+} cuk_linear_to;
+/* One launch over the outputs of n weights of one type, each with the bits it has alone. */
+enum { CUK_LINEARS = 3 };
+typedef struct cuk_linear {
+    const float *x;
+    int64_t x_ld, rows, k;
+    cuk_type t;
     cuk_act act;
     bool add; /* y += act(..) */
+    int n;
+    cuk_linear_to to[CUK_LINEARS];
 } cuk_linear;
 /* 1 to 16 rows, up to 8 of them bound by reading w once: row-exact among 1..16 rows. */
 void cuk_linear_few(cuk_stream s, const cuk_linear *l);
 /* Any number of rows, in the same order of summation as cuk_linear_few: row-exact for every row count. */
 void cuk_linear_exact(cuk_stream s, const cuk_linear *l);
-/* 9 to 16 rows with 16-bit weights, bound by reading w once, on tensor cores: row-exact among themselves. k < 2^31 */
+/* 9 to 16 rows with 16-bit weights, bound by reading w once, on tensor cores: row-exact among themselves. k, w_ld and x_ld below 2^25. */
 void cuk_linear_mma(cuk_stream s, const cuk_linear *l);
 
 /* ---- loss.cu ---- */

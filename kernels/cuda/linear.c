@@ -1,9 +1,10 @@
-/* linear.c - op_linear on the GPU, host side: which of four ways.
+/* linear.c - op_linear and op_linears on the GPU, host side: which of four ways.
  *   1 to 8 rows    cuk_linear_few, bound by reading the weights; up to 16 with f32 weights, or where bits are promised
  *   9 to 16        cuk_linear_mma, likewise
  *   more           cuBLASLt: the weights as stored, activations narrowed to the same 16-bit type, sums and results f32; f32
  *                  weights without TF32
  *   more, bits promised (backend_options: deterministic), or no cuBLASLt: cuk_linear_exact, in the order of few
+ * Weights that read the same x and are of one type: one launch, or one narrowing of x and a product each.
  * Thread: the ctx owner's. Memory: the backend's work memory. */
 #include "kernels/cuda/cuda.h"
 
@@ -13,65 +14,92 @@ static size_t align256(size_t n) {
     return (n + 255) & ~(size_t)255;
 }
 
-/* The product into y itself, unless act(..) is to be added to y: then beside it. */
-static bool by_gemm(ctx *c, const cuk_linear *l) {
-    cuda_backend *be = cuda_of(c);
+/* What is added to y after an activation is made beside it. */
+static bool beside(const cuk_linear *l) {
+    return l->add && l->act != CUK_ACT_NONE;
+}
+
+/* False: cuBLASLt has nothing for it. x and y: where they stand, x in l's type, y when it is made beside. */
+static bool product(ctx *c, const cuk_linear *l, const cuk_linear_to *to, const void *x, float *y) {
     cuda_lane *lane = lane_of(c);
-    const bool narrow = l->t != CUK_F32, beside = l->add && l->act != CUK_ACT_NONE;
-    const size_t x_bytes = narrow ? align256((size_t)(l->rows * l->k) * sizeof(uint16_t)) : 0;
-    const size_t y_bytes = beside ? (size_t)(l->rows * l->out) * sizeof(float) : 0;
-    if (!cuda_work(c, x_bytes + y_bytes)) return true; /* c->st says so */
-    float *y = beside ? (float *)(void *)((uint8_t *)lane->work + x_bytes) : l->y;
-    blas_gemm g = {.y = y,
-                   .x = narrow ? lane->work : (const void *)l->x,
-                   .w = l->w,
+    blas_gemm g = {.y = beside(l) ? y : to->y,
+                   .x = x,
+                   .w = to->w,
                    .t = l->t,
-                   .bias = l->bias,
-                   .y_ld = beside ? l->out : l->y_ld,
-                   .x_ld = narrow ? l->k : l->x_ld,
-                   .w_ld = l->w_ld,
+                   .bias = to->bias,
+                   .y_ld = beside(l) ? to->out : to->y_ld,
+                   .x_ld = x == l->x ? l->x_ld : l->k,
+                   .w_ld = to->w_ld,
                    .rows = l->rows,
                    .k = l->k,
-                   .out = l->out,
-                   .add = l->add && !beside,
+                   .out = to->out,
+                   .add = l->add && !beside(l),
                    .lane = c->lane};
-    if (narrow) cuk_narrow(lane->stream, lane->work, l->t, l->x, l->x_ld, l->rows, l->k);
-    bool ok = cuda_blas_gemm(be->blas, lane->stream, &g);
+    bool ok = cuda_blas_gemm(cuda_of(c)->blas, lane->stream, &g);
     if (!ok && g.bias) {
         g.bias = NULL;
-        ok = cuda_blas_gemm(be->blas, lane->stream, &g);
+        ok = cuda_blas_gemm(cuda_of(c)->blas, lane->stream, &g);
     }
     if (!ok) return false;
-    const float *bias = g.bias ? NULL : l->bias; /* what the product left out */
+    const float *bias = g.bias ? NULL : to->bias; /* what the product left out */
     if (bias || l->act != CUK_ACT_NONE)
-        cuk_epilogue(lane->stream, l->y, l->y_ld, y, g.y_ld, bias, l->rows, l->out, l->act, beside);
+        cuk_epilogue(lane->stream, to->y, to->y_ld, g.y, g.y_ld, bias, l->rows, to->out, l->act, beside(l));
     return true;
 }
 
-void cuda_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags) {
+static void products(ctx *c, const cuk_linear *l) {
     cuda_lane *lane = lane_of(c);
-    cuk_linear l = {.y = y.data,
-                    .x = x.data,
-                    .w = w->data,
-                    .t = cuda_type(w->dt),
-                    .bias = b ? b->vec : NULL,
-                    .y_ld = y.ld,
-                    .x_ld = x.ld,
-                    .w_ld = w->ld,
-                    .rows = y.d[0],
-                    .k = w->cols,
-                    .out = w->rows,
-                    .act = (cuk_act)a,
-                    .add = flags & LINEAR_ADD};
-    if (c->dry) {
-        if (cuda_of(c)->blas && l.rows > FEW) by_gemm(c, &l); /* asks for its work memory */
-        return;
+    const bool narrow = l->t != CUK_F32;
+    const size_t x_bytes = narrow ? align256((size_t)(l->rows * l->k) * sizeof(uint16_t)) : 0;
+    size_t y_bytes = 0;
+    for (int i = 0; i < l->n && beside(l); i++) {
+        const size_t bytes = (size_t)(l->rows * l->to[i].out) * sizeof(float);
+        if (bytes > y_bytes) y_bytes = bytes;
     }
-    if (l.rows > FEW_EXACT && l.rows <= FEW && l.t != CUK_F32 && !cuda_of(c)->exact)
-        cuk_linear_mma(lane->stream, &l);
-    else if (l.rows <= FEW)
-        cuk_linear_few(lane->stream, &l);
-    else if (!cuda_of(c)->blas || !by_gemm(c, &l))
-        cuk_linear_exact(lane->stream, &l);
-    cuda_ok(&c->st, cudaGetLastError(), "linear");
+    if (!cuda_work(c, x_bytes + y_bytes)) return; /* in dry mode, or c->st says why */
+    if (narrow) cuk_narrow(lane->stream, lane->work, l->t, l->x, l->x_ld, l->rows, l->k);
+    for (int i = 0; i < l->n; i++) {
+        if (product(c, l, &l->to[i], narrow ? lane->work : (const void *)l->x,
+                    (float *)(void *)((uint8_t *)lane->work + x_bytes)))
+            continue;
+        cuk_linear one = *l;
+        one.n = 1;
+        one.to[0] = l->to[i];
+        cuk_linear_exact(lane->stream, &one);
+    }
+}
+
+static void launch(ctx *c, const cuk_linear *l) {
+    const cuda_backend *be = cuda_of(c);
+    if (l->rows > FEW && be->blas)
+        products(c, l);
+    else if (c->dry)
+        return;
+    else if (l->rows > FEW)
+        cuk_linear_exact(lane_of(c)->stream, l);
+    else if (l->rows > FEW_EXACT && l->t != CUK_F32 && !be->exact)
+        cuk_linear_mma(lane_of(c)->stream, l);
+    else
+        cuk_linear_few(lane_of(c)->stream, l);
+}
+
+void cuda_linear(ctx *c, tensor x, const linear_to *to, int n, act a, unsigned flags) {
+    for (int i = 0; i < n;) {
+        cuk_linear l = {.x = x.data,
+                        .x_ld = x.ld,
+                        .rows = x.d[0],
+                        .k = to[i].w->cols,
+                        .t = cuda_type(to[i].w->dt),
+                        .act = (cuk_act)a,
+                        .add = flags & LINEAR_ADD};
+        for (; i < n && cuda_type(to[i].w->dt) == l.t; i++)
+            l.to[l.n++] = (cuk_linear_to){.y = to[i].y.data,
+                                          .w = to[i].w->data,
+                                          .bias = to[i].b ? to[i].b->vec : NULL,
+                                          .y_ld = to[i].y.ld,
+                                          .w_ld = to[i].w->ld,
+                                          .out = to[i].w->rows};
+        launch(c, &l);
+    }
+    if (!c->dry) cuda_ok(&c->st, cudaGetLastError(), "linear");
 }

@@ -127,20 +127,23 @@ template <int N> static __device__ __forceinline__ void butterfly(float (&v)[N],
     }
 }
 
-/* Block b: rows from b % groups * R, outputs of b / groups; blocks that share weights follow each other. */
+/* Block b: rows from b % groups * R, outputs of b / groups, as `blocks` says; blocks that share weights follow each other. */
 template <class T, int R, bool ALIGNED>
 static __global__ void __launch_bounds__(tile<R>::WARPS * 32, tile<R>::BLOCKS)
-    linear_kernel(const cuk_linear l, int groups, int quads, bool x_aligned) {
+    linear_kernel(const cuk_linear l, const linear_blocks blocks, int groups, int quads, bool x_aligned) {
     enum { O = tile<R>::O, N = R * O };
     typedef typename T::bits bits;
     SHARED(float4, xs);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int64_t row = static_cast<int64_t>(blockIdx.x % groups) * R;
-    const int64_t out = (static_cast<int64_t>(blockIdx.x / groups) * tile<R>::WARPS + warp) * O;
+    const unsigned block = blockIdx.x / groups;
+    const int which = linear_of(blocks, l.n, block);
+    const cuk_linear_to &to = l.to[which];
+    const int64_t out = (static_cast<int64_t>(block - blocks.first[which]) * tile<R>::WARPS + warp) * O;
     const bits *w[O];
 #pragma unroll
     for (int o = 0; o < O; o++) /* a row past the end reads the last one and is dropped */
-        w[o] = static_cast<const bits *>(l.w) + (out + o < l.out ? out + o : l.out - 1) * l.w_ld;
+        w[o] = static_cast<const bits *>(to.w) + (out + o < to.out ? out + o : to.out - 1) * to.w_ld;
     float acc[N];
 #pragma unroll
     for (int i = 0; i < N; i++) acc[i] = 0.0f;
@@ -155,11 +158,11 @@ static __global__ void __launch_bounds__(tile<R>::WARPS * 32, tile<R>::BLOCKS)
     }
     butterfly<N>(acc, lane);
     if (N > 32) {
-        finish(l, row + lane * 2 / O, out + lane * 2 % O, acc[0]);
-        finish(l, row + lane * 2 / O, out + lane * 2 % O + 1, acc[N > 1]);
+        finish(l, to, row + lane * 2 / O, out + lane * 2 % O, acc[0]);
+        finish(l, to, row + lane * 2 / O, out + lane * 2 % O + 1, acc[N > 1]);
     } else if (lane % (32 / (N > 32 ? 32 : N)) == 0) {
         const int i = lane / (32 / (N > 32 ? 32 : N));
-        finish(l, row + i / O, out + i % O, acc[0]);
+        finish(l, to, row + i / O, out + i % O, acc[0]);
     }
 }
 
@@ -168,10 +171,10 @@ static __global__ void __launch_bounds__(tile<R>::WARPS * 32, tile<R>::BLOCKS)
 template <class T, int R> static void launch(cuk_stream s, const cuk_linear *l) {
     const int64_t per_row = XS_FLOATS / R, round = (l->k + ROUND - 1) / ROUND * ROUND;
     const int quads = static_cast<int>((round < per_row ? round : per_row) / 4), groups = static_cast<int>((l->rows + R - 1) / R);
-    const unsigned blocks = cu_blocks(l->out, tile<R>::WARPS * tile<R>::O) * static_cast<unsigned>(groups);
+    const linear_blocks blocks = blocks_of(l, tile<R>::WARPS * tile<R>::O);
     const size_t shared = static_cast<size_t>(quads) * R * sizeof(float4);
-    cu_launch(w_on_16(l) ? linear_kernel<T, R, true> : linear_kernel<T, R, false>, dim3(blocks), dim3(tile<R>::WARPS * 32), shared, s,
-              *l, groups, quads, x_on_16(l));
+    cu_launch(w_on_16(l) ? linear_kernel<T, R, true> : linear_kernel<T, R, false>, dim3(blocks.all * static_cast<unsigned>(groups)),
+              dim3(tile<R>::WARPS * 32), shared, s, *l, blocks, groups, quads, x_on_16(l));
 }
 
 template <class T> static void by_rows(cuk_stream s, const cuk_linear *l) {
@@ -188,7 +191,7 @@ template <class T> static void by_rows(cuk_stream s, const cuk_linear *l) {
 }
 
 static void by_type(cuk_stream s, const cuk_linear *l) {
-    if (l->rows <= 0 || l->out <= 0) return;
+    if (l->rows <= 0) return;
     if (l->t == CUK_F32)
         by_rows<cu_f32>(s, l);
     else if (l->t == CUK_F16)

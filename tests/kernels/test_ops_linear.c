@@ -284,6 +284,61 @@ static void test_special(void **state) {
     }
 }
 
+/* op_linears: each of up to three weights of any size and type has the bits of an op_linear of its own, and what it asks for
+ * in dry mode suffices. */
+static void test_linears(void **state) {
+    (void)state;
+    static const int64_t rows[] = {1, 2, 3, 5, 8, 9, 12, 16, 17, 40},
+                         outs[][LINEARS] = {{70, 25, 25}, {1, 9, 0}, {40, 40, 0}, {33, 0, 8}, {7, 130, 16}};
+    uint64_t seed = 41;
+    for (int t = 0; t < 2 * (int)ARRAY_LEN(rows) * (int)ARRAY_LEN(types); t++) {
+        const int64_t n = rows[t % ARRAY_LEN(rows)], k = odd_k[ref_int(&seed, 0, ARRAY_LEN(odd_k) - 2)],
+                      *out = outs[ref_int(&seed, 0, ARRAY_LEN(outs) - 1)];
+        const dtype dt = types[t / (int)ARRAY_LEN(rows) % 3];
+        lin l[LINEARS];
+        for (int i = 0; i < LINEARS; i++)
+            l[i] = lin_new(&seed, n, k, out[i], i < 2 || t % 4 ? dt : types[t % 3], true);
+        rig r;
+        RIG_EACH_AS(r, 2, t % 2) {
+            linear_to to[LINEARS];
+            weight *w[LINEARS], *b[LINEARS];
+            tensor x = tensor_2d(l[0].x, DT_F32, n, k);
+            x.ld = l[0].x_ld;
+            for (int i = 0; i < LINEARS; i++) {
+                tensor wt = tensor_2d(l[i].w, l[i].dt, out[i], k), y = tensor_2d(NULL, DT_F32, n, out[i]);
+                wt.ld = l[i].w_ld;
+                w[i] = new_weight(&r, wt, WEIGHT_LINEAR);
+                b[i] = new_weight(&r, tensor_1d(l[i].bias, DT_F32, out[i]), WEIGHT_VECTOR);
+                y.data = op_copy_of(l[i].y0, sizeof(float) * (size_t)(n * l[i].y_ld));
+                y.ld = l[i].y_ld;
+                to[i] = (linear_to){y, w[i], (t + i) % 3 ? b[i] : NULL};
+            }
+            const int some = out[2] ? 3 : 2;
+            r.c.dry = true;
+            op_linears(&r.c, x, to, some);
+            r.c.dry = false;
+            status st = {0};
+            assert_true(backend_reserve(r.be, &st));
+            op_linears(&r.c, x, to, some);
+            rig_ok(&r);
+            for (int i = 0; i < some; i++) {
+                lin alone = l[i];
+                alone.x = l[0].x, alone.x_ld = l[0].x_ld;
+                float *y = lin_run(&r, &alone, n, to[i].b != NULL, ACT_NONE, 0);
+                same_bits("alone", y, to[i].y.data, n * l[i].y_ld);
+                op_free(y);
+            }
+            for (int i = 0; i < LINEARS; i++) {
+                op_free(to[i].y.data);
+                weight_free(w[i]);
+                weight_free(b[i]);
+            }
+            rig_fini(&r);
+        }
+        for (int i = 0; i < LINEARS; i++) lin_free(&l[i]);
+    }
+}
+
 /* ---- 9 to 16 rows with 16-bit weights ---- */
 
 /* What docs/gpu.md promises of a row without bias and activation, as a part of the sum of magnitudes; elsewhere what f32 sums
@@ -458,16 +513,28 @@ static void test_empty_and_dry(void **state) {
     op_linear(&r.c, tensor_2d(NULL, DT_F32, 7, 3), tensor_2d(NULL, DT_F32, 7, 5), wt, NULL, ACT_NONE, 0);
     assert_int_equal(r.c.st.code, ST_INTERNAL);
     assert_non_null(strstr(r.c.st.msg, "expected 5"));
+    memset(&r.c.st, 0, sizeof r.c.st);
+    linear_to to[LINEARS + 1] = {{tensor_2d(NULL, DT_F32, 7, 3), wt, NULL}};
+    for (int i = 1; i <= LINEARS; i++) to[i] = to[0];
+    op_linears(&r.c, tensor_2d(NULL, DT_F32, 7, 4), to, LINEARS);
+    rig_ok(&r);
+    op_linears(&r.c, tensor_2d(NULL, DT_F32, 7, 4), to, LINEARS + 1);
+    assert_int_equal(r.c.st.code, ST_INTERNAL);
+    memset(&r.c.st, 0, sizeof r.c.st);
+    to[2].y.d[1] = 4;
+    op_linears(&r.c, tensor_2d(NULL, DT_F32, 7, 4), to, LINEARS);
+    assert_int_equal(r.c.st.code, ST_INTERNAL);
     weight_free(wt);
     rig_fini(&r);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_truth),       cmocka_unit_test(test_bits),
-        cmocka_unit_test(test_gpu_bits),    cmocka_unit_test(test_every_row_count),
-        cmocka_unit_test(test_bulk_bits),   cmocka_unit_test(test_special),
-        cmocka_unit_test(test_few_promise), cmocka_unit_test(test_few_bits),
-        cmocka_unit_test(test_few_special), cmocka_unit_test(test_empty_and_dry)};
+        cmocka_unit_test(test_truth),        cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_gpu_bits),     cmocka_unit_test(test_every_row_count),
+        cmocka_unit_test(test_bulk_bits),    cmocka_unit_test(test_special),
+        cmocka_unit_test(test_linears),      cmocka_unit_test(test_few_promise),
+        cmocka_unit_test(test_few_bits),     cmocka_unit_test(test_few_special),
+        cmocka_unit_test(test_empty_and_dry)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

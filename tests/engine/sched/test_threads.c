@@ -225,8 +225,8 @@ static void many_clients(void **state) {
     }
     engine_stats stats;
     engine_get_stats(e, &stats);
-    for (int i = 0; i < 1000 && stats.running + stats.waiting > 0;
-         i++) { /* the last turn's figures come after its events */
+    /* The last turn's figures come after its events. */
+    for (int i = 0; i < 1000 && (stats.running + stats.waiting > 0 || stats.kv_usage > 0); i++) {
         usleep(1000);
         engine_get_stats(e, &stats);
     }

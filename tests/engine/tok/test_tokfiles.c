@@ -79,6 +79,13 @@ static void tokens_of_several_files(void **state) {
             bool same = got.n == json_array_size(ids);
             json_array_foreach(ids, n, want) same = same && got.v[n] == json_integer_value(want);
             if (!same) fail_msg("case %zu: \"%s\"", i, json_string_value(text));
+            buf bare = {0};
+            assert_true(tok_decode(t, got.v, got.n, true, &bare, &st));
+            const char *plain = json_string_value(json_array_get(pair, 2));
+            if (bare.len != strlen(plain) || memcmp(bare.data ? bare.data : "", plain, bare.len) != 0)
+                fail_msg("case %zu: \"%s\" comes back as \"%.*s\"", i, json_string_value(text), (int)bare.len,
+                         bare.data);
+            buf_fini(&bare);
             tok_ids_fini(&got);
         }
         tok_free(t);

@@ -180,6 +180,8 @@ def settings(r, image, own):
         image.update(min_pixels=size["shortest_edge"], max_pixels=size["longest_edge"])
     if r.random() < .6:
         image["image_processor_type"] = r.choice(OLD_CLASSES).format(base)
+    elif r.random() < .15:
+        del image["image_processor_type"]
 
 
 def image(r, folder, own):
@@ -237,8 +239,29 @@ def template(r, folder, v):
         path.unlink()
 
 
+def scatter(r, folder):
+    """The last of a tokenizer's tokens stand elsewhere than in tokenizer.json."""
+    path = folder / "tokenizer.json"
+    j, t = read(path), read(folder / "tokenizer_config.json")
+    tokens = sorted(j["added_tokens"], key=lambda a: a["id"])
+    keep = len(tokens) - r.choice([0, 1, 1, 2])
+    j["added_tokens"] = tokens[:keep]
+    if r.random() < .5:
+        t["added_tokens_decoder"] = {str(a["id"]): {k: v for k, v in a.items() if k != "id"} for a in tokens}
+        for a in t["added_tokens_decoder"].values():
+            if r.random() < .1:
+                a[r.choice(["lstrip", "rstrip", "normalized"])] ^= True
+    else:
+        t.pop("added_tokens_decoder", None)
+        write(folder / "added_tokens.json", {a["content"]: a["id"] for a in tokens})
+    write(path, j)
+    write(folder / "tokenizer_config.json", t)
+
+
 def tokenizer(r, folder):
     """Settings that mean nothing here, and classes that bring their own steps."""
+    if r.random() < .15:
+        scatter(r, folder)
     path = folder / "tokenizer_config.json"
     t = read(path)
     if r.random() < .3:

@@ -2,7 +2,7 @@
 """What the reference makes of tokenizers whose tokens stand in several files, or that come without tokenizer.json (needs
 transformers 5.23.0):
     python3 tests/golden/tok/make_files.py
-files.json: [{tok, from, config, files, texts: [[text, ids]]}]: AutoTokenizer on a folder with NAME.tok.json as its tokenizer.json
+files.json: [{tok, from, config, files, texts: [[text, ids, text without special tokens]]}]: AutoTokenizer on a folder with NAME.tok.json as its tokenizer.json
 (from "json"), or its vocabulary as vocab.json and merges.txt ("merges") or vocab.txt ("words"), and files beside it."""
 import json
 import os
@@ -45,6 +45,8 @@ CASES = [
         "999": token("<a>", lstrip=True)}}}, ["<a>", "<b>", "</s>", "<s>"]),
     ("mistral", "json", "mistral", {CONFIG: {"added_tokens_decoder": {"2": token("</s>", lstrip=True, rstrip=True)},
                                              "extra_special_tokens": {"image_token": "[IMG]"}}}, ["</s>", "[IMG]", "<s>"]),
+    ("mistral", "json", "llava_onevision", {CONFIG: {"extra_special_tokens": {"video_token": "<video>"}, "eos_token": "</s>"},
+                                            ADDED: {"<video>": 875, "<plain>": 876}}, ["<video>", "<plain>"]),
     ("gemma", "json", "gemma3", {CONFIG: {"tokenizer_class": "GemmaTokenizer", "extra_special_tokens": ["<start_of_image>"],
                                           "boi_token": "<boi>"}}, ["<start_of_image>", "<boi>", "<mask>"]),
     ("qwen", "json", "qwen3", {CONFIG: {"eos_token": "<|im_end|>", "added_tokens_decoder": {
@@ -80,7 +82,7 @@ def main():
             texts = ["Hello world", "  two  spaces ", "", "don't 12345\n\n x", "\u00e9\u00c9 \u6f22\u5b57"]
             texts += [x for s in tokens for x in (f"a{s}b", f"a {s} b", f"{s}{s} x")]
             out.append({"tok": tok, "from": source, "config": {"model_type": kind}, "files": files,
-                        "texts": [[x, t(x).input_ids] for x in texts]})
+                        "texts": [[x, t(x).input_ids, t.decode(t(x).input_ids, skip_special_tokens=True)] for x in texts]})
     (HERE / "files.json").write_text("[\n" + ",\n".join(json.dumps(x) for x in out) + "\n]\n")
 
 
