@@ -56,7 +56,7 @@ def machine(load):
     flags = next((x for x in lines if x.startswith("flags")), "")
     isa = "AVX-512" if " avx512f" in flags else "AVX2" if " avx2" in flags else "no AVX2"
     return (f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores of {cpu} ({isa}), load before the run {load:.1f}" +
-            (" (others ran beside it: times are too long)" if load > 0.5 else ""))
+            (" (others ran beside it: times are too long)" if load > 1 else ""))
 
 
 def rewrite(path, mark, text):
