@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "kernels/base.h"
+
 #define FOLDER static inline __attribute__((unused))
 
 static char folder[] = "/tmp/vlmd-test-XXXXXX"; /* its path, once it is made */
