@@ -32,7 +32,7 @@ static __device__ __forceinline__ int thread_again() {
 
 /* ---- how an f32 becomes a factor ---- */
 
-/* x = hi + lo + rest, |rest| <= 2^-18 |x|; a product is hi hi + hi lo + lo hi. */
+/* x = hi + lo + rest, |rest| <= 2^-17 |x|; a product is hi hi + hi lo + lo hi. */
 struct precise {
     enum { PIECES = 2 };
     static __device__ __forceinline__ float fit(float x) { return x; }
@@ -44,7 +44,7 @@ struct precise {
     static __device__ __forceinline__ void mma(float d[4], const unsigned a[4], const unsigned b[2]) { cu_mma_bf16(d, a, b); }
 };
 
-/* One product of numbers rounded to bf16: |rest| <= 2^-9 |x|. */
+/* One product of numbers rounded to bf16: |rest| <= 2^-8 |x|. */
 struct rounded_bf16 {
     enum { PIECES = 1 };
     static __device__ __forceinline__ float fit(float x) { return x; }
@@ -55,7 +55,7 @@ struct rounded_bf16 {
     static __device__ __forceinline__ void mma(float d[4], const unsigned a[4], const unsigned b[2]) { cu_mma_bf16(d, a, b); }
 };
 
-/* To f16: |rest| <= 2^-12 |x| or 2^-25; what is too large becomes the largest. */
+/* To f16: |rest| <= 2^-11 |x| or 2^-25; what is too large becomes the largest. */
 struct rounded_f16 {
     enum { PIECES = 1 };
     static __device__ __forceinline__ float fit(float x) { return x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x; }

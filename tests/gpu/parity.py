@@ -4,9 +4,9 @@
   --deterministic   token ids are the reference's, log-probabilities within EXACT: everything is computed in f32, as the reference
                     did (its checkpoints' 16-bit weights widened).
   default           f32 checkpoints likewise. With 16-bit weights, products of more than 16 rows take activations rounded to that
-                    type: each carries a relative error of up to 2^-9 (bf16; f16: 2^-12), they are independent of each other and
-                    add up as their root over the 2 to 12 products on the way to a logit: some 1 % of logits that are near 10, and
-                    twice that in a difference. So ROUNDED; and where the reference's first two tokens lie closer than that either
+                    type: each carries a relative error of up to 2^-8 (bf16; f16: 2^-11), 0.2 % in the mean, they are independent of
+                    each other and add up as their root over the 2 to 12 products on the way to a logit: to some 0.6 %, and hardly
+                    beyond 1 % of logits that are near 10, and twice that in a difference. So ROUNDED; and where the reference's first two tokens lie closer than that either
                     may be chosen, after which the answers are two different texts and are compared no further.
   captured = eager  the same answers, digit by digit, with --enforce-eager.
 

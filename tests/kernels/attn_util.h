@@ -25,6 +25,43 @@ UTIL void attn_dense(rig *r, float *y, float *q, float *k, float *v, int64_t n, 
     rig_ok(r);
 }
 
+/* What is no number in a key or value reaches the rows that see it and no other: within a window, and where the first row of a
+ * call sees all of a block of keys but its last. */
+UTIL void attn_spoilt(rig *r, dtype narrow) {
+    enum { N = 150, HD = 64 };
+    static const struct {
+        int window, first, bad; /* first: row of the call */
+    } cases[] = {{40, 0, 77}, {0, 62, 63}};
+    for (size_t t = 0; t < ARRAY_LEN(cases) * 4; t++) {
+        const int window = cases[t / 4].window, first = cases[t / 4].first, bad = cases[t / 4].bad,
+                  n = N - first;
+        const bool in_value = t / 2 % 2;
+        const float spoilt = t % 2 ? INFINITY : NAN;
+        uint64_t seed = 24;
+        float *q = random_floats(&seed, N * HD, 1), *k = random_floats(&seed, N * HD, 1),
+              *v = random_floats(&seed, N * HD, 1), *y = floats(2 * N * HD);
+        attn_args a = attn_rows(1, (int32_t[]){0, n}, (int32_t[]){N});
+        a.scale = 0.125f;
+        a.causal = true;
+        a.window = window;
+        a.narrow = narrow;
+        for (int i = 0; i < 2; i++) {
+            op_attn(&r->c, tensor_3d(y + (i * N + first) * HD, DT_F32, n, 1, HD),
+                    tensor_3d(q + first * HD, DT_F32, n, 1, HD), tensor_3d(k, DT_F32, N, 1, HD),
+                    tensor_3d(v, DT_F32, N, 1, HD), &a);
+            rig_ok(r);
+            if (i == 0) (in_value ? v : k)[bad * HD + 5] = spoilt;
+        }
+        for (int i = first; i < N; i++)
+            if (i < bad || (window && i >= bad + window))
+                same_bits("spared", y + i * HD, y + (N + i) * HD, HD);
+            else if (in_value || isnan(spoilt))
+                assert_false(isfinite(y[(N + i) * HD + 5]));
+        op_free_all(q, k, v, y);
+        attn_rows_free(&a);
+    }
+}
+
 /* ---- sequences in pages ---- */
 
 /* A sequence's keys and values are kept as plain rows; pages hold copies, in shuffled order. */

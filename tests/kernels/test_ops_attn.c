@@ -374,6 +374,15 @@ static void test_device_only(void **state) {
 #endif
 }
 
+static void test_spoilt(void **state) {
+    (void)state;
+    rig r;
+    RIG_EXACT(r, 1) {
+        attn_spoilt(&r, DT_F32);
+        rig_fini(&r);
+    }
+}
+
 /* Scores far apart, and large ones: the running maximum keeps exp in range. NaN stays in its row and head. */
 static void test_extremes(void **state) {
     (void)state;
@@ -437,6 +446,10 @@ static void test_bad_data(void **state) {
         op_attn(&r.c, p.yt, p.qt, p.kt, p.vt, &p.a);
         rig_fails(&r, k ? "limit" : "pages", "length");
     }
+    memset(p.limit, 0, 4 * sizeof *p.limit);
+    p.limit[2] = KV_PAGE_TOK; /* all that the page holds */
+    op_attn(&r.c, p.yt, p.qt, p.kt, p.vt, &p.a);
+    rig_ok(&r);
     op_free(slots);
     paged_free(&p);
     rig_fini(&r);
@@ -447,6 +460,7 @@ int main(void) {
                                        cmocka_unit_test(test_dense),    cmocka_unit_test(test_block_of_rows),
                                        cmocka_unit_test(test_limits),   cmocka_unit_test(test_long),
                                        cmocka_unit_test(test_empty),    cmocka_unit_test(test_device_only),
-                                       cmocka_unit_test(test_extremes), cmocka_unit_test(test_bad_data)};
+                                       cmocka_unit_test(test_extremes), cmocka_unit_test(test_spoilt),
+                                       cmocka_unit_test(test_bad_data)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,26 +6,44 @@
 
 static const dtype types[] = {DT_F32, DT_BF16, DT_F16};
 
-/* The u of docs/gpu.md: of a product, with what sums add. On a CPU f32's. */
-static double unit(dtype t) {
+/* The u of docs/gpu.md. On a CPU f32's. */
+static double unit(dtype t, int64_t hd) {
+#ifdef VLMD_CUDA_EMU
+    const double cuts = 1; /* an instruction's products are added up exactly, then rounded */
+#else
+    const double cuts = 20;
+#endif
+    const double steps = ceil((double)(hd > 32 ? hd : 32) / 16) * ldexp(1, -23);
     if (!on_gpu()) return ldexp(1, -20);
-    return t == DT_BF16 ? ldexp(1, -8) : t == DT_F16 ? ldexp(1, -11) : 5 * ldexp(1, -18);
+    if (t == DT_BF16) return ldexp(1, -7) + ldexp(1, -16) + (cuts + 4) * steps;
+    if (t == DT_F16) return ldexp(1, -10) + ldexp(1, -22) + (cuts + 4) * steps;
+    return ldexp(1, -15) + (3 * cuts + 4) * steps;
 }
 
-/* |y - reference| <= unit * (2 * largest score of magnitudes + 2) * largest value, see docs/gpu.md */
+/* How far docs/gpu.md says that an output of n keys may be off. score, sizes: the largest of scale times the sum of
+ * |q||k|, and of |q| + |k|; value: the largest |v| */
+static double most(dtype t, int64_t hd, double n, double score, double sizes, double value, double cap) {
+    const double u = unit(t, hd), tiny = t == DT_F16 ? ldexp(1, -25) : 0;
+    const double delta = u * score + 2e-7 * cap + tiny * sizes;
+    return (2 * delta + 2 * u + n * ldexp(1, -27) + 2 * n * tiny) * value + tiny;
+}
+
 static double promised(const world *w, const float *q, const float *k, const float *v, int64_t lo,
                        int64_t hi) {
     const int64_t ld = w->kv_heads * w->hd;
-    double score = 0, value = 0;
+    const double scale = 1 / sqrt((double)w->hd);
+    double score = 0, sizes = 0, value = 0;
     for (int64_t j = lo; j < hi; j++) {
-        double sum = 0;
+        double sum = 0, size = 0;
         for (int64_t d = 0; d < w->hd; d++) {
             sum += fabs((double)q[d] * k[j * ld + d]);
-            value = fmax(value, fabs(v[j * ld + d]));
+            size += fabs((double)q[d]) + fabs((double)k[j * ld + d]);
+            value = fmax(value, fabs((double)v[j * ld + d]));
         }
-        score = fmax(score, sum / sqrt((double)w->hd));
+        score = fmax(score, scale * sum);
+        sizes = fmax(sizes, scale * size);
     }
-    return unit(w->narrow) * (2 * score + 2) * value;
+    return most(w->narrow, w->hd, (double)(hi - lo), score, sizes, value, (double)w->softcap);
 }
 
 /* Head sizes on both sides of each width that a kernel is made for, and such as are no multiple of anything. */
@@ -54,8 +72,11 @@ static void test_truth(void **state) {
         }
         rig_fini(&r);
     }
-    if (on_gpu()) assert_true(worst[1] > 0.001 && worst[2] > 0.001); /* they were rounded */
-    print_message("of the error promised: f32 %.2f, bf16 %.2f, f16 %.2f\n", worst[0], worst[1], worst[2]);
+    print_message("of the error promised: f32 %.3f, bf16 %.3f, f16 %.3f\n", worst[0], worst[1], worst[2]);
+    for (int i = 0; on_gpu() && i < (int)ARRAY_LEN(types); i++) {
+        assert_true(worst[i] < 0.1);                         /* worst cases do not come together */
+        assert_true(types[i] == DT_F32 || worst[i] > 0.001); /* they were rounded */
+    }
 }
 
 /* What a sequence's next piece may be: never one row, nor one row left behind it. */
@@ -73,8 +94,9 @@ static void test_pieces(void **state) {
         int window;
         float softcap;
         bool limits;
-    } cases[] = {{3, 1, 64, 0, 0, false},  {2, 2, 15, 70, 0, false},     {8, 2, 128, 0, 1.5f, true},
-                 {2, 1, 80, 100, 0, true}, {1, 1, 256, 40, 1.5f, false}, {7, 1, 96, 0, 0, true}};
+        /* windows of 63 and 47: to the last rows of warps the first key of a block is the only one behind it */
+    } cases[] = {{3, 1, 64, 0, 0, false},  {2, 2, 15, 63, 0, false},     {8, 2, 128, 0, 1.5f, true},
+                 {2, 1, 80, 100, 0, true}, {1, 1, 256, 47, 1.5f, false}, {7, 1, 96, 0, 0, true}};
     static const int32_t lens[SEQS] = {150, 33, 64, 2};
     uint64_t seed = 22;
     for (size_t t = 0; t < ARRAY_LEN(cases) * 3; t++) {
@@ -153,16 +175,17 @@ static void test_pieces(void **state) {
 static void test_dense(void **state) {
     (void)state;
     enum { H = 3, HD = 72, N = 213, PICS = 3, OUT = N * H * HD };
+    static const double SCALE = 0.125;
     uint64_t seed = 23;
-    fused f = fused_new(&seed, H, H, HD, N, PICS, 0.12f);
+    fused f = fused_new(&seed, H, H, HD, N, PICS, (float)SCALE);
     float *whole = floats(PICS * OUT), *y = floats(OUT);
     for (size_t t = 0; t < ARRAY_LEN(types); t++) {
         rig r;
         f.a.narrow = types[t];
         RIG_EACH(r, 2) {
             fused_attn(&r, &f, whole);
-            /* the promised bound of the largest score, 0.12 * 72 */
-            fused_check(&f, whole, 31, unit(types[t]) * (2 * 0.12 * HD + 2));
+            fused_check(&f, whole, 31,
+                        most(types[t], HD, N, SCALE * HD, SCALE * HD * 2, 1, 0)); /* none is beyond 1 */
             fused_blocks(&r, &f, 71, y);
             same_bits("blocks of rows", whole, y, OUT);
             rig_fini(&r);
@@ -172,41 +195,40 @@ static void test_dense(void **state) {
     fused_free(&f);
 }
 
-/* What is no number in a key or value reaches the rows that see it and no other; large numbers stay finite in f16. */
 static void test_spoilt(void **state) {
     (void)state;
-    enum { N = 150, HD = 64, BAD = 77 };
-    for (size_t t = 0; t < ARRAY_LEN(types) * 4; t++) {
-        const float bad = t % 2 ? INFINITY : NAN;
-        const bool in_value = t / 2 % 2;
+    for (size_t t = 0; t < ARRAY_LEN(types); t++) {
         rig r;
         RIG_EACH(r, 1) {
-            uint64_t seed = 24;
-            float *q = random_floats(&seed, N * HD, 1), *k = random_floats(&seed, N * HD, 1),
-                  *v = random_floats(&seed, N * HD, 1), *y = floats(2 * N * HD);
+            attn_spoilt(&r, types[t]);
+            rig_fini(&r);
+        }
+    }
+}
+
+/* Large numbers stay finite in f16. */
+static void test_large(void **state) {
+    (void)state;
+    enum { N = 150, HD = 64 };
+    uint64_t seed = 24;
+    float *q = random_floats(&seed, N * HD, 1), *k = random_floats(&seed, N * HD, 1),
+          *v = random_floats(&seed, N * HD, 1), *y = floats(N * HD);
+    for (int i = 0; i < HD; i++) k[i] = 1e6f, v[i] = -3e5f;
+    for (size_t t = 0; t < ARRAY_LEN(types); t++) {
+        rig r;
+        RIG_EACH(r, 1) {
             attn_args a = attn_rows(1, (int32_t[]){0, N}, (int32_t[]){N});
             a.scale = 0.125f;
             a.causal = true;
             a.window = 40;
-            a.narrow = types[t / 4];
-            for (int i = 0; i < 2; i++) {
-                attn_dense(&r, y + i * N * HD, q, k, v, N, 1, 1, HD, &a);
-                if (i == 0) (in_value ? v : k)[BAD * HD + 5] = bad;
-            }
-            for (int i = 0; i < N; i++)
-                if (i < BAD || i >= BAD + 40)
-                    same_bits("spared", y + i * HD, y + (N + i) * HD, HD);
-                else if (in_value || isnan(bad))
-                    assert_false(isfinite(y[(N + i) * HD + 5]));
-            for (int i = 0; i < HD; i++) k[i] = 1e6f, v[i] = -3e5f;
-            (in_value ? v : k)[BAD * HD + 5] = 0;
+            a.narrow = types[t];
             attn_dense(&r, y, q, k, v, N, 1, 1, HD, &a);
             for (int i = 0; i < N * HD; i++) assert_true(isfinite(y[i]));
-            op_free_all(q, k, v, y);
             attn_rows_free(&a);
             rig_fini(&r);
         }
     }
+    op_free_all(q, k, v, y);
 }
 
 /* Sequences without keys or rows, lengths and pages that lie, a type that is no float. */
@@ -224,6 +246,7 @@ static void test_bad_data(void **state) {
         const char *why, *why_on_gpu; /* NULL: nothing is wrong */
     } cases[] = {{{0, 3, 6}, {20, 3}, 1, 0, NULL, NULL},
                  {{0, 6, 6}, {20, 0}, 1, 0, NULL, NULL},
+                 {{0, 3, 6}, {20, 3}, 1, 32, NULL, NULL}, /* all that the pages hold */
                  {{0, 3, 6}, {20, 2}, 1, 0, "keys", "length"},
                  {{0, 3, 6}, {33, 3}, 1, 0, "pages", "length"},
                  {{0, 3, 7}, {20, 4}, 1, 0, "rows", "length"},
@@ -261,6 +284,6 @@ static void test_bad_data(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_truth), cmocka_unit_test(test_pieces),
                                        cmocka_unit_test(test_dense), cmocka_unit_test(test_spoilt),
-                                       cmocka_unit_test(test_bad_data)};
+                                       cmocka_unit_test(test_large), cmocka_unit_test(test_bad_data)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

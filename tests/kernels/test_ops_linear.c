@@ -350,7 +350,7 @@ static double unit(const lin *l) {
     const double step =
         3 * r; /* the emulator adds up exactly and rounds each of two instructions, and of the rest's */
 #else
-    const double step = 72 * r;
+    const double step = 80 * r;
 #endif
     return step + (l->dt == DT_F16 ? 2 * r : 0) + (double)((l->k + 255) / 256 + 9) * r;
 }
