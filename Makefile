@@ -32,8 +32,10 @@ LDLIBS += -L$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt
 endif
 ifeq ($(CUDA),emu)
 CFLAGS += -Itests/cuda_emu/include
-LDLIBS += -lstdc++
-CUOBJ := $(BUILD)/tests/cuda_emu/emu.o $(BUILD)/tests/cuda_emu/blas_emu.o
+# cuBLASLt is looked for where the loader looks: an RPATH goes before everything else. It calls the emulator in the program.
+EMULIB := $(BUILD)/tests/cuda_emu/libcublasLt.so.13
+LDLIBS += -lstdc++ -rdynamic -Wl,--disable-new-dtags,-rpath,$(abspath $(dir $(EMULIB)))
+CUOBJ := $(BUILD)/tests/cuda_emu/emu.o
 endif
 C_FLAGS := $(CC) $(CFLAGS)
 CU_FLAGS := $(NVCC) $(NVFLAGS) $(EMUFLAGS)
@@ -51,11 +53,19 @@ TESTOBJ := $(patsubst tests/%.c,$(BUILD)/tests/%.o,$(shell find tests/ref -name 
 all: $(BUILD)/vlmd
 $(BUILD)/vlmd: $(BUILD)/server/main.o $(BUILD)/libvlmd.a
 	$(Q)$(CC) -o $@ $^ $(LDLIBS)
-$(BUILD)/libvlmd.a: $(LIBOBJ) $(BUILD)/flags.C
+$(BUILD)/libvlmd.a: $(LIBOBJ) $(BUILD)/flags.C | $(EMULIB)
 	@rm -f $@; ar rcs $@ $(filter %.o,$^)
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TESTOBJ) $(BUILD)/libvlmd.a
 	$(Q)$(CC) -o $@ $^ -lcmocka $(LDLIBS)
 $(BUILD)/tests/cuda_emu/test_emu: $(BUILD)/tests/cuda_emu/emu_kernels.cu.o
+$(BUILD)/tests/cuda_emu/test_blas: LDLIBS += $(EMULIB)
+$(BUILD)/tests/cuda_emu/test_blas: | $(BUILD)/tests/cuda_emu/short_cublaslt.so
+$(EMULIB): $(BUILD)/tests/cuda_emu/fake_cublaslt.so
+	@ln -sf $(<F) $@
+$(BUILD)/tests/cuda_emu/%_cublaslt.so: tests/cuda_emu/%_cublaslt.cpp $(BUILD)/flags.CU
+	@mkdir -p $(@D)
+	@[ -n '$(V)' ] || echo "  CXX $<"
+	$(Q)$(CXX) $(EMUFLAGS) -fPIC -shared -Wl,-soname,$(@F) $< -o $@
 # SIMD files carry their instruction set in their name; a run-time check picks one (kernels/cpu/cpu.c).
 $(BUILD)/%_avx512.o: ISA := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
 $(BUILD)/%_avx2.o: ISA := -mavx2 -mfma -mf16c

@@ -241,7 +241,8 @@ static bool start(engine *e, const engine_options *o, status *st) {
     backend_options bo = {.device = o->device ? o->device : "cpu",
                           .threads = o->threads,
                           .isa = o->isa,
-                          .deterministic = o->deterministic};
+                          .deterministic = o->deterministic,
+                          .allow_tf32 = o->allow_tf32};
     if (!(e->be = backend_new(&bo, st))) return false;
     if (!(e->model = model_open(o->model_dir, e->be, st))) return false;
     e->spec = model_get_spec(e->model);

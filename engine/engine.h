@@ -28,6 +28,7 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
                                    the plan leaves] */
     double gpu_memory_utilization; /* [0.9] of a GPU's memory that the plan may use */
     bool enforce_eager;            /* decode steps of a GPU are launched op by op, never captured as graphs */
+    bool allow_tf32;          /* a GPU may round factors of f32 weights to TF32; nothing with deterministic */
     bool deterministic;       /* bits of a row do not depend on the batch on a GPU either; slower there */
     int64_t max_image_pixels; /* [64 million] */
     int image_workers;        /* [2] threads that decode and resize */

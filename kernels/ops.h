@@ -27,6 +27,8 @@ typedef struct backend_options {
     /* CUDA: op_linear is row-exact for any number of rows, not only among 1 to 8 and among 9 to 16, and op_attn of many rows
      * as of one; activations stay f32: several times slower with more than 16 */
     bool deterministic;
+    bool
+        allow_tf32; /* CUDA without deterministic: op_linear of many rows may round f32 factors to TF32, 10 bits; sums stay f32 */
     int encode_rows; /* for tests: backend_encode_rows; 0: what suits the device */
 } backend_options;
 backend *backend_new(const backend_options *o, status *st);

@@ -322,6 +322,7 @@ static serve_result serve_network(const serve_options *o, const char *dir, app *
                                       .kv_cache_bytes = o->kv_cache_memory,
                                       .gpu_memory_utilization = o->gpu_memory_utilization,
                                       .deterministic = o->deterministic,
+                                      .allow_tf32 = o->allow_tf32,
                                       .enforce_eager = o->enforce_eager,
                                       .max_image_pixels = o->max_image_pixels,
                                       .image_workers = o->image_workers,

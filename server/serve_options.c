@@ -50,6 +50,8 @@ static const arg_def serve_defs[] = {
      "part of a GPU's memory that may be used", false},
     {"deterministic", ARG_FLAG, OPT(deterministic), NULL, "false", 0, 0,
      "on a GPU, too, an answer's bits never depend on what runs beside it; slower", false},
+    {"allow-tf32", ARG_FLAG, OPT(allow_tf32), NULL, "false", 0, 0,
+     "on a GPU multiply f32 weights in TF32: faster, factors of 10 bits", false},
     {"enforce-eager", ARG_FLAG, OPT(enforce_eager), NULL, "false", 0, 0,
      "on a GPU launch every step op by op, without CUDA graphs; a CPU has none", false},
     {"no-prefix-caching", ARG_FLAG, OPT(no_prefix_caching), NULL, "false", 0, 0,
@@ -101,6 +103,10 @@ bool serve_check(const serve_options *o, const char *positional, status *st) {
     if (positional && o->model && strcmp(positional, o->model) != 0)
         return status_set(st, ST_INVALID, "the model is named twice: %.150s and --model %.150s", positional,
                           o->model);
+    if (o->deterministic && o->allow_tf32)
+        return status_set(
+            st, ST_INVALID,
+            "--deterministic and --allow-tf32 exclude each other: promised bits are those of f32");
     for (int i = 0; i < o->api_key.n; i++)
         if (!*o->api_key.v[i]) return status_set(st, ST_INVALID, "--api-key must not be empty");
     for (int i = 0; i < o->served_model_name.n; i++)

@@ -13,7 +13,7 @@ typedef struct serve_options {
     int port, threads, http_threads, max_model_len, max_num_seqs, max_num_batched_tokens, image_workers,
         max_connections, max_queued_requests;
     double gpu_memory_utilization;
-    bool deterministic, enforce_eager;
+    bool deterministic, allow_tf32, enforce_eager;
     size_t kv_cache_memory, image_memory, image_cache_memory, max_body_size, request_memory;
     int64_t max_image_pixels, max_queued_tokens;
     double request_timeout, headers_timeout, body_timeout, keepalive_seconds, drain_seconds;

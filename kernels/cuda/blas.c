@@ -1,8 +1,10 @@
 /* blas.c - see blas.h. cuBLASLt by dlopen, so that the program starts on machines without it.
  *
- * What a shape needs (descriptors and the algorithm that the library's heuristic names) is kept for the next time. The
- * workspace has its size from the beginning: nothing is allocated while a stream is being captured. The library works
- * column by column, so y^T [out, rows] = w^T' x^T: w is its transposed first factor, and a bias runs along its rows.
+ * What a product needs is kept for the next time as a plan: descriptors, and the algorithm that the library's heuristic names for
+ * a bucket of rows (32, 64, 128, ...), which all row counts in it use. Where the library refuses it for some count, it is asked
+ * for that one, once. The workspace has its size from the beginning: nothing is allocated while a stream is being captured. The
+ * library works column by column, so y^T [out, rows] = w^T' x^T: w is its transposed first factor, a bias runs along its rows,
+ * and rows are columns of its second factor and its result.
  * Thread: the ctx owner's. Owner: cuda_blas of all it makes. */
 #include "kernels/cuda/blas.h"
 
@@ -10,16 +12,14 @@
 
 #include "kernels/ops.h"
 
-#ifndef VLMD_CUDA_EMU /* tests/cuda_emu has its own */
 #if defined(__has_include) && __has_include(<cublasLt.h>)
 #include <cublasLt.h>
 #include <dlfcn.h>
-#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { PLANS = 256 };
+enum { SLOTS = 512, LEAST_ROWS = 32 };
 #define WORKSPACE ((size_t)32 << 20)
 
 #define FUNCTIONS(X)                                                                                         \
@@ -32,6 +32,7 @@ enum { PLANS = 256 };
     X(MatmulDescSetAttribute)                                                                                \
     X(MatrixLayoutCreate)                                                                                    \
     X(MatrixLayoutDestroy)                                                                                   \
+    X(MatrixLayoutSetAttribute)                                                                              \
     X(MatmulPreferenceCreate)                                                                                \
     X(MatmulPreferenceDestroy)                                                                               \
     X(MatmulPreferenceSetAttribute)                                                                          \
@@ -45,69 +46,49 @@ typedef struct lt_functions {
 
 /* All of it is compared as bytes: zeroed before it is filled. */
 typedef struct plan_key {
-    int64_t y_ld, x_ld, w_ld, rows, k, out;
+    int64_t y_ld, x_ld, w_ld, bucket, k, out;
     uint32_t y_align, x_align, w_align, bias_align; /* 0: no bias */
-    int32_t t, add;
+    int32_t t;
 } plan_key;
+
+typedef struct way { /* an algorithm, for a bucket or for one count of rows in it */
+    int64_t rows;
+    bool works;
+    cublasLtMatmulAlgo_t algo;
+    struct way *next;
+} way;
 
 typedef struct plan {
     plan_key key;
-    bool used, works;
     cublasLtMatmulDesc_t op;
-    cublasLtMatrixLayout_t w, x, y;
-    cublasLtMatmulAlgo_t algo;
+    cublasLtMatrixLayout_t w, x, y; /* x and y of as many rows as were last asked for */
+    way bucket;                     /* its next: those of exact rows */
+    struct plan *next;              /* in its slot */
 } plan;
 
 struct cuda_blas {
     void *library;
     lt_functions lt;
     cublasLtHandle_t handle;
+    bool tf32;
     void *workspace[LANE_LOAD]; /* of the lanes that compute */
-    plan plans[PLANS];
-    int next; /* the plan that makes way */
+    plan *slots[SLOTS];         /* by a hash of the key */
+    int n_plans;
     bool warned;
 };
 
-/* ---- finding the library ---- */
+/* ---- the library ---- */
 
-static bool open_one(cuda_blas *b, const char *path, char *found, size_t size) {
-    b->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (b->library) snprintf(found, size, "%s", path);
-    return b->library != NULL;
-}
-
-static bool open_matching(cuda_blas *b, const char *pattern, char *found, size_t size) {
-    glob_t g;
-    bool ok = false;
-    if (glob(pattern, 0, NULL, &g) != 0) return false;
-    for (size_t i = g.gl_pathc; i > 0 && !ok; i--)
-        ok = open_one(b, g.gl_pathv[i - 1], found, size); /* the newest first */
-    globfree(&g);
-    return ok;
-}
-
-/* As the loader finds it, else with the toolkit, else as Python's wheels bring it. */
-static bool open_library(cuda_blas *b, char *found, size_t size) {
-    static const char *const patterns[] = {
-        "/usr/local/cuda/lib64/libcublasLt.so.1[23]",
-        "/usr/local/cuda-*/lib64/libcublasLt.so.1[23]",
-        "/usr/local/lib/python3*/*-packages/nvidia/cu*/lib/libcublasLt.so.1[23]",
-        "/usr/lib/python3*/*-packages/nvidia/cu*/lib/libcublasLt.so.1[23]",
-        "/opt/venv/lib/python3*/site-packages/nvidia/cu*/lib/libcublasLt.so.1[23]",
-    };
-    const char *asked = getenv("VLMD_CUBLASLT"), *venv = getenv("VIRTUAL_ENV"), *home = getenv("CUDA_HOME");
-    if (asked && *asked) return open_one(b, asked, found, size);
-    if (open_one(b, "libcublasLt.so.13", found, size) || open_one(b, "libcublasLt.so.12", found, size))
-        return true;
+typedef struct found {
+    void *library;
     char path[600];
-    snprintf(path, sizeof path, "%s/lib64/libcublasLt.so.1[23]", home ? home : "");
-    if (home && open_matching(b, path, found, size)) return true;
-    snprintf(path, sizeof path, "%s/lib/python3*/site-packages/nvidia/cu*/lib/libcublasLt.so.1[23]",
-             venv ? venv : "");
-    if (venv && open_matching(b, path, found, size)) return true;
-    for (size_t i = 0; i < ARRAY_LEN(patterns); i++)
-        if (open_matching(b, patterns[i], found, size)) return true;
-    return false;
+} found;
+
+static bool open_one(void *user, const char *path) {
+    found *f = user;
+    f->library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (f->library) snprintf(f->path, sizeof f->path, "%s", path);
+    return f->library != NULL;
 }
 
 static const char *missing_function(cuda_blas *b) {
@@ -120,25 +101,28 @@ static const char *missing_function(cuda_blas *b) {
 }
 
 static bool set_up(cuda_blas *b) {
-    char path[600] = "";
+    found f = {0};
     const char *asked = getenv("VLMD_CUBLASLT"), *missing = NULL;
-    if (!open_library(b, path, sizeof path)) {
-        log_warn("many rows go without cuBLASLt, which was not found: %s%s",
-                 asked && *asked ? "VLMD_CUBLASLT=" : "",
-                 asked && *asked ? asked
-                                 : "libcublasLt.so.13 and .12 as the loader looks, under CUDA_HOME, "
-                                   "VIRTUAL_ENV, /usr/local/cuda* and "
-                                   "Python's nvidia packages; VLMD_CUBLASLT=PATH names another");
+    if (!cuda_blas_find(open_one, &f)) {
+        if (asked && *asked)
+            log_warn("many rows go without cuBLASLt: VLMD_CUBLASLT=%s cannot be loaded", asked);
+        else
+            log_warn(
+                "many rows go without cuBLASLt, which was not found: libcublasLt.so.13 and .12 as the loader "
+                "looks, under CUDA_HOME, VIRTUAL_ENV, CONDA_PREFIX, /usr/local/cuda* and Python's nvidia "
+                "packages; VLMD_CUBLASLT=PATH names another");
         return false;
     }
+    b->library = f.library;
     if ((missing = missing_function(b))) {
-        log_warn("many rows go without cuBLASLt: %s has no %s", path, missing);
+        log_warn("many rows go without cuBLASLt: %s has no %s; VLMD_CUBLASLT=PATH names another", f.path,
+                 missing);
         return false;
     }
     cublasStatus_t e = b->lt.Create(&b->handle);
     if (e != CUBLAS_STATUS_SUCCESS) {
         b->handle = NULL;
-        log_warn("many rows go without cuBLASLt: %s does not start (status %d)", path, (int)e);
+        log_warn("many rows go without cuBLASLt: %s does not start (status %d)", f.path, (int)e);
         return false;
     }
     for (int i = 0; i < LANE_LOAD; i++)
@@ -148,51 +132,79 @@ static bool set_up(cuda_blas *b) {
                      WORKSPACE >> 20);
             return false;
         }
-    log_info("cuBLASLt %zu from %s", b->lt.GetVersion(), path);
+    log_info("cuBLASLt %zu from %s%s", b->lt.GetVersion(), f.path,
+             b->tf32 ? "; products of f32 weights in TF32" : "");
     return true;
 }
 
-cuda_blas *cuda_blas_new(void) {
+cuda_blas *cuda_blas_new(bool tf32) {
     cuda_blas *b = mem_calloc(1, sizeof *b);
+    if (b) b->tf32 = tf32;
     if (b && set_up(b)) return b;
     cuda_blas_free(b);
     return NULL;
 }
 
-/* ---- plans ---- */
-
 static void drop(cuda_blas *b, plan *p) {
+    for (way *w = p->bucket.next, *next; w; w = next) {
+        next = w->next;
+        mem_free(w);
+    }
     if (p->op) b->lt.MatmulDescDestroy(p->op);
     if (p->w) b->lt.MatrixLayoutDestroy(p->w);
     if (p->x) b->lt.MatrixLayoutDestroy(p->x);
     if (p->y) b->lt.MatrixLayoutDestroy(p->y);
-    memset(p, 0, sizeof *p);
+    mem_free(p);
 }
 
 void cuda_blas_free(cuda_blas *b) {
     if (!b) return;
-    for (int i = 0; i < PLANS; i++) drop(b, &b->plans[i]);
+    for (int i = 0; i < SLOTS; i++)
+        for (plan *p = b->slots[i], *next; p; p = next) {
+            next = p->next;
+            drop(b, p);
+        }
     if (b->handle) b->lt.Destroy(b->handle);
     for (int i = 0; i < LANE_LOAD; i++) cudaFree(b->workspace[i]);
     if (b->library) dlclose(b->library);
     mem_free(b);
 }
 
-/* The largest power of two, up to 256, that a pointer lies on. */
+int cuda_blas_plans(const cuda_blas *b) {
+    return b ? b->n_plans : 0;
+}
+
+/* ---- plans ---- */
+
+/* The largest power of two, up to what all activations lie on, that a pointer lies on: more would make plans of where a step's
+ * shape happens to put them, and no load is wider. */
 static uint32_t align_of(const void *p) {
-    uintptr_t bits = (uintptr_t)p | 256;
+    uintptr_t bits = (uintptr_t)p | 64;
     return (uint32_t)(bits & -bits);
+}
+
+static int64_t bucket_of(int64_t rows) {
+    int64_t bucket = LEAST_ROWS;
+    while (bucket < rows) bucket *= 2;
+    return bucket;
 }
 
 static plan_key key_of(const blas_gemm *g) {
     plan_key k;
     memset(&k, 0, sizeof k);
     k.y_ld = g->y_ld, k.x_ld = g->x_ld, k.w_ld = g->w_ld;
-    k.rows = g->rows, k.k = g->k, k.out = g->out;
+    k.bucket = bucket_of(g->rows), k.k = g->k, k.out = g->out;
     k.y_align = align_of(g->y), k.x_align = align_of(g->x), k.w_align = align_of(g->w);
     k.bias_align = g->bias ? align_of(g->bias) : 0;
-    k.t = g->t, k.add = g->add;
+    k.t = g->t;
     return k;
+}
+
+static size_t slot_of(const plan_key *k) {
+    const uint8_t *at = (const uint8_t *)k;
+    uint32_t h = 2166136261u;
+    for (size_t i = 0; i < sizeof *k; i++) h = (h ^ at[i]) * 16777619u;
+    return h % SLOTS;
 }
 
 static bool ok(cublasStatus_t e) {
@@ -205,20 +217,29 @@ static bool point_at_bias(cuda_blas *b, plan *p, const float *bias) {
 
 static bool describe(cuda_blas *b, plan *p, const blas_gemm *g) {
     const cudaDataType_t type = g->t == CUK_F32 ? CUDA_R_32F : g->t == CUK_F16 ? CUDA_R_16F : CUDA_R_16BF;
+    const cublasComputeType_t compute =
+        b->tf32 && g->t == CUK_F32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     const cublasOperation_t turned = CUBLAS_OP_T;
     const cublasLtEpilogue_t with_bias = CUBLASLT_EPILOGUE_BIAS;
     const lt_functions *lt = &b->lt;
-    return ok(lt->MatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F)) &&
+    const uint64_t rows = (uint64_t)p->key.bucket;
+    return ok(lt->MatmulDescCreate(&p->op, compute, CUDA_R_32F)) &&
            ok(lt->MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned)) &&
            (!g->bias || (ok(lt->MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_EPILOGUE, &with_bias,
                                                        sizeof with_bias)) &&
                          point_at_bias(b, p, g->bias))) &&
            ok(lt->MatrixLayoutCreate(&p->w, type, (uint64_t)g->k, (uint64_t)g->out, g->w_ld)) &&
-           ok(lt->MatrixLayoutCreate(&p->x, type, (uint64_t)g->k, (uint64_t)g->rows, g->x_ld)) &&
-           ok(lt->MatrixLayoutCreate(&p->y, CUDA_R_32F, (uint64_t)g->out, (uint64_t)g->rows, g->y_ld));
+           ok(lt->MatrixLayoutCreate(&p->x, type, (uint64_t)g->k, rows, g->x_ld)) &&
+           ok(lt->MatrixLayoutCreate(&p->y, CUDA_R_32F, (uint64_t)g->out, rows, g->y_ld));
 }
 
-static bool find_algorithm(cuda_blas *b, plan *p) {
+static bool set_rows(cuda_blas *b, plan *p, int64_t rows) {
+    const uint64_t n = (uint64_t)rows;
+    return ok(b->lt.MatrixLayoutSetAttribute(p->x, CUBLASLT_MATRIX_LAYOUT_COLS, &n, sizeof n)) &&
+           ok(b->lt.MatrixLayoutSetAttribute(p->y, CUBLASLT_MATRIX_LAYOUT_COLS, &n, sizeof n));
+}
+
+static bool find_algorithm(cuda_blas *b, plan *p, way *to) {
     const struct {
         cublasLtMatmulPreferenceAttributes_t what;
         uint32_t bytes;
@@ -231,7 +252,7 @@ static bool find_algorithm(cuda_blas *b, plan *p) {
     cublasLtMatmulPreference_t want;
     cublasLtMatmulHeuristicResult_t best;
     int n = 0;
-    if (!ok(lt->MatmulPreferenceCreate(&want))) return false;
+    if (!set_rows(b, p, to->rows) || !ok(lt->MatmulPreferenceCreate(&want))) return false;
     bool good = ok(lt->MatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                     &workspace, sizeof workspace));
     for (size_t i = 0; i < ARRAY_LEN(align) && good; i++)
@@ -240,33 +261,70 @@ static bool find_algorithm(cuda_blas *b, plan *p) {
     good = good &&
            ok(lt->MatmulAlgoGetHeuristic(b->handle, p->op, p->w, p->x, p->y, p->y, want, 1, &best, &n)) &&
            n > 0 && ok(best.state);
-    if (good) p->algo = best.algo;
+    if (good) to->algo = best.algo;
     lt->MatmulPreferenceDestroy(want);
     return good;
 }
 
+/* NULL: there is no memory. */
 static plan *plan_for(cuda_blas *b, const blas_gemm *g) {
     const plan_key key = key_of(g);
-    for (int i = 0; i < PLANS && b->plans[i].used; i++)
-        if (memcmp(&b->plans[i].key, &key, sizeof key) == 0) return &b->plans[i];
-    plan *p = &b->plans[b->next];
-    b->next = (b->next + 1) % PLANS;
-    drop(b, p);
+    plan **slot = &b->slots[slot_of(&key)];
+    for (plan *p = *slot; p; p = p->next)
+        if (memcmp(&p->key, &key, sizeof key) == 0) return p;
+    plan *p = mem_calloc(1, sizeof *p);
+    if (!p) return NULL;
     p->key = key;
-    p->used = true;
-    p->works = describe(b, p, g) && find_algorithm(b, p);
+    p->next = *slot;
+    *slot = p;
+    b->n_plans++;
+    p->bucket.rows = key.bucket;
+    p->bucket.works = describe(b, p, g) && find_algorithm(b, p, &p->bucket);
     return p;
 }
 
-bool cuda_blas_gemm(cuda_blas *b, cuk_stream s, const blas_gemm *g) {
+/* That of these rows alone, which is looked for when `make` is set. */
+static way *exact_way(cuda_blas *b, plan *p, int64_t rows, bool make) {
+    way *w = p->bucket.next;
+    while (w && w->rows != rows) w = w->next;
+    if (w || !make || !(w = mem_calloc(1, sizeof *w))) return w;
+    w->rows = rows;
+    w->next = p->bucket.next;
+    p->bucket.next = w;
+    w->works = find_algorithm(b, p, w);
+    return w;
+}
+
+/* ---- products ---- */
+
+static cublasStatus_t multiply(cuda_blas *b, plan *p, const way *w, cuk_stream s, const blas_gemm *g) {
     const float one = 1, beta = g->add ? 1 : 0;
+    if (!set_rows(b, p, g->rows) || (g->bias && !point_at_bias(b, p, g->bias)))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    return b->lt.Matmul(b->handle, p->op, &one, g->w, p->w, g->x, p->x, &beta, g->y, p->y, g->y, p->y,
+                        &w->algo, b->workspace[g->lane], WORKSPACE, s);
+}
+
+/* By w or, where the library refuses that for these rows, by a way of their own. */
+static bool by_plan(cuda_blas *b, plan *p, cuk_stream s, const blas_gemm *g) {
+    way *w = exact_way(b, p, g->rows, false);
+    if (!w) {
+        if (!p->bucket.works) return false;
+        const cublasStatus_t e = multiply(b, p, &p->bucket, s, g);
+        if (ok(e)) return true;
+        cudaGetLastError();
+        if (e != CUBLAS_STATUS_NOT_SUPPORTED && e != CUBLAS_STATUS_INVALID_VALUE) return false;
+        w = exact_way(b, p, g->rows, true);
+    }
+    if (!w || !w->works) return false;
+    w->works = ok(multiply(b, p, w, s, g));
+    if (!w->works) cudaGetLastError();
+    return w->works;
+}
+
+bool cuda_blas_gemm(cuda_blas *b, cuk_stream s, const blas_gemm *g) {
     plan *p = plan_for(b, g);
-    bool done = p->works && (!g->bias || point_at_bias(b, p, g->bias)) &&
-                ok(b->lt.Matmul(b->handle, p->op, &one, g->w, p->w, g->x, p->x, &beta, g->y, p->y, g->y, p->y,
-                                &p->algo, b->workspace[g->lane], WORKSPACE, s));
-    if (done) return true;
-    p->works = false;
-    cudaGetLastError();
+    if (p && by_plan(b, p, s, g)) return true;
     if (!b->warned)
         log_warn("cuBLASLt has nothing for %lld x %lld x %lld%s; such products go without it",
                  (long long)g->rows, (long long)g->k, (long long)g->out, g->bias ? " with a bias" : "");
@@ -276,7 +334,8 @@ bool cuda_blas_gemm(cuda_blas *b, cuk_stream s, const blas_gemm *g) {
 
 #else /* built without the toolkit's header */
 
-cuda_blas *cuda_blas_new(void) {
+cuda_blas *cuda_blas_new(bool tf32) {
+    (void)tf32;
     log_warn("many rows go without cuBLASLt: this program was built without it");
     return NULL;
 }
@@ -290,5 +349,9 @@ bool cuda_blas_gemm(cuda_blas *b, cuk_stream s, const blas_gemm *g) {
     return false;
 }
 
-#endif
+int cuda_blas_plans(const cuda_blas *b) {
+    (void)b;
+    return 0;
+}
+
 #endif

@@ -1,5 +1,5 @@
-/* blas.h - matrix products of many rows by cuBLASLt, which is looked for at run time (blas.c); under the emulator by plain
- * loops (tests/cuda_emu/blas_emu.cpp). Internal to kernels/cuda. Thread: the ctx owner's. */
+/* blas.h - matrix products of many rows by cuBLASLt, which is looked for at run time. Internal to kernels/cuda. Thread: the ctx
+ * owner's. Tested by tests/cuda_emu/test_blas.c, over a library that demands what NVIDIA's documentation does. */
 #ifndef VLMD_KERNELS_CUDA_BLAS_H
 #define VLMD_KERNELS_CUDA_BLAS_H
 
@@ -21,11 +21,20 @@ typedef struct blas_gemm {
     int lane; /* whose workspace is used: those of a lane run one after the other */
 } blas_gemm;
 
-/* NULL: there is none, and the log says where it was looked for. Has its device memory from now on. */
-cuda_blas *cuda_blas_new(void);
+/* tf32: f32 factors may be rounded to TF32, 10 bits. NULL: there is no library, and the log says where it was looked for. Has its
+ * device memory from now on. */
+cuda_blas *cuda_blas_new(bool tf32);
 void cuda_blas_free(cuda_blas *b); /* NULL is fine; nothing may be under way */
 /* Launches and returns. False: no way was found for this shape, and nothing is done. */
 bool cuda_blas_gemm(cuda_blas *b, cuk_stream s, const blas_gemm *g);
+/* How many shapes have asked for a way so far: weights, strides and alignments by buckets of rows; those of exact rows where a
+ * bucket's does not do are not counted. NULL: 0 */
+int cuda_blas_plans(const cuda_blas *b);
+
+/* blas_find.c: calls try with one place after the other where libcublasLt may be (VLMD_CUBLASLT alone where that is set) until
+ * it says yes. False: it never did. */
+typedef bool blas_try(void *user, const char *path);
+bool cuda_blas_find(blas_try *try, void *user);
 
 #ifdef __cplusplus
 }

@@ -461,7 +461,7 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
     if (open_device(be, o->device, st) && open_lanes(be, st)) {
         size_t before = 0, after = 0, all;
         cudaMemGetInfo(&before, &all);
-        if (!o->deterministic) be->blas = cuda_blas_new();
+        if (!o->deterministic) be->blas = cuda_blas_new(o->allow_tf32);
         cudaMemGetInfo(&after, &all);
         be->taken_bytes = before > after ? before - after : 0;
         return &be->base;

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.."
 B=build/emu
 more=()
 ops=(tests/kernels/test_ops_*.c)
-tests=(tests/cuda_emu/test_emu "${ops[@]%.c}" tests/kernels/test_sample tests/kernels/test_device_memory tests/engine/sched/test_device)
+tests=(tests/cuda_emu/test_emu tests/cuda_emu/test_blas "${ops[@]%.c}" tests/kernels/test_sample tests/kernels/test_device_memory tests/engine/sched/test_device)
 [ -n "${EMU_QUICK:-}" ] || more=(tests/engine/model/test_model tests/engine/model/test_dual tests/engine/model/test_lot)
 make --no-print-directory -j"$(nproc)" BUILD=$B CUDA=emu SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" \
     "$B/vlmd" "${tests[@]/#/$B/}" ${more[@]/#/$B/} || exit 1

@@ -104,6 +104,12 @@ static void test_plans(void **state) {
         if (!strstr(r.st.msg, cases[i].says)) fail_msg("\"%s\" does not say \"%s\"", r.st.msg, cases[i].says);
         done(&r);
     }
+    run r;
+    PARSE(&r, "--deterministic", "--allow-tf32");
+    assert_int_equal(r.res, ARGS_RUN);
+    assert_false(serve_check(&r.o, NULL, &r.st));
+    assert_non_null(strstr(r.st.msg, "--deterministic and --allow-tf32 exclude each other"));
+    done(&r);
 }
 
 static void test_help_version(void **state) {
