@@ -14,6 +14,7 @@
 #include "engine/memplan.h"
 #include "engine/params.h"
 #include "engine/sched.h"
+#include "engine/warm.h"
 
 struct engine {
     backend *be;
@@ -237,6 +238,11 @@ static bool init_runner(engine *e, const engine_options *o, status *st) {
     return e->has_runner = runner_init(&e->runner, e->be, e->model, &ro, st);
 }
 
+static bool warm(engine *e, status *st) {
+    return e->has_embed_run ? warm_embed_run(&e->embed_run, e->device.pictures, st)
+                            : warm_runner(&e->runner, e->device.pictures, st);
+}
+
 static bool start(engine *e, const engine_options *o, status *st) {
     backend_options bo = {.device = o->device ? o->device : "cpu",
                           .threads = o->threads,
@@ -254,7 +260,7 @@ static bool start(engine *e, const engine_options *o, status *st) {
         return false;
     if (!model_upload(e->model, st)) return false;
     if (!init_runner(e, o, st)) return false;
-    if (!backend_seal(e->be, e->device.pictures, st)) return false;
+    if (!backend_seal(e->be, e->device.pictures, st) || !warm(e, st)) return false;
     describe(e, o);
     if (!(e->pictures = piccache_new(o->image_cache_bytes, st))) return false;
     piccache_set_room(e->pictures, image_room(o), positive(o->image_workers, 2));

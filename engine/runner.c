@@ -185,9 +185,9 @@ static bool make_slots(runner *r, status *st) {
 
 /* ---- captured steps ---- */
 
-static bool run_dummies(runner *r, int n_seqs, int each, status *st) {
+static bool run_dummies(runner *r, int n_seqs, status *st) {
     batch_clear(&r->batch);
-    batch_pad(&r->batch, n_seqs, each);
+    batch_pad(&r->batch, n_seqs, 1);
     int slot = runner_launch(r, st);
     return slot >= 0 && runner_results(r, slot, st);
 }
@@ -195,7 +195,7 @@ static bool run_dummies(runner *r, int n_seqs, int each, status *st) {
 /* Once op by op, so that kernels are loaded and plans are made; then captured. */
 static bool capture(runner *r, int n_seqs, status *st) {
     batch_step b;
-    if (!run_dummies(r, n_seqs, 1, st)) return status_prefix(st, "a first step of %d sequences", n_seqs);
+    if (!run_dummies(r, n_seqs, st)) return status_prefix(st, "a first step of %d sequences", n_seqs);
     batch_describe(&r->batch, &b);
     ctx_capture_begin(&r->c);
     forward(r, &r->c, &b);
@@ -209,15 +209,12 @@ static bool capture(runner *r, int n_seqs, status *st) {
 }
 
 static bool capture_all(runner *r, const runner_options *o, status *st) {
-    if (!backend_is_async(r->be)) return true;
-    const int most = largest_bucket(o), rows = o->max_rows < 32 ? o->max_rows : 32;
+    if (!backend_is_async(r->be) || o->no_graphs) return true;
+    const int most = largest_bucket(o);
     const double begin = time_now_s();
     size_t taken = 0;
     r->graphs = mem_calloc((size_t)count_buckets(o), sizeof *r->graphs);
     if (!r->graphs) return status_set(st, ST_NO_MEMORY, "no memory for %d graphs", count_buckets(o));
-    if (!run_dummies(r, 1, rows < o->max_len ? rows : o->max_len, st))
-        return status_prefix(st, "a first step of %d rows", rows);
-    if (o->no_graphs) return true;
     for (int n = 1; n < most; n = bucket_after(n))
         if (!capture(r, n, st)) return false;
     if (!capture(r, most, st)) return false;

@@ -79,22 +79,32 @@ void seen_runs_fini(seen_runs *r) {
     *r = (seen_runs){0};
 }
 
+/* n rows from `row` on see these. */
+static void put_run(seen_runs *r, tensor rows, int row, int n, bool past) {
+    int32_t *host = r->host + (size_t)r->n * RUN_INTS, *dev = r->dev ? r->dev + (host - r->host) : NULL;
+    CHECK(r->n < r->max_rows);
+    host[0] = 0;
+    host[1] = n;
+    host[2] = (int32_t)rows.d[0];
+    r->v[r->n++] = (struct step_cross){.row = row,
+                                       .n = n,
+                                       .rows = rows,
+                                       .q_start = tensor_1d(dev, DT_I32, 2),
+                                       .kv_len = tensor_1d(dev ? dev + 2 : NULL, DT_I32, 1),
+                                       .past = past};
+}
+
 static void add_run(seen_runs *r, const seq *s, seen v, int row, int n) {
     int total = 0;
     for (int i = 0; i < s->prompt->n_images; i++) total += s->images[i].all;
     tensor one = encode_rows(s->images[0].pic->enc);
     tensor all = s->seen_rows ? tensor_2d(s->seen_rows, DT_F32, total, one.d[1]) : one;
-    int32_t *host = r->host + (size_t)r->n * RUN_INTS, *dev = r->dev ? r->dev + (host - r->host) : NULL;
-    CHECK(r->n < r->max_rows && s->seen_ready);
-    host[0] = 0;
-    host[1] = n;
-    host[2] = v.n;
-    r->v[r->n++] = (struct step_cross){.row = row,
-                                       .n = n,
-                                       .rows = tensor_rows(all, v.from, v.n),
-                                       .q_start = tensor_1d(dev, DT_I32, 2),
-                                       .kv_len = tensor_1d(dev ? dev + 2 : NULL, DT_I32, 1),
-                                       .past = v.past};
+    CHECK(s->seen_ready);
+    put_run(r, tensor_rows(all, v.from, v.n), row, n, v.past);
+}
+
+void seen_runs_add_blank(seen_runs *r, tensor rows, int n) {
+    put_run(r, rows, 0, n, true);
 }
 
 void seen_runs_add(seen_runs *r, const seq *s, int from, int to, int row0) {

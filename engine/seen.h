@@ -38,6 +38,8 @@ bool seen_runs_init(seen_runs *r, backend *be, int max_rows, int width, status *
 void seen_runs_fini(seen_runs *r);
 /* Rows [from, to) of s, which are rows row0 .. of the step; none where s has no pictures. */
 void seen_runs_add(seen_runs *r, const seq *s, int from, int to, int row0);
+/* Rows [0, n) of a step without sequences of its own see all of `rows`, f32 [m, width]. */
+void seen_runs_add_blank(seen_runs *r, tensor rows, int n);
 void seen_runs_upload(seen_runs *r, ctx *c);
 /* One run of rows, without data: for a dry run. */
 void seen_runs_describe(seen_runs *r, int rows);

@@ -48,6 +48,7 @@ typedef struct backend_ops {
     void (*next_ids)(ctx *c, tensor ids, tensor from, tensor results);
 
     bool (*reserve)(backend *be, status *st);
+    int (*plans)(const backend *be);
 
     /* A backend whose launches do their work before they return has none of these. */
     void *(*alloc_host)(backend *be, size_t bytes, status *st);

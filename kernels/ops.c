@@ -83,6 +83,10 @@ backend_memory backend_get_memory(backend *be) {
     return be->ops->get_memory ? be->ops->get_memory(be) : (backend_memory){0};
 }
 
+int backend_plans(const backend *be) {
+    return be->ops->plans ? be->ops->plans(be) : -1;
+}
+
 bool backend_seal(backend *be, size_t pool_bytes, status *st) {
     return !be->ops->seal || be->ops->seal(be, pool_bytes, st);
 }

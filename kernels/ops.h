@@ -47,6 +47,10 @@ bool backend_is_async(const backend *be);
  * what waits. Always the same of one backend. */
 int backend_encode_rows(const backend *be);
 
+/* Shapes of products that the device's library has been asked for a way of so far, each once: what is new takes a while. -1:
+ * products need no plans. */
+int backend_plans(const backend *be);
+
 /* What a device with memory of its own has; all 0 where ops run in the machine's. */
 typedef struct backend_memory {
     size_t free_bytes, total_bytes;

@@ -100,5 +100,8 @@ tensor encode_deep(const encode *e, int set); /* those that are added behind lay
 void encode_shrink(encode *e);
 size_t encode_kept_bytes(const encode *e); /* of all sets of rows */
 void encode_free(encode *e);
+/* Runs blank pictures of every kind of pass that there is, whose buffers take at most room bytes at a time; once: just one
+ * picture of each kind of tile. Waits. Returns how many encodes. Errors: in c. */
+int encode_warm(ctx *c, const model *m, size_t room, bool once);
 
 #endif

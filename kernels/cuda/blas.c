@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOTS = 512, LEAST_ROWS = 32 };
+enum { SLOTS = 512, LEAST_ROWS = 32, ALIGNED = 16 };
 #define WORKSPACE ((size_t)32 << 20)
 
 #define FUNCTIONS(X)                                                                                         \
@@ -171,15 +171,15 @@ void cuda_blas_free(cuda_blas *b) {
 }
 
 int cuda_blas_plans(const cuda_blas *b) {
-    return b ? b->n_plans : 0;
+    return b->n_plans;
 }
 
 /* ---- plans ---- */
 
-/* The largest power of two, up to what all activations lie on, that a pointer lies on: more would make plans of where a step's
- * shape happens to put them, and no load is wider. */
+/* The largest power of two that a pointer lies on, up to 16: a thread loads no more at once, and the units that copy blocks ask
+ * for no more. Beyond that it is where a step's shape happens to put its rows that would make plans. */
 static uint32_t align_of(const void *p) {
-    uintptr_t bits = (uintptr_t)p | 64;
+    uintptr_t bits = (uintptr_t)p | ALIGNED;
     return (uint32_t)(bits & -bits);
 }
 
@@ -266,6 +266,11 @@ static bool find_algorithm(cuda_blas *b, plan *p, way *to) {
     return good;
 }
 
+static bool is_aligned(const plan_key *k) {
+    return k->y_align == ALIGNED && k->x_align == ALIGNED && k->w_align == ALIGNED &&
+           (k->bias_align == ALIGNED || !k->bias_align);
+}
+
 /* NULL: there is no memory. */
 static plan *plan_for(cuda_blas *b, const blas_gemm *g) {
     const plan_key key = key_of(g);
@@ -277,7 +282,7 @@ static plan *plan_for(cuda_blas *b, const blas_gemm *g) {
     p->key = key;
     p->next = *slot;
     *slot = p;
-    b->n_plans++;
+    b->n_plans += is_aligned(&key);
     p->bucket.rows = key.bucket;
     p->bucket.works = describe(b, p, g) && find_algorithm(b, p, &p->bucket);
     return p;

@@ -27,8 +27,8 @@ cuda_blas *cuda_blas_new(bool tf32);
 void cuda_blas_free(cuda_blas *b); /* NULL is fine; nothing may be under way */
 /* Launches and returns. False: no way was found for this shape, and nothing is done. */
 bool cuda_blas_gemm(cuda_blas *b, cuk_stream s, const blas_gemm *g);
-/* How many shapes have asked for a way so far: weights, strides and alignments by buckets of rows; those of exact rows where a
- * bucket's does not do are not counted. NULL: 0 */
+/* How many shapes have asked for a way so far: weights and strides by buckets of rows. Not counted are those of exact rows, where
+ * a bucket's does not do, and of rows that begin off 16 bytes, as they may where a width is no multiple of 4. */
 int cuda_blas_plans(const cuda_blas *b);
 
 /* blas_find.c: calls try with one place after the other where libcublasLt may be (VLMD_CUBLASLT alone where that is set) until

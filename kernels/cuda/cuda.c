@@ -369,6 +369,7 @@ static const backend_ops cuda_ops = {
     .sample = cuda_sample,
     .next_ids = cuda_next_ids,
     .reserve = cuda_reserve,
+    .plans = cuda_plans,
     .alloc_host = cuda_alloc_host,
     .release_host = cuda_release_host,
     .fetch = cuda_fetch,
@@ -394,6 +395,14 @@ static bool device_index(const char *name, int *index, status *st) {
         return status_set(st, ST_INVALID, "--device: expected cpu, cuda or cuda:N, found \"%.40s\"", name);
     *index = (int)n;
     return true;
+}
+
+/* A power of two that makes about two waves of tiles of 128 x 128 of a product that is 1024 wide; 4096 on large GPUs, 0.1 GiB of
+ * activations of a ViT-L. */
+static int encode_rows_of(int multiprocessors) {
+    int rows = 512;
+    while (rows < 4096 && rows < 32 * multiprocessors) rows *= 2;
+    return rows;
 }
 
 static bool open_device(cuda_backend *be, const char *name, status *st) {
@@ -423,6 +432,7 @@ static bool open_device(cuda_backend *be, const char *name, status *st) {
         return status_set(st, ST_UNSUPPORTED,
                           "--device %s: %.60s has compute capability %d.%d; 8.0 or more is needed", name,
                           p.name, p.major, p.minor);
+    if (be->base.encode_rows <= 0) be->base.encode_rows = encode_rows_of(p.multiProcessorCount);
     snprintf(be->base.about, sizeof be->base.about, "cuda:%d %.40s", be->device, p.name);
     return true;
 }
@@ -446,9 +456,6 @@ static bool open_lanes(cuda_backend *be, status *st) {
     return true;
 }
 
-/* Two waves of tiles of a product that is 1024 wide on the largest GPUs; 0.1 GiB of activations of a ViT-L. */
-enum { ENCODE_ROWS = 4096 };
-
 backend *cuda_backend_new(const backend_options *o, status *st) {
     cuda_backend *be = mem_calloc(1, sizeof *be);
     if (!be) {
@@ -456,7 +463,7 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
         return NULL;
     }
     be->base.ops = &cuda_ops;
-    be->base.encode_rows = o->encode_rows > 0 ? o->encode_rows : ENCODE_ROWS;
+    be->base.encode_rows = o->encode_rows;
     be->exact = o->deterministic;
     if (open_device(be, o->device, st) && open_lanes(be, st)) {
         size_t before = 0, after = 0, all;

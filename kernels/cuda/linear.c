@@ -83,6 +83,11 @@ static void launch(ctx *c, const cuk_linear *l) {
         cuk_linear_few(lane_of(c)->stream, l);
 }
 
+int cuda_plans(const backend *b) {
+    const cuda_backend *be = (const cuda_backend *)b;
+    return be->blas ? cuda_blas_plans(be->blas) : -1;
+}
+
 void cuda_linear(ctx *c, tensor x, const linear_to *to, int n, act a, unsigned flags) {
     for (int i = 0; i < n;) {
         cuk_linear l = {.x = x.data,

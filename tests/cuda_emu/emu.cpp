@@ -7,8 +7,8 @@
  * Streams: work is kept until somebody waits for it (EMU_STREAMS = lazy, the default) or done at once (eager). Device
  * memory is poisoned for the host but while device work runs, as is pinned memory that a copy is on its way to: with
  * AddressSanitizer a read too early, or of a device pointer, is caught.
- * The device: EMU_MEMORY = its bytes (4 GiB); EMU_FAIL_LAUNCH = n: the n-th grid that runs breaks it for good, as an
- * illegal address does.
+ * The device: EMU_MEMORY = its bytes (4 GiB); EMU_FAIL_FILE = path: once a file is there the next grid that runs breaks
+ * it for good, as an illegal address does.
  * Threads: one host thread. Owner: everything lives until the matching destroy call. x86-64. */
 #include <algorithm>
 #include <cstdio>
@@ -20,6 +20,8 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#include <unistd.h>
 
 #include "cuda_runtime.h"
 
@@ -318,9 +320,8 @@ static cudaError_t broken;
 
 static void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body) {
     static const int fill = std::stoi(setting("EMU_SHARED", "255"), nullptr, 0); /* 0xffffffff is a NaN */
-    static const long fail_at = std::stol(setting("EMU_FAIL_LAUNCH", "0"));
-    static long n_run;
-    if (!broken && ++n_run == fail_at) broken = cudaErrorLaunchFailure;
+    static const std::string fail_file = setting("EMU_FAIL_FILE", "");
+    if (!broken && !fail_file.empty() && access(fail_file.c_str(), F_OK) == 0) broken = cudaErrorLaunchFailure;
     if (broken) return;
     const int n = (int)(block.x * block.y * block.z);
     std::unique_ptr<uint8_t, decltype(&free)> room(static_cast<uint8_t *>(aligned_alloc(1024, (shared + 1024) / 1024 * 1024)), free);

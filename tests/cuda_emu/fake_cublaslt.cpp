@@ -12,6 +12,7 @@
 #include <cstring>
 #include <new>
 #include <utility>
+#include <vector>
 
 #include <cublasLt.h>
 #include <cuda_runtime.h>
@@ -208,19 +209,31 @@ static void steps(const layout &l, bool turned, int64_t *row, int64_t *col) {
     if (turned) std::swap(*row, *col);
 }
 
-static float dot(const task &t, int64_t a0, int64_t da, int64_t b0, int64_t db, int64_t from, int64_t to) {
-    const uint32_t type = t.p.a.type;
+/* Rows of op(A), or columns of op(B), as they are multiplied: n of k floats. */
+static std::vector<float> factors(const task &t, const void *from, uint32_t type, int64_t n, int64_t k, int64_t step, int64_t along) {
+    std::vector<float> out((size_t)(n * k));
+    const bool rounds = t.p.op.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t l = 0; l < k; l++) {
+            const float x = wide(from, type, i * step + l * along);
+            out[(size_t)(i * k + l)] = rounds ? tf32(x) : x;
+        }
+    return out;
+}
+
+/* Eight sums side by side, then what is left. */
+static float dot(const float *x, const float *y, int64_t n) {
+    typedef float eight __attribute__((vector_size(32)));
+    eight sums = {}, a, b;
+    int64_t l = 0;
+    for (; l + 8 <= n; l += 8) {
+        memcpy(&a, x + l, sizeof a);
+        memcpy(&b, y + l, sizeof b);
+        sums += a * b;
+    }
     float sum = 0;
-    if (type == CUDA_R_32F && t.p.op.compute != CUBLAS_COMPUTE_32F_FAST_TF32) {
-        const float *x = static_cast<const float *>(t.a) + a0, *y = static_cast<const float *>(t.b) + b0;
-        for (int64_t l = from; l < to; l++) sum += x[l * da] * y[l * db];
-        return sum;
-    }
-    for (int64_t l = from; l < to; l++) {
-        float x = wide(t.a, type, a0 + l * da), y = wide(t.b, type, b0 + l * db);
-        if (t.p.op.compute == CUBLAS_COMPUTE_32F_FAST_TF32) x = tf32(x), y = tf32(y);
-        sum += x * y;
-    }
+    for (int i = 0; i < 8; i++) sum += sums[i];
+    for (; l < n; l++) sum += x[l] * y[l];
     return sum;
 }
 
@@ -232,11 +245,12 @@ static void multiply(const task &t) {
     steps(p.c, false, &cr, &cc);
     steps(p.d, false, &dr, &dc);
     const int64_t m = (int64_t)p.m, n = (int64_t)p.n, k = (int64_t)p.k, half = t.partial ? k / 2 : 0;
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t i = 0; t.partial && i < m; i++) t.partial[j * m + i] = dot(t, i * ar, ac, j * bc, br, 0, half);
+    const std::vector<float> a = factors(t, t.a, p.a.type, m, k, ar, ac), b = factors(t, t.b, p.b.type, n, k, bc, br);
+    for (int64_t j = 0; t.partial && j < n; j++)
+        for (int64_t i = 0; i < m; i++) t.partial[j * m + i] = dot(&a[(size_t)(i * k)], &b[(size_t)(j * k)], half);
     for (int64_t j = 0; j < n; j++)
         for (int64_t i = 0; i < m; i++) {
-            float sum = dot(t, i * ar, ac, j * bc, br, half, k);
+            float sum = dot(&a[(size_t)(i * k + half)], &b[(size_t)(j * k + half)], k - half);
             if (t.partial) sum += t.partial[j * m + i];
             sum *= t.alpha;
             if (t.beta != 0) sum += t.beta * static_cast<const float *>(t.c)[i * cr + j * cc];

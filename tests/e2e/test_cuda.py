@@ -161,10 +161,13 @@ def test_emulated_utilization():
         assert 0.39 * (120 << 20) < b - a < 0.41 * (120 << 20)
 
 
-def test_emulated_device_that_breaks():
+def test_emulated_device_that_breaks(tmp_path):
     """A kernel that breaks the device, some steps after the start."""
-    s = emulated("--max-model-len", "1024", EMU_FAIL_LAUNCH="1500")
+    s = emulated("--max-model-len", "1024", EMU_FAIL_FILE=str(tmp_path / "fail"))
     threads, replies = ask_all(s, ["tell me more", "and more", "and still more"], [True, False, True])
+    while s.metric("num_requests_running") < 1 and any(t.is_alive() for t in threads):
+        time.sleep(0.02)
+    (tmp_path / "fail").touch()
     for t in threads:
         t.join()
     broken = lambda r: r[-2] != "[DONE]" and "error" in r[-2] if isinstance(r, list) else r.status != 200
@@ -175,12 +178,23 @@ def test_emulated_device_that_breaks():
 
 
 @pytest.mark.parametrize("what", [text_part("a red circle"), image_part(picture("easy-vqa-1044.png"))], ids=["text", "picture"])
-def test_emulated_device_that_breaks_under_vectors(what):
-    s = emulated("--max-model-len", "19", model=ROOT / "tests/golden/dual/clip_base", EMU_FAIL_LAUNCH="9")
+def test_emulated_device_that_breaks_under_vectors(what, tmp_path):
+    s = emulated("--max-model-len", "19", model=ROOT / "tests/golden/dual/clip_base", EMU_FAIL_FILE=str(tmp_path / "fail"))
+    (tmp_path / "fail").touch()
     assert is_failure(s.post("/v1/embeddings", {"input": [what]}), "unspecified launch failure"), s.text()
     assert s.proc.wait(PATIENCE) == FAILED, s.text()
     s.reader.join(10)
     assert len([line for line in s.log if "unspecified launch failure" in line]) == 1, s.text()
+
+
+def test_emulated_ready_before_the_first_request():
+    """Steps and pictures ran at start, which no figure knows of; TF32 where it is asked for."""
+    with emulated("--allow-tf32", model=ROOT / "tests/golden/models/clip_llama") as s:
+        ran = re.search(r"ran (\d+) steps and (\d+) blank pictures before the first request: (\d+) plans of products", s.text())
+        assert ran and all(int(n) > 0 for n in ran.groups()), s.text()
+        assert "products of f32 weights in TF32" in s.text() and "more than was planned" not in s.text()
+        for name in ("prompt_tokens_total", "generation_tokens_total", "mm_cache_queries_total", "kv_cache_usage_perc"):
+            assert s.metric(name) == 0, name
 
 
 def test_emulated_eager_as_captured():

@@ -29,6 +29,13 @@ BUILD = ROOT / os.environ.get("BUILD", "build")
 os.environ.setdefault("VLMD_BIN", str(BUILD / "vlmd"))
 if (ROOT / "lib").is_dir():
     os.environ["LD_LIBRARY_PATH"] = os.pathsep.join([str(ROOT / "lib"), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
+try:  # cuBLASLt of the Python that runs torch, unless another is named or lies in the bundle
+    import nvidia
+    LT = sorted(f for d in nvidia.__path__ for f in pathlib.Path(d).glob("cu*/lib/libcublasLt.so.1[23]"))
+    if LT and not list(ROOT.glob("lib/libcublasLt.so.1[23]")):
+        os.environ.setdefault("VLMD_CUBLASLT", str(LT[-1]))
+except ImportError:
+    pass
 sys.path.insert(0, str(ROOT / "tests" / "load"))
 from shape import Shape  # noqa: E402
 from wire import CHAT, MODEL, Conn, Server, chat_body, image_part, percentile, png, seeded, text_part, words  # noqa: E402

@@ -19,6 +19,9 @@ B=$PWD/${BUILD:-build}
 export VLMD_DEVICE=$device VLMD_BIN=$B/vlmd
 [ -d lib ] && export LD_LIBRARY_PATH=$PWD/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 out=$PWD/build/gpu-check
+# cuBLASLt of the Python that runs torch, unless another is named or lies in the bundle.
+lt=$(python3 -c 'import glob, nvidia; print(*sorted(f for d in nvidia.__path__ for f in glob.glob(d + "/cu*/lib/libcublasLt.so.1[23]"))[-1:])' 2>/dev/null)
+[ -n "${VLMD_CUBLASLT:-}" ] || [ -z "$lt" ] || ls lib/libcublasLt.so.1[23] >/dev/null 2>&1 || export VLMD_CUBLASLT=$lt
 rm -rf "$out"
 mkdir -p "$out"
 failed=0 skipped=()

@@ -1,7 +1,8 @@
 /* test_lot.c - pictures that go through tower and join together, on the small checkpoints of the reference's tests: whoever is in
  * the lot, however large a block of rows is and wherever a slice ends, each picture's rows are those of the picture alone in
  * blocks of 128 rows, bit for bit; a lot takes no more memory than its pictures alone, and no more scratch than was measured; and
- * where a block has room for all of them, no more launches than for one.
+ * where a block has room for all of them, no more launches than for one. After blank pictures of every kind, pictures need no
+ * plan of a product that there is none of yet.
  * VLMD_DEVICE chooses the device, whose bits are then promised ones. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -47,15 +48,20 @@ typedef struct rig {
     ctx c;
 } rig;
 
-static void rig_open(rig *r, const char *dir, int encode_rows) {
+static void rig_open_as(rig *r, const char *dir, int encode_rows, bool deterministic) {
     status st = {0};
-    backend_options o = {.device = device(), .threads = 2, .encode_rows = encode_rows, .deterministic = true};
+    backend_options o = {
+        .device = device(), .threads = 2, .encode_rows = encode_rows, .deterministic = deterministic};
     *r = (rig){.be = backend_new(&o, &st)};
     if (r->be) r->m = model_load(dir, r->be, &st);
     if (!r->m) fail_msg("%s", st.msg);
     r->scratch = (arena){.base = backend_alloc(r->be, SCRATCH, &st), .cap_bytes = SCRATCH};
     if (!r->scratch.base) fail_msg("%s", st.msg);
     r->c = (ctx){.be = r->be, .scratch = &r->scratch};
+}
+
+static void rig_open(rig *r, const char *dir, int encode_rows) {
+    rig_open_as(r, dir, encode_rows, true);
 }
 
 static void rig_close(rig *r) {
@@ -372,6 +378,82 @@ static void memory_ends_anywhere(void **state) {
     rig_close(&r);
 }
 
+/* ---- blank pictures before the first ---- */
+
+static size_t g_bytes, g_most_bytes; /* that pieces have, and ever had */
+static void *counted_alloc(backend *be, size_t bytes, status *st) {
+    g_pieces++;
+    g_bytes += bytes;
+    if (g_bytes > g_most_bytes) g_most_bytes = g_bytes;
+    return g_whole->alloc(be, bytes, st);
+}
+static void counted_release(backend *be, void *p) {
+    if (--g_pieces == 0) g_bytes = 0; /* a lot is given back as a whole */
+    g_whole->release(be, p);
+}
+
+/* Returns how many pictures ran. */
+static int warmed(rig *r, size_t room, bool once) {
+    g_whole = r->be->ops;
+    backend_ops counted = *g_whole;
+    counted.alloc = counted_alloc;
+    counted.release = counted_release;
+    r->be->ops = &counted;
+    g_pieces = 0;
+    g_bytes = g_most_bytes = 0;
+    int n = encode_warm(&r->c, r->m, room, once);
+    r->be->ops = g_whole;
+    if (!ctx_ok(&r->c)) fail_msg("%s", r->c.st.msg);
+    assert_int_equal(g_pieces, 0);
+    assert_true(g_most_bytes <= room);
+    return n;
+}
+
+static void check_warmed(const char *dir) {
+    enum { ROOM = 64 << 20 };
+    tiles pixels[MOST] = {0};
+    const tiles *all[MOST];
+    encode *e[MOST];
+    status st = {0};
+    size_t scratch = 0;
+    rig r;
+    int n = 0;
+    rig_open_as(&r, dir, 128, false);
+    assert_int_equal(warmed(&r, 100, false), 0);
+    const int few = warmed(&r, ROOM, true), many = warmed(&r, ROOM, false), plans = backend_plans(r.be);
+    assert_true(few == 1 && many >= few);
+    assert_true(strncmp(device(), "cuda", 4) == 0 ? plans > 0 : plans == -1);
+    for (int i = 0; i < MOST; i++) {
+        if (!make_tiles(&r, i, &pixels[n])) continue;
+        const size_t want = measured(&r, &pixels[n]);
+        if (want > scratch) scratch = want;
+        all[n] = &pixels[n];
+        n++;
+    }
+    if (!tower_together(&r.m->spec.tower)) assert_true(r.scratch.peak_bytes <= scratch);
+    for (int i = 0; i <= n; i++) { /* each alone, then all of them */
+        const bool alone = i < n;
+        if (!encode_new_many(r.m, r.be, alone ? &all[i] : all, alone ? 1 : n, e, &st)) fail_msg("%s", st.msg);
+        run(&r, e[0], 1 << 20);
+        for (int k = 0; k < (alone ? 1 : n); k++) encode_free(e[k]);
+        if (backend_plans(r.be) != plans)
+            fail_msg("%s: %d plans, then %d after picture %d", dir, plans, backend_plans(r.be), i);
+    }
+    for (int i = 0; i < n; i++) tiles_fini(&pixels[i]);
+    rig_close(&r);
+}
+
+static void no_plan_is_new(void **state) {
+    (void)state;
+    bool brief = getenv("VLMD_SHORT");
+    const char *const *names = brief ? SHORT : MODELS;
+    for (size_t i = 0; i < (brief ? ARRAY_LEN(SHORT) : ARRAY_LEN(MODELS)); i++) {
+        char dir[200];
+        snprintf(dir, sizeof dir, "tests/golden/%s", names[i]);
+        check_warmed(dir);
+    }
+}
+
 /* Who may go beside whom. */
 static void room_beside(void **state) {
     (void)state;
@@ -410,6 +492,7 @@ int main(void) {
         cmocka_unit_test(alone_equals_together), cmocka_unit_test(more_rows_than_tiles),
         cmocka_unit_test(one_launch_for_all),    cmocka_unit_test(all_or_nothing),
         cmocka_unit_test(memory_ends_anywhere),  cmocka_unit_test(room_beside),
+        cmocka_unit_test(no_plan_is_new),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

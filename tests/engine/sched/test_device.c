@@ -1,6 +1,7 @@
 /* test_device.c - a small checkpoint through the scheduler on a device (VLMD_DEVICE, else the CPU), its bits promised: alone,
  * batched, from a warm cache, in few pages, with and without captured steps and a turn ahead, every answer is the same; and
- * a captured step leaves the bits of one launched op by op. What is expected is a run of one job at a time, each step
+ * a captured step leaves the bits of one launched op by op; and what runs at start in the place of requests leaves nothing behind,
+ * and no product that has no plan yet. What is expected is a run of one job at a time, each step
  * waited for. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 
 #include "engine/params.h"
 #include "engine/sched.h"
+#include "engine/warm.h"
 #include "tests/engine/sched/harness.h"
 #include "tests/tools/one_tile.h"
 
@@ -231,6 +233,62 @@ static void captured_is_eager(void **state) {
     assert_memory_equal(eager, captured, sizeof eager);
 }
 
+/* ---- what runs at start ---- */
+
+/* Keys of the first layer, all pages. */
+static void expect_no_keys(runner *r) {
+    const tensor k = r->kv.pool.k[0];
+    const size_t n = (size_t)tensor_count(&k);
+    float *got = malloc(n * sizeof *got);
+    assert_non_null(got);
+    ctx_download(&r->c, got, k);
+    assert_true(ctx_ok(&r->c));
+    for (size_t i = 0; i < n; i++) assert_true(got[i] == 0);
+    free(got);
+}
+
+static void serve_all(world *w) {
+    static answer got[JOBS];
+    memset(got, 0, sizeof got);
+    for (int k = 0; k < JOBS; k++) {
+        submit(w, k, &got[k]);
+        if (k % 2) sched_turn(w->sched);
+    }
+    while (sched_turn(w->sched)) continue;
+    for (int k = 0; k < JOBS; k++) {
+        assert_false(got[k].error);
+        answer_fini(&got[k]);
+    }
+}
+
+static void ready_for_requests(void **state) {
+    (void)state;
+    const bool plans_products = backend_plans(g_be) >= 0, captures = backend_is_async(g_be);
+    for (int eager = 0; eager < 2; eager++) {
+        const setting x = {.seqs = 24, .rows = 90, .pages = 80, .no_graphs = eager, .async = captures};
+        status st = {0};
+        engine_stats stats;
+        piccache_stats pictures;
+        world w;
+        world_init(&w, &x);
+        const int before = backend_plans(g_be);
+        if (!warm_runner(&w.runner, 1 << 24, &st)) fail_msg("%s", st.msg);
+        const int ready = backend_plans(g_be);
+        if (plans_products && !eager) assert_true(ready > before);
+        expect_no_keys(&w.runner);
+        assert_int_equal(kv_available(&w.runner.kv), w.runner.kv.n_pages - 1);
+        assert_int_equal(w.runner.batch.n_rows, 0);
+        sched_get_stats(w.sched, &stats);
+        piccache_get_stats(w.pictures, &pictures);
+        assert_true(stats.prompt_tokens == 0 && stats.generation_tokens == 0 && stats.running == 0);
+        assert_true(pictures.queries == 0 && pictures.bytes == 0);
+        if (!captures) assert_int_equal(w.runner.next_slot, 0); /* nothing ran */
+        serve_all(&w);
+        assert_int_equal(backend_plans(g_be), ready);
+        world_fini(&w);
+    }
+}
+
 static void set_up(bool deterministic) {
     status st = {0};
     const char *device = getenv("VLMD_DEVICE");
@@ -266,7 +324,8 @@ int main(void) {
     if (!g_tok) print_error("%s\n", st.msg);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_way_the_same, promised, tear_down),
-        cmocka_unit_test_setup_teardown(captured_is_eager, by_default, tear_down)};
+        cmocka_unit_test_setup_teardown(captured_is_eager, by_default, tear_down),
+        cmocka_unit_test_setup_teardown(ready_for_requests, by_default, tear_down)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     tok_free(g_tok);
     return failed;
