@@ -356,8 +356,8 @@ static void test_device_only(void **state) {
                 for (int h = 0; h < H; h++) {
                     double want[HD];
                     const int g = h / (H / K);
-                    ref_attn(want, x + i * W + h * HD, base.k + start[s] * W + g * HD,
-                             base.v + start[s] * W + g * HD, W, 0, len[s], HD, 0.2f, 0);
+                    ref_attn(want, x + i * W + h * HD, (const float *)base.k + start[s] * W + g * HD,
+                             (const float *)base.v + start[s] * W + g * HD, W, 0, len[s], HD, 0.2f, 0);
                     for (int d = 0; d < HD; d++) near("probe", y[(i * H + h) * HD + d], want[d], 4e-6);
                 }
         if (t == 0) memcpy(y + 2 * OUT, y, H * HD * sizeof *y);
