@@ -46,6 +46,10 @@ static const arg_def serve_defs[] = {
      "fcfs, or priority: by the requests' own", false},
     {"kv-cache-memory", ARG_SIZE, OPT(kv_cache_memory), "SIZE", NULL, 0, 0,
      "memory of the KV cache [by model]", false},
+    {"kv-cache-dtype", ARG_STRING, OPT(kv_cache_dtype), "TYPE", "auto", 0, 0,
+     "its numbers: float32, bfloat16, float16; auto: the weights' on a GPU without --deterministic, else "
+     "float32",
+     false},
     {"gpu-memory-utilization", ARG_REAL, OPT(gpu_memory_utilization), "F", "0.9", 0.01, 1,
      "part of a GPU's memory that may be used", false},
     {"deterministic", ARG_FLAG, OPT(deterministic), NULL, "false", 0, 0,

@@ -464,6 +464,7 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
         return NULL;
     }
     be->base.ops = &cuda_ops;
+    be->base.narrows = !o->deterministic;
     be->base.encode_rows = o->encode_rows > 0 ? o->encode_rows : ENCODE_ROWS;
     be->exact = o->deterministic;
     if (open_device(be, o->device, st) && open_lanes(be, st)) {
