@@ -82,21 +82,31 @@ static runner_options steps_of(const engine *e, const engine_options *o, int n_p
                             .no_graphs = o->enforce_eager};
 }
 
-static bool plan_kv_type(engine *e, const engine_options *o, status *st) {
+static bool kv_type_of(const char *name, dtype *t) {
     static const struct {
         const char *name;
         dtype type;
     } types[] = {{"float32", DT_F32}, {"bfloat16", DT_BF16}, {"float16", DT_F16}};
-    e->kv_type = backend_kv_type(e->be, model_weight_dtype(e->model));
-    if (!o->kv_cache_dtype || strcmp(o->kv_cache_dtype, "auto") == 0) return true;
     for (size_t i = 0; i < ARRAY_LEN(types); i++)
-        if (strcmp(o->kv_cache_dtype, types[i].name) == 0) {
-            e->kv_type = types[i].type;
+        if (strcmp(name, types[i].name) == 0) {
+            *t = types[i].type;
             return true;
         }
-    return status_set(st, ST_INVALID,
-                      "kv-cache-dtype: expected auto, float32, bfloat16 or float16, found \"%.40s\"",
-                      o->kv_cache_dtype);
+    return false;
+}
+
+bool engine_check_kv_dtype(const char *name, status *st) {
+    dtype t;
+    return strcmp(name, "auto") == 0 || kv_type_of(name, &t) ||
+           status_set(st, ST_INVALID,
+                      "--kv-cache-dtype: expected auto, float32, bfloat16 or float16, found \"%.40s\"", name);
+}
+
+static bool plan_kv_type(engine *e, const engine_options *o, status *st) {
+    const char *name = o->kv_cache_dtype ? o->kv_cache_dtype : "auto";
+    if (!engine_check_kv_dtype(name, st)) return false;
+    if (!kv_type_of(name, &e->kv_type)) e->kv_type = backend_kv_type(e->be, model_weight_dtype(e->model));
+    return true;
 }
 
 static bool measure_steps(engine *e, const engine_options *o, size_t *bytes, status *st) {

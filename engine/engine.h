@@ -45,6 +45,7 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     void *lost_user;
 } engine_options;
 
+bool engine_check_kv_dtype(const char *name, status *st); /* of engine_options */
 /* Loads the model and starts the threads; returns when jobs can run. Errors name file, tensor, expected, found. */
 engine *engine_new(const engine_options *o, status *st);
 /* Every job gets its final event (ENGINE_ERROR, ST_CANCELLED) before this returns. */

@@ -233,10 +233,10 @@ typedef struct attn_args {
      * both ways. They may lie behind kv_len where they were written before. 0: as if there were no limits. */
     tensor limit;
     tensor kv_len; /* i32 [n_seqs], the rows' own keys included */
-    tensor pages;  /* i32 [n_seqs, max pages]: k, v are the page pools, of any float type. data NULL and nd 0: k, v are dense
-                       [M,K,hd] rows, M = N, and sequence s owns rows q_start[s] .. (self-attention without a
-                       cache); of one sequence alone M may differ, and keys are rows 0 .. kv_len-1 (a block of
-                       its rows over all its keys) */
+    /* i32 [n_seqs, max pages]: k, v are the page pools, of any float type. data NULL and nd 0: k, v are dense f32 [M,K,hd] rows,
+     * M = N, and sequence s owns rows q_start[s] .. (self-attention without a cache); of one sequence alone M may differ, and
+     * keys are rows 0 .. kv_len-1 (a block of its rows over all its keys) */
+    tensor pages;
 } attn_args;
 /* y[N,H,hd] = softmax(q k^T * scale, masked) v, H a multiple of K. Keys are walked in blocks fixed by position, one
  * online softmax per row and head. CUDA without deterministic: row-exact among rows that are alone in their sequence, as in

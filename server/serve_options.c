@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "engine/engine.h"
 #include "server/cors.h"
 
 #define OPT(field) offsetof(serve_options, field)
@@ -113,6 +114,7 @@ bool serve_check(const serve_options *o, const char *positional, status *st) {
     if (!o->ssl_certfile != !o->ssl_keyfile)
         return status_set(st, ST_INVALID, "--ssl-certfile and --ssl-keyfile go together; --%s is missing",
                           o->ssl_certfile ? "ssl-keyfile" : "ssl-certfile");
+    if (!engine_check_kv_dtype(o->kv_cache_dtype, st)) return false;
     if (strcmp(o->scheduling_policy, "fcfs") != 0 && strcmp(o->scheduling_policy, "priority") != 0)
         return status_set(st, ST_INVALID, "--scheduling-policy expects fcfs or priority, found \"%.40s\"",
                           o->scheduling_policy);

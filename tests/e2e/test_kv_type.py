@@ -61,6 +61,6 @@ def test_memory():
 
 def test_unknown():
     server = Server("--kv-cache-dtype", "fp8", wait=False)
-    assert server.proc.wait(60) == 1
+    assert server.proc.wait(60) == 2
     server.reader.join(10)
-    assert 'kv-cache-dtype: expected auto, float32, bfloat16 or float16, found "fp8"' in server.text()
+    assert '--kv-cache-dtype: expected auto, float32, bfloat16 or float16, found "fp8"' in server.text()
