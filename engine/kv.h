@@ -47,7 +47,8 @@ size_t kv_page_bytes(const stack_spec *s, dtype t);
 bool kv_init(kv_cache *kv, int n_pages, status *st);
 /* The memory of the pages, on the device; of a float type t [P, K, KV_PAGE_TOK, hd] twice a layer that attends to its past.
  * After a failure call kv_fini. */
-bool kv_describe_pool(kv_cache *kv, const stack_spec *s, dtype t, status *st); /* without memory: for dry runs */
+bool kv_describe_pool(kv_cache *kv, const stack_spec *s, dtype t,
+                      status *st); /* without memory: for dry runs */
 bool kv_alloc_pool(kv_cache *kv, backend *be, const stack_spec *s, dtype t, status *st);
 void kv_fini(kv_cache *kv);
 

@@ -217,8 +217,8 @@ static void cuda_rope(ctx *c, tensor x, tensor cs) {
     launched(c, "rope");
 }
 
-static cuk_rope_kv pages_to_write(const ctx *c, const tensor *k, const tensor *v, const tensor *kc, const tensor *vc,
-                                  const tensor *slots) {
+static cuk_rope_kv pages_to_write(const ctx *c, const tensor *k, const tensor *v, const tensor *kc,
+                                  const tensor *vc, const tensor *slots) {
     return (cuk_rope_kv){.kc = kc->data,
                          .vc = vc->data,
                          .kept = cuda_type(kc->dt),
