@@ -1,6 +1,8 @@
 /* warm.c - see warm.h. */
 #include "engine/warm.h"
 
+#include "engine/embed_run.h"
+
 enum { LEAST_ROWS = 32 };
 
 /* Buckets double; where products have no plans, the largest step does. */

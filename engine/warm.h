@@ -7,11 +7,12 @@
 #ifndef VLMD_ENGINE_WARM_H
 #define VLMD_ENGINE_WARM_H
 
-#include "engine/embed_run.h"
 #include "engine/runner.h"
+
+struct embed_run;
 
 /* image_bytes: of all pictures at a time; 0: none is run. */
 bool warm_runner(runner *r, size_t image_bytes, status *st);
-bool warm_embed_run(embed_run *r, size_t image_bytes, status *st);
+bool warm_embed_run(struct embed_run *r, size_t image_bytes, status *st);
 
 #endif

@@ -238,8 +238,8 @@ static void captured_is_eager(void **state) {
 /* Keys of the first layer, all pages. */
 static void expect_no_keys(runner *r) {
     const tensor k = r->kv.pool.k[0];
-    const size_t n = (size_t)tensor_count(&k);
-    float *got = malloc(n * sizeof *got);
+    const size_t n = (size_t)tensor_count(&k) * dtype_size(k.dt);
+    uint8_t *got = malloc(n);
     assert_non_null(got);
     ctx_download(&r->c, got, k);
     assert_true(ctx_ok(&r->c));
