@@ -47,7 +47,7 @@ static bool is_new(const warming *w, const prep_plan *p, int n, uint64_t bits[KI
     bool found = false;
     for (int i = 0; i < KINDS; i++) {
         int b = 4; /* up to 16 rows have kernels of their own */
-        while (b < 62 && (int64_t)1 << b < counts[i] && 1 << b < t->block_rows) b++;
+        while ((int64_t)1 << b < counts[i] && 1 << b < t->block_rows) b++;
         bits[i] = (uint64_t)1 << b;
         found = found || !(w->seen[i] & bits[i]);
     }

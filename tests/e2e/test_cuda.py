@@ -131,7 +131,7 @@ def test_emulated_plan_of_memory():
                             r"([\d.]+) MB pictures .* within ([\d.]+) of ([\d.]+) MB", s.text())
         weights, kv, activations, workspace, pictures, budget, total = map(float, planned.groups())
         assert abs(total - 125.8) < 0.1 and abs(budget - 0.9 * total) < 0.2 and abs(pictures - 8.4) < 0.1
-        assert 0 <= budget - (weights + kv + activations + workspace + pictures) < 0.6, s.text()  # less than a page and what rounding hides
+        assert -0.3 < budget - (weights + kv + activations + workspace + pictures) < 0.6, s.text()  # less than a page and what rounding hides
         alone = s.chat(with_picture("What is in the image?"), temperature=0, max_tokens=6, logprobs=True)
         assert alone.status == 200
         threads, replies = ask_all(s, ["hello there", with_picture("What?"), with_picture("Which colour?", "easy-vqa-550.png"), "a b c d e f"], [False] * 4)
@@ -156,9 +156,9 @@ def test_emulated_plan_that_does_not_fit():
 
 
 def test_emulated_utilization():
-    with emulated("--gpu-memory-utilization", "0.5") as half, emulated("--gpu-memory-utilization", "0.9") as more:
+    with emulated("--gpu-memory-utilization", "0.5", memory=400 << 20) as half, emulated("--gpu-memory-utilization", "0.9", memory=400 << 20) as more:
         a, b = (s.metric("kv_cache_bytes") for s in (half, more))
-        assert 0.39 * (120 << 20) < b - a < 0.41 * (120 << 20)
+        assert 0.39 * (400 << 20) < b - a < 0.41 * (400 << 20)
 
 
 def test_emulated_kv_type():
