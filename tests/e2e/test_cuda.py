@@ -164,8 +164,8 @@ def test_emulated_utilization():
 def test_emulated_kv_type():
     """16-bit weights' own type, unless bits are promised or somebody asks for another; f32 weights' is f32."""
     golden = ROOT / "tests" / "golden" / "models"
-    for folder, args, kept in ((golden / "text_llama", (), "bf16"), (golden / "text_mistral", (), "f16"), (golden / "clip_llama", (), "f32"),
-                               (golden / "text_llama", ("--deterministic",), "f32"), (golden / "text_llama", ("--kv-cache-dtype", "float16"), "f16")):
+    for folder, args, kept in ((golden / "text_llama", (), "bfloat16"), (golden / "text_mistral", (), "float16"), (golden / "clip_llama", (), "float32"),
+                               (golden / "text_llama", ("--deterministic",), "float32"), (golden / "text_llama", ("--kv-cache-dtype", "float16"), "float16")):
         with emulated("--max-model-len", "64", *args, model=folder) as s:
             assert f"of KV cache each ({kept})" in s.text()
             assert s.chat("hello", max_tokens=2).status == 200
