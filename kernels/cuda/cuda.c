@@ -37,6 +37,8 @@ bool cuda_ok(status *st, cudaError_t e, const char *what) {
     return status_set(st, code, "%s: CUDA: %s", what, cudaGetErrorString(e));
 }
 
+_Thread_local int cuda_entered = -1;
+
 /* ---- memory ---- */
 
 void *cuda_take(cuda_backend *be, size_t bytes, status *st) {
@@ -57,7 +59,7 @@ void *cuda_take(cuda_backend *be, size_t bytes, status *st) {
 }
 
 static void *cuda_alloc(backend *b, size_t bytes, status *st) {
-    cuda_backend *be = (cuda_backend *)b;
+    cuda_backend *be = cuda_enter(b);
     cudaStream_t load = be->lanes[LANE_LOAD].stream; /* waited for: whichever lane comes first finds zeros */
     void *p = cuda_pool_take(&be->pool, bytes);
     if (!p) p = cuda_take(be, bytes, st);
@@ -70,7 +72,7 @@ static void *cuda_alloc(backend *b, size_t bytes, status *st) {
 
 /* A step or a picture that is under way may still use it. */
 static void cuda_release(backend *b, void *p) {
-    cuda_backend *be = (cuda_backend *)b;
+    cuda_backend *be = cuda_enter(b);
     if (cuda_pool_give(&be->pool, p)) return;
     cudaDeviceSynchronize();
     cudaFree(p);
@@ -321,7 +323,7 @@ static void cuda_pair_loss(ctx *c, tensor loss, tensor terms, tensor logits, boo
 /* ---- life ---- */
 
 static void cuda_free(backend *b) {
-    cuda_backend *be = (cuda_backend *)b;
+    cuda_backend *be = cuda_enter(b);
     for (int i = 0; i < CTX_LANES; i++)
         if (be->lanes[i].stream) cudaStreamSynchronize(be->lanes[i].stream);
     cuda_pool_fini(&be->pool);
@@ -416,13 +418,13 @@ static bool open_device(cuda_backend *be, const char *name, status *st) {
     if (be->device >= n)
         return status_set(st, ST_INVALID, "--device %s: this machine has GPUs 0 to %d", name, n - 1);
     struct cudaDeviceProp p;
-    if (!cuda_ok(st, cudaSetDevice(be->device), "GPU") ||
-        !cuda_ok(st, cudaGetDeviceProperties(&p, be->device), "GPU"))
-        return false;
+    if (!cuda_ok(st, cudaGetDeviceProperties(&p, be->device), "GPU")) return false;
     if (p.major < 8)
         return status_set(st, ST_UNSUPPORTED,
                           "--device %s: %.60s has compute capability %d.%d; 8.0 or more is needed", name,
                           p.name, p.major, p.minor);
+    cuda_enter(&be->base);
+    if (!cuda_ok(st, cudaGetLastError(), "GPU")) return false;
     snprintf(be->base.about, sizeof be->base.about, "cuda:%d %.40s", be->device, p.name);
     return true;
 }
@@ -458,7 +460,11 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
     be->base.ops = &cuda_ops;
     be->base.encode_rows = o->encode_rows > 0 ? o->encode_rows : ENCODE_ROWS;
     be->exact = o->deterministic;
-    if (open_device(be, o->device, st) && open_lanes(be, st)) {
+    if (!open_device(be, o->device, st)) {
+        mem_free(be);
+        return NULL;
+    }
+    if (open_lanes(be, st)) {
         size_t before = 0, after = 0, all;
         cudaMemGetInfo(&before, &all);
         if (!o->deterministic) be->blas = cuda_blas_new();

@@ -1,6 +1,8 @@
 /* cuda.h - the CUDA backend's inside: what its host files share. The kernels are in cuk.h.
  *
- * Threads: the ctx owner's. Owner: the backend. */
+ * Threads: one at a time, as ops.h says; who that is may change (a loader, the engine, whoever ends it). The runtime has a
+ * current device for each thread, so every function gets at its backend by cuda_enter, which sets it: there alone is a backend
+ * cast to a cuda_backend, and there alone a device set. Owner: the backend. */
 #ifndef VLMD_KERNELS_CUDA_CUDA_H
 #define VLMD_KERNELS_CUDA_CUDA_H
 
@@ -43,8 +45,17 @@ typedef struct cuda_backend {
     bool exact;      /* backend_options: deterministic */
 } cuda_backend;
 
+extern _Thread_local int cuda_entered; /* the calling thread's device; -1: not chosen yet */
+
+/* From here on the calling thread's calls go to the backend's device. */
+static inline cuda_backend *cuda_enter(const backend *b) {
+    cuda_backend *be = (cuda_backend *)b;
+    if (cuda_entered != be->device) cuda_entered = cudaSetDevice(be->device) == cudaSuccess ? be->device : -1;
+    return be;
+}
+
 static inline cuda_backend *cuda_of(const ctx *c) {
-    return (cuda_backend *)c->be;
+    return cuda_enter(c->be);
 }
 
 static inline cuda_lane *lane_of(const ctx *c) {

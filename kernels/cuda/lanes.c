@@ -7,8 +7,8 @@
 /* ---- pinned memory ---- */
 
 void *cuda_alloc_host(backend *be, size_t bytes, status *st) {
-    (void)be;
     void *p = NULL;
+    cuda_enter(be);
     if (cudaMallocHost(&p, bytes ? bytes : 1) == cudaSuccess) return p;
     cudaGetLastError();
     status_set(st, ST_NO_MEMORY, "no pinned memory for %.1f MiB", (double)bytes / (1 << 20));
@@ -16,7 +16,7 @@ void *cuda_alloc_host(backend *be, size_t bytes, status *st) {
 }
 
 void cuda_release_host(backend *be, void *p) {
-    (void)be;
+    cuda_enter(be);
     cudaFreeHost(p);
 }
 
@@ -29,6 +29,7 @@ void cuda_fetch(ctx *c, void *dst, tensor src) {
 
 bool cuda_mark_init(backend_mark *m, status *st) {
     cudaEvent_t e = NULL;
+    cuda_enter(m->be);
     if (cuda_ok(st, cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "event") &&
         cuda_ok(st, cudaMallocHost((void **)&m->fault, sizeof *m->fault), "pinned memory")) {
         *m->fault = 0;
@@ -40,6 +41,7 @@ bool cuda_mark_init(backend_mark *m, status *st) {
 }
 
 void cuda_mark_fini(backend_mark *m) {
+    cuda_enter(m->be);
     cudaEventSynchronize(m->event);
     cudaEventDestroy(m->event);
     cudaFreeHost(m->fault);
@@ -54,10 +56,12 @@ void cuda_mark(ctx *c, backend_mark *m) {
 }
 
 bool cuda_reached(const backend_mark *m) {
+    cuda_enter(m->be);
     return cudaEventQuery(m->event) != cudaErrorNotReady; /* an error: who waits for it is told */
 }
 
 void cuda_wait(ctx *c, backend_mark *m) {
+    cuda_enter(m->be);
     if (cuda_ok(&c->st, cudaEventSynchronize(m->event), "wait")) cuda_take_fault(c, *m->fault, "a step");
 }
 
@@ -93,5 +97,6 @@ void cuda_replay(ctx *c, const backend_graph *g) {
 }
 
 void cuda_graph_fini(backend_graph *g) {
+    cuda_enter(g->be);
     if (g->exec) cudaGraphExecDestroy(g->exec);
 }

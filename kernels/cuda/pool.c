@@ -65,7 +65,7 @@ void cuda_pool_fini(cuda_pool *p) {
 /* ---- the plan ---- */
 
 backend_memory cuda_get_memory(backend *b) {
-    cuda_backend *be = (cuda_backend *)b;
+    cuda_backend *be = cuda_enter(b);
     backend_memory m = {.taken_bytes = be->taken_bytes};
     cudaMemGetInfo(&m.free_bytes, &m.total_bytes);
     m.work_bytes = be->taken_bytes;
@@ -75,7 +75,7 @@ backend_memory cuda_get_memory(backend *b) {
 
 bool cuda_reserve(backend *b, status *st) {
     for (int i = 0; i < CTX_LANES; i++) {
-        cuda_lane *l = &((cuda_backend *)b)->lanes[i];
+        cuda_lane *l = &cuda_enter(b)->lanes[i];
         ctx c = {.be = b, .lane = i};
         l->fixed = false;
         if (!cuda_work(&c, l->work_want))
@@ -87,7 +87,7 @@ bool cuda_reserve(backend *b, status *st) {
 }
 
 bool cuda_seal(backend *b, size_t pool_bytes, status *st) {
-    cuda_backend *be = (cuda_backend *)b;
+    cuda_backend *be = cuda_enter(b);
     if (!cuda_reserve(b, st)) return false;
     if (pool_bytes) {
         pool_bytes = whole(pool_bytes);

@@ -280,7 +280,7 @@ static void hand_over(const load *l, memory *m) {
 }
 
 bool cuda_weights_load(backend *b, weight *const *w, int n, status *st) {
-    cuda_backend *be = (cuda_backend *)b;
+    cuda_backend *be = cuda_enter(b);
     load l = {.mu = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     memory *m = mem_calloc(1, sizeof *m);
     bool ok = m || status_set(st, ST_NO_MEMORY, "no memory for %d weights", n);
@@ -312,6 +312,7 @@ bool cuda_weight_init(weight *w, const tensor *host, status *st) {
 void cuda_weight_fini(weight *w) {
     memory *m = w->memory;
     if (!m || --m->users) return;
+    cuda_enter(w->be);
     cudaFree(m->p);
     mem_free(m);
 }

@@ -7,9 +7,11 @@
  * Streams: work is kept until somebody waits for it (EMU_STREAMS = lazy, the default) or done at once (eager). Device
  * memory is poisoned for the host but while device work runs, as is pinned memory that a copy is on its way to: with
  * AddressSanitizer a read too early, or of a device pointer, is caught.
- * The device: EMU_MEMORY = its bytes (4 GiB); EMU_FAIL_LAUNCH = n: the n-th grid that runs breaks it for good, as an
- * illegal address does.
- * Threads: one host thread. Owner: everything lives until the matching destroy call. x86-64. */
+ * Devices: two; each thread has a current one, the first until it says otherwise. Stricter than the runtime: whatever belongs
+ * to a device (streams, events, memory, pinned memory too, graphs) can be used only while that one is current, so that a call
+ * that would go to the wrong device is an error. EMU_MEMORY = each one's bytes (4 GiB); EMU_FAIL_LAUNCH = n: the n-th grid that
+ * runs breaks them for good, as an illegal address does.
+ * Threads: one host thread at a time. Owner: everything lives until the matching destroy call. x86-64. */
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -350,10 +352,17 @@ static void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<v
 
 /* ---- memory ---- */
 
-static std::map<char *, size_t> device_memory, pinned_memory, managed_memory;
-static size_t device_bytes;
+enum { DEVICES = 2 };
+static thread_local int device_now; /* index of the calling thread's device */
+struct piece {
+    size_t bytes;
+    int device;
+};
+static std::map<char *, piece> device_memory, pinned_memory;
+static std::map<char *, size_t> managed_memory;
+static size_t device_bytes[DEVICES];
 static const size_t DEVICE_BYTES = std::stoull(setting("EMU_MEMORY", "4294967296"));
-static int device_work; /* nested */
+static int device_work[DEVICES]; /* nested */
 
 static void guard(char *p, size_t n, bool closed) {
 #if ASAN
@@ -366,39 +375,45 @@ static void guard(char *p, size_t n, bool closed) {
 #endif
 }
 
-struct on_device { /* while one lives, device memory can be touched */
-    on_device() {
-        if (device_work++ == 0)
-            for (auto &m : device_memory) guard(m.first, m.second, false);
+struct on_device { /* while one lives, that device's memory can be touched */
+    const int device;
+    explicit on_device(int of) : device(of) {
+        if (device_work[device]++ == 0) close_all(false);
     }
     ~on_device() {
-        if (--device_work == 0)
-            for (auto &m : device_memory) guard(m.first, m.second, true);
+        if (--device_work[device] == 0) close_all(true);
+    }
+    void close_all(bool closed) {
+        for (auto &m : device_memory)
+            if (m.second.device == device) guard(m.first, m.second.bytes, closed);
     }
 };
 
-static bool lies_in(const std::map<char *, size_t> &all, const void *p, size_t n) {
+/* Of the current device. */
+static bool lies_in(const std::map<char *, piece> &all, const void *p, size_t n) {
     char *c = static_cast<char *>(const_cast<void *>(p));
     auto at = all.upper_bound(c);
     if (at == all.begin()) return false;
     --at;
-    return c >= at->first && c + n <= at->first + at->second;
+    return at->second.device == device_now && c >= at->first && c + n <= at->first + at->second.bytes;
 }
 
 /* As guard, for pinned memory. A sanitizer guards eight bytes at a time: what ends with its allocation is closed to the full
  * eight. */
 static void guard_pinned(char *p, size_t n, bool closed) {
     auto at = std::prev(pinned_memory.upper_bound(p));
-    guard(p, p + n == at->first + at->second ? (n + 7) / 8 * 8 : n, closed);
+    guard(p, p + n == at->first + at->second.bytes ? (n + 7) / 8 * 8 : n, closed);
 }
 
 /* ---- streams ---- */
 
 struct CUevent_st {
+    int device;
     cudaStream_t stream;
     size_t upto; /* ops of that stream before it */
 };
 struct CUgraph_st {
+    int device;
     std::vector<std::function<void()>> ops;
     std::vector<std::pair<char *, size_t>> lands; /* pinned memory that its copies go to */
 };
@@ -406,13 +421,14 @@ struct CUgraphExec_st {
     CUgraph_st g;
 };
 struct CUstream_st {
+    int device;
     std::deque<std::function<void()>> ops;
     size_t n_done = 0, n_added = 0;
     cudaGraph_t capture = nullptr;
 };
 
 static std::vector<cudaStream_t> streams;
-static cudaError_t last_error;
+static thread_local cudaError_t last_error;
 
 static cudaError_t note(cudaError_t e) {
     if (broken) e = broken;
@@ -420,8 +436,12 @@ static cudaError_t note(cudaError_t e) {
     return e;
 }
 
+/* Is it another device's than the calling thread's? */
+template <class T> static bool foreign(const T *of) { return of->device != device_now; }
+static cudaError_t refused() { return note(cudaErrorInvalidResourceHandle); }
+
 static void drain(cudaStream_t s, size_t upto) {
-    on_device open;
+    on_device open(s->device);
     while (s->n_done < upto) {
         std::function<void()> op = std::move(s->ops.front());
         s->ops.pop_front();
@@ -437,6 +457,7 @@ static bool capturing() {
 static cudaError_t add(cudaStream_t s, std::function<void()> op) {
     static const bool eager = setting("EMU_STREAMS", "lazy") == "eager";
     if (!s) emu_fail("the legacy stream is not used");
+    if (foreign(s)) return refused();
     if (s->capture) {
         s->capture->ops.push_back(std::move(op));
         return cudaSuccess;
@@ -449,8 +470,8 @@ static cudaError_t add(cudaStream_t s, std::function<void()> op) {
 
 
 static std::map<const void *, size_t> &shared_limits() {
-    static std::map<const void *, size_t> limits;
-    return limits;
+    static std::map<const void *, size_t> limits[DEVICES];
+    return limits[device_now];
 }
 
 cudaError_t emu_launch(const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t s, std::function<void()> body) {
@@ -472,6 +493,7 @@ const char *cudaGetErrorString(cudaError_t e) {
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
+    case cudaErrorInvalidResourceHandle: return "invalid resource handle";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
     case cudaErrorLaunchFailure: return "unspecified launch failure";
     default: return "unknown error";
@@ -486,12 +508,16 @@ cudaError_t cudaGetLastError(void) {
 cudaError_t cudaPeekAtLastError(void) { return last_error; }
 
 cudaError_t cudaGetDeviceCount(int *n) {
-    *n = 1;
+    *n = DEVICES;
     return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int i) { return note(i == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int i) {
+    if (i < 0 || i >= DEVICES) return note(cudaErrorInvalidDevice);
+    device_now = i;
+    return note(cudaSuccess);
+}
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int i) {
-    if (i != 0) return note(cudaErrorInvalidDevice);
+    if (i < 0 || i >= DEVICES) return note(cudaErrorInvalidDevice);
     *p = cudaDeviceProp{};
     snprintf(p->name, sizeof p->name, "emulated");
     p->totalGlobalMem = DEVICE_BYTES;
@@ -506,7 +532,7 @@ cudaError_t cudaDriverGetVersion(int *v) {
     return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
-    *free_bytes = DEVICE_BYTES - device_bytes;
+    *free_bytes = DEVICE_BYTES - device_bytes[device_now];
     *total = DEVICE_BYTES;
     return note(cudaSuccess);
 }
@@ -514,14 +540,14 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
 cudaError_t cudaMalloc(void **p, size_t n) {
     if (broken) return note(broken);
     if (capturing()) return note(cudaErrorStreamCaptureUnsupported);
-    if (n > DEVICE_BYTES - device_bytes) return note(cudaErrorMemoryAllocation);
+    if (n > DEVICE_BYTES - device_bytes[device_now]) return note(cudaErrorMemoryAllocation);
     char *c = static_cast<char *>(aligned_alloc(256, (n + 511) / 256 * 256));
     if (!c) return note(cudaErrorMemoryAllocation);
     memset(c, 0xff, (n + 511) / 256 * 256); /* NaNs: nobody may count on zeros */
-    device_bytes += n;
-    device_memory[c] = n;
+    device_bytes[device_now] += n;
+    device_memory[c] = {n, device_now};
     guard(c, (n + 511) / 256 * 256, true); /* also what lies behind: no access there at any time */
-    if (device_work) guard(c, n, false);
+    if (device_work[device_now]) guard(c, n, false);
     *p = c;
     return cudaSuccess;
 }
@@ -542,8 +568,9 @@ cudaError_t cudaFree(void *p) {
     }
     auto at = device_memory.find(static_cast<char *>(p));
     if (at == device_memory.end()) return note(cudaErrorInvalidValue);
-    device_bytes -= at->second;
-    guard(at->first, (at->second + 511) / 256 * 256, false);
+    if (foreign(&at->second)) return refused();
+    device_bytes[device_now] -= at->second.bytes;
+    guard(at->first, (at->second.bytes + 511) / 256 * 256, false);
     device_memory.erase(at);
     free(p);
     return cudaSuccess;
@@ -552,14 +579,17 @@ cudaError_t cudaMallocHost(void **p, size_t n) {
     char *c = static_cast<char *>(aligned_alloc(256, (n + 511) / 256 * 256));
     if (!c) return note(cudaErrorMemoryAllocation);
     memset(c, 0xff, n);
-    pinned_memory[c] = n;
+    pinned_memory[c] = {n, device_now};
     *p = c;
     return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void *p) {
     if (!p) return cudaSuccess;
     cudaDeviceSynchronize();
-    if (!pinned_memory.erase(static_cast<char *>(p))) return note(cudaErrorInvalidValue);
+    auto at = pinned_memory.find(static_cast<char *>(p));
+    if (at == pinned_memory.end()) return note(cudaErrorInvalidValue);
+    if (foreign(&at->second)) return refused();
+    pinned_memory.erase(at);
     free(p);
     return cudaSuccess;
 }
@@ -568,6 +598,7 @@ static cudaError_t copy(void *dst, const void *src, size_t n, enum cudaMemcpyKin
     const bool to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
     const bool from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
     if (broken) return note(broken);
+    if (foreign(s)) return refused();
     if (n == 0) return cudaSuccess;
     if (lies_in(device_memory, dst, n) != to || lies_in(device_memory, src, n) != from) return note(cudaErrorInvalidValue);
     char *d = static_cast<char *>(dst);
@@ -596,8 +627,9 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, enum cudaMemcp
     return copy(dst, src, n, kind, s);
 }
 static cudaStream_t own_stream() {
-    static CUstream_st s;
-    return &s;
+    static CUstream_st s[DEVICES];
+    s[device_now].device = device_now;
+    return &s[device_now];
 }
 cudaError_t cudaMemcpy(void *dst, const void *src, size_t n, enum cudaMemcpyKind kind) {
     if (capturing()) return note(cudaErrorStreamCaptureUnsupported);
@@ -620,6 +652,7 @@ cudaError_t cudaMemset(void *p, int value, size_t n) {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
     *s = new CUstream_st;
+    (*s)->device = device_now;
     streams.push_back(*s);
     return cudaSuccess;
 }
@@ -630,16 +663,19 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+    if (foreign(s)) return refused();
     if (s->capture) return note(cudaErrorStreamCaptureUnsupported);
     drain(s, s->n_added);
     return note(cudaSuccess);
 }
 cudaError_t cudaStreamQuery(cudaStream_t s) {
     if (broken) return note(broken);
+    if (foreign(s)) return refused();
     return s->n_done == s->n_added ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
     if (!s) return cudaSuccess;
+    if (foreign(s)) return refused();
     drain(s, s->n_added);
     streams.erase(std::find(streams.begin(), streams.end(), s));
     delete s;
@@ -647,36 +683,42 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 }
 cudaError_t cudaDeviceSynchronize(void) {
     if (capturing()) return note(cudaErrorStreamCaptureUnsupported);
-    for (size_t i = 0; i < streams.size(); i++) drain(streams[i], streams[i]->n_added);
+    for (size_t i = 0; i < streams.size(); i++)
+        if (!foreign(streams[i])) drain(streams[i], streams[i]->n_added);
     return note(cudaSuccess);
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
-    *e = new CUevent_st{nullptr, 0};
+    *e = new CUevent_st{device_now, nullptr, 0};
     return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t e) {
+    if (foreign(e)) return refused();
     delete e;
     return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+    if (foreign(e) || foreign(s)) return refused();
     if (s->capture) emu_fail("an event in a graph");
     e->stream = s;
     e->upto = s->n_added;
     return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+    if (foreign(e) || foreign(s)) return refused();
     if (!e->stream || s->capture) return cudaSuccess;
     cudaStream_t other = e->stream;
     size_t upto = e->upto;
     return add(s, [=] { drain(other, upto); });
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+    if (foreign(e)) return refused();
     if (e->stream) drain(e->stream, e->upto);
     return note(cudaSuccess);
 }
 /* Who asks again and again sees time pass. */
 cudaError_t cudaEventQuery(cudaEvent_t e) {
+    if (foreign(e)) return refused();
     if (!e->stream || e->stream->n_done >= e->upto) return cudaSuccess;
     drain(e->stream, e->stream->n_done + 1);
     return cudaErrorNotReady;
@@ -687,22 +729,30 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) {
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode) {
+    if (foreign(s)) return refused();
     if (s->capture) return note(cudaErrorStreamCaptureUnsupported);
     s->capture = new CUgraph_st;
+    s->capture->device = s->device;
     return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
+    if (foreign(s)) return refused();
     if (!s->capture) return note(cudaErrorInvalidValue);
     *g = s->capture;
     s->capture = nullptr;
     return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) {
+    if (foreign(g)) return refused();
     *x = new CUgraphExec_st{*g};
     return cudaSuccess;
 }
-cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t s) { return s->capture ? note(cudaErrorStreamCaptureUnsupported) : cudaSuccess; }
+cudaError_t cudaGraphUpload(cudaGraphExec_t x, cudaStream_t s) {
+    if (foreign(&x->g) || foreign(s)) return refused();
+    return s->capture ? note(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+}
 cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
+    if (foreign(&x->g) || foreign(s)) return refused();
     auto ops = std::make_shared<std::vector<std::function<void()>>>(x->g.ops);
     for (const auto &l : x->g.lands) guard_pinned(l.first, l.second, true);
     return add(s, [=] {
@@ -710,10 +760,12 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
     });
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g) {
+    if (foreign(g)) return refused();
     delete g;
     return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x) {
+    if (foreign(&x->g)) return refused();
     delete x;
     return cudaSuccess;
 }

@@ -1,8 +1,10 @@
 /* test_emu.c - the emulator's own test: that it computes what a GPU would, and that it shows the bugs it is there for. A
  * case that ends the program, or depends on a setting, runs in a process of its own: this program with the case's name. */
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -443,6 +445,86 @@ static void test_memory(void **state) {
     cudaStreamDestroy(s);
 }
 
+/* What belongs to one device is refused while the other one is current, which each thread says for itself. */
+static void *on_first_device(void *refused) {
+    cudaStream_t s = new_stream(); /* of this thread's device, whatever the other has chosen */
+    *(bool *)refused = cudaStreamSynchronize(s) != cudaSuccess || cudaStreamDestroy(s) != cudaSuccess;
+    return NULL;
+}
+
+static void test_devices(void **state) {
+    (void)state;
+    int n = 0;
+    float x = 1, y = 0, *p, *q, *d = uploaded(&x, sizeof x);
+    cudaGraph_t g;
+    cudaGraphExec_t exec;
+    cudaEvent_t e;
+    cudaStream_t s = new_stream();
+    size_t first, second, all;
+    assert_int_equal(cudaGetDeviceCount(&n), cudaSuccess);
+    assert_int_equal(n, 2);
+    assert_int_equal(cudaSetDevice(2), cudaErrorInvalidDevice);
+    cudaEventCreateWithFlags(&e, cudaEventDisableTiming);
+    cudaMallocHost((void **)&p, sizeof *p);
+    cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal);
+    k_affine(s, d, 1, 2, 1);
+    cudaStreamEndCapture(s, &g);
+    cudaGraphInstantiate(&exec, g, 0);
+    cudaMemGetInfo(&first, &all);
+    assert_int_equal(cudaSetDevice(1), cudaSuccess);
+    cudaMemGetInfo(&second, &all);
+    assert_true(first < all && second == all);
+    cudaStream_t other = new_stream();
+    cudaEvent_t of_other;
+    cudaEventCreateWithFlags(&of_other, cudaEventDisableTiming);
+    cudaGetLastError();
+    const cudaError_t no = cudaErrorInvalidResourceHandle;
+    k_affine(s, d, 1, 2, 1);
+    assert_int_equal(cudaGetLastError(), no);
+    assert_int_equal(cudaMemcpyAsync(&y, d, sizeof y, cudaMemcpyDeviceToHost, s), no);
+    assert_int_equal(cudaMemcpyAsync(p, d, sizeof y, cudaMemcpyDeviceToHost, other), cudaErrorInvalidValue);
+    assert_int_equal(cudaMemsetAsync(d, 0, sizeof y, other), cudaErrorInvalidValue);
+    assert_int_equal(cudaStreamSynchronize(s), no);
+    assert_int_equal(cudaStreamQuery(s), no);
+    assert_int_equal(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal), no);
+    assert_int_equal(cudaEventRecord(e, other), no);
+    assert_int_equal(cudaEventRecord(of_other, s), no);
+    assert_int_equal(cudaStreamWaitEvent(other, e, 0), no);
+    assert_int_equal(cudaEventQuery(e), no);
+    assert_int_equal(cudaEventSynchronize(e), no);
+    assert_int_equal(cudaGraphLaunch(exec, other), no);
+    assert_int_equal(cudaGraphLaunch(exec, s), no);
+    assert_int_equal(cudaFree(d), no);
+    assert_int_equal(cudaFreeHost(p), no);
+    assert_int_equal(cudaEventDestroy(e), no);
+    assert_int_equal(cudaGraphExecDestroy(exec), no);
+    assert_int_equal(cudaGraphDestroy(g), no);
+    assert_int_equal(cudaStreamDestroy(s), no);
+    cudaGetLastError();
+    q = uploaded(&x, sizeof x);
+    k_affine(other, q, 1, 10, 0);
+    taken(other, &y, q, sizeof y);
+    assert_true(y == 10);
+    assert_int_equal(cudaFree(q), cudaSuccess);
+    pthread_t t;
+    bool refused = true;
+    assert_int_equal(pthread_create(&t, NULL, on_first_device, &refused), 0);
+    pthread_join(t, NULL);
+    assert_false(refused);
+    cudaEventDestroy(of_other);
+    cudaStreamDestroy(other);
+    assert_int_equal(cudaSetDevice(0), cudaSuccess);
+    assert_int_equal(cudaGraphLaunch(exec, s), cudaSuccess);
+    taken(s, &y, d, sizeof y);
+    assert_true(y == 3); /* nothing of what was refused has happened */
+    cudaGraphExecDestroy(exec);
+    cudaGraphDestroy(g);
+    cudaEventDestroy(e);
+    cudaFreeHost(p);
+    cudaFree(d);
+    cudaStreamDestroy(s);
+}
+
 int main(int argc, char **argv) {
     for (size_t i = 0; argc == 3 && i < sizeof cases / sizeof *cases; i++)
         if (strcmp(argv[1], cases[i].name) == 0) {
@@ -456,6 +538,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_memory_guards),   cmocka_unit_test(test_warp),
         cmocka_unit_test(test_atomics),         cmocka_unit_test(test_mma),
         cmocka_unit_test(test_graph),           cmocka_unit_test(test_streams),
-        cmocka_unit_test(test_limits),          cmocka_unit_test(test_memory)};
+        cmocka_unit_test(test_limits),          cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_devices)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -155,6 +155,17 @@ def test_emulated_plan_that_does_not_fit():
         assert part in s.text(), (part, s.text())
 
 
+def test_emulated_other_device():
+    """The second of two, by a server whose model is loaded and whose steps run on different threads; there is no third."""
+    with emulated("--device", "cuda:1") as s:
+        assert "cuda:1 emulated" in s.text()
+        assert s.chat(with_picture("What is in the image?"), temperature=0, max_tokens=6).status == 200
+    s = emulated("--device", "cuda:2", wait=False)
+    assert s.proc.wait(PATIENCE) == 1
+    s.reader.join(10)
+    assert "--device cuda:2: this machine has GPUs 0 to 1" in s.text()
+
+
 def test_emulated_utilization():
     with emulated("--gpu-memory-utilization", "0.5") as half, emulated("--gpu-memory-utilization", "0.9") as more:
         a, b = (s.metric("kv_cache_bytes") for s in (half, more))

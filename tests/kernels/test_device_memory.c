@@ -1,6 +1,7 @@
-/* test_device_memory.c - weights of any number, size, type and stride arrive whole, and memory that was planned is used
- * again and is enough.
+/* test_device_memory.c - weights of any number, size, type and stride arrive whole, memory that was planned is used
+ * again and is enough, and a backend of any device does its work from any thread.
  * VLMD_DEVICE=cuda: on a GPU, or the emulated one; on the CPU, where nothing is copied, the same must hold. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -224,11 +225,137 @@ static void test_work_is_measured(void **state) {
     rig_fini(&r);
 }
 
+/* ---- another device, another thread ---- */
+
+/* Everything that a backend is asked for, by whoever calls. False: c's status says why, or a number is wrong. */
+typedef struct errand {
+    backend *be;
+    weight *w; /* [4, 3] */
+    backend_mark *mark;
+    backend_graph *graph;
+    float *dev, *host; /* [2, 4] and before that [2, 3]; host pinned */
+    ctx c;
+    bool ok;
+} errand;
+
+enum { IN = 3, OUT = 4, X_ROOM = 16 /* floats */ };
+
+static void forward(errand *e) {
+    op_linear(&e->c, tensor_2d(e->dev + X_ROOM, DT_F32, 2, OUT), tensor_2d(e->dev, DT_F32, 2, IN), e->w, NULL,
+              ACT_NONE, 0);
+}
+
+/* x = k, so y = k times a row's sum. */
+static bool run_errand(errand *e, float k) {
+    float x[2 * IN], y[2 * OUT];
+    for (int i = 0; i < 2 * IN; i++) x[i] = k;
+    ctx_upload(&e->c, tensor_2d(e->dev, DT_F32, 2, IN), x);
+    if (e->graph)
+        ctx_replay(&e->c, e->graph);
+    else
+        forward(e);
+    ctx_fetch(&e->c, e->host, tensor_2d(e->dev + X_ROOM, DT_F32, 2, OUT));
+    ctx_mark(&e->c, e->mark);
+    while (!mark_reached(e->mark)) continue;
+    ctx_wait(&e->c, e->mark);
+    ctx_download(&e->c, y, tensor_2d(e->dev + X_ROOM, DT_F32, 2, OUT));
+    bool ok = ctx_ok(&e->c);
+    for (int i = 0; ok && i < 2 * OUT; i++) ok = y[i] == k * (float)(3 + 9 * (i % OUT)) && y[i] == e->host[i];
+    return ok;
+}
+
+static void *make_errand(void *arg) {
+    static const float numbers[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+    errand *e = arg;
+    const tensor host = tensor_2d((void *)numbers, DT_F32, OUT, IN);
+    e->c = (ctx){.be = e->be};
+    e->w = weight_new(e->be, &host, WEIGHT_LINEAR, &e->c.st);
+    e->dev = backend_alloc(e->be, 2 * X_ROOM * sizeof(float), &e->c.st);
+    e->host = backend_alloc_host(e->be, 2 * OUT * sizeof(float), &e->c.st);
+    e->mark = mark_new(e->be, &e->c.st);
+    e->ok = e->w && e->dev && e->host && e->mark && run_errand(e, 1);
+    return NULL;
+}
+
+static void *capture_errand(void *arg) {
+    errand *e = arg;
+    ctx_capture_begin(&e->c);
+    forward(e);
+    e->graph = ctx_capture_end(&e->c);
+    e->ok = e->graph && run_errand(e, 2);
+    return NULL;
+}
+
+static void *seal_errand(void *arg) {
+    errand *e = arg;
+    const size_t before = backend_get_memory(e->be).free_bytes;
+    e->ok = backend_seal(e->be, 64 << 20, &e->c.st) &&
+            backend_get_memory(e->be).free_bytes + (64 << 20) <= before && run_errand(e, 3);
+    void *p = e->ok ? backend_alloc(e->be, 100, &e->c.st) : NULL;
+    backend_release(e->be, p);
+    e->ok = p && run_errand(e, 4);
+    return NULL;
+}
+
+static void *end_errand(void *arg) {
+    errand *e = arg;
+    backend_graph_free(e->graph);
+    mark_free(e->mark);
+    weight_free(e->w);
+    backend_release(e->be, e->dev);
+    backend_release_host(e->be, e->host);
+    backend_free(e->be);
+    return NULL;
+}
+
+static void on_thread(void *(*run)(void *), errand *e) {
+    pthread_t t;
+    assert_int_equal(pthread_create(&t, NULL, run, e), 0);
+    pthread_join(t, NULL);
+    if (!e->ok) fail_msg("%s: %s", backend_describe(e->be), ctx_ok(&e->c) ? "wrong numbers" : e->c.st.msg);
+}
+
+/* Two devices side by side, each asked now by this thread and now by others, the last one of which ends it. */
+static void test_devices_and_threads(void **state) {
+    (void)state;
+    static const char *const names[] = {"cuda:0", "cuda:1"};
+    errand e[2] = {0};
+    status st = {0};
+    bool two = true;
+    if (!on_gpu()) skip();
+    for (int i = 0; i < 2; i++)
+        if (!(e[i].be = backend_new(&(backend_options){.device = names[i], .threads = 1}, &st))) {
+            assert_int_equal(st.code, ST_INVALID); /* a machine with one */
+            assert_int_equal(i, 1);
+            print_message("%s\n", st.msg);
+            two = false;
+            e[1].be = backend_new(&(backend_options){.device = names[0], .threads = 1}, &st);
+            assert_non_null(e[1].be);
+        }
+    for (int i = 0; i < 2; i++) make_errand(&e[i]);
+    for (int i = 0; i < 2; i++)
+        if (!e[i].ok) fail_msg("%s: %s", names[i], e[i].c.st.msg);
+    for (int i = 0; i < 2; i++) on_thread(capture_errand, &e[i]);
+    for (int k = 5; k < 20; k++) assert_true(run_errand(&e[k * k % 3 != 0], (float)k));
+    const size_t left = backend_get_memory(e[0].be).free_bytes;
+    on_thread(seal_errand, &e[1]);
+    if (two)
+        assert_true(backend_get_memory(e[0].be).free_bytes + (32 << 20) > left); /* each its own memory */
+    on_thread(seal_errand, &e[0]);
+    for (int k = 5; k < 8; k++) assert_true(run_errand(&e[k % 2], (float)k));
+    for (int i = 0; i < 2; i++) {
+        pthread_t t;
+        assert_int_equal(pthread_create(&t, NULL, end_errand, &e[i]), 0);
+        pthread_join(t, NULL);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights_together),
         cmocka_unit_test(test_planned_memory),
         cmocka_unit_test(test_work_is_measured),
+        cmocka_unit_test(test_devices_and_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
