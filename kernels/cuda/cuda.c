@@ -9,11 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Kernels come to the device at start and not with their first launch. Read when the runtime starts. */
-__attribute__((constructor)) static void load_kernels_early(void) {
-    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
-}
-
 /* Errors that leave the device as it was; after any other every call fails until the process ends. */
 static bool passes(cudaError_t e) {
     switch (e) {
@@ -398,6 +393,14 @@ static bool device_index(const char *name, int *index, status *st) {
     return true;
 }
 
+/* "8.0, 9.0 and later" */
+static void built_for(char *to, size_t size) {
+    const int *archs, n = cuk_archs(&archs);
+    for (int i = 0, at = 0; i < n && (size_t)at < size; i++)
+        at += snprintf(to + at, size - (size_t)at, "%s%d.%d%s", i ? ", " : "", archs[i] / 100,
+                       archs[i] / 10 % 10, i + 1 < n ? "" : " and later");
+}
+
 static bool open_device(cuda_backend *be, const char *name, status *st) {
     int n = 0, driver = 0;
     if (!device_index(name, &be->device, st)) return false;
@@ -425,6 +428,19 @@ static bool open_device(cuda_backend *be, const char *name, status *st) {
                           p.name, p.major, p.minor);
     cuda_enter(&be->base);
     if (!cuda_ok(st, cudaGetLastError(), "GPU")) return false;
+    e = (cudaError_t)cuk_load(p.sharedMemPerBlockOptin);
+    if (e != cudaSuccess) {
+        char archs[80] = "";
+        built_for(archs, sizeof archs);
+        cudaGetLastError();
+        cudaDeviceReset(); /* gives back what choosing it took */
+        cuda_entered = -1;
+        return status_set(
+            st, ST_UNSUPPORTED,
+            "--device %s: %.60s has compute capability %d.%d, and this program's kernels, built for %s, do "
+            "not run there: %s",
+            name, p.name, p.major, p.minor, archs, cudaGetErrorString(e));
+    }
     snprintf(be->base.about, sizeof be->base.about, "cuda:%d %.40s", be->device, p.name);
     return true;
 }

@@ -9,8 +9,9 @@
  * AddressSanitizer a read too early, or of a device pointer, is caught.
  * Devices: two; each thread has a current one, the first until it says otherwise. Stricter than the runtime: whatever belongs
  * to a device (streams, events, memory, pinned memory too, graphs) can be used only while that one is current, so that a call
- * that would go to the wrong device is an error. EMU_MEMORY = each one's bytes (4 GiB); EMU_FAIL_LAUNCH = n: the n-th grid that
- * runs breaks them for good, as an illegal address does.
+ * that would go to the wrong device is an error. EMU_CAPABILITY = their compute capability (9.0); there is code for 9.0 and
+ * later. Once one kernel was loaded before its launch, another that was not is an error. EMU_MEMORY = each one's bytes (4 GiB);
+ * EMU_FAIL_LAUNCH = n: the n-th grid that runs breaks them for good, as an illegal address does.
  * Threads: one host thread at a time. Owner: everything lives until the matching destroy call. x86-64. */
 #include <algorithm>
 #include <cstdio>
@@ -19,6 +20,7 @@
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -474,8 +476,18 @@ static std::map<const void *, size_t> &shared_limits() {
     return limits[device_now];
 }
 
+/* 90 for 9.0 */
+static int capability() {
+    static const double is = std::stod(setting("EMU_CAPABILITY", "9.0"));
+    return (int)(is * 10 + 0.5);
+}
+
+static std::set<const void *> loaded[DEVICES];
+
 cudaError_t emu_launch(const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t s, std::function<void()> body) {
     size_t n = (size_t)block.x * block.y * block.z, limit = STATIC_SHARED;
+    if (capability() < 90) return note(cudaErrorNoKernelImageForDevice);
+    if (kernel && !loaded[device_now].empty() && !loaded[device_now].count(kernel)) emu_fail("a kernel that was not loaded with the others");
     auto set = shared_limits().find(kernel);
     if (set != shared_limits().end()) limit = set->second;
     if (n < 1 || n > MAX_THREADS || block.z > 64 || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 2147483647u || grid.y > 65535 ||
@@ -493,6 +505,7 @@ const char *cudaGetErrorString(cudaError_t e) {
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
+    case cudaErrorNoKernelImageForDevice: return "no kernel image is available for execution on the device";
     case cudaErrorInvalidResourceHandle: return "invalid resource handle";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
     case cudaErrorLaunchFailure: return "unspecified launch failure";
@@ -522,7 +535,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int i) {
     snprintf(p->name, sizeof p->name, "emulated");
     p->totalGlobalMem = DEVICE_BYTES;
     p->sharedMemPerBlockOptin = OPTIN_SHARED;
-    p->major = 9;
+    p->major = capability() / 10;
+    p->minor = capability() % 10;
     p->multiProcessorCount = 4;
     p->l2CacheSize = 1 << 20;
     return cudaSuccess;
@@ -688,6 +702,13 @@ cudaError_t cudaDeviceSynchronize(void) {
     return note(cudaSuccess);
 }
 
+cudaError_t cudaDeviceReset(void) {
+    for (auto &m : device_memory)
+        if (!foreign(&m.second)) emu_fail("a device is reset that is in use");
+    loaded[device_now].clear();
+    return note(cudaSuccess);
+}
+
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
     *e = new CUevent_st{device_now, nullptr, 0};
     return cudaSuccess;
@@ -770,6 +791,12 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x) {
     return cudaSuccess;
 }
 
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *kernel) {
+    if (capability() < 90) return note(cudaErrorNoKernelImageForDevice);
+    *a = cudaFuncAttributes{};
+    loaded[device_now].insert(kernel);
+    return note(cudaSuccess);
+}
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute, int value) {
     if (value > OPTIN_SHARED) return note(cudaErrorInvalidValue);
     shared_limits()[kernel] = (size_t)value;

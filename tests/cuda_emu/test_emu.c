@@ -119,12 +119,24 @@ static void case_freed(int unused) {
     cudaStreamSynchronize(s);
 }
 
+/* Once the listed kernels are loaded: 0: one of them; 1: another. */
+static void case_late(int how) {
+    cudaStream_t s = new_stream();
+    k_unlisted(s);
+    if (cuk_load(100 << 10) != cudaSuccess) abort();
+    if (how)
+        k_unlisted(s);
+    else
+        k_write(s, device(8), 0);
+    if (cudaStreamSynchronize(s) != cudaSuccess) abort();
+}
+
 static const struct {
     const char *name;
     void (*run)(int how);
 } cases[] = {{"neighbour", case_neighbour}, {"copy", case_copy},     {"shared", case_shared},
              {"diverge", case_diverge},     {"pinned", case_pinned}, {"device", case_device},
-             {"beyond", case_beyond},       {"freed", case_freed}};
+             {"beyond", case_beyond},       {"freed", case_freed},   {"late", case_late}};
 
 /* What it wrote, in out; true when it ended well. */
 static bool run_case(const char *name, int how, const char *order, char out[8192]) {
@@ -217,6 +229,13 @@ static void test_divergence(void **state) {
     expect_death("diverge", DIVERGE_OUTSIDE, "outside its mask");
     expect_death("diverge", DIVERGE_SOURCE, "from a lane outside its mask");
     expect_death("diverge", DIVERGE_ALIGNMENT, "not aligned");
+}
+
+static void test_late_kernel(void **state) {
+    (void)state;
+    char out[8192];
+    assert_true(run_case("late", 0, "forward", out));
+    expect_death("late", 1, "not loaded with the others");
 }
 
 static void test_memory_guards(void **state) {
@@ -539,6 +558,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_atomics),         cmocka_unit_test(test_mma),
         cmocka_unit_test(test_graph),           cmocka_unit_test(test_streams),
         cmocka_unit_test(test_limits),          cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_devices)};
+        cmocka_unit_test(test_devices),         cmocka_unit_test(test_late_kernel)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

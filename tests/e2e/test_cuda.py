@@ -166,6 +166,22 @@ def test_emulated_other_device():
     assert "--device cuda:2: this machine has GPUs 0 to 1" in s.text()
 
 
+@pytest.mark.parametrize("capability, says", [
+    ("8.6", "emulated has compute capability 8.6, and this program's kernels, built for 9.0 and later, do not run there: no kernel image"),
+    ("7.5", "emulated has compute capability 7.5; 8.0 or more is needed")])
+def test_emulated_without_code_for_the_gpu(capability, says):
+    """Refused where it was asked for, and passed over for the CPU where it was not."""
+    s = emulated(wait=False, EMU_CAPABILITY=capability)
+    assert s.proc.wait(PATIENCE) == 1
+    s.reader.join(10)
+    assert "--device cuda: " + says in s.text()
+    with emulated("--device", "auto", EMU_CAPABILITY=capability) as s:
+        assert s.chat("hello", max_tokens=2).status == 200
+        assert any("computing on the CPU: " in line and says in line for line in s.log), s.text()
+    with emulated(EMU_CAPABILITY="10.0") as s:
+        assert s.chat("hello", max_tokens=2).status == 200
+
+
 def test_emulated_utilization():
     with emulated("--gpu-memory-utilization", "0.5") as half, emulated("--gpu-memory-utilization", "0.9") as more:
         a, b = (s.metric("kv_cache_bytes") for s in (half, more))
