@@ -61,14 +61,14 @@ static void *cuda_alloc(backend *b, size_t bytes, status *st) {
     if (!p || (cuda_ok(st, cudaMemsetAsync(p, 0, bytes ? bytes : 1, load), "memory") &&
                cuda_ok(st, cudaStreamSynchronize(load), "memory")))
         return p;
-    if (!cuda_pool_give(&be->pool, p)) cudaFree(p);
+    if (!cuda_pool_give(be, p)) cudaFree(p);
     return NULL;
 }
 
-/* A step or a picture that is under way may still use it. */
+/* A step or a picture that is under way may still use it: what is no piece of the plan waits for them. */
 static void cuda_release(backend *b, void *p) {
     cuda_backend *be = cuda_enter(b);
-    if (cuda_pool_give(&be->pool, p)) return;
+    if (cuda_pool_give(be, p)) return;
     cudaDeviceSynchronize();
     cudaFree(p);
 }

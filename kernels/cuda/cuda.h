@@ -26,12 +26,17 @@ typedef struct cuda_lane {
 /* pool.c */
 typedef struct cuda_piece {
     size_t begin, bytes;
+    uint64_t given; /* the moment at which it was given back; 0: it is in use */
 } cuda_piece;
+enum { POOL_MOMENTS = 16 }; /* that are not over yet */
 typedef struct cuda_pool {
     uint8_t *base; /* device; NULL: none */
     size_t bytes;
-    cuda_piece *pieces; /* in use, in order */
+    cuda_piece *pieces; /* not free, in order */
     int n_pieces, max_pieces;
+    /* Moment m: behind what each lane had been given then, at m % POOL_MOMENTS. They are over in their order. */
+    cudaEvent_t moments[POOL_MOMENTS][CTX_LANES];
+    uint64_t n_moments, n_over;
 } cuda_pool;
 
 typedef struct cuda_backend {
@@ -74,6 +79,8 @@ static inline cuk_type cuda_type(dtype t) {
     return t == DT_F32 ? CUK_F32 : t == DT_F16 ? CUK_F16 : CUK_BF16;
 }
 
+/* Without waiting. An error counts as over: whoever waits for what is behind the event is told. */
+bool cuda_over(cudaEvent_t e);
 /* The fault word of a lane, once it has arrived on the host: an error of c, and the device's is cleared. */
 void cuda_take_fault(ctx *c, int32_t fault, const char *op);
 
@@ -91,8 +98,8 @@ void cuda_capture_end(ctx *c, backend_graph *g);
 void cuda_replay(ctx *c, const backend_graph *g);
 void cuda_graph_fini(backend_graph *g);
 /* pool.c */
-void *cuda_pool_take(cuda_pool *p, size_t bytes);
-bool cuda_pool_give(cuda_pool *p, const void *piece); /* false: it is none of its */
+void *cuda_pool_take(cuda_pool *p, size_t bytes);         /* NULL: it has no room */
+bool cuda_pool_give(cuda_backend *be, const void *piece); /* false: it is none of its */
 void cuda_pool_fini(cuda_pool *p);
 backend_memory cuda_get_memory(backend *be);
 bool cuda_reserve(backend *be, status *st);

@@ -55,9 +55,15 @@ void cuda_mark(ctx *c, backend_mark *m) {
         cuda_ok(&c->st, cudaEventRecord(m->event, l->stream), "mark");
 }
 
+bool cuda_over(cudaEvent_t e) {
+    if (cudaEventQuery(e) != cudaErrorNotReady) return true;
+    cudaGetLastError(); /* else the next launch would find it */
+    return false;
+}
+
 bool cuda_reached(const backend_mark *m) {
     cuda_enter(m->be);
-    return cudaEventQuery(m->event) != cudaErrorNotReady; /* an error: who waits for it is told */
+    return cuda_over(m->event);
 }
 
 void cuda_wait(ctx *c, backend_mark *m) {

@@ -685,7 +685,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s) {
 cudaError_t cudaStreamQuery(cudaStream_t s) {
     if (broken) return note(broken);
     if (foreign(s)) return refused();
-    return s->n_done == s->n_added ? cudaSuccess : cudaErrorNotReady;
+    return s->n_done == s->n_added ? cudaSuccess : note(cudaErrorNotReady);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
     if (!s) return cudaSuccess;
@@ -737,12 +737,12 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e) {
     if (e->stream) drain(e->stream, e->upto);
     return note(cudaSuccess);
 }
-/* Who asks again and again sees time pass. */
+/* Who asks again and again sees time pass. As with the runtime, that it is not over is found by who asks for the last error. */
 cudaError_t cudaEventQuery(cudaEvent_t e) {
     if (foreign(e)) return refused();
     if (!e->stream || e->stream->n_done >= e->upto) return cudaSuccess;
     drain(e->stream, e->stream->n_done + 1);
-    return cudaErrorNotReady;
+    return note(cudaErrorNotReady);
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) {
     *ms = 1; /* time is not emulated */

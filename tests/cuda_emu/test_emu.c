@@ -384,7 +384,9 @@ static void test_streams(void **state) {
     cudaEventRecord(e, a);
     k_affine(a, d, 1, 1, 100); /* after the event */
     assert_int_equal(cudaEventQuery(e), eager ? cudaSuccess : cudaErrorNotReady);
+    assert_int_equal(cudaGetLastError(), eager ? cudaSuccess : cudaErrorNotReady);
     assert_int_equal(cudaStreamQuery(a), eager ? cudaSuccess : cudaErrorNotReady);
+    cudaGetLastError();
     cudaStreamWaitEvent(b, e, 0);
     k_affine(b, d, 1, 10, 0); /* 20, if a's later work has not come before */
     cudaStreamSynchronize(b);
