@@ -55,11 +55,9 @@ void *cuda_take(cuda_backend *be, size_t bytes, status *st) {
 
 static void *cuda_alloc(backend *b, size_t bytes, status *st) {
     cuda_backend *be = cuda_enter(b);
-    cudaStream_t load = be->lanes[LANE_LOAD].stream; /* waited for: whichever lane comes first finds zeros */
     void *p = cuda_pool_take(&be->pool, bytes);
     if (!p) p = cuda_take(be, bytes, st);
-    if (!p || (cuda_ok(st, cudaMemsetAsync(p, 0, bytes ? bytes : 1, load), "memory") &&
-               cuda_ok(st, cudaStreamSynchronize(load), "memory")))
+    if (!p || cuda_ok(st, cudaMemsetAsync(p, 0, bytes ? bytes : 1, load_lane(be)->stream), "memory"))
         return p;
     if (!cuda_pool_give(be, p)) cudaFree(p);
     return NULL;
@@ -93,11 +91,6 @@ bool cuda_work(ctx *c, size_t bytes) {
 
 static bool launched(ctx *c, const char *op) {
     return cuda_ok(&c->st, cudaGetLastError(), op);
-}
-
-static void cuda_upload(ctx *c, tensor dst, const void *src) {
-    size_t n = (size_t)tensor_count(&dst) * dtype_size(dst.dt);
-    cuda_ok(&c->st, cudaMemcpyAsync(dst.data, src, n, cudaMemcpyHostToDevice, lane_of(c)->stream), "upload");
 }
 
 void cuda_take_fault(ctx *c, int32_t f, const char *op) {
@@ -328,8 +321,11 @@ static void cuda_free(backend *b) {
         cudaFree(l->fault);
         cudaFreeHost(l->fault_host);
         cudaFree(l->work);
+        cuda_ring_fini(&l->ring);
         if (l->stream) cudaStreamDestroy(l->stream);
     }
+    if (be->loaded) cudaEventDestroy(be->loaded);
+    mem_free(be->pinned);
     mem_free(be);
 }
 
@@ -455,9 +451,11 @@ static bool open_lanes(cuda_backend *be, status *st) {
                                                   i == LANE_PICTURES ? least : greatest),
                      "stream"))
             return false;
+    if (!cuda_ok(st, cudaEventCreateWithFlags(&be->loaded, cudaEventDisableTiming), "event")) return false;
     for (int i = 0; i < CTX_LANES; i++) {
         cuda_lane *l = &be->lanes[i];
-        if (!cuda_ok(st, cudaMallocHost((void **)&l->fault_host, sizeof *l->fault_host), "pinned memory") ||
+        if (!cuda_ring_init(&l->ring, st) ||
+            !cuda_ok(st, cudaMallocHost((void **)&l->fault_host, sizeof *l->fault_host), "pinned memory") ||
             !(l->fault = cuda_alloc(&be->base, sizeof *l->fault, st)))
             return false;
     }

@@ -1,4 +1,4 @@
-/* lanes.c - order of work on the GPU: pinned memory, marks (events), captured graphs. See ops.h.
+/* lanes.c - order of work on the GPU: pinned memory, marks (events), captured graphs, lanes that follow each other. See ops.h.
  *
  * A mark brings the lane's fault word along, so that who waits for it learns what went wrong before it and nothing later.
  * Thread: the ctx owner's. Owner: marks and graphs are their makers'. */
@@ -6,23 +6,56 @@
 
 /* ---- pinned memory ---- */
 
-void *cuda_alloc_host(backend *be, size_t bytes, status *st) {
+static bool keep(cuda_backend *be, const void *p, size_t bytes) {
+    if (be->n_pinned == be->max_pinned) {
+        const int max = be->max_pinned ? 2 * be->max_pinned : 8;
+        cuda_pinned *all = mem_realloc(be->pinned, (size_t)max * sizeof *all);
+        if (!all) return false;
+        be->pinned = all;
+        be->max_pinned = max;
+    }
+    be->pinned[be->n_pinned++] = (cuda_pinned){p, bytes};
+    return true;
+}
+
+bool cuda_is_pinned(const cuda_backend *be, const void *p) {
+    for (int i = 0; i < be->n_pinned; i++)
+        if ((uintptr_t)p - (uintptr_t)be->pinned[i].p < be->pinned[i].bytes) return true;
+    return false;
+}
+
+void *cuda_alloc_host(backend *b, size_t bytes, status *st) {
+    cuda_backend *be = cuda_enter(b);
     void *p = NULL;
-    cuda_enter(be);
-    if (cudaMallocHost(&p, bytes ? bytes : 1) == cudaSuccess) return p;
+    bytes += !bytes;
+    if (cudaMallocHost(&p, bytes) == cudaSuccess && keep(be, p, bytes)) return p;
+    cudaFreeHost(p);
     cudaGetLastError();
     status_set(st, ST_NO_MEMORY, "no pinned memory for %.1f MiB", (double)bytes / (1 << 20));
     return NULL;
 }
 
-void cuda_release_host(backend *be, void *p) {
-    cuda_enter(be);
+void cuda_release_host(backend *b, void *p) {
+    cuda_backend *be = cuda_enter(b);
+    int i = 0;
+    while (i < be->n_pinned && be->pinned[i].p != p) i++;
+    CHECK(i < be->n_pinned);
+    be->pinned[i] = be->pinned[--be->n_pinned];
     cudaFreeHost(p);
 }
 
 void cuda_fetch(ctx *c, void *dst, tensor src) {
     size_t n = (size_t)tensor_count(&src) * dtype_size(src.dt);
     cuda_ok(&c->st, cudaMemcpyAsync(dst, src.data, n, cudaMemcpyDeviceToHost, lane_of(c)->stream), "fetch");
+}
+
+/* ---- lanes ---- */
+
+void cuda_follow_load(cuda_backend *be, cuda_lane *l) {
+    l->after_load = false;
+    if (cudaEventRecord(be->loaded, be->lanes[LANE_LOAD].stream) != cudaSuccess ||
+        cudaStreamWaitEvent(l->stream, be->loaded, 0) != cudaSuccess)
+        cudaStreamSynchronize(be->lanes[LANE_LOAD].stream);
 }
 
 /* ---- marks ---- */

@@ -6,7 +6,8 @@
  * either.
  * Streams: work is kept until somebody waits for it (EMU_STREAMS = lazy, the default) or done at once (eager). Device
  * memory is poisoned for the host but while device work runs, as is pinned memory that a copy is on its way to: with
- * AddressSanitizer a read too early, or of a device pointer, is caught.
+ * AddressSanitizer a read too early, or of a device pointer, is caught. So is, always, a write into pinned memory that a copy
+ * has not read yet. A copy from memory that is not pinned waits for its stream.
  * Devices: two; each thread has a current one, the first until it says otherwise. Stricter than the runtime: whatever belongs
  * to a device (streams, events, memory, pinned memory too, graphs) can be used only while that one is current, so that a call
  * that would go to the wrong device is an error. EMU_CAPABILITY = their compute capability (9.0); there is code for 9.0 and
@@ -616,9 +617,15 @@ static cudaError_t copy(void *dst, const void *src, size_t n, enum cudaMemcpyKin
     if (n == 0) return cudaSuccess;
     if (lies_in(device_memory, dst, n) != to || lies_in(device_memory, src, n) != from) return note(cudaErrorInvalidValue);
     char *d = static_cast<char *>(dst);
-    if (kind == cudaMemcpyHostToDevice && !lies_in(pinned_memory, src, n)) { /* staged before the call returns */
-        auto staged = std::make_shared<std::vector<char>>(static_cast<const char *>(src), static_cast<const char *>(src) + n);
-        return add(s, [=] { memcpy(d, staged->data(), n); });
+    if (kind == cudaMemcpyHostToDevice) {
+        auto was = std::make_shared<std::vector<char>>(static_cast<const char *>(src), static_cast<const char *>(src) + n);
+        const bool pinned = lies_in(pinned_memory, src, n), captured = s->capture;
+        cudaError_t e = add(s, [=] {
+            if (pinned && !captured && memcmp(src, was->data(), n)) emu_fail("pinned memory was written before it was copied");
+            memcpy(d, pinned ? src : was->data(), n);
+        });
+        if (!pinned && !captured) drain(s, s->n_added); /* the host stops, as it may there */
+        return broken ? note(broken) : e;
     }
     if (kind == cudaMemcpyDeviceToHost) {
         const bool pinned = lies_in(pinned_memory, dst, n);

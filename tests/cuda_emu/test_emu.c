@@ -93,6 +93,18 @@ static void case_pinned(int how) {
     printf("%g", (double)*p);
 }
 
+/* A copy out of pinned memory, which is written 0: after the wait; 1: before */
+static void case_written(int how) {
+    cudaStream_t s = new_stream();
+    float *p, *d = device(sizeof *d);
+    cudaMallocHost((void **)&p, sizeof *p);
+    *p = 3;
+    cudaMemcpyAsync(d, p, sizeof *p, cudaMemcpyHostToDevice, s);
+    if (how == 0) cudaStreamSynchronize(s);
+    *p = 4;
+    if (cudaStreamSynchronize(s) != cudaSuccess) abort();
+}
+
 static void case_device(int unused) {
     (void)unused;
     float x = 3, *d = uploaded(&x, sizeof x);
@@ -136,7 +148,8 @@ static const struct {
     void (*run)(int how);
 } cases[] = {{"neighbour", case_neighbour}, {"copy", case_copy},     {"shared", case_shared},
              {"diverge", case_diverge},     {"pinned", case_pinned}, {"device", case_device},
-             {"beyond", case_beyond},       {"freed", case_freed},   {"late", case_late}};
+             {"beyond", case_beyond},       {"freed", case_freed},   {"late", case_late},
+             {"written", case_written}};
 
 /* What it wrote, in out; true when it ended well. */
 static bool run_case(const char *name, int how, const char *order, char out[8192]) {
@@ -229,6 +242,13 @@ static void test_divergence(void **state) {
     expect_death("diverge", DIVERGE_OUTSIDE, "outside its mask");
     expect_death("diverge", DIVERGE_SOURCE, "from a lane outside its mask");
     expect_death("diverge", DIVERGE_ALIGNMENT, "not aligned");
+}
+
+static void test_written_too_early(void **state) {
+    (void)state;
+    char out[8192];
+    assert_true(run_case("written", 0, "forward", out));
+    expect_death("written", 1, "written before it was copied");
 }
 
 static void test_late_kernel(void **state) {
@@ -393,6 +413,10 @@ static void test_streams(void **state) {
     assert_int_equal(cudaEventQuery(e), cudaSuccess);
     taken(b, &x, d, sizeof x); /* a plain copy waits for all */
     assert_true(x == (eager ? 1020 : 120));
+    k_affine(a, d, 1, 0, 7);
+    cudaMemcpyAsync(d, &x, sizeof x, cudaMemcpyHostToDevice,
+                    a); /* from memory that is not pinned: it waits */
+    assert_int_equal(cudaStreamQuery(a), cudaSuccess);
     k_affine(a, d, 1, 0, 5);
     cudaEventRecord(e, a);
     cudaEventSynchronize(e);
@@ -553,13 +577,20 @@ int main(int argc, char **argv) {
             fflush(stdout);
             _exit(0); /* what a case leaves behind is not its point */
         }
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_missing_barrier), cmocka_unit_test(test_missing_wait),
-        cmocka_unit_test(test_shared_start),    cmocka_unit_test(test_divergence),
-        cmocka_unit_test(test_memory_guards),   cmocka_unit_test(test_warp),
-        cmocka_unit_test(test_atomics),         cmocka_unit_test(test_mma),
-        cmocka_unit_test(test_graph),           cmocka_unit_test(test_streams),
-        cmocka_unit_test(test_limits),          cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_devices),         cmocka_unit_test(test_late_kernel)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_missing_barrier),
+                                       cmocka_unit_test(test_missing_wait),
+                                       cmocka_unit_test(test_shared_start),
+                                       cmocka_unit_test(test_divergence),
+                                       cmocka_unit_test(test_memory_guards),
+                                       cmocka_unit_test(test_warp),
+                                       cmocka_unit_test(test_atomics),
+                                       cmocka_unit_test(test_mma),
+                                       cmocka_unit_test(test_graph),
+                                       cmocka_unit_test(test_streams),
+                                       cmocka_unit_test(test_limits),
+                                       cmocka_unit_test(test_memory),
+                                       cmocka_unit_test(test_devices),
+                                       cmocka_unit_test(test_late_kernel),
+                                       cmocka_unit_test(test_written_too_early)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

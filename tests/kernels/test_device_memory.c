@@ -1,5 +1,5 @@
-/* test_device_memory.c - weights of any number, size, type and stride arrive whole, memory that was planned is used
- * again and is enough, and a backend of any device does its work from any thread.
+/* test_device_memory.c - weights of any number, size, type and stride arrive whole, uploads likewise, memory that was
+ * planned is used again and is enough, and a backend of any device does its work from any thread.
  * VLMD_DEVICE=cuda: on a GPU, or the emulated one; on the CPU, where nothing is copied, the same must hold. */
 #include <pthread.h>
 #include <setjmp.h>
@@ -199,7 +199,6 @@ static void test_given_back_under_way(void **state) {
     rig r;
     status st = {0};
     static float ones[N], zeros[N], got[N];
-    if (!on_gpu()) skip();
     assert_true(rig_init(&r, NULL, 1));
     assert_true(backend_seal(r.be, pool, &st));
     const size_t left = backend_get_memory(r.be).free_bytes;
@@ -245,6 +244,71 @@ static void test_given_back_under_way(void **state) {
     assert_int_equal(backend_get_memory(r.be).free_bytes, left);
     backend_release(r.be, a);
     op_free(sum);
+    rig_fini(&r);
+}
+
+/* Uploads are there for what is launched after them, whatever becomes of their source: from any memory, of any size, many at
+ * once; and on their own lane for every other lane. They do not wait for the work before them. */
+static void test_uploads(void **state) {
+    (void)state;
+    enum {
+        MANY = 40,
+        SIZE = 123457,
+        ROUNDS = 3,
+        LARGE = 3500000 /* more than the device keeps of all that is under way */
+    };
+    rig r;
+    status st = {0};
+    assert_true(rig_init(&r, NULL, 1));
+    float *sum = floats(1), one = 1;
+    *sum = 0;
+    float *ones = backend_alloc(r.be, sizeof one, &st),
+          *large = backend_alloc(r.be, LARGE * sizeof *large, &st);
+    uint8_t *pinned = backend_alloc_host(r.be, SIZE, &st), *paged = malloc(LARGE * sizeof *large), *dev[MANY];
+    assert_true(ones && large && pinned && paged);
+    for (int i = 0; i < MANY; i++) assert_non_null(dev[i] = backend_alloc(r.be, SIZE, &st));
+    ctx_upload(&r.c, row_of(ones, 1), &one);
+    for (int round = 0; round < ROUNDS; round++) {
+        const int lanes[] = {LANE_STEP, LANE_LOAD, LANE_PICTURES};
+        for (int i = 0; i < 50; i++) op_add(&r.c, row_of(sum, 1), row_of(ones, 1));
+        r.c.lane = lanes[round];
+        for (int i = 0; i < MANY; i++) {
+            const size_t n = i % 4 ? (size_t)(i * 11 % 1000 + 1) : SIZE;
+            uint8_t *from = i == 20 ? pinned : paged;
+            memset(from, round + i, n);
+            ctx_upload(&r.c, tensor_1d(dev[i], DT_U8, (int64_t)n), from);
+            memset(paged, 0xee, n);
+            if (lazy()) assert_true(*sum < (float)(50 * (round + 1)));
+        }
+        if (lanes[round] == LANE_PICTURES) ctx_sync(&r.c); /* no other lane waits for that one by itself */
+        r.c.lane = LANE_STEP;
+        for (int i = 0; i < MANY; i++) {
+            const size_t n = i % 4 ? (size_t)(i * 11 % 1000 + 1) : SIZE;
+            ctx_download(&r.c, paged, tensor_1d(dev[i], DT_U8, (int64_t)n));
+            rig_ok(&r);
+            for (size_t k = 0; k < n; k++)
+                if (paged[k] != round + i)
+                    fail_msg("round %d, upload %d holds %d at %d", round, i, paged[k], (int)k);
+        }
+        assert_true(*sum == (float)(50 * (round + 1)));
+        float *numbers = (float *)(void *)paged;
+        for (int k = 0; k < LARGE; k++) numbers[k] = (float)(k % 9973 + round);
+        r.c.lane = lanes[round];
+        ctx_upload(&r.c, tensor_1d(large, DT_F32, LARGE), numbers);
+        memset(paged, 0, LARGE * sizeof *large);
+        ctx_download(&r.c, paged, tensor_1d(large, DT_F32, LARGE));
+        rig_ok(&r);
+        for (int k = 0; k < LARGE; k++)
+            if (numbers[k] != (float)(k % 9973 + round))
+                fail_msg("round %d, number %d: %g", round, k, (double)numbers[k]);
+        r.c.lane = LANE_STEP;
+    }
+    for (int i = 0; i < MANY; i++) backend_release(r.be, dev[i]);
+    backend_release(r.be, ones);
+    backend_release(r.be, large);
+    backend_release_host(r.be, pinned);
+    op_free(sum);
+    free(paged);
     rig_fini(&r);
 }
 
@@ -425,8 +489,8 @@ static void test_devices_and_threads(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights_together),     cmocka_unit_test(test_planned_memory),
-        cmocka_unit_test(test_given_back_under_way), cmocka_unit_test(test_work_is_measured),
-        cmocka_unit_test(test_devices_and_threads),
+        cmocka_unit_test(test_given_back_under_way), cmocka_unit_test(test_uploads),
+        cmocka_unit_test(test_work_is_measured),     cmocka_unit_test(test_devices_and_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
