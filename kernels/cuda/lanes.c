@@ -41,6 +41,7 @@ void cuda_release_host(backend *b, void *p) {
     while (i < be->n_pinned && be->pinned[i].p != p) i++;
     CHECK(i < be->n_pinned);
     be->pinned[i] = be->pinned[--be->n_pinned];
+    cudaDeviceSynchronize(); /* copies from and to it */
     cudaFreeHost(p);
 }
 

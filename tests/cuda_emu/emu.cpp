@@ -363,7 +363,8 @@ struct piece {
 };
 static std::map<char *, piece> device_memory, pinned_memory;
 static std::map<char *, size_t> managed_memory;
-static size_t device_bytes[DEVICES];
+static size_t large_bytes[DEVICES], small_bytes[DEVICES]; /* what is taken; small ones share blocks */
+static const size_t BLOCK = 2 << 20;
 static const size_t DEVICE_BYTES = std::stoull(setting("EMU_MEMORY", "4294967296"));
 static int device_work[DEVICES]; /* nested */
 
@@ -546,8 +547,13 @@ cudaError_t cudaDriverGetVersion(int *v) {
     *v = CUDART_VERSION;
     return cudaSuccess;
 }
+/* With n more. Allocations below half a block lie together in blocks, so the smallest one may take a whole block or nothing. */
+static size_t taken_bytes(size_t n) {
+    const bool small = n < BLOCK / 2;
+    return large_bytes[device_now] + (small ? 0 : n) + (small_bytes[device_now] + (small ? n : 0) + BLOCK - 1) / BLOCK * BLOCK;
+}
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
-    *free_bytes = DEVICE_BYTES - device_bytes[device_now];
+    *free_bytes = DEVICE_BYTES - std::min(DEVICE_BYTES, taken_bytes(0));
     *total = DEVICE_BYTES;
     return note(cudaSuccess);
 }
@@ -555,11 +561,11 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
 cudaError_t cudaMalloc(void **p, size_t n) {
     if (broken) return note(broken);
     if (capturing()) return note(cudaErrorStreamCaptureUnsupported);
-    if (n > DEVICE_BYTES - device_bytes[device_now]) return note(cudaErrorMemoryAllocation);
+    if (taken_bytes(n) > DEVICE_BYTES) return note(cudaErrorMemoryAllocation);
     char *c = static_cast<char *>(aligned_alloc(256, (n + 511) / 256 * 256));
     if (!c) return note(cudaErrorMemoryAllocation);
     memset(c, 0xff, (n + 511) / 256 * 256); /* NaNs: nobody may count on zeros */
-    device_bytes[device_now] += n;
+    (n < BLOCK / 2 ? small_bytes : large_bytes)[device_now] += n;
     device_memory[c] = {n, device_now};
     guard(c, (n + 511) / 256 * 256, true); /* also what lies behind: no access there at any time */
     if (device_work[device_now]) guard(c, n, false);
@@ -584,7 +590,7 @@ cudaError_t cudaFree(void *p) {
     auto at = device_memory.find(static_cast<char *>(p));
     if (at == device_memory.end()) return note(cudaErrorInvalidValue);
     if (foreign(&at->second)) return refused();
-    device_bytes[device_now] -= at->second.bytes;
+    (at->second.bytes < BLOCK / 2 ? small_bytes : large_bytes)[device_now] -= at->second.bytes;
     guard(at->first, (at->second.bytes + 511) / 256 * 256, false);
     device_memory.erase(at);
     free(p);

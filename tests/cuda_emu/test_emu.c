@@ -467,8 +467,13 @@ static void test_memory(void **state) {
     float x = 1, y;
     cudaMemGetInfo(&have, &all);
     float *d = uploaded(&x, sizeof x);
+    cudaMemGetInfo(&left, &all); /* small ones lie in blocks of 2 MiB */
+    assert_true(left == have - (2 << 20));
+    void *small = device(1 << 19), *large = device(3 << 20);
     cudaMemGetInfo(&left, &all);
-    assert_true(left < have);
+    assert_true(left == have - (5 << 20));
+    cudaFree(small);
+    cudaFree(large);
     assert_int_equal(cudaMalloc(&p, all + 1), cudaErrorMemoryAllocation);
     assert_int_equal(cudaGetLastError(), cudaErrorMemoryAllocation);
     /* a wrong direction, and a copy that is too long */

@@ -144,14 +144,14 @@ def test_emulated_plan_of_memory():
 
 
 def test_emulated_plan_that_does_not_fit():
-    """Each part is named, and nothing was taken before."""
+    """Each part is named, and nothing of it was taken before."""
     s = emulated(memory=20 << 20, wait=False)
     try:
         assert s.proc.wait(PATIENCE) == 1
     finally:
         s.proc.kill()
     s.reader.join(10)
-    for part in ("weights 11.", "activations ", "workspace ", "pictures 8.0", "KV cache of at least ", "together, of 18.0", "0.9 of 20.0; 20.0 are free"):
+    for part in ("weights 11.", "activations ", "workspace ", "pictures 8.0", "KV cache of at least ", "together, of 18.0", "0.9 of 20.0; 18.0 are free"):  # the backend has a few bytes: a block
         assert part in s.text(), (part, s.text())
 
 

@@ -117,25 +117,39 @@ static void test_weights_together(void **state) {
     rig_fini(&r);
 }
 
+/* Of free memory, what comes and goes in a device's driver without anybody asking. */
+static const size_t DRIVER = 16 << 20;
+
+static void check_as_planned(const backend *be, size_t planned) {
+    const size_t now = backend_get_memory((backend *)be).free_bytes;
+    assert_in_range(now + DRIVER, planned, planned + 2 * DRIVER);
+}
+
 /* After the plan pieces come from the pool: zeroed, apart from each other, and used again when they are given back. */
 static void test_planned_memory(void **state) {
     (void)state;
-    enum { N = 12, POOL = 1 << 20 };
+    enum { N = 12, ROOM = 1 << 20 }; /* of the pool, for the small ones */
+    const size_t pool = 64 << 20;
     rig r;
     status st = {0};
     assert_true(rig_init(&r, NULL, 1));
     const size_t before = backend_get_memory(r.be).free_bytes;
-    assert_true(backend_seal(r.be, POOL, &st));
+    assert_true(backend_seal(r.be, pool, &st));
     const size_t planned = backend_get_memory(r.be).free_bytes;
     if (on_gpu())
-        assert_in_range(before - planned, POOL, POOL + (8 << 20));
+        assert_in_range(before - planned, pool, pool + DRIVER);
     else
         assert_int_equal(planned, 0);
+    uint8_t *all = backend_alloc(r.be, pool, &st);
+    assert_non_null(all);
+    backend_release(r.be, all);
+    void *most = backend_alloc(r.be, pool - ROOM, &st);
+    assert_non_null(most);
     struct {
         uint8_t *p;
         int64_t n;
     } piece[N] = {0};
-    uint8_t *host = malloc(POOL);
+    uint8_t *host = malloc(ROOM);
     assert_non_null(host);
     uint64_t seed = 11;
     for (int round = 0; round < 300; round++) {
@@ -149,28 +163,31 @@ static void test_planned_memory(void **state) {
             piece[i].p = NULL;
             continue;
         }
-        piece[i].n = 1 + (int64_t)(draw(&seed) % (POOL / N / 2));
+        piece[i].n = 1 + (int64_t)(draw(&seed) % (ROOM / N / 2));
         piece[i].p = backend_alloc(r.be, (size_t)piece[i].n, &st);
         assert_non_null(piece[i].p);
         assert_int_equal((uintptr_t)piece[i].p % 64, 0);
+        /* At most half of the room is in use: no more was taken. */
+        if (on_gpu()) assert_in_range((uintptr_t)piece[i].p, (uintptr_t)all, (uintptr_t)all + pool - 1);
         ctx_download(&r.c, host, tensor_1d(piece[i].p, DT_U8, piece[i].n));
         rig_ok(&r);
         for (int64_t k = 0; k < piece[i].n; k++) assert_int_equal(host[k], 0);
         memset(host, i + 1, (size_t)piece[i].n);
         ctx_upload(&r.c, tensor_1d(piece[i].p, DT_U8, piece[i].n), host);
         rig_ok(&r);
-        /* At most half of the pool is in use: no more was taken. */
-        assert_int_equal(backend_get_memory(r.be).free_bytes, planned);
     }
     for (int i = 0; i < N; i++)
         if (piece[i].p) backend_release(r.be, piece[i].p);
-    void *whole = backend_alloc(r.be, POOL, &st); /* the gaps have joined */
+    backend_release(r.be, most);
+    void *whole = backend_alloc(r.be, pool, &st); /* the gaps have joined */
+    if (on_gpu()) assert_ptr_equal(whole, all);
     assert_non_null(whole);
-    assert_int_equal(backend_get_memory(r.be).free_bytes, planned);
-    void *more = backend_alloc(r.be, POOL, &st); /* beyond the plan */
+    check_as_planned(r.be, planned);
+    void *more = backend_alloc(r.be, pool, &st); /* beyond the plan */
     assert_non_null(more);
-    if (on_gpu()) assert_true(backend_get_memory(r.be).free_bytes < planned);
+    if (on_gpu()) assert_true(backend_get_memory(r.be).free_bytes + pool - DRIVER <= planned);
     backend_release(r.be, more);
+    check_as_planned(r.be, planned);
     backend_release(r.be, whole);
     free(host);
     rig_fini(&r);
@@ -218,7 +235,7 @@ static void test_given_back_under_way(void **state) {
     uint8_t *c = backend_alloc(r.be, large, &st);
     assert_non_null(c);
     if (lazy()) assert_true(sum[0] == TIMES); /* it has waited, but not for the device's memory */
-    assert_int_equal(backend_get_memory(r.be).free_bytes, left);
+    check_as_planned(r.be, left);
     ctx_download(&r.c, got, tensor_1d(c, DT_F32, N));
     rig_ok(&r);
     for (int i = 0; i < N; i++) assert_true(sum[i] == TIMES && got[i] == 0);
@@ -241,7 +258,7 @@ static void test_given_back_under_way(void **state) {
     r.c.lane = LANE_STEP;
     a = backend_alloc(r.be, pool, &st);
     assert_non_null(a);
-    assert_int_equal(backend_get_memory(r.be).free_bytes, left);
+    check_as_planned(r.be, left);
     backend_release(r.be, a);
     op_free(sum);
     rig_fini(&r);
