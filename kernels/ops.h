@@ -29,6 +29,7 @@ typedef struct backend_options {
     bool deterministic;
     int encode_rows; /* for tests: backend_encode_rows; 0: what suits the device */
 } backend_options;
+/* Any thread may use it, one at a time. */
 backend *backend_new(const backend_options *o, status *st);
 void backend_free(backend *be);                  /* after all weights and device memory of it */
 const char *backend_describe(const backend *be); /* "cpu avx512, 2 threads" */

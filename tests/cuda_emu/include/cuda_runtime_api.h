@@ -1,4 +1,4 @@
-/* cuda_runtime_api.h - the part of the CUDA runtime's C interface that vlmd uses, for the emulator (emu.cpp).
+/* cuda_runtime_api.h - the part of the CUDA runtime's C interface that vlmd uses, for the emulator (runtime.cpp).
  *
  * Stands in for the toolkit's header of the same name when kernels/cuda is built for the host. Only names and
  * meanings are NVIDIA's; numbers of enums need not agree. Threads: one at a time. */
