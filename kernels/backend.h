@@ -67,6 +67,7 @@ typedef struct backend_ops {
 struct backend {
     const backend_ops *ops;
     int encode_rows;
+    bool narrows; /* as attn_args.narrow allows */
     char about[64];
 };
 
