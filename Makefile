@@ -35,7 +35,7 @@ CFLAGS += -Itests/cuda_emu/include
 # cuBLASLt is looked for where the loader looks: an RPATH goes before everything else. It calls the emulator in the program.
 EMULIB := $(BUILD)/tests/cuda_emu/libcublasLt.so.13
 LDLIBS += -lstdc++ -rdynamic -Wl,--disable-new-dtags,-rpath,$(abspath $(dir $(EMULIB)))
-CUOBJ := $(BUILD)/tests/cuda_emu/emu.o
+CUOBJ := $(patsubst %,$(BUILD)/tests/cuda_emu/%.o,emu runtime)
 endif
 C_FLAGS := $(CC) $(CFLAGS)
 CU_FLAGS := $(NVCC) $(NVFLAGS) $(EMUFLAGS)

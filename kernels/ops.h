@@ -31,6 +31,7 @@ typedef struct backend_options {
         allow_tf32; /* CUDA without deterministic: op_linear of many rows may round f32 factors to TF32, 10 bits; sums stay f32 */
     int encode_rows; /* for tests: backend_encode_rows; 0: what suits the device */
 } backend_options;
+/* Any thread may use it, one at a time. */
 backend *backend_new(const backend_options *o, status *st);
 void backend_free(backend *be);                  /* after all weights and device memory of it */
 const char *backend_describe(const backend *be); /* "cpu avx512, 2 threads" */
@@ -88,7 +89,7 @@ dtype weight_type(const weight *w);         /* as stored */
 enum {
     LANE_STEP,     /* the decoder */
     LANE_PICTURES, /* gives way to it */
-    LANE_LOAD,     /* uploads that somebody waits for */
+    LANE_LOAD,     /* uploads: what it gets comes before all that another lane gets later */
     CTX_LANES
 };
 typedef struct ctx {
@@ -106,8 +107,9 @@ tensor ctx_tensor(ctx *c, dtype dt, int nd, const int64_t *d);
 static inline tensor ctx_2d(ctx *c, dtype dt, int64_t a, int64_t b) {
     return ctx_tensor(c, dt, 2, (int64_t[]){a, b});
 }
-/* Host to device and back, packed tensors; download waits for the device. What src holds may change once upload has
- * returned; when it lies in backend_alloc_host's memory, once the device is past it. */
+/* Host to device and back, packed tensors; download waits for the device. Upload takes what src holds along and returns (only
+ * when some MiB before it are still under way does it wait for those), so src may change then; what lies in
+ * backend_alloc_host's memory is read from there, so it may change once the device is past it. */
 void ctx_upload(ctx *c, tensor dst, const void *src);
 void ctx_download(ctx *c, void *dst, tensor src);
 /* As download, without waiting. dst: backend_alloc_host's, not to be touched before a mark behind it is reached. */
@@ -127,7 +129,7 @@ bool mark_reached(const backend_mark *m); /* without waiting; one that was never
 void ctx_wait(ctx *c, backend_mark *m);   /* the host waits; what went wrong before it is in c->st now */
 
 /* A captured stretch of launches, with the addresses and shapes that it had: what they read may have changed at the next
- * replay. Between begin and end of a capture nothing runs, and neither download, sync, marks nor memory are allowed.
+ * replay. Between begin and end of a capture nothing runs, and neither uploads, download, sync, marks nor memory are allowed.
  * Only where backend_is_async. */
 typedef struct backend_graph backend_graph;
 void ctx_capture_begin(ctx *c);
