@@ -1,8 +1,10 @@
-/* lanes.c - order of work on the GPU: pinned memory, marks (events), captured graphs. See ops.h.
+/* lanes.c - order of work on the GPU: pinned memory, marks and stamps (events), captured graphs. See ops.h.
  *
  * A mark brings the lane's fault word along, so that who waits for it learns what went wrong before it and nothing later.
  * Thread: the ctx owner's. Owner: marks and graphs are their makers'. */
 #include "kernels/cuda/cuda.h"
+
+#include <math.h>
 
 /* ---- pinned memory ---- */
 
@@ -59,6 +61,28 @@ bool cuda_reached(const backend_mark *m) {
 
 void cuda_wait(ctx *c, backend_mark *m) {
     if (cuda_ok(&c->st, cudaEventSynchronize(m->event), "wait")) cuda_take_fault(c, *m->fault, "a step");
+}
+
+/* ---- stamps ---- */
+
+bool cuda_stamp_init(backend_stamp *s, status *st) {
+    cudaEvent_t e = NULL;
+    bool ok = cuda_ok(st, cudaEventCreateWithFlags(&e, cudaEventDefault), "event");
+    s->event = e;
+    return ok;
+}
+
+void cuda_stamp_fini(backend_stamp *s) {
+    cudaEventDestroy(s->event);
+}
+
+void cuda_stamp(ctx *c, backend_stamp *s) {
+    cuda_ok(&c->st, cudaEventRecord(s->event, lane_of(c)->stream), "stamp");
+}
+
+double cuda_stamp_seconds(const backend_stamp *from, const backend_stamp *to) {
+    float ms;
+    return cudaEventElapsedTime(&ms, from->event, to->event) == cudaSuccess ? ms * 1e-3 : NAN;
 }
 
 /* ---- graphs ---- */

@@ -11,6 +11,7 @@
  * illegal address does.
  * Threads: one host thread. Owner: everything lives until the matching destroy call. x86-64. */
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -397,6 +398,8 @@ static void guard_pinned(char *p, size_t n, bool closed) {
 struct CUevent_st {
     cudaStream_t stream;
     size_t upto; /* ops of that stream before it */
+    bool timed;
+    std::shared_ptr<double> ms; /* when it was reached */
 };
 struct CUgraph_st {
     std::vector<std::function<void()>> ops;
@@ -651,8 +654,11 @@ cudaError_t cudaDeviceSynchronize(void) {
     return note(cudaSuccess);
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
-    *e = new CUevent_st{nullptr, 0};
+static double now_ms() {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags) {
+    *e = new CUevent_st{nullptr, 0, !(flags & cudaEventDisableTiming), nullptr};
     return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t e) {
@@ -661,6 +667,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
     if (s->capture) emu_fail("an event in a graph");
+    if (e->timed) {
+        auto ms = e->ms = std::make_shared<double>();
+        add(s, [ms] { *ms = now_ms(); });
+    }
     e->stream = s;
     e->upto = s->n_added;
     return cudaSuccess;
@@ -681,8 +691,12 @@ cudaError_t cudaEventQuery(cudaEvent_t e) {
     drain(e->stream, e->stream->n_done + 1);
     return cudaErrorNotReady;
 }
-cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) {
-    *ms = 1; /* time is not emulated */
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
+    for (cudaEvent_t e : {from, to}) {
+        if (!e->timed || !e->stream) return note(cudaErrorInvalidResourceHandle);
+        if (e->stream->n_done < e->upto) return cudaErrorNotReady;
+    }
+    *ms = (float)(*to->ms - *from->ms);
     return cudaSuccess;
 }
 
