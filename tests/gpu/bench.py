@@ -12,6 +12,8 @@ build/gpu-bench.json, and tables in build/gpu-bench.md.
   hf        the same work by transformers on the same GPU, whole batches at a time
   vllm      the same clients at vLLM's server, where vLLM can be imported
   start     seconds to the first answer of /health
+  profile   of each goal that was missed: what its step, prefill or encode spends its time on, op by op (tests/tools/trace_ops), and
+            where nsys is on the machine its summary of the same (build/gpu-bench-GOAL.nsys.txt)
 
 The checkpoint is random, of LLaVA-1.5-7B's shape in bf16, written once to build/bench by our own tool (--model: another; --smoke:
 a tiny one). Without torch the bounds are missing. VLMD_BIN or BUILD names the program, BENCH_ARGS are options of `vlmd serve`.
@@ -23,6 +25,7 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -38,7 +41,7 @@ from table import goals, table  # noqa: E402
 from vllm_server import VllmServer  # noqa: E402
 from wire import CHAT, MODEL, Broken, Conn, Server, chat_body, image_part, percentile, png, seeded, text_part, words  # noqa: E402
 
-PARTS = ["start", "decode", "prefill", "encode", "load", "deterministic", "hf", "vllm"]
+PARTS = ["start", "decode", "prefill", "encode", "load", "deterministic", "hf", "vllm", "profile"]
 
 
 def others(what, *args):
@@ -51,6 +54,15 @@ def others(what, *args):
         if line.startswith("RESULT "):
             return json.loads(line[7:])
     return {"note": (r.stderr.strip().splitlines() or ["nothing was printed"])[-1][:300]}
+
+
+def run_text(command, seconds=600):
+    """What a program says; None and why where it fails."""
+    try:
+        r = subprocess.run([str(x) for x in command], capture_output=True, text=True, timeout=seconds)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return None, str(e)
+    return (r.stdout, None) if r.returncode == 0 else (None, (r.stderr.strip() or f"ends with {r.returncode}")[-300:])
 
 
 class Bench:
@@ -239,6 +251,28 @@ class Bench:
 
     # ---- the run ----
 
+    def profile(self, out):
+        """Of the goals that were missed (smoke: of all) where the time goes."""
+        of = {"decode_one": ["--decode", 1], "decode_step": ["--decode", max(self.counts)], "prefill": ["--prefill", 2048], "encode": ["--encode", 16],
+              "gaps": ["--decode", max(self.counts)], "first_token": ["--prefill", 640, "--encode", 1]}
+        found, seen = {}, {}
+        for g in out["goals"]:
+            if g["verdict"] != "missed" and not self.tiny:
+                continue
+            command = [BUILD / "tests" / "tools" / "trace_ops", self.model, "--device", self.o.device, "--past", 256, *of[g["name"]]]
+            key = tuple(of[g["name"]])
+            if key not in seen:
+                text, why = run_text(command)
+                seen[key] = {"text": text} if text else {"note": "trace_ops: " + why}
+                if shutil.which("nsys"):
+                    at = ROOT / "build" / f"gpu-bench-{g['name']}"
+                    summary, why = run_text(["nsys", "profile", "--stats=true", "--force-overwrite=true", "-o", at, *command])
+                    at.with_suffix(".nsys.txt").write_text(summary or "nsys: " + why)
+                    seen[key]["nsys"] = at.with_suffix(".nsys.txt").name
+            found[g["name"]] = seen[key]
+            self.say("profile", g["name"])
+        return found
+
     def say(self, part, what):
         print(f"{part} {what}", flush=True)
         return what
@@ -276,6 +310,8 @@ class Bench:
         if "vllm" in o.parts:
             out["vllm"] = self.say("vllm", self.vllm())
         out["goals"] = goals(out)
+        if "profile" in o.parts:
+            out["profile"] = self.profile(out)
         return out
 
     def start_message_bytes(self):

@@ -135,6 +135,11 @@ def table(out):
               "theirs. p50 / p95.", "", "| what | figure | ratio |", "|---|---|---|"]
     for rows in (part_rows(out, copy, peak), deterministic_rows(out), load_rows(out)):
         lines += [f"| {what} | {figure} | {'' if ratio is None else f'{ratio:.2f}'} |" for what, figure, ratio in rows]
+    told = set()
     for name, p in out.get("profile", {}).items():
-        lines += ["", f"Why {name} was missed: {p['note']}", *(["", *("    " + x for x in p["text"].splitlines())] if p.get("text") else [])]
+        what = next(g["what"] for g in out["goals"] if g["name"] == name)
+        lines += ["", f"Where the time goes - {what}" + (f" ({p['note']})" if "note" in p else f" ({p['nsys']})" if "nsys" in p else "") + ":"]
+        if p.get("text"):
+            lines += ["", "    as above"] if p["text"] in told else ["", *("    " + x for x in p["text"].rstrip().splitlines())]
+            told.add(p["text"])
     return "\n".join(lines) + "\n"
