@@ -132,11 +132,14 @@ class Bits:
             for r in rows[rows[0] == 1:]:
                 server = self.serve("--max-num-batched-tokens", str(r), "--max-num-seqs", "1", "--no-prefix-caching")
                 if low not in contents:
-                    contents[low], _ = asyncio.run(self.prompt_of(server.port, lambda n: n > 24 and all(
+                    contents[low], n = asyncio.run(self.prompt_of(server.port, lambda n: n > 24 and all(
                         n % k == 0 or low <= n % k <= high for k in rows[rows[0] == 1:]), with_picture))
                 if with_picture:  # encoded before: else what stands in front of it is a piece of its own
                     asyncio.run(self.ask(server.port, contents[low][:1], 1))
+                before = server.metrics()["engine_steps_total"]
                 got[r] = plain(asyncio.run(self.ask(server.port, contents[low], 3)))
+                if server.metrics()["engine_steps_total"] - before < n / r:
+                    raise SystemExit(f"{n} rows in pieces of {r}: too few steps")
                 self.end(server)
             self.same("prefill" + (" of a picture" if with_picture else "") + " in pieces", got)
 
