@@ -31,6 +31,7 @@ struct engine {
     pthread_t thread;
     bool has_kit, has_runner, has_embed_run, has_inbox, has_queue, has_thread, by_priority;
     int max_model_len, max_seqs, max_rows, n_pages;
+    dtype kv_type;
     size_t kv_bytes;
     memplan_device device; /* total_bytes 0: none of its own */
     engine_info info;
@@ -77,7 +78,35 @@ static runner_options steps_of(const engine *e, const engine_options *o, int n_p
                             .max_seqs = e->max_seqs,
                             .max_len = e->max_model_len,
                             .n_pages = n_pages,
+                            .kv_type = e->kv_type,
                             .no_graphs = o->enforce_eager};
+}
+
+static bool kv_type_of(const char *name, dtype *t) {
+    static const struct {
+        const char *name;
+        dtype type;
+    } types[] = {{"float32", DT_F32}, {"bfloat16", DT_BF16}, {"float16", DT_F16}};
+    for (size_t i = 0; i < ARRAY_LEN(types); i++)
+        if (strcmp(name, types[i].name) == 0) {
+            *t = types[i].type;
+            return true;
+        }
+    return false;
+}
+
+bool engine_check_kv_dtype(const char *name, status *st) {
+    dtype t;
+    return strcmp(name, "auto") == 0 || kv_type_of(name, &t) ||
+           status_set(st, ST_INVALID,
+                      "--kv-cache-dtype: expected auto, float32, bfloat16 or float16, found \"%.40s\"", name);
+}
+
+static bool plan_kv_type(engine *e, const engine_options *o, status *st) {
+    const char *name = o->kv_cache_dtype ? o->kv_cache_dtype : "auto";
+    if (!engine_check_kv_dtype(name, st)) return false;
+    if (!kv_type_of(name, &e->kv_type)) e->kv_type = backend_kv_type(e->be, model_weight_dtype(e->model));
+    return true;
 }
 
 static bool measure_steps(engine *e, const engine_options *o, size_t *bytes, status *st) {
@@ -92,7 +121,7 @@ static bool measure_steps(engine *e, const engine_options *o, size_t *bytes, sta
 /* On a device with memory of its own all parts are known before any is taken. */
 static bool plan_memory(engine *e, const engine_options *o, status *st) {
     const backend_memory now = backend_get_memory(e->be);
-    memplan_kv kv = {.page_bytes = kv_page_bytes(&e->spec->text.stack),
+    memplan_kv kv = {.page_bytes = kv_page_bytes(&e->spec->text.stack, e->kv_type),
                      .max_seqs = e->max_seqs,
                      .max_len = e->max_model_len,
                      .len_is_asked = o->max_model_len > 0,
@@ -177,7 +206,8 @@ static void describe(engine *e, const engine_options *o) {
         .vocab_size = s->text.vocab,
         .weight_bytes = model_weight_bytes(e->model),
         .kv_bytes = e->kv_bytes,
-        .kv_bytes_per_token = s->dual.on ? 0 : kv_page_bytes(d) / KV_PAGE_TOK,
+        .kv_bytes_per_token = s->dual.on ? 0 : kv_page_bytes(d, e->kv_type) / KV_PAGE_TOK,
+        .kv_dtype = dtype_name(e->kv_type),
         .activation_bytes = s->dual.on ? e->embed_run.scratch.cap_bytes : e->runner.device_bytes,
         .image_bytes = takes_images(s) ? image_room(o) : 0,
         .image_cache_bytes = takes_images(s) ? o->image_cache_bytes : 0,
@@ -245,7 +275,9 @@ static bool start(engine *e, const engine_options *o, status *st) {
     if (!(e->be = backend_new(&bo, st))) return false;
     if (!(e->model = model_open(o->model_dir, e->be, st))) return false;
     e->spec = model_get_spec(e->model);
-    if (!plan_lengths(e, o, st) || !plan_memory(e, o, st) || !plan_waiting(e, o, st)) return false;
+    if (!plan_kv_type(e, o, st) || !plan_lengths(e, o, st) || !plan_memory(e, o, st) ||
+        !plan_waiting(e, o, st))
+        return false;
     image_limits lim = IMAGE_LIMITS_DEFAULT;
     if (o->max_image_pixels > 0) lim.max_pixels = o->max_image_pixels;
     if (!(e->has_kit =

@@ -26,6 +26,7 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     size_t
         kv_cache_bytes; /* [enough for max_num_seqs/2 full lengths, at most a quarter of memory; a GPU: what
                                    the plan leaves] */
+    const char *kv_cache_dtype;    /* ["auto": backend_kv_type's] "float32", "bfloat16", "float16" */
     double gpu_memory_utilization; /* [0.9] of a GPU's memory that the plan may use */
     bool enforce_eager;            /* decode steps of a GPU are launched op by op, never captured as graphs */
     bool deterministic;       /* bits of a row do not depend on the batch on a GPU either; slower there */
@@ -44,6 +45,7 @@ typedef struct engine_options { /* 0 / NULL: the default in brackets */
     void *lost_user;
 } engine_options;
 
+bool engine_check_kv_dtype(const char *name, status *st); /* of engine_options */
 /* Loads the model and starts the threads; returns when jobs can run. Errors name file, tensor, expected, found. */
 engine *engine_new(const engine_options *o, status *st);
 /* Every job gets its final event (ENGINE_ERROR, ST_CANCELLED) before this returns. */
@@ -62,6 +64,7 @@ typedef struct engine_info {
     bool takes_images;
     int max_model_len, vocab_size;
     size_t weight_bytes, kv_bytes, kv_bytes_per_token, activation_bytes;
+    const char *kv_dtype;                  /* "f32", ... */
     size_t image_bytes, image_cache_bytes; /* the latter within the former */
     int image_tokens;                      /* of a typical picture, 0 without a tower */
     int embed_width; /* numbers of a vector: the model makes vectors (engine_embed_new) and no chat; 0: the other way round */

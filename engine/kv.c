@@ -10,8 +10,8 @@ static size_t n_kept(const stack_spec *s) {
     return n;
 }
 
-size_t kv_page_bytes(const stack_spec *s) {
-    return n_kept(s) * 2 * (size_t)s->kv_heads * KV_PAGE_TOK * (size_t)s->head_dim * sizeof(float);
+size_t kv_page_bytes(const stack_spec *s, dtype t) {
+    return n_kept(s) * 2 * (size_t)s->kv_heads * KV_PAGE_TOK * (size_t)s->head_dim * dtype_size(t);
 }
 
 bool kv_init(kv_cache *kv, int n_pages, status *st) {
@@ -29,27 +29,27 @@ bool kv_init(kv_cache *kv, int n_pages, status *st) {
     return true;
 }
 
-bool kv_describe_pool(kv_cache *kv, const stack_spec *s, status *st) {
+bool kv_describe_pool(kv_cache *kv, const stack_spec *s, dtype t, status *st) {
     kv->pool = (kv_pool){.n_layers = s->n_layers, .n_pages = kv->n_pages};
     kv->pool.k = mem_calloc((size_t)s->n_layers, sizeof(tensor));
     kv->pool.v = mem_calloc((size_t)s->n_layers, sizeof(tensor));
     if (!kv->pool.k || !kv->pool.v) return status_set(st, ST_NO_MEMORY, "no memory for the KV cache");
     int64_t d[4] = {kv->n_pages, s->kv_heads, KV_PAGE_TOK, s->head_dim};
     for (int layer = 0; layer < s->n_layers; layer++)
-        kv->pool.k[layer] = kv->pool.v[layer] = tensor_of(NULL, DT_F32, 4, d);
+        kv->pool.k[layer] = kv->pool.v[layer] = tensor_of(NULL, t, 4, d);
     return true;
 }
 
-bool kv_alloc_pool(kv_cache *kv, backend *be, const stack_spec *s, status *st) {
+bool kv_alloc_pool(kv_cache *kv, backend *be, const stack_spec *s, dtype t, status *st) {
     kv->be = be;
-    if (!kv_describe_pool(kv, s, st)) return false;
-    size_t bytes = kv_page_bytes(s) / 2 / n_kept(s) * (size_t)kv->n_pages;
+    if (!kv_describe_pool(kv, s, t, st)) return false;
+    size_t bytes = kv_page_bytes(s, t) / 2 / n_kept(s) * (size_t)kv->n_pages;
     for (int layer = 0; layer < s->n_layers; layer++) {
         for (int i = 0; i < 2 && !s->cross[layer]; i++) {
             void *p = backend_alloc(be, bytes, st);
             if (!p)
                 return status_prefix(st, "the KV cache of %.1f MiB",
-                                     (double)kv_page_bytes(s) * kv->n_pages / (1 << 20));
+                                     (double)kv_page_bytes(s, t) * kv->n_pages / (1 << 20));
             (i ? kv->pool.v : kv->pool.k)[layer].data = p;
         }
     }

@@ -40,16 +40,16 @@ static inline int kv_pages_of(int n_tok) {
 static inline int kv_available(const kv_cache *kv) {
     return kv->n_free + kv->n_idle;
 }
-/* Bytes of one page over all layers, keys and values. */
-size_t kv_page_bytes(const stack_spec *s);
+/* Bytes of one page over all layers, keys and values, of type t. */
+size_t kv_page_bytes(const stack_spec *s, dtype t);
 
 /* n_pages >= 2, page 0 included. Errors: ST_NO_MEMORY. After a failure nothing is owned. */
 bool kv_init(kv_cache *kv, int n_pages, status *st);
-/* The memory of the pages, on the device; f32 [P, K, KV_PAGE_TOK, hd] twice a layer that
- * attends to its past. After a failure call
- * kv_fini. */
-bool kv_describe_pool(kv_cache *kv, const stack_spec *s, status *st); /* without memory: for dry runs */
-bool kv_alloc_pool(kv_cache *kv, backend *be, const stack_spec *s, status *st);
+/* The memory of the pages, on the device; of a float type t [P, K, KV_PAGE_TOK, hd] twice a layer that attends to its past.
+ * After a failure call kv_fini. */
+bool kv_describe_pool(kv_cache *kv, const stack_spec *s, dtype t,
+                      status *st); /* without memory: for dry runs */
+bool kv_alloc_pool(kv_cache *kv, backend *be, const stack_spec *s, dtype t, status *st);
 void kv_fini(kv_cache *kv);
 
 int32_t kv_take(kv_cache *kv); /* a free or the oldest idle page with one count, 0: none is left */

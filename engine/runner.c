@@ -141,7 +141,8 @@ static bool init_batch(runner *r, backend *be, const model *m, const runner_opti
 bool runner_measure(backend *be, const model *m, const runner_options *o, runner_needs *out, status *st) {
     runner r = {.be = be, .model = m, .kv = {.n_pages = o->n_pages}};
     scratch_needs needs;
-    bool ok = init_batch(&r, NULL, m, o, st) && kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, st) &&
+    bool ok = init_batch(&r, NULL, m, o, st) &&
+              kv_describe_pool(&r.kv, &model_get_spec(m)->text.stack, o->kv_type, st) &&
               measure(&r, &needs, st);
     if (ok)
         *out = (runner_needs){.activation_bytes = needs.steps + needs.pictures,
@@ -241,8 +242,8 @@ static const backend_graph *graph_of(const runner *r, int n_seqs) {
 bool runner_init(runner *r, backend *be, const model *m, const runner_options *o, status *st) {
     *r = (runner){.be = be, .model = m};
     bool ok = init_batch(r, be, m, o, st) && kv_init(&r->kv, o->n_pages, st) &&
-              kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, st) && plan_scratch(r, st) &&
-              make_slots(r, st) && capture_all(r, o, st);
+              kv_alloc_pool(&r->kv, be, &model_get_spec(m)->text.stack, o->kv_type, st) &&
+              plan_scratch(r, st) && make_slots(r, st) && capture_all(r, o, st);
     if (ok)
         batch_clear(&r->batch);
     else

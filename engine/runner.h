@@ -17,6 +17,7 @@ typedef struct runner_options {
     int max_rows, max_seqs; /* of a step */
     int max_len;            /* tokens of a sequence */
     int n_pages;            /* of the KV cache, page 0 included */
+    dtype kv_type;          /* what its pages are made of */
     bool no_graphs;         /* every step is launched op by op */
 } runner_options;
 

@@ -72,6 +72,7 @@ typedef struct backend_ops {
 struct backend {
     const backend_ops *ops;
     int encode_rows;
+    bool narrows; /* as attn_args.narrow allows */
     char about[64];
 };
 

@@ -71,6 +71,14 @@ bool backend_is_async(const backend *be) {
     return be->ops->capture_begin != NULL;
 }
 
+static bool is_float(dtype t) {
+    return t == DT_F32 || t == DT_F16 || t == DT_BF16;
+}
+
+dtype backend_kv_type(const backend *be, dtype t) {
+    return be->narrows && is_float(t) ? t : DT_F32;
+}
+
 int backend_encode_rows(const backend *be) {
     return be->encode_rows;
 }
@@ -85,10 +93,6 @@ backend_memory backend_get_memory(backend *be) {
 
 bool backend_seal(backend *be, size_t pool_bytes, status *st) {
     return !be->ops->seal || be->ops->seal(be, pool_bytes, st);
-}
-
-static bool is_float(dtype t) {
-    return t == DT_F32 || t == DT_F16 || t == DT_BF16;
 }
 
 weight *weight_new(backend *be, const tensor *host, unsigned use, status *st) {
@@ -535,12 +539,17 @@ void op_rope(ctx *c, tensor x, tensor cs) {
         c->be->ops->rope(c, x, cs);
 }
 
+/* Pages for kv heads of hd numbers each; kv_heads -1: any. */
+static bool pages_fit(ctx *c, const char *op, tensor kc, tensor vc, int64_t kv_heads, int64_t hd) {
+    const dtype t = is_float(kc.dt) ? kc.dt : DT_F32;
+    return EXPECT("k pages", kc, t, -1, kv_heads, KV_PAGE_TOK, hd) &&
+           EXPECT("v pages", vc, t, kc.d[0], kc.d[1], KV_PAGE_TOK, hd) &&
+           expect_packed(c, op, "k pages", &kc) && expect_packed(c, op, "v pages", &vc);
+}
+
 static bool kv_fits(ctx *c, const char *op, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
     return EXPECT("k", k, DT_F32, -1, -1, -1) && EXPECT("v", v, DT_F32, k.d[0], k.d[1], k.d[2]) &&
-           EXPECT("k pages", kc, DT_F32, -1, k.d[1], KV_PAGE_TOK, k.d[2]) &&
-           EXPECT("v pages", vc, DT_F32, kc.d[0], k.d[1], KV_PAGE_TOK, k.d[2]) &&
-           EXPECT("slots", slots, DT_I32, k.d[0]) && expect_packed(c, op, "k pages", &kc) &&
-           expect_packed(c, op, "v pages", &vc);
+           pages_fit(c, op, kc, vc, k.d[1], k.d[2]) && EXPECT("slots", slots, DT_I32, k.d[0]);
 }
 
 void op_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
@@ -561,11 +570,7 @@ void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a)
     const bool paged = a->pages.nd != 0;
     if (!EXPECT("q", q, DT_F32, -1, -1, -1) || !EXPECT("y", y, DT_F32, q.d[0], q.d[1], q.d[2])) return;
     if (paged) {
-        if (!EXPECT("k pages", k, DT_F32, -1, -1, KV_PAGE_TOK, q.d[2]) ||
-            !EXPECT("v pages", v, DT_F32, k.d[0], k.d[1], KV_PAGE_TOK, q.d[2]) ||
-            !expect_packed(c, op, "k pages", &k) || !expect_packed(c, op, "v pages", &v) ||
-            !EXPECT("pages", a->pages, DT_I32, a->n_seqs, -1))
-            return;
+        if (!pages_fit(c, op, k, v, -1, q.d[2]) || !EXPECT("pages", a->pages, DT_I32, a->n_seqs, -1)) return;
     } else if (!EXPECT("k", k, DT_F32, a->n_seqs == 1 ? -1 : q.d[0], -1, q.d[2]) ||
                !EXPECT("v", v, DT_F32, k.d[0], k.d[1], q.d[2])) {
         return;

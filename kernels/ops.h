@@ -44,6 +44,9 @@ bool backend_is_async(const backend *be);
 /* Rows that long work which may be stopped in between is cut into: enough to keep the device busy, few enough not to hold up
  * what waits. Always the same of one backend. */
 int backend_encode_rows(const backend *be);
+/* What a KV cache's pages are made of, unless somebody asks for another type, where weights are of type t: t where the device
+ * rounds to it anyway (attn_args.narrow), else f32. */
+dtype backend_kv_type(const backend *be, dtype t);
 
 /* What a device with memory of its own has; all 0 where ops run in the machine's. */
 typedef struct backend_memory {
@@ -212,8 +215,9 @@ void op_rope(ctx *c, tensor x, tensor cs);
 /* ---- attention ---------------------------------------------------------------------------------------------- */
 
 enum { KV_PAGE_TOK = 16 }; /* tokens a page */
-/* Writes k[N,K,hd], v[N,K,hd] into pages kc, vc [P, K, KV_PAGE_TOK, hd] (f32) at slots i32 [N] =
- * page*KV_PAGE_TOK + offset; slot -1 is skipped. Page 0 is reserved for dummies. */
+/* Writes k[N,K,hd], v[N,K,hd] into pages kc, vc [P, K, KV_PAGE_TOK, hd] at slots i32 [N] =
+ * page*KV_PAGE_TOK + offset; slot -1 is skipped. Page 0 is reserved for dummies. Pages are f32, f16 or bf16, both of one
+ * type; what is written is rounded to it, nearest even. */
 void op_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots);
 /* op_rope of q[N,H,hd] and of k, then op_kv_write, with the same bits. q is rotated in place, in rows with slot -1 too; k is left
  * as it was: its rotated rows stand in the pages alone. */
@@ -239,10 +243,10 @@ typedef struct attn_args {
      * both ways. They may lie behind kv_len where they were written before. 0: as if there were no limits. */
     tensor limit;
     tensor kv_len; /* i32 [n_seqs], the rows' own keys included */
-    tensor pages;  /* i32 [n_seqs, max pages]: k, v are the page pools. data NULL and nd 0: k, v are dense
-                       [M,K,hd] rows, M = N, and sequence s owns rows q_start[s] .. (self-attention without a
-                       cache); of one sequence alone M may differ, and keys are rows 0 .. kv_len-1 (a block of
-                       its rows over all its keys) */
+    /* i32 [n_seqs, max pages]: k, v are the page pools, of any float type. data NULL and nd 0: k, v are dense f32 [M,K,hd] rows,
+     * M = N, and sequence s owns rows q_start[s] .. (self-attention without a cache); of one sequence alone M may differ, and
+     * keys are rows 0 .. kv_len-1 (a block of its rows over all its keys) */
+    tensor pages;
 } attn_args;
 /* y[N,H,hd] = softmax(q k^T * scale, masked) v, H a multiple of K. Keys are walked in blocks fixed by position, one
  * online softmax per row and head. CUDA without deterministic: row-exact among rows that are alone in their sequence, as in

@@ -141,8 +141,8 @@ static void print_loaded(const loader *l, const char *name, const char *curl, bo
     if (i->embed_width)
         printf("  a text has %d tokens at most; loaded in %.1f s\n", i->max_model_len, l->seconds);
     else
-        printf("  %d tokens at most, %zu bytes of KV cache each; loaded in %.1f s\n", i->max_model_len,
-               i->kv_bytes_per_token, l->seconds);
+        printf("  %d tokens at most, %zu bytes of KV cache each (%s); loaded in %.1f s\n", i->max_model_len,
+               i->kv_bytes_per_token, i->kv_dtype, l->seconds);
     print_memory(i, l->app->bodies.max);
     printf("try:\n  curl %s%s -H 'Content-Type: application/json'%s -d ", curl,
            i->embed_width ? "/v1/zero-shot" : "/v1/chat/completions",
@@ -320,6 +320,7 @@ static serve_result serve_network(const serve_options *o, const char *dir, app *
                                       .max_num_seqs = o->max_num_seqs,
                                       .max_num_batched_tokens = o->max_num_batched_tokens,
                                       .kv_cache_bytes = o->kv_cache_memory,
+                                      .kv_cache_dtype = o->kv_cache_dtype,
                                       .gpu_memory_utilization = o->gpu_memory_utilization,
                                       .deterministic = o->deterministic,
                                       .enforce_eager = o->enforce_eager,

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "engine/engine.h"
 #include "server/cors.h"
 
 #define OPT(field) offsetof(serve_options, field)
@@ -46,6 +47,10 @@ static const arg_def serve_defs[] = {
      "fcfs, or priority: by the requests' own", false},
     {"kv-cache-memory", ARG_SIZE, OPT(kv_cache_memory), "SIZE", NULL, 0, 0,
      "memory of the KV cache [by model]", false},
+    {"kv-cache-dtype", ARG_STRING, OPT(kv_cache_dtype), "TYPE", "auto", 0, 0,
+     "its numbers: float32, bfloat16, float16; auto: the weights' on a GPU without --deterministic, else "
+     "float32",
+     false},
     {"gpu-memory-utilization", ARG_REAL, OPT(gpu_memory_utilization), "F", "0.9", 0.01, 1,
      "part of a GPU's memory that may be used", false},
     {"deterministic", ARG_FLAG, OPT(deterministic), NULL, "false", 0, 0,
@@ -109,6 +114,7 @@ bool serve_check(const serve_options *o, const char *positional, status *st) {
     if (!o->ssl_certfile != !o->ssl_keyfile)
         return status_set(st, ST_INVALID, "--ssl-certfile and --ssl-keyfile go together; --%s is missing",
                           o->ssl_certfile ? "ssl-keyfile" : "ssl-certfile");
+    if (!engine_check_kv_dtype(o->kv_cache_dtype, st)) return false;
     if (strcmp(o->scheduling_policy, "fcfs") != 0 && strcmp(o->scheduling_policy, "priority") != 0)
         return status_set(st, ST_INVALID, "--scheduling-policy expects fcfs or priority, found \"%.40s\"",
                           o->scheduling_policy);

@@ -8,7 +8,7 @@
 
 typedef struct serve_options {
     const char *model, *host, *device, *isa, *config, *log_level, *log_format, *uds, *ssl_certfile,
-        *ssl_keyfile, *scheduling_policy, *chat_template;
+        *ssl_keyfile, *scheduling_policy, *kv_cache_dtype, *chat_template;
     bool api_key_for_all, allow_credentials;
     int port, threads, http_threads, max_model_len, max_num_seqs, max_num_batched_tokens, image_workers,
         max_connections, max_queued_requests;

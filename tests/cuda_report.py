@@ -39,9 +39,11 @@ def tile_shared(args):
 
 
 def split_shared(args):
-    nv, ld = int(args[0]), (int(args[1]) * int(args[2]) // 4 | 1) * 4
+    nv, hd = int(args[1]), int(args[2]) * int(args[3])
+    ld = (hd // 4 | 1) * 4
+    key = ld if args[0] == "cu_f32" else (hd // 8 | 1) * 4
     fixed = nv * (ld + 68) + 16
-    return 4 * (fixed + (2 if 4 * (fixed + 128 * ld) <= 99 << 10 else 1) * 64 * ld)
+    return 4 * (fixed + (2 if 4 * (fixed + 128 * key) <= 99 << 10 else 1) * 64 * key)
 
 
 SHARED = {"mma_kernel": mma_shared, "tile_kernel": tile_shared, "split_kernel": split_shared, "linear_kernel": lambda args: 48 << 10,

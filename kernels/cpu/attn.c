@@ -6,34 +6,76 @@
 #include <string.h>
 
 typedef struct kv_job {
-    const simd *s;
-    float *kc, *vc;
+    const cpu_backend *be;
+    uint8_t *kc, *vc;
+    dtype kept;
     const float *k, *v, *cs; /* cs NULL: k as it is */
     int64_t k_ld, v_ld, cs_ld, n, hd, half, page_ld;
     const int32_t *slots;
 } kv_job;
 
+/* Nearest, ties to even. */
+static uint16_t bf16_of(float f) {
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40); /* NaN stays one */
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+static uint16_t f16_of(float f) {
+    uint32_t u, a;
+    memcpy(&u, &f, sizeof u);
+    a = u & 0x7fffffffu;
+    const uint32_t sign = u >> 16 & 0x8000;
+    if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00);
+    if (a >= 0x47800000u) return (uint16_t)(sign | 0x7c00);
+    if (a < 0x38800000u) { /* a subnormal: an addition rounds it */
+        float x;
+        memcpy(&x, &a, sizeof x);
+        x += 0.5f;
+        memcpy(&a, &x, sizeof a);
+        return (uint16_t)(sign | (a - 0x3f000000u));
+    }
+    return (uint16_t)(sign | ((a - 0x38000000u + 0xfff + (a >> 13 & 1)) >> 13));
+}
+
+/* A head's numbers into a page, at element off. */
+static void keep(const kv_job *j, uint8_t *page, int64_t off, const float *x) {
+    uint16_t *to = (uint16_t *)(void *)page + off;
+    if (j->kept == DT_F32)
+        memcpy((float *)(void *)page + off, x, (size_t)j->hd * sizeof(float));
+    else if (j->kept == DT_BF16)
+        for (int64_t e = 0; e < j->hd; e++) to[e] = bf16_of(x[e]);
+    else
+        for (int64_t e = 0; e < j->hd; e++) to[e] = f16_of(x[e]);
+}
+
 static void kv_range(void *arg, int64_t from, int64_t to, int thread) {
-    (void)thread;
     const kv_job *j = arg;
-    const size_t bytes = (size_t)j->hd * sizeof(float);
+    float *turned = j->cs ? cpu_work_thread(j->be, thread) : NULL;
     for (int64_t i = 0; i < j->n; i++) {
         if (j->slots[i] < 0) continue;
         int64_t page = j->slots[i] / KV_PAGE_TOK, at = j->slots[i] % KV_PAGE_TOK;
         for (int64_t h = from; h < to; h++) {
-            int64_t off = (h * KV_PAGE_TOK + at) * j->hd;
-            memcpy(j->kc + page * j->page_ld + off, j->k + i * j->k_ld + h * j->hd, bytes);
-            memcpy(j->vc + page * j->page_ld + off, j->v + i * j->v_ld + h * j->hd, bytes);
-            if (j->cs) j->s->rope(j->kc + page * j->page_ld + off, j->cs + i * j->cs_ld, j->half);
+            const int64_t off = page * j->page_ld + (h * KV_PAGE_TOK + at) * j->hd;
+            const float *k = j->k + i * j->k_ld + h * j->hd;
+            if (j->cs) {
+                memcpy(turned, k, (size_t)j->hd * sizeof(float));
+                j->be->simd->rope(turned, j->cs + i * j->cs_ld, j->half);
+                k = turned;
+            }
+            keep(j, j->kc, off, k);
+            keep(j, j->vc, off, j->v + i * j->v_ld + h * j->hd);
         }
     }
 }
 
 static kv_job kv_job_of(ctx *c, const tensor *kc, const tensor *vc, const tensor *k, const tensor *v,
                         const tensor *slots) {
-    return (kv_job){.s = cpu_of(c)->simd,
+    return (kv_job){.be = cpu_of(c),
                     .kc = kc->data,
                     .vc = vc->data,
+                    .kept = kc->dt,
                     .k = k->data,
                     .v = v->data,
                     .k_ld = k->ld,
@@ -66,6 +108,7 @@ void cpu_rope_kv_write(ctx *c, tensor q, tensor k, tensor v, tensor cs, tensor k
     j.half = cs.d[1];
     if (!slots_fit(c, "rope_kv_write", &j, kc.d[0])) return;
     cpu_rope(c, q, cs);
+    if (!cpu_work(c, 0, (size_t)j.hd * sizeof(float))) return;
     cpu_for(cpu_of(c), k.d[1], 1, (double)tensor_count(&k), kv_range, &j);
 }
 
@@ -77,7 +120,9 @@ typedef struct attn_job {
     cpu_backend *be;
     const attn_args *a;
     float *y;
-    const float *q, *k, *v;
+    const float *q;
+    const uint8_t *k, *v;
+    dtype kept; /* f32 without pages */
     int64_t y_ld, q_ld, k_ld, v_ld;
     int64_t heads, kv_heads, hd, rows; /* rows: of a sequence, in one tile */
     const int32_t *q_start, *kv_len, *pages, *limit;
@@ -115,18 +160,20 @@ static void attn_one(void *arg, int64_t index, int thread) {
         .softcap = j->a->softcap,
         .limit = j->limit ? j->limit + first : NULL,
         .limit_spares = j->a->limit_spares,
+        .kept = j->kept,
         .scratch = cpu_work_thread(j->be, thread),
     };
+    const int64_t size = (int64_t)dtype_size(j->kept);
     if (j->pages) {
         t.page = j->pages + s * j->pages_ld;
         t.page_ld = j->kv_heads * KV_PAGE_TOK * j->hd;
-        t.k = j->k + kvh * KV_PAGE_TOK * j->hd;
-        t.v = j->v + kvh * KV_PAGE_TOK * j->hd;
+        t.k = j->k + kvh * KV_PAGE_TOK * j->hd * size;
+        t.v = j->v + kvh * KV_PAGE_TOK * j->hd * size;
         t.k_tok_ld = t.v_tok_ld = j->hd;
     } else {
         const int64_t at = j->a->n_seqs == 1 ? 0 : j->q_start[s];
-        t.k = j->k + at * j->k_ld + kvh * j->hd;
-        t.v = j->v + at * j->v_ld + kvh * j->hd;
+        t.k = j->k + (at * j->k_ld + kvh * j->hd) * size;
+        t.v = j->v + (at * j->v_ld + kvh * j->hd) * size;
         t.k_tok_ld = j->k_ld;
         t.v_tok_ld = j->v_ld;
     }
@@ -191,6 +238,7 @@ void cpu_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a
         .q = q.data,
         .k = k.data,
         .v = v.data,
+        .kept = k.dt,
         .y_ld = y.ld,
         .q_ld = q.ld,
         .k_ld = k.ld,
@@ -208,7 +256,7 @@ void cpu_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a
     const int64_t group = j.heads / j.kv_heads;
     j.rows = max_i64(1, TILE_ROWS / group);
     if (!cpu_work(c, ((size_t)a->n_seqs + 1) * sizeof(int64_t),
-                  attn_scratch(j.rows, (int)group, (int)j.hd) * sizeof(float)))
+                  attn_scratch(j.rows, (int)group, (int)j.hd, j.kept) * sizeof(float)))
         return;
     int64_t *start = cpu_work_shared(be);
     double cost = 0;

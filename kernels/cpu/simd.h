@@ -23,8 +23,9 @@ typedef struct attn_tile {
     float *y;
     int64_t q_ld, y_ld;
     /* Keys and values at position j: page ? k + page[j / 16] * page_ld + (j % 16) * tok_ld : k + j * tok_ld,
-     * k already at this head. */
-    const float *k, *v;
+     * k already at this head. f32, or pages of type kept. */
+    const void *k, *v;
+    dtype kept;
     int64_t k_tok_ld, v_tok_ld, page_ld;
     const int32_t *page;
     int hd, group;
@@ -40,9 +41,11 @@ typedef struct attn_tile {
     float *scratch; /* attn_scratch floats */
 } attn_tile;
 /* Floats of scratch that a tile of `rows` rows needs. */
-static inline size_t attn_scratch(int64_t rows, int group, int hd) {
+static inline size_t attn_scratch(int64_t rows, int group, int hd, dtype kept) {
     size_t n = (size_t)(rows * group), hdp = ((size_t)hd + 15) / 16 * 16;
-    return n * (2 * hdp + ATTN_BLOCK + 5) + hdp * 16 + 3 * 16 + 64;
+    size_t wide =
+        kept == DT_F32 ? 0 : (ATTN_BLOCK + KV_PAGE_TOK) * (size_t)hd; /* values of a block, keys of a page */
+    return n * (2 * hdp + ATTN_BLOCK + 5) + hdp * 16 + 3 * 16 + 64 + wide;
 }
 
 typedef struct simd {

@@ -10,6 +10,30 @@
 /* ---- tile: 16 threads a row of four vectors; thread x of them has keys x, x + 16, ... and columns 4x, 4x + 64,
  * ... ---- */
 
+/* Keys or values as they come: of 16 bits spread out, so that widen can make f32 of them where they lie. */
+static __device__ __forceinline__ void bring_block(const attn &t, float *to, const void *src, int64_t tok, const keys_of &k,
+                                                   const block_pages &b, int base) {
+    if (is_narrow(t))
+        bring_narrow(t, to, t.ld * 4, 32, src, tok, k, b, base);
+    else
+        bring(t, to, src, tok, k, b, base);
+}
+
+/* By the thread that brought them, once they are there; before the barrier. */
+static __device__ __forceinline__ void widen_block(const attn &t, float *block) {
+    if (!is_narrow(t)) return;
+    const int shift = t.shift - 1, mask = (1 << shift) - 1;
+    for (int i = static_cast<int>(threadIdx.x); i < BLOCK << shift; i += static_cast<int>(blockDim.x)) {
+        const int u = i & mask;
+        if (u >= t.parts / 2) continue;
+        float4 *const at = reinterpret_cast<float4 *>(block + (i >> shift) * t.ld + u * 8);
+        float4 a, b;
+        widen8(t.a.kept, *reinterpret_cast<const uint4 *>(at), &a, &b);
+        at[0] = a;
+        at[1] = b;
+    }
+}
+
 /* Vectors first .. of the tile into q, [vecs][ld], zeros past the last and behind hd. */
 static __device__ void bring_queries(const attn &t, float *q, const tile_at &at, int kvh) {
     const cuk_attn &a = t.a;
@@ -163,7 +187,7 @@ static __device__ __forceinline__ void end_split(vec_state &u, float4 o[C4], con
 #pragma unroll
     for (int i = 0; i < C4; i++) {
         const int part = x + 16 * i;
-        if (vec < at.rows.n * t.group && part < t.parts && (seen || last)) {
+        if (vec < at.rows.n * t.group && part * 4 < t.a.hd && (seen || last)) {
             float4 f = o[i];
             if (had) {
                 f = get4(t, y, part * 4);
@@ -206,22 +230,23 @@ template <int C4> static __global__ void __launch_bounds__(256, C4 <= 2 ? 2 : 1)
     const int begin = k.from / BLOCK * BLOCK, end = k.from < k.to ? k.to : begin;
 
     bring_queries(t, qs, at, kvh);
-    if (begin < end) bring(t, ks, k.k, k.k_tok, k, pages_at(t, k, begin), begin);
+    if (begin < end) bring_block(t, ks, k.k, k.k_tok, k, pages_at(t, k, begin), begin);
     cu_cp_commit();
     for (int base = begin; base < end; base += BLOCK) {
         const bool more = base + BLOCK < end;
         cu_cp_wait<0>();
+        widen_block(t, ks);
         __syncthreads();
-        if (!t.one) bring(t, vs, k.v, k.v_tok, k, pages_at(t, k, base), base);
+        if (!t.one) bring_block(t, vs, k.v, k.v_tok, k, pages_at(t, k, base), base);
         cu_cp_commit();
         const block_pages next = pages_at(t, k, base + BLOCK); /* early: what they name is asked for soon */
         float s[4][4], c[4];
         scores(s, t, qs + row * t.ld, ks + x * t.ld);
         __syncthreads();
         if (t.one)
-            bring(t, vs, k.v, k.v_tok, k, pages_at(t, k, base), base);
+            bring_block(t, vs, k.v, k.v_tok, k, pages_at(t, k, base), base);
         else if (more)
-            bring(t, ks, k.k, k.k_tok, k, next, base + BLOCK);
+            bring_block(t, ks, k.k, k.k_tok, k, next, base + BLOCK);
         cu_cp_commit();
         int lo[4], hi[4];
 #pragma unroll
@@ -236,6 +261,7 @@ template <int C4> static __global__ void __launch_bounds__(256, C4 <= 2 ? 2 : 1)
             cu_cp_wait<0>();
         else
             cu_cp_wait<1>();
+        widen_block(t, vs);
         __syncthreads();
         if (base >= all_lo && base + BLOCK <= all_hi)
             mix<C4, false>(o, t, ps, vs, x, lo, hi);
@@ -243,7 +269,7 @@ template <int C4> static __global__ void __launch_bounds__(256, C4 <= 2 ? 2 : 1)
             mix<C4, true>(o, t, ps, vs, x, lo, hi);
         if (t.one && more) {
             __syncthreads();
-            bring(t, ks, k.k, k.k_tok, k, next, base + BLOCK);
+            bring_block(t, ks, k.k, k.k_tok, k, next, base + BLOCK);
             cu_cp_commit();
         }
         if (more && (base + BLOCK) % SPLIT == 0)
@@ -312,13 +338,16 @@ void cuk_attention(cuk_stream s, const cuk_attn *a) {
     t.a = *a;
     t.group = a->heads / a->kv_heads;
     t.chunks = 1;
-    t.parts = (a->hd + 3) / 4;
+    const bool narrow = a->kept != CUK_F32;
+    t.parts = narrow ? (a->hd + 7) / 8 * 2 : (a->hd + 3) / 4;
+    t.key_ld = (t.parts / 2 | 1) * 8;
     t.ld = (t.parts | 1) * 4; /* an odd number of groups: keys lie in different banks */
     while (1 << t.shift < t.parts) t.shift++;
     const int64_t splits = (most_keys(a) + SPLIT - 1) / SPLIT;
     t.splits = splits < 1 ? 1 : static_cast<int>(splits);
     const bool by_four = a->hd % 4 == 0;
-    t.wide = by_four && cu_wide(a->k, is_paged(a) ? 0 : a->k_ld) && cu_wide(a->v, is_paged(a) ? 0 : a->v_ld);
+    t.wide = narrow ? a->hd % 8 == 0 && cu_wide(a->k, 0) && cu_wide(a->v, 0)
+                    : by_four && cu_wide(a->k, is_paged(a) ? 0 : a->k_ld) && cu_wide(a->v, is_paged(a) ? 0 : a->v_ld);
     t.wide_q = by_four && cu_wide(a->q, a->q_ld);
     t.wide_y = by_four && cu_wide(a->y, a->y_ld);
     void (*const together)(cuk_stream, attn) = a->precision == CUK_ATTN_EXACT ? run_tiles : attn_run_mma;

@@ -30,10 +30,11 @@ typedef enum serve_kind { ALL_ROWS, ROWS_ALONE, ROWS_TOGETHER } serve_kind;
 struct attn {
     cuk_attn a;
     int group, vecs, chunks; /* heads of a group; vectors of a block; blocks of a group (split) */
-    int ld, parts, shift;    /* of a key in shared memory: floats, groups of four, log2 of threads it takes */
+    int ld, parts, shift;    /* of a vector or key in shared memory: floats, groups of four, log2 of threads it takes */
+    int key_ld;              /* of a key of 16 bits as it comes (split): numbers */
     int splits;              /* that the longest sequence can have */
     serve_kind serve;
-    bool wide, wide_q, wide_y; /* accesses of 16 bytes: K and V, q, y */
+    bool wide, wide_q, wide_y; /* accesses of 16 bytes: K and V, q, y (mma, keys of 16 bits: of 8) */
     bool one;                  /* K and V take turns in one buffer */
     float twice;               /* 2 / softcap */
 };
@@ -84,10 +85,14 @@ static __device__ __forceinline__ float score_of(const attn &t, float dot) {
     return t.a.softcap > 0 ? cu_softcap(s, t.a.softcap) : s;
 }
 
+static __device__ __forceinline__ bool is_narrow(const attn &t) {
+    return t.a.kept != CUK_F32;
+}
+
 /* Keys of one sequence and kv head. */
 struct keys_of {
-    const float *k, *v;
-    int64_t k_tok, v_tok, page_ld; /* in floats */
+    const void *k, *v;
+    int64_t k_tok, v_tok, page_ld; /* in numbers */
     const int32_t *pages;
     int from, to; /* those that are read */
 };
@@ -95,9 +100,9 @@ struct keys_of {
 static __device__ __forceinline__ keys_of keys_at(const attn &t, int s, const rows_of &r, int kvh) {
     const cuk_attn &a = t.a;
     if (a.pages) {
-        const int64_t head = static_cast<int64_t>(PAGE) * a.hd;
-        return {a.k + kvh * head,
-                a.v + kvh * head,
+        const int64_t head = static_cast<int64_t>(PAGE) * a.hd, bytes = kvh * head * (is_narrow(t) ? 2 : 4);
+        return {static_cast<const char *>(a.k) + bytes,
+                static_cast<const char *>(a.v) + bytes,
                 a.hd,
                 a.hd,
                 a.kv_heads * head,
@@ -106,7 +111,14 @@ static __device__ __forceinline__ keys_of keys_at(const attn &t, int s, const ro
                 0};
     }
     const int64_t col = static_cast<int64_t>(kvh) * a.hd;
-    return {a.k + r.from * a.k_ld + col, a.v + r.from * a.v_ld + col, a.k_ld, a.v_ld, 0, nullptr, 0, 0};
+    return {static_cast<const float *>(a.k) + r.from * a.k_ld + col,
+            static_cast<const float *>(a.v) + r.from * a.v_ld + col,
+            a.k_ld,
+            a.v_ld,
+            0,
+            nullptr,
+            0,
+            0};
 }
 
 /* The page numbers of a block of keys; -1 for a page that is not read or does not exist. */
@@ -185,33 +197,74 @@ static __device__ __forceinline__ void range_of(const attn &t, const tile_at &at
 
 /* ---- arithmetic in f32 ---- */
 
+/* Is key j of the block at base to be read? off: where its numbers begin. */
+static __device__ __forceinline__ bool find_key(const keys_of &k, const block_pages &b, int64_t tok, int base, int j, int64_t *off) {
+    bool in = base + j >= k.from && base + j < k.to;
+    *off = (base + j) * tok;
+    if (k.pages) {
+        const int g = j / PAGE, page = g == 0 ? b.p[0] : g == 1 ? b.p[1] : g == 2 ? b.p[2] : b.p[3];
+        in = in && page >= 0;
+        *off = page * k.page_ld + j % PAGE * tok;
+    }
+    return in;
+}
+
 /* Brings 64 keys (or values) from position base on into `to`, [64][ld], zeros for those outside [from, to) and
  * behind hd. Asynchronous where it can be: the caller commits, waits, and holds a barrier. */
-static __device__ __forceinline__ void bring(const attn &t, float *to, const float *src, int64_t tok,
+static __device__ __forceinline__ void bring(const attn &t, float *to, const void *src, int64_t tok,
                                              const keys_of &k, const block_pages &b, int base) {
     const int mask = (1 << t.shift) - 1;
+    const float *const from = static_cast<const float *>(src);
     for (int i = static_cast<int>(threadIdx.x); i < BLOCK << t.shift; i += static_cast<int>(blockDim.x)) {
-        const int j = i >> t.shift, part = i & mask, at = base + j;
+        const int j = i >> t.shift, part = i & mask;
         if (part >= t.parts) continue;
-        bool in = at >= k.from && at < k.to;
-        int64_t off = at * tok;
-        if (k.pages) {
-            const int g = j / PAGE, page = g == 0 ? b.p[0] : g == 1 ? b.p[1] : g == 2 ? b.p[2] : b.p[3];
-            in = in && page >= 0;
-            off = page * k.page_ld + j % PAGE * tok;
-        }
+        int64_t off;
+        const bool in = find_key(k, b, tok, base, j, &off);
         float *cell = to + j * t.ld + part * 4;
         if (t.wide) {
-            cu_cp_async16(cell, in ? src + off + part * 4 : t.a.k, in);
+            cu_cp_async16(cell, in ? from + off + part * 4 : t.a.k, in);
         } else {
             for (int e = 0; e < 4; e++)
-                cell[e] = in && part * 4 + e < t.a.hd ? src[off + part * 4 + e] : 0.0f;
+                cell[e] = in && part * 4 + e < t.a.hd ? from[off + part * 4 + e] : 0.0f;
+        }
+    }
+}
+
+/* The same of 16-bit numbers, eight a unit: unit u of key j goes to byte j * row + u * each. */
+static __device__ __forceinline__ void bring_narrow(const attn &t, float *to, int row, int each, const void *src, int64_t tok,
+                                                    const keys_of &k, const block_pages &b, int base) {
+    const int shift = t.shift - 1, mask = (1 << shift) - 1;
+    const uint16_t *const from = static_cast<const uint16_t *>(src);
+    for (int i = static_cast<int>(threadIdx.x); i < BLOCK << shift; i += static_cast<int>(blockDim.x)) {
+        const int j = i >> shift, u = i & mask;
+        if (u >= t.parts / 2) continue;
+        int64_t off;
+        const bool in = find_key(k, b, tok, base, j, &off);
+        uint16_t *cell = reinterpret_cast<uint16_t *>(reinterpret_cast<char *>(to) + j * row + u * each);
+        if (t.wide) {
+            cu_cp_async16(cell, in ? from + off + u * 8 : t.a.k, in);
+        } else {
+            for (int e = 0; e < 8; e++) cell[e] = in && u * 8 + e < t.a.hd ? from[off + u * 8 + e] : static_cast<uint16_t>(0);
         }
     }
 }
 
 static __device__ __forceinline__ float4 load4(const float *p) {
     return *reinterpret_cast<const float4 *>(p);
+}
+
+/* Eight 16-bit numbers, in order. */
+template <class T> static __device__ __forceinline__ void widen8(uint4 w, float4 *a, float4 *b) {
+    *a = make_float4(T::wide(static_cast<uint16_t>(w.x)), T::wide(static_cast<uint16_t>(w.x >> 16)),
+                     T::wide(static_cast<uint16_t>(w.y)), T::wide(static_cast<uint16_t>(w.y >> 16)));
+    *b = make_float4(T::wide(static_cast<uint16_t>(w.z)), T::wide(static_cast<uint16_t>(w.z >> 16)),
+                     T::wide(static_cast<uint16_t>(w.w)), T::wide(static_cast<uint16_t>(w.w >> 16)));
+}
+static __device__ __forceinline__ void widen8(cuk_type type, uint4 w, float4 *a, float4 *b) {
+    if (type == CUK_BF16)
+        widen8<cu_bf16>(w, a, b);
+    else
+        widen8<cu_f16>(w, a, b);
 }
 
 static __device__ __forceinline__ float dot4(float4 a, float4 b, float sum) {

@@ -34,8 +34,8 @@ static __device__ __forceinline__ int thread_again() {
 
 /* x = hi + lo + rest, |rest| <= 2^-17 |x|; a product is hi hi + hi lo + lo hi. */
 struct precise {
-    enum { PIECES = 2 };
-    static __device__ __forceinline__ float fit(float x) { return x; }
+    enum { PIECES = 2, AS_IS = -1 }; /* AS_IS: keys that come so stay so */
+        static __device__ __forceinline__ float fit(float x) { return x; }
     static __device__ __forceinline__ void cut(float x, float y, unsigned &hi, unsigned &lo) {
         hi = cu_pack_bf16(x, y);
         lo = cu_pack_bf16(__fadd_rn(x, -__uint_as_float(hi << 16)), __fadd_rn(y, -__uint_as_float(hi & 0xffff0000u)));
@@ -46,7 +46,7 @@ struct precise {
 
 /* One product of numbers rounded to bf16: |rest| <= 2^-8 |x|. */
 struct rounded_bf16 {
-    enum { PIECES = 1 };
+    enum { PIECES = 1, AS_IS = CUK_BF16 };
     static __device__ __forceinline__ float fit(float x) { return x; }
     static __device__ __forceinline__ void cut(float x, float y, unsigned &hi, unsigned &) { hi = cu_pack_bf16(x, y); }
     static __device__ __forceinline__ float kept(float, float, unsigned hi) {
@@ -57,7 +57,7 @@ struct rounded_bf16 {
 
 /* To f16: |rest| <= 2^-11 |x| or 2^-25; what is too large becomes the largest. */
 struct rounded_f16 {
-    enum { PIECES = 1 };
+    enum { PIECES = 1, AS_IS = CUK_F16 };
     static __device__ __forceinline__ float fit(float x) { return x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x; }
     static __device__ __forceinline__ void cut(float x, float y, unsigned &hi, unsigned &) { hi = cu_pack_f16(x, y); }
     static __device__ __forceinline__ float kept(float, float, unsigned hi) {
@@ -88,17 +88,37 @@ static __device__ __forceinline__ void bring_unit(float *row, int u, const float
         const int col = 4 * u + half * mma_shape<P, HC>::LO;
         if (wide) {
             const bool read = in && col < t.a.hd;
-            cu_cp_async16(row + col, read ? src + col : t.a.k, read);
+            cu_cp_async16(row + col, read ? src + col : src, read);
         } else {
             for (int e = 0; e < 4; e++) row[col + e] = in && col + e < t.a.hd ? src[col + e] : 0.0f;
         }
     }
 }
 
+/* The same of 16-bit numbers: one behind the other where hi will be. */
+template <class P, int HC>
+static __device__ __forceinline__ void bring_narrow_unit(float *row, int u, const uint16_t *src, bool in, bool wide, const attn &t) {
+    for (int half = 0; half < 2; half++) {
+        const int col = 4 * u + half * mma_shape<P, HC>::LO;
+        uint16_t *const cell = reinterpret_cast<uint16_t *>(row + 4 * u) + 4 * half;
+        if (wide) {
+            const bool read = in && col < t.a.hd;
+            cu_cp_async8(cell, read ? src + col : src, read);
+        } else {
+            for (int e = 0; e < 4; e++) cell[e] = in && col + e < t.a.hd ? src[col + e] : static_cast<uint16_t>(0);
+        }
+    }
+}
+
 /* The same unit, by the thread that brought it, becomes 16 bits each in place: hi where its first four numbers were, lo where
- * the others were. clean: false when one of them is no number; it becomes 0. */
-template <class P, int HC, bool CLEAN> static __device__ __forceinline__ bool cut_unit(float *row, int u) {
-    float4 a = load4(row + 4 * u), b = load4(row + 4 * u + mma_shape<P, HC>::LO);
+ * the others were. kept: what it came as. clean: false when one of them is no number; it becomes 0. */
+template <class P, int HC, bool CLEAN> static __device__ __forceinline__ bool cut_unit(float *row, int u, cuk_type kept) {
+    if (!CLEAN && static_cast<int>(kept) == P::AS_IS) return true;
+    float4 a, b;
+    if (kept == CUK_F32)
+        a = load4(row + 4 * u), b = load4(row + 4 * u + mma_shape<P, HC>::LO);
+    else
+        widen8(kept, *reinterpret_cast<const uint4 *>(row + 4 * u), &a, &b);
     bool ok = true;
     if (CLEAN) {
         float *const all[8] = {&a.x, &a.y, &a.z, &a.w, &b.x, &b.y, &b.z, &b.w};
@@ -125,7 +145,7 @@ template <class P, int HC, bool CLEAN> static __device__ __forceinline__ bool cu
  * [from, to). Where they
  * lie is worked out each time: what stays in registers all the way is short of them. */
 template <class P, int HC>
-static __device__ __forceinline__ void bring_keys(const attn &t, float *to, const float *src, int64_t ld, int row0,
+static __device__ __forceinline__ void bring_keys(const attn &t, float *to, const void *src, int64_t ld, int row0,
                                                   const keys_of &k, const pages_of<mma_shape<P, HC>::KEYS> &pages, int base) {
     typedef mma_shape<P, HC> S;
     const int kvh = static_cast<int>(blockIdx.y);
@@ -140,23 +160,26 @@ static __device__ __forceinline__ void bring_keys(const attn &t, float *to, cons
             row = (static_cast<int64_t>(page) * t.a.kv_heads + kvh) * PAGE + j % PAGE;
         }
         const int64_t off = t.a.pages ? row * t.a.hd : row * ld + kvh * t.a.hd;
-        bring_unit<P, HC>(to + j * S::LD, i % S::UNITS, src + (in ? off : 0), in, t.wide, t);
+        if (is_narrow(t))
+            bring_narrow_unit<P, HC>(to + j * S::LD, i % S::UNITS, static_cast<const uint16_t *>(src) + (in ? off : 0), in, t.wide, t);
+        else
+            bring_unit<P, HC>(to + j * S::LD, i % S::UNITS, static_cast<const float *>(src) + (in ? off : 0), in, t.wide, t);
     }
 }
 
-template <class P, int HC> static __device__ __forceinline__ void cut_keys(float *k) {
+template <class P, int HC> static __device__ __forceinline__ void cut_keys(float *k, cuk_type kept) {
     typedef mma_shape<P, HC> S;
 #pragma unroll 1
     for (int i = thread_again(); i < S::KEYS * S::UNITS; i += MMA_THREADS)
-        cut_unit<P, HC, false>(k + i / S::UNITS * S::LD, i % S::UNITS);
+        cut_unit<P, HC, false>(k + i / S::UNITS * S::LD, i % S::UNITS, kept);
 }
 
 /* spoilt: a bit for each key whose value has something in it that is no number */
-template <class P, int HC> static __device__ __forceinline__ void cut_values(float *v, int *spoilt) {
+template <class P, int HC> static __device__ __forceinline__ void cut_values(float *v, int *spoilt, cuk_type kept) {
     typedef mma_shape<P, HC> S;
 #pragma unroll 1
     for (int i = thread_again(); i < S::KEYS * S::UNITS; i += MMA_THREADS)
-        if (!cut_unit<P, HC, true>(v + i / S::UNITS * S::LD, i % S::UNITS)) atomicOr(spoilt, 1 << i / S::UNITS);
+        if (!cut_unit<P, HC, true>(v + i / S::UNITS * S::LD, i % S::UNITS, kept)) atomicOr(spoilt, 1 << i / S::UNITS);
 }
 
 template <class P, int HC> static __device__ void bring_vectors(const attn &t, float *q, const tile_at &at, int kvh) {
@@ -175,7 +198,7 @@ template <class P, int HC> static __device__ void cut_vectors(float *q) {
     typedef mma_shape<P, HC> S;
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < S::VECS * S::UNITS; i += MMA_THREADS)
-        cut_unit<P, HC, false>(q + i / S::UNITS * S::LD, i % S::UNITS);
+        cut_unit<P, HC, false>(q + i / S::UNITS * S::LD, i % S::UNITS, CUK_F32);
 }
 
 /* ---- what a warp keeps; a lane has, of each sixteen, the vectors lane / 4 and lane / 4 + 8 ---- */
@@ -313,6 +336,7 @@ static __device__ __forceinline__ void weigh(mma_scores<P, HC> &scores, float c[
         top = fmaxf(top, __shfl_xor_sync(FULL_MASK, top, 2));
         const bool none = masked && (is.lo >= is.hi || is.lo >= base + KEYS || is.hi <= base);
         c[r] = none ? 1.0f : soft_exp(is.m - top);
+        __syncwarp(); /* all four have read it */
         if (lane % 4 == 0) pad->m = top;
         if (none) top = 0; /* it may be -inf */
         sum[r] = 0;
@@ -462,7 +486,7 @@ template <class P, int HC> static __global__ void __launch_bounds__(MMA_THREADS,
     for (int base = begin, turn = 0; base < end; base += S::KEYS, turn ^= 1) {
         cu_cp_wait<0>();
         if (base == begin) cut_vectors<P, HC>(q);
-        cut_keys<P, HC>(ks);
+        cut_keys<P, HC>(ks, t.a.kept);
         __syncthreads();
         tile_pad *const pad = pad_of_tile<P, HC>(ks);
         const warp_pad see = *pad_of_warp<P, HC>(ks);
@@ -485,7 +509,7 @@ template <class P, int HC> static __global__ void __launch_bounds__(MMA_THREADS,
 #pragma unroll
             for (int m = 0; m < S::M; m++) weigh<P, HC>(s, c[m], m, t, mine, ks, base);
         cu_cp_wait<1>();
-        cut_values<P, HC>(vs, &pad->spoilt[turn]);
+        cut_values<P, HC>(vs, &pad->spoilt[turn], t.a.kept);
         __syncthreads();
         if (!busy) continue;
         mix<P, HC>(w, s, c, vs);
@@ -521,6 +545,7 @@ template <class P> static void by_width(cuk_stream s, const attn &t) {
 }
 
 void attn_run_mma(cuk_stream s, attn t) {
+    if (t.a.kept != CUK_F32) t.wide = t.a.hd % 4 == 0 && cu_wide(t.a.k, 0, 2) && cu_wide(t.a.v, 0, 2);
     if (t.a.precision == CUK_ATTN_BF16)
         by_width<rounded_bf16>(s, t);
     else if (t.a.precision == CUK_ATTN_F16)

@@ -9,6 +9,20 @@
 enum { SPLIT_THREADS = 128 };
 enum { WANTED_BLOCKS = 1024 }; /* a few for each multiprocessor */
 
+/* T: what keys and values are made of; in shared memory as they come, a key key_row<T> floats from the next. */
+template <class T> static constexpr bool NARROW = sizeof(typename T::bits) == 2;
+template <class T> static __host__ __device__ __forceinline__ int key_row(const attn &t) {
+    return NARROW<T> ? t.key_ld / 2 : t.ld;
+}
+template <class T>
+static __device__ __forceinline__ void bring_as(const attn &t, float *to, const void *src, int64_t tok, const keys_of &k,
+                                                const block_pages &b, int base) {
+    if (NARROW<T>)
+        bring_narrow(t, to, t.key_ld * 2, 16, src, tok, k, b, base);
+    else
+        bring(t, to, src, tok, k, b, base);
+}
+
 /* ---- split: one row, up to NV heads of its group; CT threads share out the columns, CC each ---- */
 
 /* Scratch: o [units, heads, splits, hd], then (m, l) [units, heads, splits, 2]. A unit is a row, or a sequence of
@@ -23,7 +37,7 @@ static __device__ __forceinline__ float *scratch_ml(const attn &t, int64_t at) {
 }
 
 /* Scores of 64 keys: two threads a key, which take turns at vectors. */
-template <int NV>
+template <class T, int NV>
 static __device__ __forceinline__ void split_scores(const attn &t, float *p, const float *q, const float *k) {
     const int j = static_cast<int>(threadIdx.x) % BLOCK, half = static_cast<int>(threadIdx.x) / BLOCK;
     const int MINE = (NV + 1) / 2;
@@ -31,11 +45,25 @@ static __device__ __forceinline__ void split_scores(const attn &t, float *p, con
     if (NV == 1 && half) return;
 #pragma unroll
     for (int i = 0; i < MINE; i++) s[i] = 0;
-#pragma unroll(NV <= 2 ? 4 : NV <= 4 ? 2 : 1)
-    for (int d = 0; d < t.parts; d++) {
-        const float4 f = load4(k + j * t.ld + d * 4);
+    if (NARROW<T>) {
+        const uint4 *const key = reinterpret_cast<const uint4 *>(k) + j * (t.key_ld / 8);
+#pragma unroll(NV <= 2 ? 2 : 1)
+        for (int d = 0; d < t.parts; d += 2) {
+            float4 f, g;
+            widen8<T>(key[d / 2], &f, &g);
 #pragma unroll
-        for (int i = 0; i < MINE; i++) s[i] = dot4(load4(q + (half + 2 * i) * t.ld + d * 4), f, s[i]);
+            for (int i = 0; i < MINE; i++) {
+                const float *const at = q + (half + 2 * i) * t.ld + d * 4;
+                s[i] = dot4(load4(at + 4), g, dot4(load4(at), f, s[i]));
+            }
+        }
+    } else {
+#pragma unroll(NV <= 2 ? 4 : NV <= 4 ? 2 : 1)
+        for (int d = 0; d < t.parts; d++) {
+            const float4 f = load4(k + j * t.ld + d * 4);
+#pragma unroll
+            for (int i = 0; i < MINE; i++) s[i] = dot4(load4(q + (half + 2 * i) * t.ld + d * 4), f, s[i]);
+        }
     }
 #pragma unroll
     for (int i = 0; i < MINE; i++) p[(half + 2 * i) * P_LD + j] = score_of(t, s[i]);
@@ -65,9 +93,11 @@ template <int NV, int CT, int CC> struct split_sum {
 };
 
 /* o = o c + p v; vectors vg, vg + VG, ... and columns col, col + CT of this thread. */
-template <int NV, int CT, int CC>
+template <class T, int NV, int CT, int CC>
 static __device__ __forceinline__ void split_mix(split_sum<NV, CT, CC> &sum, const attn &t, const float *p,
-                                                 const float *c, const float *v, int lo, int hi) {
+                                                 const float *c, const float *room, int lo, int hi) {
+    const typename T::bits *const v = reinterpret_cast<const typename T::bits *>(room);
+    const int ld = NARROW<T> ? t.key_ld : t.ld;
     typedef split_sum<NV, CT, CC> S;
     const int vg = static_cast<int>(threadIdx.x) / CT;
     int col[CC];
@@ -81,7 +111,7 @@ static __device__ __forceinline__ void split_mix(split_sum<NV, CT, CC> &sum, con
     for (int j = lo; j < hi; j++) {
         float f[CC];
 #pragma unroll
-        for (int e = 0; e < CC; e++) f[e] = v[j * t.ld + col[e]];
+        for (int e = 0; e < CC; e++) f[e] = T::wide(v[j * ld + col[e]]);
 #pragma unroll
         for (int i = 0; i < S::MINE; i++) {
             const float w = p[min(vg + S::VG * i, NV - 1) * P_LD + j];
@@ -96,28 +126,28 @@ struct split_room {
 };
 
 /* Blocks of one split, [begin, end) of its row's keys; m, l: of vectors warp, warp + 4, ... */
-template <int NV, int CT, int CC>
+template <class T, int NV, int CT, int CC>
 static __device__ __forceinline__ void run_split(split_sum<NV, CT, CC> &sum, float *m, float *l,
                                                  const attn &t, const split_room &room, const keys_of &k,
                                                  int begin, int end) {
     const int warp = static_cast<int>(threadIdx.x) / 32, first = begin / BLOCK * BLOCK;
     block_pages now = pages_at(t, k, first);
-    bring(t, room.k, k.k, k.k_tok, k, now, first);
+    bring_as<T>(t, room.k, k.k, k.k_tok, k, now, first);
     cu_cp_commit();
     for (int base = first; base < end; base += BLOCK) {
         const bool more = base + BLOCK < end;
         const int lo = max(begin - base, 0), hi = min(end - base, static_cast<int>(BLOCK));
         cu_cp_wait<0>();
         __syncthreads();
-        if (!t.one) bring(t, room.v, k.v, k.v_tok, k, now, base);
+        if (!t.one) bring_as<T>(t, room.v, k.v, k.v_tok, k, now, base);
         cu_cp_commit();
         const block_pages next = pages_at(t, k, base + BLOCK);
-        split_scores<NV>(t, room.p, room.q, room.k);
+        split_scores<T, NV>(t, room.p, room.q, room.k);
         __syncthreads();
         if (t.one)
-            bring(t, room.v, k.v, k.v_tok, k, now, base);
+            bring_as<T>(t, room.v, k.v, k.v_tok, k, now, base);
         else if (more)
-            bring(t, room.k, k.k, k.k_tok, k, next, base + BLOCK);
+            bring_as<T>(t, room.k, k.k, k.k_tok, k, next, base + BLOCK);
         cu_cp_commit();
 #pragma unroll
         for (int i = 0; i < (NV + 3) / 4; i++) {
@@ -131,10 +161,10 @@ static __device__ __forceinline__ void run_split(split_sum<NV, CT, CC> &sum, flo
         else
             cu_cp_wait<1>();
         __syncthreads();
-        split_mix<NV, CT, CC>(sum, t, room.p, room.c, room.v, lo, hi);
+        split_mix<T, NV, CT, CC>(sum, t, room.p, room.c, room.v, lo, hi);
         if (t.one && more) {
             __syncthreads();
-            bring(t, room.k, k.k, k.k_tok, k, next, base + BLOCK);
+            bring_as<T>(t, room.k, k.k, k.k_tok, k, next, base + BLOCK);
             cu_cp_commit();
         }
         now = next;
@@ -181,7 +211,7 @@ static __device__ __forceinline__ void leave_split(split_sum<NV, CT, CC> &sum, c
 }
 
 /* Block (sequence, kv head and chunk of its group, which of the splits: z, z + gridDim.z, ...) */
-template <int NV, int CT, int CC>
+template <class T, int NV, int CT, int CC>
 static __global__ void __launch_bounds__(SPLIT_THREADS, NV <= 4 ? 4 : 2) split_kernel(const attn t) {
     SHARED(float, all);
     const int s = static_cast<int>(blockIdx.x), kvh = static_cast<int>(blockIdx.y) / t.chunks,
@@ -197,7 +227,7 @@ static __global__ void __launch_bounds__(SPLIT_THREADS, NV <= 4 ? 4 : 2) split_k
     room.p = room.q + NV * t.ld;
     room.c = room.p + NV * P_LD;
     room.k = room.c + 16;
-    room.v = t.one ? room.k : room.k + BLOCK * t.ld;
+    room.v = t.one ? room.k : room.k + BLOCK * key_row<T>(t);
     const int head0 = kvh * t.group + chunk * NV, n = min(static_cast<int>(NV), t.group - chunk * NV);
     for (int i = 0; i < r.n; i++) {
         const int row = r.from + i, unit = t.serve == ROWS_ALONE ? s : row;
@@ -218,7 +248,7 @@ static __global__ void __launch_bounds__(SPLIT_THREADS, NV <= 4 ? 4 : 2) split_k
 #pragma unroll
             for (int v = 0; v < (NV + 3) / 4; v++) m[v] = -INFINITY, l[v] = 0;
             const int begin = max(k.from, split * SPLIT), end = min(k.to, (split + 1) * SPLIT);
-            if (!empty) run_split<NV, CT, CC>(sum, m, l, t, room, k, begin, end);
+            if (!empty) run_split<T, NV, CT, CC>(sum, m, l, t, room, k, begin, end);
             leave_split<NV, CT, CC>(sum, m, l, t, room, row, unit, head0, n, split);
             if (empty) break;
         }
@@ -255,41 +285,50 @@ static __global__ void __launch_bounds__(MAX_HD) combine_kernel(const attn t) {
 
 /* ---- launching ---- */
 
-template <int NV, int CT, int CC> static void launch_split(cuk_stream s, attn t) {
+template <class T, int NV, int CT, int CC> static void launch_split(cuk_stream s, attn t) {
     static int allowed;
     t.vecs = NV;
     t.chunks = (t.group + NV - 1) / NV;
-    const int fixed = NV * (t.ld + P_LD) + 16,
-              need = (fixed + 2 * BLOCK * t.ld) * static_cast<int>(sizeof(float));
+    const int fixed = NV * (t.ld + P_LD) + 16, block = BLOCK * key_row<T>(t),
+              need = (fixed + 2 * block) * static_cast<int>(sizeof(float));
     t.one = need > SMALL_SHARED;
     const int64_t others = static_cast<int64_t>(t.a.n_seqs) * t.a.kv_heads * t.chunks,
                   share = (WANTED_BLOCKS + others - 1) / others;
     const dim3 grid(static_cast<unsigned>(t.a.n_seqs), static_cast<unsigned>(t.a.kv_heads * t.chunks),
                     static_cast<unsigned>(share < t.splits ? share : t.splits));
-    launch(split_kernel<NV, CT, CC>, &allowed, grid, SPLIT_THREADS,
-           static_cast<size_t>(fixed + (t.one ? 1 : 2) * BLOCK * t.ld) * sizeof(float), s, t);
+    launch(split_kernel<T, NV, CT, CC>, &allowed, grid, SPLIT_THREADS,
+           static_cast<size_t>(fixed + (t.one ? 1 : 2) * block) * sizeof(float), s, t);
 }
 
-template <int NV> static void split_columns(cuk_stream s, const attn &t) {
+template <class T, int NV> static void split_columns(cuk_stream s, const attn &t) {
     if (t.a.hd <= 64)
-        launch_split<NV, 64, 1>(s, t);
+        launch_split<T, NV, 64, 1>(s, t);
     else if (t.a.hd <= 128)
-        launch_split<NV, 128, 1>(s, t);
+        launch_split<T, NV, 128, 1>(s, t);
     else
-        launch_split<NV, 128, 2>(s, t);
+        launch_split<T, NV, 128, 2>(s, t);
+}
+
+template <class T> static void split_group(cuk_stream s, const attn &t) {
+    if (t.group == 1)
+        split_columns<T, 1>(s, t);
+    else if (t.group == 2)
+        split_columns<T, 2>(s, t);
+    else if (t.group <= 4)
+        split_columns<T, 4>(s, t);
+    else if (t.group <= 8)
+        split_columns<T, 8>(s, t);
+    else
+        split_columns<T, 16>(s, t);
 }
 
 void attn_run_splits(cuk_stream s, const attn &t) {
-    if (t.group == 1)
-        split_columns<1>(s, t);
-    else if (t.group == 2)
-        split_columns<2>(s, t);
-    else if (t.group <= 4)
-        split_columns<4>(s, t);
-    else if (t.group <= 8)
-        split_columns<8>(s, t);
+    if (t.a.kept == CUK_BF16)
+        split_group<cu_bf16>(s, t);
+    else if (t.a.kept == CUK_F16)
+        split_group<cu_f16>(s, t);
     else
-        split_columns<16>(s, t);
+        split_group<cu_f32>(s, t);
     if (t.splits > 1)
         cu_launch(combine_kernel, dim3(static_cast<unsigned>(t.a.n_seqs), static_cast<unsigned>(t.a.heads)),
                   dim3((static_cast<unsigned>(t.a.hd) + 31) / 32 * 32), 0, s, t);

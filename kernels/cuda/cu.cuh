@@ -81,18 +81,21 @@ static __device__ __forceinline__ uint16_t cu_to_f16(float f) {
 #endif
 }
 
-/* Element types of weights, as kernels take them: a template over these instead of a branch in the loop. */
+/* Element types of weights and of pages, as kernels take them: a template over these instead of a branch in the loop. */
 struct cu_f32 {
     typedef float bits;
     static __device__ __forceinline__ float wide(float x) { return x; }
+    static __device__ __forceinline__ float narrow(float x) { return x; }
 };
 struct cu_f16 {
     typedef uint16_t bits;
     static __device__ __forceinline__ float wide(uint16_t x) { return cu_from_f16(x); }
+    static __device__ __forceinline__ uint16_t narrow(float x) { return cu_to_f16(x); }
 };
 struct cu_bf16 {
     typedef uint16_t bits;
     static __device__ __forceinline__ float wide(uint16_t x) { return cu_from_bf16(x); }
+    static __device__ __forceinline__ uint16_t narrow(float x) { return cu_to_bf16(x); }
 };
 
 /* ---- warps; the order of summation is fixed: a butterfly of distances 16, 8, 4, 2, 1 ---- */
@@ -210,7 +213,7 @@ template <bool TURNED> static __device__ __forceinline__ void cu_ldmatrix(unsign
 #endif
 }
 
-/* ---- asynchronous copies of 16 bytes into shared memory; !read fills with zeros ---- */
+/* ---- asynchronous copies of 16 or 8 bytes into shared memory; !read fills with zeros ---- */
 
 static __device__ __forceinline__ void cu_cp_async16(void *shared, const void *global, bool read) {
 #ifdef VLMD_CUDA_EMU
@@ -218,6 +221,14 @@ static __device__ __forceinline__ void cu_cp_async16(void *shared, const void *g
 #else
     const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(read ? 16 : 0) : "memory");
+#endif
+}
+static __device__ __forceinline__ void cu_cp_async8(void *shared, const void *global, bool read) {
+#ifdef VLMD_CUDA_EMU
+    emu_cp_async(shared, global, 8, read);
+#else
+    const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(global), "r"(read ? 8 : 0) : "memory");
 #endif
 }
 static __device__ __forceinline__ void cu_cp_commit() {

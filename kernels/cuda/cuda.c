@@ -217,33 +217,40 @@ static void cuda_rope(ctx *c, tensor x, tensor cs) {
     launched(c, "rope");
 }
 
+static cuk_rope_kv pages_to_write(const ctx *c, const tensor *k, const tensor *v, const tensor *kc,
+                                  const tensor *vc, const tensor *slots) {
+    return (cuk_rope_kv){.kc = kc->data,
+                         .vc = vc->data,
+                         .kept = cuda_type(kc->dt),
+                         .k = k->data,
+                         .v = v->data,
+                         .slots = slots->data,
+                         .k_ld = k->ld,
+                         .v_ld = v->ld,
+                         .rows = k->d[0],
+                         .kv_heads = k->d[1],
+                         .hd = k->d[2],
+                         .n_pages = kc->d[0],
+                         .page_tok = KV_PAGE_TOK,
+                         .fault = lane_of(c)->fault};
+}
+
 static void cuda_kv_write(ctx *c, tensor kc, tensor vc, tensor k, tensor v, tensor slots) {
-    cuk_kv_write(stream_of(c), kc.data, vc.data, kc.d[0], k.data, k.ld, v.data, v.ld, slots.data, k.d[0],
-                 k.d[1], k.d[2], KV_PAGE_TOK, lane_of(c)->fault);
+    const cuk_rope_kv a = pages_to_write(c, &k, &v, &kc, &vc, &slots);
+    cuk_kv_write(stream_of(c), &a);
     launched(c, "kv_write");
 }
 
 static void cuda_rope_kv_write(ctx *c, tensor q, tensor k, tensor v, tensor cs, tensor kc, tensor vc,
                                tensor slots) {
-    cuk_rope_kv_write(stream_of(c), &(cuk_rope_kv){.q = q.data,
-                                                   .kc = kc.data,
-                                                   .vc = vc.data,
-                                                   .k = k.data,
-                                                   .v = v.data,
-                                                   .cs = cs.data,
-                                                   .slots = slots.data,
-                                                   .q_ld = q.ld,
-                                                   .k_ld = k.ld,
-                                                   .v_ld = v.ld,
-                                                   .cs_ld = cs.ld,
-                                                   .rows = k.d[0],
-                                                   .heads = q.d[1],
-                                                   .kv_heads = k.d[1],
-                                                   .hd = k.d[2],
-                                                   .half = cs.d[1],
-                                                   .n_pages = kc.d[0],
-                                                   .page_tok = KV_PAGE_TOK,
-                                                   .fault = lane_of(c)->fault});
+    cuk_rope_kv a = pages_to_write(c, &k, &v, &kc, &vc, &slots);
+    a.q = q.data;
+    a.q_ld = q.ld;
+    a.heads = q.d[1];
+    a.cs = cs.data;
+    a.cs_ld = cs.ld;
+    a.half = cs.d[1];
+    cuk_rope_kv_write(stream_of(c), &a);
     launched(c, "rope_kv_write");
 }
 
@@ -253,6 +260,7 @@ static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn
                   .q = q.data,
                   .k = k.data,
                   .v = v.data,
+                  .kept = cuda_type(k.dt),
                   .y_ld = y.ld,
                   .q_ld = q.ld,
                   .k_ld = k.ld,
@@ -460,6 +468,7 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
         return NULL;
     }
     be->base.ops = &cuda_ops;
+    be->base.narrows = !o->deterministic;
     be->base.encode_rows = o->encode_rows > 0 ? o->encode_rows : ENCODE_ROWS;
     be->exact = o->deterministic;
     if (open_device(be, o->device, st) && open_lanes(be, st)) {

@@ -108,7 +108,9 @@ typedef enum cuk_precision { CUK_ATTN_EXACT, CUK_ATTN_THREE, CUK_ATTN_BF16, CUK_
 
 typedef struct cuk_attn {
     float *y;
-    const float *q, *k, *v;
+    const float *q;
+    const void *k, *v; /* f32; pages: of type kept */
+    cuk_type kept;
     int64_t y_ld, q_ld, k_ld, v_ld; /* k_ld, v_ld: dense only */
     int n_rows, heads, kv_heads, hd;
     int n_seqs, n_pages, pages_ld; /* n_pages: of the pool */
@@ -132,18 +134,19 @@ size_t cuk_attn_scratch(const cuk_attn *a);
 /* One online softmax a row and head, keys in blocks fixed by position. EXACT: row-exact, whatever the batch; else among rows
  * that are alone in their sequence (pages) or call (dense), and among the others. hd 1 .. 256; y may not be q, k or v. */
 void cuk_attention(cuk_stream s, const cuk_attn *a);
-void cuk_kv_write(cuk_stream s, float *kc, float *vc, int64_t n_pages, const float *k, int64_t k_ld,
-                  const float *v, int64_t v_ld, const int32_t *slots, int64_t rows, int64_t kv_heads,
-                  int64_t hd, int64_t page_tok, int32_t *fault);
-/* As op_rope_kv_write: q rotated in place, k only on its way into the pages. half may be 0. CUK_BAD_SLOT */
+/* As op_kv_write and op_rope_kv_write: q rotated in place, k only on its way into the pages, which are of type kept. half may
+ * be 0. cuk_kv_write looks at nothing of q and cs. CUK_BAD_SLOT */
 typedef struct cuk_rope_kv {
-    float *q, *kc, *vc;
+    float *q;
+    void *kc, *vc;
+    cuk_type kept;
     const float *k, *v, *cs; /* cs [rows, half, 2] */
     const int32_t *slots;
     int64_t q_ld, k_ld, v_ld, cs_ld;
     int64_t rows, heads, kv_heads, hd, half, n_pages, page_tok;
     int32_t *fault;
 } cuk_rope_kv;
+void cuk_kv_write(cuk_stream s, const cuk_rope_kv *a);
 void cuk_rope_kv_write(cuk_stream s, const cuk_rope_kv *a);
 
 /* ---- linear.cu, linear_mma.cu ---- */

@@ -62,36 +62,33 @@ void cuk_rope(cuk_stream s, float *x, int64_t x_ld, int64_t rows, int64_t heads,
     cu_each_row(s, rope_op{x, cs, x_ld, hd, cs_ld, half}, rows, heads * half, wide);
 }
 
-/* Column c of a row: number c % hd of head c / hd. Dummy rows may have a slot in common: any of them may stay there. */
-struct kv_op {
-    float *kc, *vc;
-    const float *k, *v;
-    const int32_t *slots;
-    int32_t *fault;
-    int64_t k_ld, v_ld, n_slots, kv_heads, hd, page_tok;
+/* Where the numbers of head `head` of row i stand in the pages; -1: nowhere. c 0 says when the slot cannot be. Dummy rows may
+ * have a slot in common: any of them may stay there. */
+static __device__ __forceinline__ int64_t place_of(const cuk_rope_kv &a, int64_t i, int64_t head, int64_t c) {
+    const int32_t slot = a.slots[i];
+    if (slot < -1 || slot >= a.n_pages * a.page_tok) {
+        if (c == 0) cu_raise(a.fault, CUK_BAD_SLOT);
+        return -1;
+    }
+    if (slot < 0) return -1;
+    return ((slot / a.page_tok * a.kv_heads + head) * a.page_tok + slot % a.page_tok) * a.hd;
+}
+
+/* Column c of a row: number c % hd of head c / hd. */
+template <class T> struct kv_op {
+    cuk_rope_kv a;
     template <int N> __device__ void at(int64_t i, int64_t c) const {
-        const int32_t slot = slots[i];
-        if (slot < -1 || slot >= n_slots) {
-            if (c == 0) cu_raise(fault, CUK_BAD_SLOT);
-            return;
-        }
-        if (slot < 0) return;
-        const int64_t head = slot / page_tok * kv_heads + c / hd, to = (head * page_tok + slot % page_tok) * hd + c % hd;
-        cu_store<N>(kc + to, cu_load<N>(k + i * k_ld + c));
-        cu_store<N>(vc + to, cu_load<N>(v + i * v_ld + c));
+        const int64_t to = place_of(a, i, c / a.hd, c);
+        if (to < 0) return;
+        typename T::bits *const kc = static_cast<typename T::bits *>(a.kc) + to, *const vc = static_cast<typename T::bits *>(a.vc) + to;
+        cu_store_as<T, N>(kc + c % a.hd, cu_load<N>(a.k + i * a.k_ld + c));
+        cu_store_as<T, N>(vc + c % a.hd, cu_load<N>(a.v + i * a.v_ld + c));
     }
 };
 
-void cuk_kv_write(cuk_stream s, float *kc, float *vc, int64_t n_pages, const float *k, int64_t k_ld, const float *v, int64_t v_ld,
-                  const int32_t *slots, int64_t rows, int64_t kv_heads, int64_t hd, int64_t page_tok, int32_t *fault) {
-    const bool wide = cu_wide(kc, hd) && cu_wide(vc, hd) && cu_wide(k, k_ld) && cu_wide(v, v_ld);
-    cu_each_row(s, kv_op{kc, vc, k, v, slots, fault, k_ld, v_ld, n_pages * page_tok, kv_heads, hd, page_tok}, rows, kv_heads * hd,
-                wide);
-}
-
 /* Columns of a row: a pair of each query head, as above; then those of each kv head: its pairs, and what lies behind them. Who
  * brings a number of k into the pages brings that of v, too. */
-struct rope_kv_op {
+template <class T> struct rope_kv_op {
     cuk_rope_kv a;
     template <int N> __device__ void at(int64_t i, int64_t c) const {
         if (c < a.heads * a.half) {
@@ -99,32 +96,50 @@ struct rope_kv_op {
             return;
         }
         c -= a.heads * a.half;
-        const int32_t slot = a.slots[i];
-        if (slot < -1 || slot >= a.n_pages * a.page_tok) {
-            if (c == 0) cu_raise(a.fault, CUK_BAD_SLOT);
-            return;
-        }
-        if (slot < 0) return;
-        const int64_t each = a.hd - a.half, head = c / each, p = c % each;
-        const int64_t to = ((slot / a.page_tok * a.kv_heads + head) * a.page_tok + slot % a.page_tok) * a.hd;
+        const int64_t each = a.hd - a.half, head = c / each, p = c % each, to = place_of(a, i, head, c);
+        if (to < 0) return;
+        typename T::bits *const kc = static_cast<typename T::bits *>(a.kc) + to, *const vc = static_cast<typename T::bits *>(a.vc) + to;
         const float *k = a.k + i * a.k_ld + head * a.hd, *v = a.v + i * a.v_ld + head * a.hd;
         if (p < a.half) {
             cu_vec<N> lo = cu_load<N>(k + p), hi = cu_load<N>(k + p + a.half);
             turn<N>(lo, hi, a.cs + i * a.cs_ld + 2 * p);
-            cu_store<N>(a.kc + to + p, lo);
-            cu_store<N>(a.kc + to + p + a.half, hi);
-            cu_store<N>(a.vc + to + p, cu_load<N>(v + p));
+            cu_store_as<T, N>(kc + p, lo);
+            cu_store_as<T, N>(kc + p + a.half, hi);
+            cu_store_as<T, N>(vc + p, cu_load<N>(v + p));
         } else {
-            cu_store<N>(a.kc + to + p + a.half, cu_load<N>(k + p + a.half));
+            cu_store_as<T, N>(kc + p + a.half, cu_load<N>(k + p + a.half));
         }
-        cu_store<N>(a.vc + to + p + a.half, cu_load<N>(v + p + a.half));
+        cu_store_as<T, N>(vc + p + a.half, cu_load<N>(v + p + a.half));
     }
 };
 
+static bool kv_wide(const cuk_rope_kv &a) {
+    const size_t size = a.kept == CUK_F32 ? 4 : 2;
+    return a.hd % 4 == 0 && cu_wide(a.k, a.k_ld) && cu_wide(a.v, a.v_ld) && cu_wide(a.kc, 0, size) && cu_wide(a.vc, 0, size);
+}
+
+template <class T> static void write_as(cuk_stream s, const cuk_rope_kv &a, bool roped) {
+    if (roped)
+        cu_each_row(s, rope_kv_op<T>{a}, a.rows, a.heads * a.half + a.kv_heads * (a.hd - a.half),
+                    a.half % 4 == 0 && cu_wide(a.q, a.q_ld) && kv_wide(a));
+    else
+        cu_each_row(s, kv_op<T>{a}, a.rows, a.kv_heads * a.hd, kv_wide(a));
+}
+
+static void write_pages(cuk_stream s, const cuk_rope_kv &a, bool roped) {
+    if (a.kept == CUK_BF16)
+        write_as<cu_bf16>(s, a, roped);
+    else if (a.kept == CUK_F16)
+        write_as<cu_f16>(s, a, roped);
+    else
+        write_as<cu_f32>(s, a, roped);
+}
+
+void cuk_kv_write(cuk_stream s, const cuk_rope_kv *a) {
+    write_pages(s, *a, false);
+}
 void cuk_rope_kv_write(cuk_stream s, const cuk_rope_kv *a) {
-    const bool wide = a->hd % 4 == 0 && a->half % 4 == 0 && cu_wide(a->q, a->q_ld) && cu_wide(a->k, a->k_ld) &&
-                      cu_wide(a->v, a->v_ld) && cu_wide(a->kc, 0) && cu_wide(a->vc, 0);
-    cu_each_row(s, rope_kv_op{*a}, a->rows, a->heads * a->half + a->kv_heads * (a->hd - a->half), wide);
+    write_pages(s, *a, true);
 }
 
 struct patch_op {

@@ -41,6 +41,18 @@ template <class T, int N> static __device__ __forceinline__ cu_vec<N> cu_load_as
     return r;
 }
 
+template <class T, int N> static __device__ __forceinline__ void cu_store_as(typename T::bits *p, const cu_vec<N> &x) {
+    if (N == 4 && sizeof *p == 2) {
+        unsigned w[2] = {0, 0};
+        for (int i = 0; i < N; i++) w[i / 2] |= static_cast<unsigned>(T::narrow(x.v[i])) << (i % 2 * 16);
+        *reinterpret_cast<uint2 *>(p) = make_uint2(w[0], w[1]);
+    } else if (N == 4) {
+        cu_store<N>(reinterpret_cast<float *>(p), x);
+    } else {
+        *p = T::narrow(x.v[0]);
+    }
+}
+
 /* One block a row and piece of it; op.at<N>(row, column) treats the N columns from there on. */
 template <class OP, int N> static __global__ void __launch_bounds__(256) cu_each(OP op, int64_t d) {
     const int64_t row = blockIdx.x, c = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * N;

@@ -163,6 +163,16 @@ def test_emulated_utilization():
         assert 0.39 * (120 << 20) < b - a < 0.41 * (120 << 20)
 
 
+def test_emulated_kv_type():
+    """16-bit weights' own type, unless bits are promised or somebody asks for another; f32 weights' is f32."""
+    golden = ROOT / "tests" / "golden" / "models"
+    for folder, args, kept in ((golden / "text_llama", (), "bf16"), (golden / "text_mistral", (), "f16"), (golden / "clip_llama", (), "f32"),
+                               (golden / "text_llama", ("--deterministic",), "f32"), (golden / "text_llama", ("--kv-cache-dtype", "float16"), "f16")):
+        with emulated("--max-model-len", "64", *args, model=folder) as s:
+            assert f"of KV cache each ({kept})" in s.text()
+            assert s.chat("hello", max_tokens=2).status == 200
+
+
 def test_emulated_device_that_breaks():
     """A kernel that breaks the device, some steps after the start."""
     s = emulated("--max-model-len", "1024", EMU_FAIL_LAUNCH="1500")

@@ -71,13 +71,38 @@ typedef struct world {
     int32_t len[20];  /* keys of each sequence */
     int32_t rows[20]; /* how many of the last positions are queried */
     float *q[20], *k[20], *v[20];
-    float *kc, *vc;
+    dtype kept; /* the type of the pages */
+    void *kc, *vc;
     int32_t *pages;     /* [n_seqs, max_pages] */
     int32_t *limit[20]; /* of each position of a sequence, or NULL; as attn_args has it */
     bool limit_spares, uniform;
     float softcap;
     dtype narrow;
 } world;
+
+static const dtype kept_types[] = {DT_F32, DT_BF16, DT_F16};
+
+UTIL tensor world_pages(const world *w, void *at) {
+    return tensor_of(at, w->kept, 4, (int64_t[]){w->n_pages, w->kv_heads, KV_PAGE_TOK, w->hd});
+}
+/* All NaN, whatever the type: what nobody wrote nobody may read. */
+UTIL void world_blank(world *w) {
+    const tensor t = world_pages(w, w->kc);
+    memset(w->kc, 0xff, (size_t)tensor_count(&t) * sizeof(float));
+    memset(w->vc, 0xff, (size_t)tensor_count(&t) * sizeof(float));
+}
+/* Before anything is written: pages of this type, which all keys and values fit into as they are. */
+UTIL void world_keep(world *w, dtype t) {
+    w->kept = t;
+    for (int s = 0; s < w->n_seqs; s++)
+        for (int i = 0; i < 2; i++)
+            for (int64_t n = w->len[s] * w->kv_heads * w->hd, e = 0; e < n; e++) {
+                float *x = (i ? w->v : w->k)[s] + e;
+                uint8_t bits[4];
+                ref_store(t, bits, x, 1);
+                *x = (float)ref_from(t, bits, 0);
+            }
+}
 
 /* lens NULL: random up to max_len */
 UTIL world world_sized(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_heads, int64_t hd,
@@ -100,7 +125,7 @@ UTIL world world_sized(uint64_t *seed, int n_seqs, int64_t heads, int64_t kv_hea
     int64_t cache = w.n_pages * kv_heads * KV_PAGE_TOK * hd;
     w.kc = floats(cache);
     w.vc = floats(cache);
-    for (int64_t i = 0; i < cache; i++) w.kc[i] = w.vc[i] = NAN; /* what nobody wrote nobody may read */
+    world_blank(&w);
     for (int s = 0; s < n_seqs; s++) {
         w.len[s] = lens ? lens[s] : (int32_t)ref_int(seed, 1, max_len);
         w.rows[s] = (int32_t)(ref_int(seed, 0, 2) ? ref_int(seed, 1, w.len[s]) : 1);
@@ -132,8 +157,7 @@ UTIL void world_write(rig *r, world *w, int s, int64_t from, int64_t to) {
     slots[n] = -1; /* one row to skip */
     memcpy(k, w->k[s] + from * width, sizeof(float) * (size_t)(n * width));
     memcpy(v, w->v[s] + from * width, sizeof(float) * (size_t)(n * width));
-    int64_t pd[] = {w->n_pages, w->kv_heads, KV_PAGE_TOK, w->hd};
-    op_kv_write(&r->c, tensor_of(w->kc, DT_F32, 4, pd), tensor_of(w->vc, DT_F32, 4, pd),
+    op_kv_write(&r->c, world_pages(w, w->kc), world_pages(w, w->vc),
                 tensor_3d(k, DT_F32, n + 1, w->kv_heads, w->hd),
                 tensor_3d(v, DT_F32, n + 1, w->kv_heads, w->hd), tensor_1d(slots, DT_I32, n + 1));
     rig_ok(r);
@@ -165,7 +189,6 @@ UTIL void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *fro
     tensor qt = tensor_3d(q, DT_F32, total, w->heads, w->hd),
            ot = tensor_3d(o, DT_F32, total, w->heads, w->hd);
     qt.ld = ot.ld = ld;
-    int64_t pd[] = {w->n_pages, w->kv_heads, KV_PAGE_TOK, w->hd};
     attn_args a = attn_rows(n, start, len);
     a.scale = 1 / sqrtf((float)w->hd);
     a.causal = causal;
@@ -176,7 +199,7 @@ UTIL void world_attn(rig *r, world *w, const int *seq, int n, const int64_t *fro
     a.uniform = w->uniform;
     a.pages = tensor_2d(pages, DT_I32, n, w->max_pages);
     if (w->limit[seq[0]]) a.limit = tensor_1d(limit, DT_I32, total);
-    op_attn(&r->c, ot, qt, tensor_of(w->kc, DT_F32, 4, pd), tensor_of(w->vc, DT_F32, 4, pd), &a);
+    op_attn(&r->c, ot, qt, world_pages(w, w->kc), world_pages(w, w->vc), &a);
     rig_ok(r);
     for (int i = 0; i < n; i++)
         for (int64_t p = from[i]; p < to[i]; p++)
@@ -241,6 +264,33 @@ UTIL double world_check(rig *r, world *w, bool causal, int window, int64_t some,
         op_free(y[s]);
     }
     return worst;
+}
+
+/* As attn_spoilt, in pages. */
+UTIL void world_spoilt(rig *r, dtype kept, dtype narrow) {
+    enum { N = 150, HD = 64, BAD = 77, WINDOW = 40 };
+    for (int t = 0; t < 4; t++) {
+        uint64_t seed = 26;
+        world w = world_sized(&seed, 1, 2, 1, HD, N, (int32_t[]){N});
+        const int64_t width = w.heads * HD, none = 0, all = N;
+        const int s = 0;
+        const bool in_value = t / 2;
+        w.narrow = narrow;
+        world_keep(&w, kept);
+        float *y[2] = {floats(N * width), floats(N * width)};
+        for (int i = 0; i < 2; i++) {
+            world_write(r, &w, s, 0, N);
+            world_attn(r, &w, &s, 1, &none, &all, true, WINDOW, &y[i]);
+            (in_value ? w.v : w.k)[s][BAD * HD + 5] = t % 2 ? INFINITY : NAN;
+        }
+        for (int i = 0; i < N; i++)
+            if (i < BAD || i >= BAD + WINDOW)
+                same_bits("spared", y[0] + i * width, y[1] + i * width, width);
+            else if (in_value || t % 2 == 0)
+                for (int64_t h = 0; h < w.heads; h++) assert_false(isfinite(y[1][i * width + h * HD + 5]));
+        op_free_all(y[0], y[1]);
+        world_free(&w);
+    }
 }
 
 /* Spans of 1 to 150 positions that see each other, causal ones between them. */

@@ -27,6 +27,7 @@ static void test_paged(void **state) {
             bool causal = ref_int(&seed, 0, 3) != 0;
             int window = ref_int(&seed, 0, 1) ? (int)ref_int(&seed, 1, 150) : 0;
             world w = world_new(&seed, (int)ref_int(&seed, 1, 5), g[0], g[1], hd, t % 4 ? 90 : 300);
+            world_keep(&w, kept_types[t % 3]);
             world_check(&r, &w, causal, window, INT32_MAX, exact);
             world_free(&w);
         }
@@ -45,14 +46,14 @@ static void test_chunks(void **state) {
         int window = t % 3 == 1 ? (int)ref_int(&seed, 1, 80) : 0;
         if (brief() && g[1] > 2) continue; /* heads without groups, as the first one's */
         world w = world_new(&seed, 3, g[0], g[1], hd, brief() ? 100 : 140);
+        world_keep(&w, kept_types[t % 3]);
         float *first[20] = {0}, *y[20];
         for (int s = 0; s < w.n_seqs; s++) y[s] = floats(w.len[s] * width);
         rig r;
         for (int threads = 1; threads <= most_threads(3); threads++) RIG_EXACT(r, threads) {
                 for (int mode = 0; mode < 3; mode++) {
                     if (mode == 1 && threads == 2) continue;
-                    for (int64_t i = 0; i < w.n_pages * w.kv_heads * KV_PAGE_TOK * hd; i++)
-                        w.kc[i] = w.vc[i] = NAN;
+                    world_blank(&w);
                     int64_t at[20] = {0};
                     for (;;) {
                         int seq[20], n = 0;
@@ -99,6 +100,7 @@ static void test_limits(void **state) {
         int window = t % 2 ? (int)ref_int(&seed, 1, 80) : 0;
         if (brief() && g[1] > 2) continue;
         world w = world_new(&seed, 3, g[0], g[1], hd, t < 2 ? 600 : brief() ? 100 : 200);
+        world_keep(&w, kept_types[t / 2 % 3]);
         if (t % 3) random_limits(&seed, &w);
         if (t != 1 && t != 5) w.softcap = 1.5f;
         w.limit_spares = t % 4 == 1;
@@ -229,6 +231,7 @@ static void test_long(void **state) {
         const int window = cases[t].window;
         const int32_t *len = brief() ? brief_len[t > 1] : cases[t].len;
         world w = world_sized(&seed, SEQS, cases[t].heads, cases[t].kv_heads, cases[t].hd, 700, len);
+        world_keep(&w, kept_types[(t + 1) % 3]);
         const int64_t width = w.heads * w.hd;
         float *whole[SEQS], *y[SEQS];
         int64_t none[SEQS] = {0}, to[SEQS], last[SEQS], part[SEQS];
@@ -353,8 +356,8 @@ static void test_device_only(void **state) {
                 for (int h = 0; h < H; h++) {
                     double want[HD];
                     const int g = h / (H / K);
-                    ref_attn(want, x + i * W + h * HD, base.k + start[s] * W + g * HD,
-                             base.v + start[s] * W + g * HD, W, 0, len[s], HD, 0.2f, 0);
+                    ref_attn(want, x + i * W + h * HD, (const float *)base.k + start[s] * W + g * HD,
+                             (const float *)base.v + start[s] * W + g * HD, W, 0, len[s], HD, 0.2f, 0);
                     for (int d = 0; d < HD; d++) near("probe", y[(i * H + h) * HD + d], want[d], 4e-6);
                 }
         if (t == 0) memcpy(y + 2 * OUT, y, H * HD * sizeof *y);
@@ -379,6 +382,7 @@ static void test_spoilt(void **state) {
     rig r;
     RIG_EXACT(r, 1) {
         attn_spoilt(&r, DT_F32);
+        for (size_t i = 0; i < ARRAY_LEN(kept_types); i++) world_spoilt(&r, kept_types[i], DT_F32);
         rig_fini(&r);
     }
 }

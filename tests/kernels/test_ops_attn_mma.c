@@ -62,6 +62,7 @@ static void test_truth(void **state) {
             const int window = ref_int(&seed, 0, 2) == 0 ? (int)ref_int(&seed, 1, 100) : 0;
             world w = world_new(&seed, (int)ref_int(&seed, 1, 3), g[0], g[1], hd, t % 5 ? 60 : 170);
             w.narrow = types[t % 3];
+            world_keep(&w, ref_int(&seed, 0, 1) ? w.narrow : kept_types[ref_int(&seed, 0, 2)]);
             if (ref_int(&seed, 0, 2) == 0) w.softcap = 1.5f;
             if (causal && ref_int(&seed, 0, 2) == 0) {
                 random_limits(&seed, &w);
@@ -107,6 +108,7 @@ static void test_pieces(void **state) {
         const int64_t width = w.heads * w.hd;
         float *whole[SEQS], *y[SEQS];
         w.narrow = types[t % 3];
+        world_keep(&w, t % 2 ? kept_types[(t / 2 + 1) % 3] : w.narrow);
         w.softcap = cases[t / 3].softcap;
         if (cases[t / 3].limits) random_limits(&seed, &w);
         for (int s = 0; s < SEQS; s++) whole[s] = floats(w.len[s] * width), y[s] = floats(w.len[s] * width);
@@ -201,6 +203,7 @@ static void test_spoilt(void **state) {
         rig r;
         RIG_EACH(r, 1) {
             attn_spoilt(&r, types[t]);
+            for (size_t i = 0; i < ARRAY_LEN(kept_types); i++) world_spoilt(&r, kept_types[i], types[t]);
             rig_fini(&r);
         }
     }

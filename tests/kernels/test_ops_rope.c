@@ -211,8 +211,67 @@ static void test_rope_kv_shapes(void **state) {
     rig_fini(&r);
 }
 
+/* Pages of 16 bits: what pages of f32 hold, rounded; by both ops, with what rounding is about. */
+static void test_narrow_pages(void **state) {
+    (void)state;
+    static const dtype types[] = {DT_BF16, DT_F16};
+    static const float special[] = {
+        0.0f,    -0.0f,     1e-40f,    0x1p-133f, 0x1.8p-134f,  0x1p-25f,    0x1.8p-25f,   0x1.002p-14f,
+        65504,   65519.99f, 65520,     -1e6f,     1 + 0x1p-8f,  1 + 0x3p-8f, 1 + 0x1p-11f, 1 + 0x3p-11f,
+        3.4e38f, INFINITY,  -INFINITY, NAN,       0x1.fffp-15f, 0x1.ffcp15f, 0x1.01p-140f, -0x1.8p-24f};
+    static const int64_t sizes[] = {8, 12, 64, 7, 130};
+    enum { N = 37, KV = 2, PAGES = 4 };
+    uint64_t seed = 15;
+    for (size_t t = 0; t < ARRAY_LEN(sizes) * ARRAY_LEN(types); t++) {
+        const dtype type = types[t % 2];
+        const int64_t hd = sizes[t / 2], pool = PAGES * KV * KV_PAGE_TOK * hd, half = hd % 4 ? 3 : hd / 4;
+        float *k = random_floats(&seed, N * KV * hd, 1), *v = random_floats(&seed, N * KV * hd, 100),
+              *q = random_floats(&seed, N * KV * hd, 1), *cs = random_floats(&seed, N * half * 2, 1);
+        int32_t *slots = op_ints(N);
+        for (int i = 0; i < N; i++) slots[i] = i % 9 == 4 ? -1 : (i * 23 + 5) % (PAGES * KV_PAGE_TOK);
+        for (int i = 0; i < N * KV * hd; i += 3) v[i] = special[i / 3 % (int)ARRAY_LEN(special)];
+        const int64_t pd[] = {PAGES, KV, KV_PAGE_TOK, hd};
+        tensor kt = tensor_3d(k, DT_F32, N, KV, hd), vt = tensor_3d(v, DT_F32, N, KV, hd),
+               qt = tensor_3d(q, DT_F32, N, KV, hd), ct = tensor_3d(cs, DT_F32, N, half, 2),
+               st = tensor_1d(slots, DT_I32, N);
+        rig r;
+        RIG_EACH(r, 1) {
+            for (int roped = 0; roped < 2; roped++) {
+                float *wide = floats(2 * pool), *narrow = floats(2 * pool);
+                memset(wide, 0, sizeof *wide * 2 * (size_t)pool);
+                memset(narrow, 0, sizeof *narrow * 2 * (size_t)pool);
+                for (int i = 0; i < 2; i++) {
+                    uint8_t *at = (uint8_t *)(i ? narrow : wide);
+                    const dtype kept = i ? type : DT_F32;
+                    tensor kc = tensor_of(at, kept, 4, pd),
+                           vc = tensor_of(at + (size_t)pool * dtype_size(kept), kept, 4, pd);
+                    if (roped)
+                        op_rope_kv_write(&r.c, qt, kt, vt, ct, kc, vc, st);
+                    else
+                        op_kv_write(&r.c, kc, vc, kt, vt, st);
+                    rig_ok(&r);
+                }
+                for (int64_t i = 0; i < 2 * pool; i++) {
+                    uint16_t want, got;
+                    ref_store(type, &want, wide + i, 1);
+                    memcpy(&got, (uint8_t *)narrow + 2 * i, sizeof got);
+                    if (isnan(wide[i]))
+                        assert_true(isnan(ref_from(type, &got, 0)));
+                    else if (want != got)
+                        fail_msg("%s of %a: expected %04x, found %04x", dtype_name(type), (double)wide[i],
+                                 want, got);
+                }
+                op_free_all(wide, narrow);
+            }
+            rig_fini(&r);
+        }
+        op_free_all(k, v, q, cs, slots);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_rope), cmocka_unit_test(test_rope_kv_write),
+                                       cmocka_unit_test(test_narrow_pages),
                                        cmocka_unit_test(test_rope_kv_shapes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

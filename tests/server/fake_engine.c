@@ -76,6 +76,7 @@ engine *engine_new(const engine_options *o, status *st) {
     e->next = 1;
     e->o = *o;
     e->info = (engine_info){.family = "fake",
+                            .kv_dtype = "f32",
                             .summary = "scripted answers",
                             .takes_images = true,
                             .max_model_len = o->max_model_len ? o->max_model_len : MAX_LEN,
@@ -98,6 +99,10 @@ static void reap(engine *e, bool all) {
         pthread_join(j->thread, NULL);
         mem_free(j);
     }
+}
+
+bool engine_check_kv_dtype(const char *name, status *st) {
+    return strcmp(name, "auto") == 0 || status_set(st, ST_INVALID, "no kind of KV cache: %s", name);
 }
 
 void engine_free(engine *e) {

@@ -181,11 +181,13 @@ static void test_shipped_config(void **state) {
     assert_string_equal(plain.o.log_level, file.o.log_level);
     assert_string_equal(plain.o.log_format, file.o.log_format);
     assert_string_equal(plain.o.scheduling_policy, file.o.scheduling_policy);
+    assert_string_equal(plain.o.kv_cache_dtype, file.o.kv_cache_dtype);
     file.o.host = plain.o.host;
     file.o.device = plain.o.device;
     file.o.log_level = plain.o.log_level;
     file.o.log_format = plain.o.log_format;
     file.o.scheduling_policy = plain.o.scheduling_policy;
+    file.o.kv_cache_dtype = plain.o.kv_cache_dtype;
     file.o.config = plain.o.config;
     assert_memory_equal(&plain.o, &file.o, sizeof plain.o);
     done(&plain);

@@ -60,7 +60,7 @@ static inline engine_params choice_params(const job_maker *m, int i, int n, int 
 /* The answer of one choice as a job of its own, row by row. */
 static inline void run_alone(const job_maker *m, int i, int choice, answer *a) {
     world w;
-    runner_options one = {1, 1, SCHED_MAX_LEN, kv_pages_of(SCHED_MAX_LEN) + 1, false};
+    runner_options one = {1, 1, SCHED_MAX_LEN, kv_pages_of(SCHED_MAX_LEN) + 1, DT_F32, false};
     world_picture_bytes = 0;
     world_no_prefix_caching = true;
     world_async = false;

@@ -251,7 +251,7 @@ static void submit(world *w, int priority, int n_prompt, int max_tokens, log_ent
 }
 
 static void start(world *w, int seqs, int pages, log_entry *jobs) {
-    runner_options ro = {64, seqs, MAX_LEN, pages, false};
+    runner_options ro = {.max_rows = 64, .max_seqs = seqs, .max_len = MAX_LEN, .n_pages = pages};
     world_init(w, g_be, g_tok, MAX_LEN, &ro, 0);
     memset(jobs, 0, JOBS * sizeof *jobs);
     for (int i = 0; i < JOBS; i++) jobs[i].id = i;

@@ -30,7 +30,7 @@ static seq *submit(world *w, int n_prompt, uint32_t seed, answer *a) {
 }
 
 static void open_world(world *w, int max_seqs, int max_chunk) {
-    runner_options ro = {ROWS, max_seqs, MAX_LEN, 200, false};
+    runner_options ro = {ROWS, max_seqs, MAX_LEN, 200, DT_F32, false};
     world_picture_bytes = 0;
     world_init(w, g_be, g_tok, MAX_LEN, &ro, max_chunk);
 }

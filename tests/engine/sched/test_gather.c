@@ -269,7 +269,7 @@ enum { JOBS = 4 };
 /* cancel, bad: which of the four; -1: none. */
 static void serve(bool async, int together, int cancel, int bad, answer *a) {
     world w;
-    runner_options ro = {64, JOBS, SCHED_MAX_LEN, 64, false};
+    runner_options ro = {64, JOBS, SCHED_MAX_LEN, 64, DT_F32, false};
     uint64_t numbers[JOBS];
     engine_params p;
     engine_stats stats;
@@ -327,7 +327,7 @@ static void a_lost_device_ends_all(void **state) {
     for (int async = 0; async < 2; async++) {
         answer got[JOBS] = {0};
         world w;
-        runner_options ro = {64, JOBS, SCHED_MAX_LEN, 64, false};
+        runner_options ro = {64, JOBS, SCHED_MAX_LEN, 64, DT_F32, false};
         engine_params p;
         world_async = async;
         fake_room = JOBS - 1;

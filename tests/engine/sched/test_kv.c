@@ -164,7 +164,8 @@ static void sizes(void **state) {
     assert_int_equal(kv_pages_of(16), 1);
     assert_int_equal(kv_pages_of(17), 2);
     stack_spec s = {.n_layers = 3, .kv_heads = 2, .head_dim = 5};
-    assert_int_equal(kv_page_bytes(&s), 3 * 2 * 2 * 16 * 5 * 4);
+    assert_int_equal(kv_page_bytes(&s, DT_F32), 3 * 2 * 2 * 16 * 5 * 4);
+    assert_int_equal(kv_page_bytes(&s, DT_BF16), 3 * 2 * 2 * 16 * 5 * 2);
 }
 
 int main(void) {

@@ -115,7 +115,7 @@ static uint64_t send(world *w, const job *j, answer *a) {
     return world_submit(w, prompt_of(j), &params, a);
 }
 
-static const runner_options ROOMY = {512, 16, MAX_LEN, 400, false};
+static const runner_options ROOMY = {512, 16, MAX_LEN, 400, DT_F32, false};
 
 static void open_world(world *w, const runner_options *ro, int max_chunk) {
     world_picture_bytes = 3000;
@@ -378,7 +378,7 @@ static void without_caching(void **state) {
 static void least_recently_used_goes_first(void **state) {
     (void)state;
     world w;
-    runner_options ro = {512, 1, MAX_LEN, 10 + 1, false};
+    runner_options ro = {512, 1, MAX_LEN, 10 + 1, DT_F32, false};
     open_world(&w, &ro, 0);
     job a = plain(33, "a"), b = plain(33, "b"), c = plain(96, "c"); /* a, b: 4 pages, 3 of them whole */
     assert_int_equal(found_only(&w, &a), 0);
@@ -507,7 +507,7 @@ static void choices_share_the_prompt(void **state) {
 static void choices_in_a_small_pool(void **state) {
     (void)state;
     world w;
-    runner_options ro = {64, 8, MAX_LEN, kv_pages_of(MAX_LEN) + 4, false};
+    runner_options ro = {64, 8, MAX_LEN, kv_pages_of(MAX_LEN) + 4, DT_F32, false};
     open_world(&w, &ro, 0);
     job j = plain(90, NULL), one;
     j.params.n = 16;
@@ -537,7 +537,7 @@ static void cancelled_at_each_stage(void **state) {
     (void)state;
     for (int turns = 0; turns < 24; turns++) {
         world w;
-        runner_options ro = {16, 3, MAX_LEN, 60, false};
+        runner_options ro = {16, 3, MAX_LEN, 60, DT_F32, false};
         open_world(&w, &ro, 0);
         job j = plain(60, NULL);
         add_picture(&j, 2);

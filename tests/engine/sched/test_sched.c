@@ -129,7 +129,7 @@ static void preemption_never_touches_the_oldest(void **state) {
     tally t = {0};
     for (uint32_t i = 0; i < 40; i++) {
         schedule sh = {.n_jobs = 16, .all_at_once = true, .many_one_in = i < 20 ? 0 : 2};
-        sh.ro = (runner_options){64, 16, MAX_LEN, kv_pages_of(MAX_LEN) + 1, false};
+        sh.ro = (runner_options){64, 16, MAX_LEN, kv_pages_of(MAX_LEN) + 1, DT_F32, false};
         sh.no_prefix_caching = i % 2;
         run(&sh, 3000 + i, &t);
     }
@@ -147,7 +147,7 @@ static void submit_plain(world *w, int n_prompt, const engine_params *p, answer 
 static void rules_of_length(void **state) {
     (void)state;
     world w;
-    runner_options ro = {32, 4, MAX_LEN, 64, false};
+    runner_options ro = {32, 4, MAX_LEN, 64, DT_F32, false};
     world_init(&w, g_be, g_tok, MAX_LEN, &ro, 0);
     engine_params p;
     params_default(w.kit.spec, &p);
@@ -177,7 +177,7 @@ static void rules_of_length(void **state) {
 static void rules_of_stopping(void **state) {
     (void)state;
     world w;
-    runner_options ro = {32, 4, MAX_LEN, 64, false};
+    runner_options ro = {32, 4, MAX_LEN, 64, DT_F32, false};
     world_init(&w, g_be, g_tok, MAX_LEN, &ro, 0);
     engine_params p;
     params_default(w.kit.spec, &p);
@@ -214,7 +214,7 @@ static void rules_of_stopping(void **state) {
 static void too_long_for_the_pool(void **state) {
     (void)state;
     world w;
-    runner_options ro = {32, 4, MAX_LEN, 5, false}; /* four pages: 64 tokens and the last one */
+    runner_options ro = {32, 4, MAX_LEN, 5, DT_F32, false}; /* four pages: 64 tokens and the last one */
     world_init(&w, g_be, g_tok, MAX_LEN, &ro, 0);
     engine_params p;
     params_default(w.kit.spec, &p);
@@ -236,7 +236,7 @@ static void too_long_for_the_pool(void **state) {
 static void refused_at_submit(void **state) {
     (void)state;
     world w;
-    runner_options ro = {32, 4, MAX_LEN, 64, false};
+    runner_options ro = {32, 4, MAX_LEN, 64, DT_F32, false};
     world_init(&w, g_be, g_tok, MAX_LEN, &ro, 0);
     engine_params p;
     params_default(w.kit.spec, &p);
@@ -255,7 +255,7 @@ static void refused_at_submit(void **state) {
 static void a_span_is_one_step(void **state) {
     (void)state;
     world w;
-    runner_options ro = {16, 4, MAX_LEN, 64, false};
+    runner_options ro = {16, 4, MAX_LEN, 64, DT_F32, false};
     fake_both_ways = BOTH_PROMPT;
     world_init(&w, g_be, g_tok, MAX_LEN, &ro, 0);
     engine_params p;
