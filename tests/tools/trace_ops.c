@@ -269,6 +269,7 @@ static void run(backend *be, const char *dir, const sizes *z) {
                         .max_seqs = seqs,
                         .max_len = len,
                         .n_pages = 1 + seqs * kv_pages_of(z->past + 1) + kv_pages_of(rows),
+                        .kv_type = backend_kv_type(be, model_weight_dtype(m)),
                         .no_graphs = true};
     trace(be);
     if (!runner_init(&r, be, m, &o, &st)) die("start", &st);

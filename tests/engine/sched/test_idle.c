@@ -98,7 +98,7 @@ static int set_up(void **state) {
 /* ---- a world on it ---- */
 
 static void begin(world *w, double step_s, double pictures_s) {
-    runner_options ro = {64, 4, LEN, 64, false};
+    runner_options ro = {64, 4, LEN, 64, DT_F32, false};
     memset(g_marks, 0, sizeof g_marks);
     memset(g_lane_s, 0, sizeof g_lane_s);
     memset(g_stamps, 0, sizeof g_stamps);
