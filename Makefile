@@ -33,7 +33,7 @@ endif
 ifeq ($(CUDA),emu)
 CFLAGS += -Itests/cuda_emu/include
 LDLIBS += -lstdc++
-CUOBJ := $(BUILD)/tests/cuda_emu/emu.o $(BUILD)/tests/cuda_emu/blas_emu.o
+CUOBJ := $(patsubst %,$(BUILD)/tests/cuda_emu/%.o,emu runtime blas_emu)
 endif
 C_FLAGS := $(CC) $(CFLAGS)
 CU_FLAGS := $(NVCC) $(NVFLAGS) $(EMUFLAGS)

@@ -82,14 +82,13 @@ static runner_options steps_of(const engine *e, const engine_options *o, int n_p
                             .no_graphs = o->enforce_eager};
 }
 
+/* As --kv-cache-dtype names them. */
+static const char *const kv_names[] = {[DT_F32] = "float32", [DT_F16] = "float16", [DT_BF16] = "bfloat16"};
+
 static bool kv_type_of(const char *name, dtype *t) {
-    static const struct {
-        const char *name;
-        dtype type;
-    } types[] = {{"float32", DT_F32}, {"bfloat16", DT_BF16}, {"float16", DT_F16}};
-    for (size_t i = 0; i < ARRAY_LEN(types); i++)
-        if (strcmp(name, types[i].name) == 0) {
-            *t = types[i].type;
+    for (size_t i = 0; i < ARRAY_LEN(kv_names); i++)
+        if (strcmp(name, kv_names[i]) == 0) {
+            *t = (dtype)i;
             return true;
         }
     return false;
@@ -207,7 +206,9 @@ static void describe(engine *e, const engine_options *o) {
         .weight_bytes = model_weight_bytes(e->model),
         .kv_bytes = e->kv_bytes,
         .kv_bytes_per_token = s->dual.on ? 0 : kv_page_bytes(d, e->kv_type) / KV_PAGE_TOK,
-        .kv_dtype = dtype_name(e->kv_type),
+        .kv_dtype = kv_names[e->kv_type],
+        .kv_pages = e->n_pages,
+        .kv_page_tokens = KV_PAGE_TOK,
         .activation_bytes = s->dual.on ? e->embed_run.scratch.cap_bytes : e->runner.device_bytes,
         .image_bytes = takes_images(s) ? image_room(o) : 0,
         .image_cache_bytes = takes_images(s) ? o->image_cache_bytes : 0,

@@ -64,7 +64,8 @@ typedef struct engine_info {
     bool takes_images;
     int max_model_len, vocab_size;
     size_t weight_bytes, kv_bytes, kv_bytes_per_token, activation_bytes;
-    const char *kv_dtype;                  /* "f32", ... */
+    const char *kv_dtype; /* as engine_options names it */
+    int kv_pages, kv_page_tokens;
     size_t image_bytes, image_cache_bytes; /* the latter within the former */
     int image_tokens;                      /* of a typical picture, 0 without a tower */
     int embed_width; /* numbers of a vector: the model makes vectors (engine_embed_new) and no chat; 0: the other way round */

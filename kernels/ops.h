@@ -29,6 +29,7 @@ typedef struct backend_options {
     bool deterministic;
     int encode_rows; /* for tests: backend_encode_rows; 0: what suits the device */
 } backend_options;
+/* Any thread may use it, one at a time. */
 backend *backend_new(const backend_options *o, status *st);
 void backend_free(backend *be);                  /* after all weights and device memory of it */
 const char *backend_describe(const backend *be); /* "cpu avx512, 2 threads" */
@@ -82,7 +83,7 @@ dtype weight_type(const weight *w);         /* as stored */
 enum {
     LANE_STEP,     /* the decoder */
     LANE_PICTURES, /* gives way to it */
-    LANE_LOAD,     /* uploads that somebody waits for */
+    LANE_LOAD,     /* uploads: what it gets comes before all that another lane gets later */
     CTX_LANES
 };
 typedef struct ctx {
@@ -100,8 +101,9 @@ tensor ctx_tensor(ctx *c, dtype dt, int nd, const int64_t *d);
 static inline tensor ctx_2d(ctx *c, dtype dt, int64_t a, int64_t b) {
     return ctx_tensor(c, dt, 2, (int64_t[]){a, b});
 }
-/* Host to device and back, packed tensors; download waits for the device. What src holds may change once upload has
- * returned; when it lies in backend_alloc_host's memory, once the device is past it. */
+/* Host to device and back, packed tensors; download waits for the device. Upload takes what src holds along and returns (only
+ * when some MiB before it are still under way does it wait for those), so src may change then; what lies in
+ * backend_alloc_host's memory is read from there, so it may change once the device is past it. */
 void ctx_upload(ctx *c, tensor dst, const void *src);
 void ctx_download(ctx *c, void *dst, tensor src);
 /* As download, without waiting. dst: backend_alloc_host's, not to be touched before a mark behind it is reached. */
@@ -131,7 +133,7 @@ void ctx_stamp(ctx *c, backend_stamp *s); /* when all that c's lane has so far i
 double stamp_seconds(const backend_stamp *from, const backend_stamp *to);
 
 /* A captured stretch of launches, with the addresses and shapes that it had: what they read may have changed at the next
- * replay. Between begin and end of a capture nothing runs, and neither download, sync, marks nor memory are allowed.
+ * replay. Between begin and end of a capture nothing runs, and neither uploads, download, sync, marks nor memory are allowed.
  * Only where backend_is_async. */
 typedef struct backend_graph backend_graph;
 void ctx_capture_begin(ctx *c);

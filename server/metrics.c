@@ -163,6 +163,13 @@ static void write_engine(buf *b, const char *m, const engine_info *info, const e
     one(b, "queued_prompt_tokens", "gauge", "Prompt tokens of requests that no step has taken yet.", m,
         (double)s->queued_tokens);
     one(b, "kv_cache_usage_perc", "gauge", "KV cache usage, 1 is full.", m, s->kv_usage);
+    if (info->kv_pages) {
+        head(b, "cache_config_info", "gauge", "What the KV cache is made of, as labels.");
+        buf_printf(b,
+                   "vlmd:cache_config_info{model_name=\"%s\",block_size=\"%d\",cache_dtype=\"%s\",num_gpu_"
+                   "blocks=\"%d\"} 1\n",
+                   m, info->kv_page_tokens, info->kv_dtype, info->kv_pages);
+    }
     one(b, "num_preemptions_total", "counter", "Sequences that had to give way.", m, (double)s->preemptions);
     one(b, "prompt_tokens_total", "counter", "Prompt tokens computed.", m, (double)s->prompt_tokens);
     one(b, "generation_tokens_total", "counter", "Tokens generated.", m, (double)s->generation_tokens);

@@ -72,6 +72,10 @@ for f in files():
             m = NAMES.search(line)
             if m:
                 problems.append(f"{rel}:{n}: names a model ({m.group()}); only engine/families does")
+    if rel != "kernels/cuda/cuda.h" and re.search(r"\(cuda_backend \*\)|\bcudaSetDevice\b", code):
+        problems.append(f"{rel}: a cuda_backend is had by cuda_enter alone, which makes its device the thread's")
+    if rel != "kernels/cuda/cu.cuh" and "<<<" in code:
+        problems.append(f"{rel}: a kernel is launched by cu_launch alone, which has it loaded at the start")
     for n, line in enumerate(code.split("\n"), 1):
         if rel != "server/main.c" and re.search(r"\b_?exit\s*\(", line):
             problems.append(f"{rel}:{n}: exit outside main")

@@ -163,12 +163,11 @@ static bool bring(encode *e, const tiles *pixels, status *st) {
     e->result = e->work ? backend_alloc(e->be, l.result, st) : NULL;
     if (!e->result) return false;
     point(e, &l);
-    ctx c = {.be = e->be, .lane = LANE_LOAD}; /* waited for: any lane may run the slices */
+    ctx c = {.be = e->be, .lane = LANE_LOAD}; /* any lane may run the slices */
     CHECK(pixels->text || pixels->plan.n_text == 0);
     ctx_upload(&c, e->pixels, pixels->rgb);
     if (e->text.nd) ctx_upload(&c, e->text, pixels->text);
     upload_pack(&c, e);
-    ctx_sync(&c);
     return ctx_ok(&c) || status_set(st, c.st.code, "%s", c.st.msg);
 }
 

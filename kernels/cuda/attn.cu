@@ -308,10 +308,9 @@ static size_t tile_shared(const attn &t) {
 }
 
 template <int C4> static void launch_tile(cuk_stream s, const attn &t) {
-    static int allowed;
     const int64_t most = static_cast<int64_t>(t.a.n_rows) * t.group / t.vecs + t.a.n_seqs;
-    launch(tile_kernel<C4>, &allowed, dim3(static_cast<unsigned>(most), static_cast<unsigned>(t.a.kv_heads)),
-           t.vecs * 4, tile_shared(t), s, t);
+    cu_launch<tile_kernel<C4>>(dim3(static_cast<unsigned>(most), static_cast<unsigned>(t.a.kv_heads)),
+                               dim3(static_cast<unsigned>(t.vecs * 4)), tile_shared(t), s, t);
 }
 
 static void run_tiles(cuk_stream s, attn t) {

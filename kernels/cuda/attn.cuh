@@ -284,17 +284,6 @@ static __device__ __forceinline__ float inverse(float l) {
     return l == 0 ? 0.0f : 1.0f / l;
 }
 
-/* Launches a kernel that wants so much shared memory; allowed: what it has asked for before. */
-template <class K>
-static void launch(K kernel, int *allowed, dim3 grid, int threads, size_t shared, cuk_stream s,
-                   const attn &t) {
-    if (shared > (48 << 10) && static_cast<int>(shared) > *allowed) {
-        cu_allow_shared(kernel, static_cast<int>(shared));
-        *allowed = static_cast<int>(shared);
-    }
-    cu_launch(kernel, grid, dim3(static_cast<unsigned>(threads)), shared, s, t);
-}
-
 /* attn_split.cu: rows that are alone in their sequence, or (ALL_ROWS) every row */
 void attn_run_splits(cuk_stream s, const attn &t);
 /* attn_mma.cu: rows together, or every row, with a.precision's rounding */

@@ -523,12 +523,11 @@ template <class P, int HC> static __global__ void __launch_bounds__(MMA_THREADS,
 
 template <class P, int HC> static void launch_mma(cuk_stream s, attn t) {
     typedef mma_shape<P, HC> S;
-    static int allowed;
     t.vecs = S::VECS;
     t.twice = 2.0f / t.a.softcap;
     const int64_t most = static_cast<int64_t>(t.a.n_rows) * t.group / t.vecs + t.a.n_seqs;
-    launch(mma_kernel<P, HC>, &allowed, dim3(static_cast<unsigned>(most), static_cast<unsigned>(t.a.kv_heads)), MMA_THREADS,
-           S::SHARED_BYTES, s, t);
+    cu_launch<mma_kernel<P, HC>>(dim3(static_cast<unsigned>(most), static_cast<unsigned>(t.a.kv_heads)), dim3(MMA_THREADS),
+                                 S::SHARED_BYTES, s, t);
 }
 
 template <class P> static void by_width(cuk_stream s, const attn &t) {

@@ -286,7 +286,6 @@ static __global__ void __launch_bounds__(MAX_HD) combine_kernel(const attn t) {
 /* ---- launching ---- */
 
 template <class T, int NV, int CT, int CC> static void launch_split(cuk_stream s, attn t) {
-    static int allowed;
     t.vecs = NV;
     t.chunks = (t.group + NV - 1) / NV;
     const int fixed = NV * (t.ld + P_LD) + 16, block = BLOCK * key_row<T>(t),
@@ -296,8 +295,8 @@ template <class T, int NV, int CT, int CC> static void launch_split(cuk_stream s
                   share = (WANTED_BLOCKS + others - 1) / others;
     const dim3 grid(static_cast<unsigned>(t.a.n_seqs), static_cast<unsigned>(t.a.kv_heads * t.chunks),
                     static_cast<unsigned>(share < t.splits ? share : t.splits));
-    launch(split_kernel<T, NV, CT, CC>, &allowed, grid, SPLIT_THREADS,
-           static_cast<size_t>(fixed + (t.one ? 1 : 2) * block) * sizeof(float), s, t);
+    cu_launch<split_kernel<T, NV, CT, CC>>(grid, dim3(SPLIT_THREADS),
+                                           static_cast<size_t>(fixed + (t.one ? 1 : 2) * block) * sizeof(float), s, t);
 }
 
 template <class T, int NV> static void split_columns(cuk_stream s, const attn &t) {
@@ -330,6 +329,6 @@ void attn_run_splits(cuk_stream s, const attn &t) {
     else
         split_group<cu_f32>(s, t);
     if (t.splits > 1)
-        cu_launch(combine_kernel, dim3(static_cast<unsigned>(t.a.n_seqs), static_cast<unsigned>(t.a.heads)),
+        cu_launch<combine_kernel>(dim3(static_cast<unsigned>(t.a.n_seqs), static_cast<unsigned>(t.a.heads)),
                   dim3((static_cast<unsigned>(t.a.hd) + 31) / 32 * 32), 0, s, t);
 }

@@ -2,7 +2,7 @@
  * asynchronous copies. Each of the last two is a thin wrapper with a version for the host, so that the same files run under
  * the emulator (tests/cuda_emu).
  *
- * Rules for a kernel here: shared memory is the one dynamic block (SHARED); no static __shared__, no printf, no legacy
+ * Rules for a kernel here: shared memory is the one dynamic block (SHARED), as large as the GPU allows; no static __shared__, no printf, no legacy
  * stream; what a warp exchanges goes through *_sync operations with the mask of the lanes that take part. */
 #ifndef VLMD_KERNELS_CUDA_CU_CUH
 #define VLMD_KERNELS_CUDA_CU_CUH
@@ -14,15 +14,24 @@
 
 #define FULL_MASK 0xffffffffu
 
+/* A kernel that is launched somewhere is in a list from the program's start on, which load.cu goes through. */
+struct cu_entry {
+    const void *kernel;
+    const cu_entry *next;
+    explicit cu_entry(const void *k);
+};
+template <auto KERNEL> struct cu_listed { static const cu_entry entry; };
+template <auto KERNEL> const cu_entry cu_listed<KERNEL>::entry(reinterpret_cast<const void *>(KERNEL));
+
 #ifdef VLMD_CUDA_EMU
 template <class... P, class... A>
-static inline void cu_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t s, A... a) {
+static inline void cu_start(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t s, A... a) {
     emu_launch(reinterpret_cast<const void *>(kernel), grid, block, shared, s, [=] { kernel(static_cast<P>(a)...); });
 }
 #define SHARED(type, name) type *name = static_cast<type *>(emu_now->shared)
 #else
 template <class... P, class... A>
-static inline void cu_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t s, A... a) {
+static inline void cu_start(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t s, A... a) {
     kernel<<<grid, block, shared, s>>>(static_cast<P>(a)...);
 }
 #define SHARED(type, name)                                                                                   \
@@ -30,9 +39,10 @@ static inline void cu_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t
     type *name = reinterpret_cast<type *>(cu_shared_bytes)
 #endif
 
-/* A kernel that wants more than 48 KiB says so once, before its first launch. */
-template <class... P> static inline void cu_allow_shared(void (*kernel)(P...), int bytes) {
-    cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+/* The one way to launch. */
+template <auto KERNEL, class... A> static inline void cu_launch(dim3 grid, dim3 block, size_t shared, cudaStream_t s, A... a) {
+    (void)&cu_listed<KERNEL>::entry;
+    cu_start(KERNEL, grid, block, shared, s, a...);
 }
 
 static inline unsigned cu_blocks(int64_t n, int64_t each) {

@@ -9,11 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Kernels come to the device at start and not with their first launch. Read when the runtime starts. */
-__attribute__((constructor)) static void load_kernels_early(void) {
-    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
-}
-
 /* Errors that leave the device as it was; after any other every call fails until the process ends. */
 static bool passes(cudaError_t e) {
     switch (e) {
@@ -37,6 +32,8 @@ bool cuda_ok(status *st, cudaError_t e, const char *what) {
     return status_set(st, code, "%s: CUDA: %s", what, cudaGetErrorString(e));
 }
 
+_Thread_local int cuda_entered = -1;
+
 /* ---- memory ---- */
 
 void *cuda_take(cuda_backend *be, size_t bytes, status *st) {
@@ -57,21 +54,19 @@ void *cuda_take(cuda_backend *be, size_t bytes, status *st) {
 }
 
 static void *cuda_alloc(backend *b, size_t bytes, status *st) {
-    cuda_backend *be = (cuda_backend *)b;
-    cudaStream_t load = be->lanes[LANE_LOAD].stream; /* waited for: whichever lane comes first finds zeros */
+    cuda_backend *be = cuda_enter(b);
     void *p = cuda_pool_take(&be->pool, bytes);
     if (!p) p = cuda_take(be, bytes, st);
-    if (!p || (cuda_ok(st, cudaMemsetAsync(p, 0, bytes ? bytes : 1, load), "memory") &&
-               cuda_ok(st, cudaStreamSynchronize(load), "memory")))
+    if (!p || cuda_ok(st, cudaMemsetAsync(p, 0, bytes ? bytes : 1, load_lane(be)->stream), "memory"))
         return p;
-    if (!cuda_pool_give(&be->pool, p)) cudaFree(p);
+    if (!cuda_pool_give(be, p)) cudaFree(p);
     return NULL;
 }
 
-/* A step or a picture that is under way may still use it. */
+/* A step or a picture that is under way may still use it: what is no piece of the plan waits for them. */
 static void cuda_release(backend *b, void *p) {
-    cuda_backend *be = (cuda_backend *)b;
-    if (cuda_pool_give(&be->pool, p)) return;
+    cuda_backend *be = cuda_enter(b);
+    if (cuda_pool_give(be, p)) return;
     cudaDeviceSynchronize();
     cudaFree(p);
 }
@@ -96,11 +91,6 @@ bool cuda_work(ctx *c, size_t bytes) {
 
 static bool launched(ctx *c, const char *op) {
     return cuda_ok(&c->st, cudaGetLastError(), op);
-}
-
-static void cuda_upload(ctx *c, tensor dst, const void *src) {
-    size_t n = (size_t)tensor_count(&dst) * dtype_size(dst.dt);
-    cuda_ok(&c->st, cudaMemcpyAsync(dst.data, src, n, cudaMemcpyHostToDevice, lane_of(c)->stream), "upload");
 }
 
 void cuda_take_fault(ctx *c, int32_t f, const char *op) {
@@ -329,7 +319,7 @@ static void cuda_pair_loss(ctx *c, tensor loss, tensor terms, tensor logits, boo
 /* ---- life ---- */
 
 static void cuda_free(backend *b) {
-    cuda_backend *be = (cuda_backend *)b;
+    cuda_backend *be = cuda_enter(b);
     for (int i = 0; i < CTX_LANES; i++)
         if (be->lanes[i].stream) cudaStreamSynchronize(be->lanes[i].stream);
     cuda_pool_fini(&be->pool);
@@ -339,8 +329,11 @@ static void cuda_free(backend *b) {
         cudaFree(l->fault);
         cudaFreeHost(l->fault_host);
         cudaFree(l->work);
+        cuda_ring_fini(&l->ring);
         if (l->stream) cudaStreamDestroy(l->stream);
     }
+    if (be->loaded) cudaEventDestroy(be->loaded);
+    mem_free(be->pinned);
     mem_free(be);
 }
 
@@ -408,6 +401,14 @@ static bool device_index(const char *name, int *index, status *st) {
     return true;
 }
 
+/* "8.0, 9.0 and later" */
+static void built_for(char *to, size_t size) {
+    const int *archs, n = cuk_archs(&archs);
+    for (int i = 0, at = 0; i < n && (size_t)at < size; i++)
+        at += snprintf(to + at, size - (size_t)at, "%s%d.%d%s", i ? ", " : "", archs[i] / 100,
+                       archs[i] / 10 % 10, i + 1 < n ? "" : " and later");
+}
+
 static bool open_device(cuda_backend *be, const char *name, status *st) {
     int n = 0, driver = 0;
     if (!device_index(name, &be->device, st)) return false;
@@ -428,13 +429,26 @@ static bool open_device(cuda_backend *be, const char *name, status *st) {
     if (be->device >= n)
         return status_set(st, ST_INVALID, "--device %s: this machine has GPUs 0 to %d", name, n - 1);
     struct cudaDeviceProp p;
-    if (!cuda_ok(st, cudaSetDevice(be->device), "GPU") ||
-        !cuda_ok(st, cudaGetDeviceProperties(&p, be->device), "GPU"))
-        return false;
+    if (!cuda_ok(st, cudaGetDeviceProperties(&p, be->device), "GPU")) return false;
     if (p.major < 8)
         return status_set(st, ST_UNSUPPORTED,
                           "--device %s: %.60s has compute capability %d.%d; 8.0 or more is needed", name,
                           p.name, p.major, p.minor);
+    cuda_enter(&be->base);
+    if (!cuda_ok(st, cudaGetLastError(), "GPU")) return false;
+    e = (cudaError_t)cuk_load(p.sharedMemPerBlockOptin);
+    if (e != cudaSuccess) {
+        char archs[80] = "";
+        built_for(archs, sizeof archs);
+        cudaGetLastError();
+        cudaDeviceReset(); /* gives back what choosing it took */
+        cuda_entered = -1;
+        return status_set(
+            st, ST_UNSUPPORTED,
+            "--device %s: %.60s has compute capability %d.%d, and this program's kernels, built for %s, do "
+            "not run there: %s",
+            name, p.name, p.major, p.minor, archs, cudaGetErrorString(e));
+    }
     snprintf(be->base.about, sizeof be->base.about, "cuda:%d %.40s", be->device, p.name);
     return true;
 }
@@ -449,9 +463,11 @@ static bool open_lanes(cuda_backend *be, status *st) {
                                                   i == LANE_PICTURES ? least : greatest),
                      "stream"))
             return false;
+    if (!cuda_ok(st, cudaEventCreateWithFlags(&be->loaded, cudaEventDisableTiming), "event")) return false;
     for (int i = 0; i < CTX_LANES; i++) {
         cuda_lane *l = &be->lanes[i];
-        if (!cuda_ok(st, cudaMallocHost((void **)&l->fault_host, sizeof *l->fault_host), "pinned memory") ||
+        if (!cuda_ring_init(&l->ring, st) ||
+            !cuda_ok(st, cudaMallocHost((void **)&l->fault_host, sizeof *l->fault_host), "pinned memory") ||
             !(l->fault = cuda_alloc(&be->base, sizeof *l->fault, st)))
             return false;
     }
@@ -471,7 +487,11 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
     be->base.narrows = !o->deterministic;
     be->base.encode_rows = o->encode_rows > 0 ? o->encode_rows : ENCODE_ROWS;
     be->exact = o->deterministic;
-    if (open_device(be, o->device, st) && open_lanes(be, st)) {
+    if (!open_device(be, o->device, st)) {
+        mem_free(be);
+        return NULL;
+    }
+    if (open_lanes(be, st)) {
         size_t before = 0, after = 0, all;
         cudaMemGetInfo(&before, &all);
         if (!o->deterministic) be->blas = cuda_blas_new();

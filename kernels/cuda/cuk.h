@@ -39,6 +39,14 @@ typedef enum cuk_fault {
     CUK_BAD_LENGTH
 } cuk_fault;
 
+/* ---- load.cu ---- */
+
+/* All kernels come to the current device, each allowed shared_bytes, the most that the device has for a block. cudaSuccess, or
+ * the runtime's error: most likely there is no code for this device. */
+int cuk_load(size_t shared_bytes);
+/* Compute capabilities that there is code for, times 100, rising; for GPUs later than the last there is code, too. */
+int cuk_archs(const int **list);
+
 /* ---- rows.cu ---- */
 
 /* x, y f32 [rows, heads, d]; gain, bias f32 [d], either may be NULL. One block a row and head; y may be x. */

@@ -173,8 +173,11 @@ template <class T, int R> static void launch(cuk_stream s, const cuk_linear *l) 
     const int quads = static_cast<int>((round < per_row ? round : per_row) / 4), groups = static_cast<int>((l->rows + R - 1) / R);
     const linear_blocks blocks = blocks_of(l, tile<R>::WARPS * tile<R>::O);
     const size_t shared = static_cast<size_t>(quads) * R * sizeof(float4);
-    cu_launch(w_on_16(l) ? linear_kernel<T, R, true> : linear_kernel<T, R, false>, dim3(blocks.all * static_cast<unsigned>(groups)),
-              dim3(tile<R>::WARPS * 32), shared, s, *l, blocks, groups, quads, x_on_16(l));
+    const dim3 grid(blocks.all * static_cast<unsigned>(groups)), block(tile<R>::WARPS * 32);
+    if (w_on_16(l))
+        cu_launch<linear_kernel<T, R, true>>(grid, block, shared, s, *l, blocks, groups, quads, x_on_16(l));
+    else
+        cu_launch<linear_kernel<T, R, false>>(grid, block, shared, s, *l, blocks, groups, quads, x_on_16(l));
 }
 
 template <class T> static void by_rows(cuk_stream s, const cuk_linear *l) {

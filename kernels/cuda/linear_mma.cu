@@ -241,7 +241,7 @@ static __global__ void __launch_bounds__(THREADS, 1) linear_mma_kernel(const cuk
 
 template <class P, int M> static void launch(cuk_stream s, const cuk_linear *l) {
     const linear_blocks blocks = blocks_of(l, mma_tile<M>::OUTS);
-    cu_launch(linear_mma_kernel<P, M>, dim3(blocks.all), dim3(THREADS), mma_tile<M>::SHARED_BYTES, s, *l, blocks,
+    cu_launch<linear_mma_kernel<P, M>>(dim3(blocks.all), dim3(THREADS), mma_tile<M>::SHARED_BYTES, s, *l, blocks,
               w_on_16(l) && x_on_16(l));
 }
 

@@ -44,6 +44,6 @@ static __global__ void __launch_bounds__(32) mean_kernel(float *loss, const floa
 }
 
 void cuk_pair_loss(cuk_stream s, float *loss, float *terms, const float *logits, int64_t ld, int64_t n, bool sigmoid) {
-    cu_launch(terms_kernel, dim3(cu_blocks(n, 8)), dim3(256), 0, s, terms, logits, ld, n, sigmoid);
-    cu_launch(mean_kernel, dim3(1), dim3(32), 0, s, loss, terms, n);
+    cu_launch<terms_kernel>(dim3(cu_blocks(n, 8)), dim3(256), 0, s, terms, logits, ld, n, sigmoid);
+    cu_launch<mean_kernel>(dim3(1), dim3(32), 0, s, loss, terms, n);
 }

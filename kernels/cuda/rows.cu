@@ -353,7 +353,7 @@ void cuk_norm(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld
     const norm_args a = {y,     x,     gain, bias, y_ld, x_ld, rows * heads, heads, static_cast<int>(d), eps, gain_offset,
                          rms, wide};
     if (d <= 512)
-        cu_launch(norm_kernel<1>, dim3(cu_blocks(a.units, 8)), dim3(256), 0, s, a);
+        cu_launch<norm_kernel<1>>(dim3(cu_blocks(a.units, 8)), dim3(256), 0, s, a);
     else
-        cu_launch(norm_kernel<8>, dim3(cu_blocks(a.units, 1)), dim3(256), 8 * sizeof(float), s, a);
+        cu_launch<norm_kernel<8>>(dim3(cu_blocks(a.units, 1)), dim3(256), 8 * sizeof(float), s, a);
 }

@@ -626,7 +626,7 @@ void cuk_sample(cuk_stream s, const float *logits, int64_t ld, int64_t rows, int
     static_assert(sizeof(room) <= 48 << 10, "more than a launch gives unasked");
     if (rows <= 0 || vocab <= 0) return;
     const unsigned threads = vocab <= 256 ? 64 : vocab <= 8192 ? 256 : 1024; /* no result depends on it */
-    cu_launch(sample_kernel, dim3(static_cast<unsigned>(rows)), dim3(threads), sizeof(room), s, logits, ld, vocab, rules, work, out);
+    cu_launch<sample_kernel>(dim3(static_cast<unsigned>(rows)), dim3(threads), sizeof(room), s, logits, ld, vocab, rules, work, out);
 }
 
 /* ---- what was chosen goes on ---- */
@@ -643,5 +643,5 @@ static __global__ void next_ids_kernel(int32_t *ids, const int32_t *from, int64_
 
 void cuk_next_ids(cuk_stream s, int32_t *ids, const int32_t *from, int64_t rows, const cuk_chosen *chosen, int64_t n_chosen,
                   int32_t *fault) {
-    if (rows > 0) cu_launch(next_ids_kernel, dim3(cu_blocks(rows, 256)), dim3(256), 0, s, ids, from, rows, chosen, n_chosen, fault);
+    if (rows > 0) cu_launch<next_ids_kernel>(dim3(cu_blocks(rows, 256)), dim3(256), 0, s, ids, from, rows, chosen, n_chosen, fault);
 }

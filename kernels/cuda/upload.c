@@ -192,12 +192,12 @@ static bool copy_chunks(cuda_backend *be, load *l, uint8_t *to, cudaEvent_t *cop
         pthread_mutex_unlock(&l->mu);
         if (!cuda_ok(st,
                      cudaMemcpyAsync(to + i * CHUNK, l->pinned + slot * CHUNK, n, cudaMemcpyHostToDevice,
-                                     be->lanes[LANE_LOAD].stream),
+                                     load_lane(be)->stream),
                      "upload of weights") ||
-            !cuda_ok(st, cudaEventRecord(copied[slot], be->lanes[LANE_LOAD].stream), "upload of weights"))
+            !cuda_ok(st, cudaEventRecord(copied[slot], load_lane(be)->stream), "upload of weights"))
             return false;
     }
-    if (!cuda_ok(st, cudaStreamSynchronize(be->lanes[LANE_LOAD].stream), "upload of weights")) return false;
+    if (!cuda_ok(st, cudaStreamSynchronize(load_lane(be)->stream), "upload of weights")) return false;
     const double took = time_now_s() - begin;
     if (l->bytes >= LARGE)
         log_info("weights: %.1f GB on the GPU in %.1f s, %.2f GB/s", (double)l->bytes / 1e9, took,
@@ -233,7 +233,7 @@ static bool run(cuda_backend *be, load *l, uint8_t *to, status *st) {
         pthread_mutex_unlock(&l->mu);
         for (int i = 0; i < n; i++) pthread_join(helpers[i], NULL);
     }
-    cudaStreamSynchronize(be->lanes[LANE_LOAD].stream);
+    cudaStreamSynchronize(load_lane(be)->stream);
     for (size_t i = 0; i < slots; i++)
         if (copied[i]) cudaEventDestroy(copied[i]);
     cudaFreeHost(l->pinned);
@@ -280,7 +280,7 @@ static void hand_over(const load *l, memory *m) {
 }
 
 bool cuda_weights_load(backend *b, weight *const *w, int n, status *st) {
-    cuda_backend *be = (cuda_backend *)b;
+    cuda_backend *be = cuda_enter(b);
     load l = {.mu = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     memory *m = mem_calloc(1, sizeof *m);
     bool ok = m || status_set(st, ST_NO_MEMORY, "no memory for %d weights", n);
@@ -312,6 +312,7 @@ bool cuda_weight_init(weight *w, const tensor *host, status *st) {
 void cuda_weight_fini(weight *w) {
     memory *m = w->memory;
     if (!m || --m->users) return;
+    cuda_enter(w->be);
     cudaFree(m->p);
     mem_free(m);
 }

@@ -69,9 +69,9 @@ template <class OP> static void cu_each_row(cuk_stream s, const OP &op, int64_t 
     const unsigned threads = n >= 256 ? 256 : static_cast<unsigned>((n + 31) / 32 * 32);
     const dim3 grid(static_cast<unsigned>(rows), cu_blocks(n, threads));
     if (wide)
-        cu_launch(cu_each<OP, 4>, grid, dim3(threads), 0, s, op, d);
+        cu_launch<cu_each<OP, 4>>(grid, dim3(threads), 0, s, op, d);
     else
-        cu_launch(cu_each<OP, 1>, grid, dim3(threads), 0, s, op, d);
+        cu_launch<cu_each<OP, 1>>(grid, dim3(threads), 0, s, op, d);
 }
 
 /* Rows of ld numbers of `size` bytes at p all begin on a multiple of four numbers; p NULL does. */

@@ -1,38 +1,23 @@
-/* emu.cpp - runs CUDA kernels and the runtime's calls on the host, so that a backend's logic is tested without a GPU.
+/* emu.cpp - runs CUDA kernels on the host, so that they are tested without a GPU; runtime.cpp stands in for the runtime.
  *
  * Grid: one block after the other; the threads of a block are fibers that run until they wait (barrier, warp operation) or
  * end. Blocks, warps and lanes take their turns by EMU_ORDER = forward | reverse | shuffle, a warp as long as nothing but itself
  * holds it up, or (shuffle) all side by side; shared memory starts as NaN, or as EMU_SHARED's byte: results must not depend on
  * either.
- * Streams: work is kept until somebody waits for it (EMU_STREAMS = lazy, the default) or done at once (eager). Device
- * memory is poisoned for the host but while device work runs, as is pinned memory that a copy is on its way to: with
- * AddressSanitizer a read too early, or of a device pointer, is caught.
- * The device: EMU_MEMORY = its bytes (4 GiB); EMU_FAIL_LAUNCH = n: the n-th grid that runs breaks it for good, as an
- * illegal address does.
- * Threads: one host thread. Owner: everything lives until the matching destroy call. x86-64. */
+ * Threads: one host thread at a time. Owner: stacks, for good. x86-64. */
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
-#include <map>
 #include <memory>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "cuda_runtime.h"
+#include "emu.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#define ASAN 1
-#else
-#define ASAN 0
-#endif
-
-enum { MAX_THREADS = 1024, STACK_BYTES = 256 << 10, STATIC_SHARED = 48 << 10, OPTIN_SHARED = 227 << 10 };
+enum { STACK_BYTES = 256 << 10 };
 
 [[noreturn]] void emu_fail(const char *what) {
     fprintf(stderr, "cuda emulator: %s (block %u,%u,%u thread %u,%u,%u)\n", what, emu_now ? blockIdx.x : 0,
@@ -92,7 +77,7 @@ struct fiber {
 };
 
 emu_where *emu_now;
-static fiber fibers[MAX_THREADS];
+static fiber fibers[EMU_MAX_THREADS];
 static fiber *current;
 static std::vector<int> order; /* of turns, in this block */
 static size_t turn, turn_end;  /* whose is next, in order; whose is none of this round's */
@@ -236,13 +221,13 @@ void emu_cp_wait(int groups_left) {
 
 /* ---- one grid ---- */
 
-static std::string setting(const char *name, const char *otherwise) {
+std::string emu_setting(const char *name, const char *otherwise) {
     const char *v = getenv(name);
     return v && *v ? v : otherwise;
 }
 
 static std::vector<int> order_of(int n) {
-    static const std::string how = setting("EMU_ORDER", "forward");
+    static const std::string how = emu_setting("EMU_ORDER", "forward");
     static std::mt19937 random(12345);
     std::vector<int> o((size_t)n);
     for (int i = 0; i < n; i++) o[(size_t)i] = how == "reverse" ? n - 1 - i : i;
@@ -296,7 +281,7 @@ static bool run_turns(size_t from, size_t upto, int n) {
 /* Forward and in reverse each warp goes as far as it can before the next one begins: nothing but a barrier keeps warps together.
  * Shuffled, all take their turns side by side. */
 static void run_block(int n) {
-    static const bool beside = setting("EMU_ORDER", "forward") == "shuffle";
+    static const bool beside = emu_setting("EMU_ORDER", "forward") == "shuffle";
     order = order_of(n);
     for (;;) {
         for (size_t from = 0, upto; from < order.size(); from = upto) {
@@ -314,15 +299,8 @@ static void run_block(int n) {
     }
 }
 
-/* Set once a grid has broken the device: from then on nothing runs, and every call says so. */
-static cudaError_t broken;
-
-static void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body) {
-    static const int fill = std::stoi(setting("EMU_SHARED", "255"), nullptr, 0); /* 0xffffffff is a NaN */
-    static const long fail_at = std::stol(setting("EMU_FAIL_LAUNCH", "0"));
-    static long n_run;
-    if (!broken && ++n_run == fail_at) broken = cudaErrorLaunchFailure;
-    if (broken) return;
+void emu_run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()> &body) {
+    static const int fill = std::stoi(emu_setting("EMU_SHARED", "255"), nullptr, 0); /* 0xffffffff is a NaN */
     const int n = (int)(block.x * block.y * block.z);
     std::unique_ptr<uint8_t, decltype(&free)> room(static_cast<uint8_t *>(aligned_alloc(1024, (shared + 1024) / 1024 * 1024)), free);
 #if ASAN
@@ -348,394 +326,3 @@ static void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<v
     __asan_unpoison_memory_region(room.get(), (shared + 1024) / 1024 * 1024);
 #endif
 }
-
-/* ---- memory ---- */
-
-static std::map<char *, size_t> device_memory, pinned_memory, managed_memory;
-static size_t device_bytes;
-static const size_t DEVICE_BYTES = std::stoull(setting("EMU_MEMORY", "4294967296"));
-static int device_work; /* nested */
-
-static void guard(char *p, size_t n, bool closed) {
-#if ASAN
-    if (closed)
-        __asan_poison_memory_region(p, n);
-    else
-        __asan_unpoison_memory_region(p, n);
-#else
-    (void)p, (void)n, (void)closed;
-#endif
-}
-
-struct on_device { /* while one lives, device memory can be touched */
-    on_device() {
-        if (device_work++ == 0)
-            for (auto &m : device_memory) guard(m.first, m.second, false);
-    }
-    ~on_device() {
-        if (--device_work == 0)
-            for (auto &m : device_memory) guard(m.first, m.second, true);
-    }
-};
-
-static bool lies_in(const std::map<char *, size_t> &all, const void *p, size_t n) {
-    char *c = static_cast<char *>(const_cast<void *>(p));
-    auto at = all.upper_bound(c);
-    if (at == all.begin()) return false;
-    --at;
-    return c >= at->first && c + n <= at->first + at->second;
-}
-
-/* As guard, for pinned memory. A sanitizer guards eight bytes at a time: what ends with its allocation is closed to the full
- * eight. */
-static void guard_pinned(char *p, size_t n, bool closed) {
-    auto at = std::prev(pinned_memory.upper_bound(p));
-    guard(p, p + n == at->first + at->second ? (n + 7) / 8 * 8 : n, closed);
-}
-
-/* ---- streams ---- */
-
-struct CUevent_st {
-    cudaStream_t stream;
-    size_t upto; /* ops of that stream before it */
-    bool timed;
-    std::shared_ptr<double> ms; /* when it was reached */
-};
-struct CUgraph_st {
-    std::vector<std::function<void()>> ops;
-    std::vector<std::pair<char *, size_t>> lands; /* pinned memory that its copies go to */
-};
-struct CUgraphExec_st {
-    CUgraph_st g;
-};
-struct CUstream_st {
-    std::deque<std::function<void()>> ops;
-    size_t n_done = 0, n_added = 0;
-    cudaGraph_t capture = nullptr;
-};
-
-static std::vector<cudaStream_t> streams;
-static cudaError_t last_error;
-
-static cudaError_t note(cudaError_t e) {
-    if (broken) e = broken;
-    if (e != cudaSuccess) last_error = e;
-    return e;
-}
-
-static void drain(cudaStream_t s, size_t upto) {
-    on_device open;
-    while (s->n_done < upto) {
-        std::function<void()> op = std::move(s->ops.front());
-        s->ops.pop_front();
-        op();
-        s->n_done++;
-    }
-}
-
-static bool capturing() {
-    return std::any_of(streams.begin(), streams.end(), [](cudaStream_t s) { return s->capture; });
-}
-
-static cudaError_t add(cudaStream_t s, std::function<void()> op) {
-    static const bool eager = setting("EMU_STREAMS", "lazy") == "eager";
-    if (!s) emu_fail("the legacy stream is not used");
-    if (s->capture) {
-        s->capture->ops.push_back(std::move(op));
-        return cudaSuccess;
-    }
-    s->ops.push_back(std::move(op));
-    s->n_added++;
-    if (eager) drain(s, s->n_added);
-    return broken;
-}
-
-
-static std::map<const void *, size_t> &shared_limits() {
-    static std::map<const void *, size_t> limits;
-    return limits;
-}
-
-cudaError_t emu_launch(const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t s, std::function<void()> body) {
-    size_t n = (size_t)block.x * block.y * block.z, limit = STATIC_SHARED;
-    auto set = shared_limits().find(kernel);
-    if (set != shared_limits().end()) limit = set->second;
-    if (n < 1 || n > MAX_THREADS || block.z > 64 || grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 2147483647u || grid.y > 65535 ||
-        grid.z > 65535 || shared > limit)
-        return note(cudaErrorInvalidConfiguration);
-    return note(add(s, [=] { run_grid(grid, block, shared, body); }));
-}
-
-extern "C" {
-
-const char *cudaGetErrorString(cudaError_t e) {
-    switch (e) {
-    case cudaSuccess: return "no error";
-    case cudaErrorInvalidValue: return "invalid argument";
-    case cudaErrorMemoryAllocation: return "out of memory";
-    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
-    case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
-    case cudaErrorInvalidDevice: return "invalid device ordinal";
-    case cudaErrorLaunchFailure: return "unspecified launch failure";
-    default: return "unknown error";
-    }
-}
-const char *cudaGetErrorName(cudaError_t e) { return cudaGetErrorString(e); }
-cudaError_t cudaGetLastError(void) {
-    cudaError_t e = last_error;
-    last_error = broken;
-    return e;
-}
-cudaError_t cudaPeekAtLastError(void) { return last_error; }
-
-cudaError_t cudaGetDeviceCount(int *n) {
-    *n = 1;
-    return cudaSuccess;
-}
-cudaError_t cudaSetDevice(int i) { return note(i == 0 ? cudaSuccess : cudaErrorInvalidDevice); }
-cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int i) {
-    if (i != 0) return note(cudaErrorInvalidDevice);
-    *p = cudaDeviceProp{};
-    snprintf(p->name, sizeof p->name, "emulated");
-    p->totalGlobalMem = DEVICE_BYTES;
-    p->sharedMemPerBlockOptin = OPTIN_SHARED;
-    p->major = 9;
-    p->multiProcessorCount = 4;
-    p->l2CacheSize = 1 << 20;
-    return cudaSuccess;
-}
-cudaError_t cudaDriverGetVersion(int *v) {
-    *v = CUDART_VERSION;
-    return cudaSuccess;
-}
-cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
-    *free_bytes = DEVICE_BYTES - device_bytes;
-    *total = DEVICE_BYTES;
-    return note(cudaSuccess);
-}
-
-cudaError_t cudaMalloc(void **p, size_t n) {
-    if (broken) return note(broken);
-    if (capturing()) return note(cudaErrorStreamCaptureUnsupported);
-    if (n > DEVICE_BYTES - device_bytes) return note(cudaErrorMemoryAllocation);
-    char *c = static_cast<char *>(aligned_alloc(256, (n + 511) / 256 * 256));
-    if (!c) return note(cudaErrorMemoryAllocation);
-    memset(c, 0xff, (n + 511) / 256 * 256); /* NaNs: nobody may count on zeros */
-    device_bytes += n;
-    device_memory[c] = n;
-    guard(c, (n + 511) / 256 * 256, true); /* also what lies behind: no access there at any time */
-    if (device_work) guard(c, n, false);
-    *p = c;
-    return cudaSuccess;
-}
-cudaError_t cudaMallocManaged(void **p, size_t n, unsigned) {
-    char *c = static_cast<char *>(malloc(n ? n : 1)); /* exactly n: a sanitizer sees what lies beyond */
-    if (!c) return note(cudaErrorMemoryAllocation);
-    memset(c, 0xff, n);
-    managed_memory[c] = n;
-    *p = c;
-    return cudaSuccess;
-}
-cudaError_t cudaFree(void *p) {
-    if (!p) return cudaSuccess;
-    cudaDeviceSynchronize();
-    if (managed_memory.erase(static_cast<char *>(p))) {
-        free(p);
-        return cudaSuccess;
-    }
-    auto at = device_memory.find(static_cast<char *>(p));
-    if (at == device_memory.end()) return note(cudaErrorInvalidValue);
-    device_bytes -= at->second;
-    guard(at->first, (at->second + 511) / 256 * 256, false);
-    device_memory.erase(at);
-    free(p);
-    return cudaSuccess;
-}
-cudaError_t cudaMallocHost(void **p, size_t n) {
-    char *c = static_cast<char *>(aligned_alloc(256, (n + 511) / 256 * 256));
-    if (!c) return note(cudaErrorMemoryAllocation);
-    memset(c, 0xff, n);
-    pinned_memory[c] = n;
-    *p = c;
-    return cudaSuccess;
-}
-cudaError_t cudaFreeHost(void *p) {
-    if (!p) return cudaSuccess;
-    cudaDeviceSynchronize();
-    if (!pinned_memory.erase(static_cast<char *>(p))) return note(cudaErrorInvalidValue);
-    free(p);
-    return cudaSuccess;
-}
-
-static cudaError_t copy(void *dst, const void *src, size_t n, enum cudaMemcpyKind kind, cudaStream_t s) {
-    const bool to = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
-    const bool from = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
-    if (broken) return note(broken);
-    if (n == 0) return cudaSuccess;
-    if (lies_in(device_memory, dst, n) != to || lies_in(device_memory, src, n) != from) return note(cudaErrorInvalidValue);
-    char *d = static_cast<char *>(dst);
-    if (kind == cudaMemcpyHostToDevice && !lies_in(pinned_memory, src, n)) { /* staged before the call returns */
-        auto staged = std::make_shared<std::vector<char>>(static_cast<const char *>(src), static_cast<const char *>(src) + n);
-        return add(s, [=] { memcpy(d, staged->data(), n); });
-    }
-    if (kind == cudaMemcpyDeviceToHost) {
-        const bool pinned = lies_in(pinned_memory, dst, n);
-        if (s->capture && !pinned) emu_fail("a graph that copies to pageable memory");
-        if (s->capture)
-            s->capture->lands.push_back({d, n});
-        else
-            memset(d, 0xa5, n);
-        if (pinned && !s->capture) guard_pinned(d, n, true);
-        cudaError_t e = add(s, [=] {
-            if (pinned) guard_pinned(d, n, false);
-            memcpy(d, src, n);
-        });
-        if (!pinned && !s->capture) drain(s, s->n_added);
-        return broken ? note(broken) : e;
-    }
-    return add(s, [=] { memcpy(d, src, n); });
-}
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, enum cudaMemcpyKind kind, cudaStream_t s) {
-    return copy(dst, src, n, kind, s);
-}
-static cudaStream_t own_stream() {
-    static CUstream_st s;
-    return &s;
-}
-cudaError_t cudaMemcpy(void *dst, const void *src, size_t n, enum cudaMemcpyKind kind) {
-    if (capturing()) return note(cudaErrorStreamCaptureUnsupported);
-    cudaDeviceSynchronize();
-    cudaError_t e = copy(dst, src, n, kind, own_stream());
-    drain(own_stream(), own_stream()->n_added);
-    return e;
-}
-cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t s) {
-    if (!lies_in(device_memory, p, n)) return note(cudaErrorInvalidValue);
-    return add(s, [=] { memset(p, value, n); });
-}
-cudaError_t cudaMemset(void *p, int value, size_t n) {
-    if (capturing()) return note(cudaErrorStreamCaptureUnsupported);
-    cudaDeviceSynchronize();
-    cudaError_t e = cudaMemsetAsync(p, value, n, own_stream());
-    drain(own_stream(), own_stream()->n_added);
-    return e;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) {
-    *s = new CUstream_st;
-    streams.push_back(*s);
-    return cudaSuccess;
-}
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int) { return cudaStreamCreateWithFlags(s, flags); }
-cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
-    *least = 0;
-    *greatest = -5;
-    return cudaSuccess;
-}
-cudaError_t cudaStreamSynchronize(cudaStream_t s) {
-    if (s->capture) return note(cudaErrorStreamCaptureUnsupported);
-    drain(s, s->n_added);
-    return note(cudaSuccess);
-}
-cudaError_t cudaStreamQuery(cudaStream_t s) {
-    if (broken) return note(broken);
-    return s->n_done == s->n_added ? cudaSuccess : cudaErrorNotReady;
-}
-cudaError_t cudaStreamDestroy(cudaStream_t s) {
-    if (!s) return cudaSuccess;
-    drain(s, s->n_added);
-    streams.erase(std::find(streams.begin(), streams.end(), s));
-    delete s;
-    return cudaSuccess;
-}
-cudaError_t cudaDeviceSynchronize(void) {
-    if (capturing()) return note(cudaErrorStreamCaptureUnsupported);
-    for (size_t i = 0; i < streams.size(); i++) drain(streams[i], streams[i]->n_added);
-    return note(cudaSuccess);
-}
-
-static double now_ms() {
-    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags) {
-    *e = new CUevent_st{nullptr, 0, !(flags & cudaEventDisableTiming), nullptr};
-    return cudaSuccess;
-}
-cudaError_t cudaEventDestroy(cudaEvent_t e) {
-    delete e;
-    return cudaSuccess;
-}
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
-    if (s->capture) emu_fail("an event in a graph");
-    if (e->timed) {
-        auto ms = e->ms = std::make_shared<double>();
-        add(s, [ms] { *ms = now_ms(); });
-    }
-    e->stream = s;
-    e->upto = s->n_added;
-    return cudaSuccess;
-}
-cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
-    if (!e->stream || s->capture) return cudaSuccess;
-    cudaStream_t other = e->stream;
-    size_t upto = e->upto;
-    return add(s, [=] { drain(other, upto); });
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t e) {
-    if (e->stream) drain(e->stream, e->upto);
-    return note(cudaSuccess);
-}
-/* Who asks again and again sees time pass. */
-cudaError_t cudaEventQuery(cudaEvent_t e) {
-    if (!e->stream || e->stream->n_done >= e->upto) return cudaSuccess;
-    drain(e->stream, e->stream->n_done + 1);
-    return cudaErrorNotReady;
-}
-cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
-    for (cudaEvent_t e : {from, to}) {
-        if (!e->timed || !e->stream) return note(cudaErrorInvalidResourceHandle);
-        if (e->stream->n_done < e->upto) return cudaErrorNotReady;
-    }
-    *ms = (float)(*to->ms - *from->ms);
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode) {
-    if (s->capture) return note(cudaErrorStreamCaptureUnsupported);
-    s->capture = new CUgraph_st;
-    return cudaSuccess;
-}
-cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
-    if (!s->capture) return note(cudaErrorInvalidValue);
-    *g = s->capture;
-    s->capture = nullptr;
-    return cudaSuccess;
-}
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *x, cudaGraph_t g, unsigned long long) {
-    *x = new CUgraphExec_st{*g};
-    return cudaSuccess;
-}
-cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t s) { return s->capture ? note(cudaErrorStreamCaptureUnsupported) : cudaSuccess; }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t x, cudaStream_t s) {
-    auto ops = std::make_shared<std::vector<std::function<void()>>>(x->g.ops);
-    for (const auto &l : x->g.lands) guard_pinned(l.first, l.second, true);
-    return add(s, [=] {
-        for (const auto &op : *ops) op();
-    });
-}
-cudaError_t cudaGraphDestroy(cudaGraph_t g) {
-    delete g;
-    return cudaSuccess;
-}
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x) {
-    delete x;
-    return cudaSuccess;
-}
-
-cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute, int value) {
-    if (value > OPTIN_SHARED) return note(cudaErrorInvalidValue);
-    shared_limits()[kernel] = (size_t)value;
-    return cudaSuccess;
-}
-
-} /* extern "C" */

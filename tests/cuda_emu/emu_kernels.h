@@ -46,6 +46,7 @@ void k_affine(cuk_stream s, float *x, int n, float mul, float add); /* x = x mul
 void k_grid(cuk_stream s, int *count, unsigned gx, unsigned gy, unsigned gz, unsigned threads, int shared);
 void k_allow(int shared);
 void k_write(cuk_stream s, float *p, int i);         /* p[i] = 1 */
+void k_unlisted(cuk_stream s);                       /* launched without being in the list of kernels */
 void k_write_shared(cuk_stream s, int bytes, int i); /* of a block's own memory */
 
 #ifdef __cplusplus

@@ -1,8 +1,10 @@
 /* test_emu.c - the emulator's own test: that it computes what a GPU would, and that it shows the bugs it is there for. A
  * case that ends the program, or depends on a setting, runs in a process of its own: this program with the case's name. */
 #include <math.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,6 +93,18 @@ static void case_pinned(int how) {
     printf("%g", (double)*p);
 }
 
+/* A copy out of pinned memory, which is written 0: after the wait; 1: before */
+static void case_written(int how) {
+    cudaStream_t s = new_stream();
+    float *p, *d = device(sizeof *d);
+    cudaMallocHost((void **)&p, sizeof *p);
+    *p = 3;
+    cudaMemcpyAsync(d, p, sizeof *p, cudaMemcpyHostToDevice, s);
+    if (how == 0) cudaStreamSynchronize(s);
+    *p = 4;
+    if (cudaStreamSynchronize(s) != cudaSuccess) abort();
+}
+
 static void case_device(int unused) {
     (void)unused;
     float x = 3, *d = uploaded(&x, sizeof x);
@@ -117,12 +131,25 @@ static void case_freed(int unused) {
     cudaStreamSynchronize(s);
 }
 
+/* Once the listed kernels are loaded: 0: one of them; 1: another. */
+static void case_late(int how) {
+    cudaStream_t s = new_stream();
+    k_unlisted(s);
+    if (cuk_load(100 << 10) != cudaSuccess) abort();
+    if (how)
+        k_unlisted(s);
+    else
+        k_write(s, device(8), 0);
+    if (cudaStreamSynchronize(s) != cudaSuccess) abort();
+}
+
 static const struct {
     const char *name;
     void (*run)(int how);
 } cases[] = {{"neighbour", case_neighbour}, {"copy", case_copy},     {"shared", case_shared},
              {"diverge", case_diverge},     {"pinned", case_pinned}, {"device", case_device},
-             {"beyond", case_beyond},       {"freed", case_freed}};
+             {"beyond", case_beyond},       {"freed", case_freed},   {"late", case_late},
+             {"written", case_written}};
 
 /* What it wrote, in out; true when it ended well. */
 static bool run_case(const char *name, int how, const char *order, char out[8192]) {
@@ -215,6 +242,20 @@ static void test_divergence(void **state) {
     expect_death("diverge", DIVERGE_OUTSIDE, "outside its mask");
     expect_death("diverge", DIVERGE_SOURCE, "from a lane outside its mask");
     expect_death("diverge", DIVERGE_ALIGNMENT, "not aligned");
+}
+
+static void test_written_too_early(void **state) {
+    (void)state;
+    char out[8192];
+    assert_true(run_case("written", 0, "forward", out));
+    expect_death("written", 1, "written before it was copied");
+}
+
+static void test_late_kernel(void **state) {
+    (void)state;
+    char out[8192];
+    assert_true(run_case("late", 0, "forward", out));
+    expect_death("late", 1, "not loaded with the others");
 }
 
 static void test_memory_guards(void **state) {
@@ -363,13 +404,19 @@ static void test_streams(void **state) {
     cudaEventRecord(e, a);
     k_affine(a, d, 1, 1, 100); /* after the event */
     assert_int_equal(cudaEventQuery(e), eager ? cudaSuccess : cudaErrorNotReady);
+    assert_int_equal(cudaGetLastError(), eager ? cudaSuccess : cudaErrorNotReady);
     assert_int_equal(cudaStreamQuery(a), eager ? cudaSuccess : cudaErrorNotReady);
+    cudaGetLastError();
     cudaStreamWaitEvent(b, e, 0);
     k_affine(b, d, 1, 10, 0); /* 20, if a's later work has not come before */
     cudaStreamSynchronize(b);
     assert_int_equal(cudaEventQuery(e), cudaSuccess);
     taken(b, &x, d, sizeof x); /* a plain copy waits for all */
     assert_true(x == (eager ? 1020 : 120));
+    k_affine(a, d, 1, 0, 7);
+    cudaMemcpyAsync(d, &x, sizeof x, cudaMemcpyHostToDevice,
+                    a); /* from memory that is not pinned: it waits */
+    assert_int_equal(cudaStreamQuery(a), cudaSuccess);
     k_affine(a, d, 1, 0, 5);
     cudaEventRecord(e, a);
     cudaEventSynchronize(e);
@@ -382,6 +429,7 @@ static void test_streams(void **state) {
         cudaEventRecord(timed[i], a);
     }
     assert_int_equal(cudaEventElapsedTime(&ms, timed[0], timed[1]), eager ? cudaSuccess : cudaErrorNotReady);
+    cudaGetLastError();
     cudaEventSynchronize(timed[1]);
     assert_int_equal(cudaEventElapsedTime(&ms, timed[0], timed[1]), cudaSuccess);
     assert_true(ms >= 0);
@@ -431,8 +479,13 @@ static void test_memory(void **state) {
     float x = 1, y;
     cudaMemGetInfo(&have, &all);
     float *d = uploaded(&x, sizeof x);
+    cudaMemGetInfo(&left, &all); /* small ones lie in blocks of 2 MiB */
+    assert_true(left == have - (2 << 20));
+    void *small = device(1 << 19), *large = device(3 << 20);
     cudaMemGetInfo(&left, &all);
-    assert_true(left < have);
+    assert_true(left == have - (5 << 20));
+    cudaFree(small);
+    cudaFree(large);
     assert_int_equal(cudaMalloc(&p, all + 1), cudaErrorMemoryAllocation);
     assert_int_equal(cudaGetLastError(), cudaErrorMemoryAllocation);
     /* a wrong direction, and a copy that is too long */
@@ -454,6 +507,86 @@ static void test_memory(void **state) {
     cudaStreamDestroy(s);
 }
 
+/* What belongs to one device is refused while the other one is current, which each thread says for itself. */
+static void *on_first_device(void *refused) {
+    cudaStream_t s = new_stream(); /* of this thread's device, whatever the other has chosen */
+    *(bool *)refused = cudaStreamSynchronize(s) != cudaSuccess || cudaStreamDestroy(s) != cudaSuccess;
+    return NULL;
+}
+
+static void test_devices(void **state) {
+    (void)state;
+    int n = 0;
+    float x = 1, y = 0, *p, *q, *d = uploaded(&x, sizeof x);
+    cudaGraph_t g;
+    cudaGraphExec_t exec;
+    cudaEvent_t e;
+    cudaStream_t s = new_stream();
+    size_t first, second, all;
+    assert_int_equal(cudaGetDeviceCount(&n), cudaSuccess);
+    assert_int_equal(n, 2);
+    assert_int_equal(cudaSetDevice(2), cudaErrorInvalidDevice);
+    cudaEventCreateWithFlags(&e, cudaEventDisableTiming);
+    cudaMallocHost((void **)&p, sizeof *p);
+    cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal);
+    k_affine(s, d, 1, 2, 1);
+    cudaStreamEndCapture(s, &g);
+    cudaGraphInstantiate(&exec, g, 0);
+    cudaMemGetInfo(&first, &all);
+    assert_int_equal(cudaSetDevice(1), cudaSuccess);
+    cudaMemGetInfo(&second, &all);
+    assert_true(first < all && second == all);
+    cudaStream_t other = new_stream();
+    cudaEvent_t of_other;
+    cudaEventCreateWithFlags(&of_other, cudaEventDisableTiming);
+    cudaGetLastError();
+    const cudaError_t no = cudaErrorInvalidResourceHandle;
+    k_affine(s, d, 1, 2, 1);
+    assert_int_equal(cudaGetLastError(), no);
+    assert_int_equal(cudaMemcpyAsync(&y, d, sizeof y, cudaMemcpyDeviceToHost, s), no);
+    assert_int_equal(cudaMemcpyAsync(p, d, sizeof y, cudaMemcpyDeviceToHost, other), cudaErrorInvalidValue);
+    assert_int_equal(cudaMemsetAsync(d, 0, sizeof y, other), cudaErrorInvalidValue);
+    assert_int_equal(cudaStreamSynchronize(s), no);
+    assert_int_equal(cudaStreamQuery(s), no);
+    assert_int_equal(cudaStreamBeginCapture(s, cudaStreamCaptureModeGlobal), no);
+    assert_int_equal(cudaEventRecord(e, other), no);
+    assert_int_equal(cudaEventRecord(of_other, s), no);
+    assert_int_equal(cudaStreamWaitEvent(other, e, 0), no);
+    assert_int_equal(cudaEventQuery(e), no);
+    assert_int_equal(cudaEventSynchronize(e), no);
+    assert_int_equal(cudaGraphLaunch(exec, other), no);
+    assert_int_equal(cudaGraphLaunch(exec, s), no);
+    assert_int_equal(cudaFree(d), no);
+    assert_int_equal(cudaFreeHost(p), no);
+    assert_int_equal(cudaEventDestroy(e), no);
+    assert_int_equal(cudaGraphExecDestroy(exec), no);
+    assert_int_equal(cudaGraphDestroy(g), no);
+    assert_int_equal(cudaStreamDestroy(s), no);
+    cudaGetLastError();
+    q = uploaded(&x, sizeof x);
+    k_affine(other, q, 1, 10, 0);
+    taken(other, &y, q, sizeof y);
+    assert_true(y == 10);
+    assert_int_equal(cudaFree(q), cudaSuccess);
+    pthread_t t;
+    bool refused = true;
+    assert_int_equal(pthread_create(&t, NULL, on_first_device, &refused), 0);
+    pthread_join(t, NULL);
+    assert_false(refused);
+    cudaEventDestroy(of_other);
+    cudaStreamDestroy(other);
+    assert_int_equal(cudaSetDevice(0), cudaSuccess);
+    assert_int_equal(cudaGraphLaunch(exec, s), cudaSuccess);
+    taken(s, &y, d, sizeof y);
+    assert_true(y == 3); /* nothing of what was refused has happened */
+    cudaGraphExecDestroy(exec);
+    cudaGraphDestroy(g);
+    cudaEventDestroy(e);
+    cudaFreeHost(p);
+    cudaFree(d);
+    cudaStreamDestroy(s);
+}
+
 int main(int argc, char **argv) {
     for (size_t i = 0; argc == 3 && i < sizeof cases / sizeof *cases; i++)
         if (strcmp(argv[1], cases[i].name) == 0) {
@@ -461,12 +594,20 @@ int main(int argc, char **argv) {
             fflush(stdout);
             _exit(0); /* what a case leaves behind is not its point */
         }
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_missing_barrier), cmocka_unit_test(test_missing_wait),
-        cmocka_unit_test(test_shared_start),    cmocka_unit_test(test_divergence),
-        cmocka_unit_test(test_memory_guards),   cmocka_unit_test(test_warp),
-        cmocka_unit_test(test_atomics),         cmocka_unit_test(test_mma),
-        cmocka_unit_test(test_graph),           cmocka_unit_test(test_streams),
-        cmocka_unit_test(test_limits),          cmocka_unit_test(test_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_missing_barrier),
+                                       cmocka_unit_test(test_missing_wait),
+                                       cmocka_unit_test(test_shared_start),
+                                       cmocka_unit_test(test_divergence),
+                                       cmocka_unit_test(test_memory_guards),
+                                       cmocka_unit_test(test_warp),
+                                       cmocka_unit_test(test_atomics),
+                                       cmocka_unit_test(test_mma),
+                                       cmocka_unit_test(test_graph),
+                                       cmocka_unit_test(test_streams),
+                                       cmocka_unit_test(test_limits),
+                                       cmocka_unit_test(test_memory),
+                                       cmocka_unit_test(test_devices),
+                                       cmocka_unit_test(test_late_kernel),
+                                       cmocka_unit_test(test_written_too_early)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -146,15 +146,42 @@ def test_emulated_plan_of_memory():
 
 
 def test_emulated_plan_that_does_not_fit():
-    """Each part is named, and nothing was taken before."""
+    """Each part is named, and nothing of it was taken before."""
     s = emulated(memory=20 << 20, wait=False)
     try:
         assert s.proc.wait(PATIENCE) == 1
     finally:
         s.proc.kill()
     s.reader.join(10)
-    for part in ("weights 11.", "activations ", "workspace ", "pictures 8.0", "KV cache of at least ", "together, of 18.0", "0.9 of 20.0; 20.0 are free"):
+    for part in ("weights 11.", "activations ", "workspace ", "pictures 8.0", "KV cache of at least ", "together, of 18.0", "0.9 of 20.0; 18.0 are free"):  # the backend has a few bytes: a block
         assert part in s.text(), (part, s.text())
+
+
+def test_emulated_other_device():
+    """The second of two, by a server whose model is loaded and whose steps run on different threads; there is no third."""
+    with emulated("--device", "cuda:1") as s:
+        assert "cuda:1 emulated" in s.text()
+        assert s.chat(with_picture("What is in the image?"), temperature=0, max_tokens=6).status == 200
+    s = emulated("--device", "cuda:2", wait=False)
+    assert s.proc.wait(PATIENCE) == 1
+    s.reader.join(10)
+    assert "--device cuda:2: this machine has GPUs 0 to 1" in s.text()
+
+
+@pytest.mark.parametrize("capability, says", [
+    ("8.6", "emulated has compute capability 8.6, and this program's kernels, built for 9.0 and later, do not run there: no kernel image"),
+    ("7.5", "emulated has compute capability 7.5; 8.0 or more is needed")])
+def test_emulated_without_code_for_the_gpu(capability, says):
+    """Refused where it was asked for, and passed over for the CPU where it was not."""
+    s = emulated(wait=False, EMU_CAPABILITY=capability)
+    assert s.proc.wait(PATIENCE) == 1
+    s.reader.join(10)
+    assert "--device cuda: " + says in s.text()
+    with emulated("--device", "auto", EMU_CAPABILITY=capability) as s:
+        assert s.chat("hello", max_tokens=2).status == 200
+        assert any("computing on the CPU: " in line and says in line for line in s.log), s.text()
+    with emulated(EMU_CAPABILITY="10.0") as s:
+        assert s.chat("hello", max_tokens=2).status == 200
 
 
 def test_emulated_utilization():
@@ -166,8 +193,8 @@ def test_emulated_utilization():
 def test_emulated_kv_type():
     """16-bit weights' own type, unless bits are promised or somebody asks for another; f32 weights' is f32."""
     golden = ROOT / "tests" / "golden" / "models"
-    for folder, args, kept in ((golden / "text_llama", (), "bf16"), (golden / "text_mistral", (), "f16"), (golden / "clip_llama", (), "f32"),
-                               (golden / "text_llama", ("--deterministic",), "f32"), (golden / "text_llama", ("--kv-cache-dtype", "float16"), "f16")):
+    for folder, args, kept in ((golden / "text_llama", (), "bfloat16"), (golden / "text_mistral", (), "float16"), (golden / "clip_llama", (), "float32"),
+                               (golden / "text_llama", ("--deterministic",), "float32"), (golden / "text_llama", ("--kv-cache-dtype", "float16"), "float16")):
         with emulated("--max-model-len", "64", *args, model=folder) as s:
             assert f"of KV cache each ({kept})" in s.text()
             assert s.chat("hello", max_tokens=2).status == 200

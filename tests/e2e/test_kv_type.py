@@ -55,7 +55,9 @@ def test_memory():
     for kind in ("auto", "float32", "bfloat16", "float16"):
         with Server("--kv-cache-dtype", kind, "--max-model-len", "128", "--device", "cpu") as server:
             sizes[kind] = server.metric("kv_cache_bytes")
-            assert f"of KV cache each ({'f16' if kind == 'float16' else 'bf16' if kind == 'bfloat16' else 'f32'})" in server.text()
+            kept = "float32" if kind == "auto" else kind
+            assert f"of KV cache each ({kept})" in server.text()
+            assert f'cache_config_info{{model_name="vlmd-tiny",block_size="16",cache_dtype="{kept}",num_gpu_blocks="' in server.get("/metrics").body.decode()
     assert sizes["auto"] == sizes["float32"] == 2 * sizes["bfloat16"] == 2 * sizes["float16"]
 
 

@@ -76,7 +76,9 @@ engine *engine_new(const engine_options *o, status *st) {
     e->next = 1;
     e->o = *o;
     e->info = (engine_info){.family = "fake",
-                            .kv_dtype = "f32",
+                            .kv_dtype = "float32",
+                            .kv_pages = 9,
+                            .kv_page_tokens = 16,
                             .summary = "scripted answers",
                             .takes_images = true,
                             .max_model_len = o->max_model_len ? o->max_model_len : MAX_LEN,

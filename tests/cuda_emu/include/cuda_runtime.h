@@ -245,6 +245,8 @@ void emu_cp_wait(int groups_left);
 
 /* ---- launch ---- */
 
+#define __CUDA_ARCH_LIST__ 900 /* what the emulated devices have code for */
+/* kernel: NULL for what is no kernel of the program's. */
 cudaError_t emu_launch(const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t s,
                        std::function<void()> body);
 

@@ -1,7 +1,7 @@
-/* cuda_runtime_api.h - the part of the CUDA runtime's C interface that vlmd uses, for the emulator (emu.cpp).
+/* cuda_runtime_api.h - the part of the CUDA runtime's C interface that vlmd uses, for the emulator (runtime.cpp).
  *
  * Stands in for the toolkit's header of the same name when kernels/cuda is built for the host. Only names and
- * meanings are NVIDIA's; numbers of enums need not agree. Threads: one, as the engine's. */
+ * meanings are NVIDIA's; numbers of enums need not agree. Threads: one at a time. */
 #ifndef VLMD_CUDA_EMU_RUNTIME_API_H
 #define VLMD_CUDA_EMU_RUNTIME_API_H
 
@@ -22,6 +22,7 @@ typedef enum cudaError {
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
+    cudaErrorNoKernelImageForDevice = 209,
     cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
     cudaErrorLaunchOutOfResources = 701,
@@ -53,6 +54,7 @@ cudaError_t cudaSetDevice(int i);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int i);
 cudaError_t cudaDriverGetVersion(int *v);
 cudaError_t cudaDeviceSynchronize(void);
+cudaError_t cudaDeviceReset(void);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total);
 
 /* ---- memory ---- */
@@ -107,6 +109,11 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t x);
 /* ---- kernels ---- */
 
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes; /* static */
+};
+typedef struct cudaFuncAttributes cudaFuncAttributes;
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *a, const void *kernel); /* loads it */
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute a, int value);
 
 #ifdef __cplusplus
