@@ -123,7 +123,7 @@ test-tsan: deps ## server and scheduler tests under ThreadSanitizer
 test-cuda-emu: deps ## the CUDA backend on this machine's CPU, emulated, under AddressSanitizer, in three orders
 	@tests/cuda_emu/run.sh
 # What a GPU is to show: from here, or unpacked elsewhere.
-GPUBIN := $(BUILD)/vlmd $(BUILD)/tests/tools/random_checkpoint $(filter $(addprefix $(BUILD)/tests/,kernels/test_ops% kernels/test_sample kernels/test_device% $(addprefix engine/model/test_,model dual lot) engine/sched/test_device),$(UNIT))
+GPUBIN := $(BUILD)/vlmd $(BUILD)/tests/tools/random_checkpoint $(BUILD)/tests/tools/trace_ops $(filter $(addprefix $(BUILD)/tests/,kernels/test_ops% kernels/test_sample kernels/test_device% $(addprefix engine/model/test_,model dual lot) engine/sched/test_device),$(UNIT))
 gpu-bins: $(GPUBIN)
 cuda-report: ## docs/gpu-kernels.md: registers, spills, occupancy of each kernel (CHECK=1: only whether a hot one spills)
 	@NVCC="$(NVCC)" python3 tests/cuda_report.py $(if $(CHECK),--check)

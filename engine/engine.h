@@ -278,6 +278,7 @@ typedef struct engine_stats {
     int64_t pixels_in_flight;                         /* of submitted pictures that are not encoded yet */
     uint64_t embeddings;                              /* vectors made */
     double image_decode_seconds, image_resize_seconds, image_encode_seconds;
+    double device_idle_seconds; /* in which it stood still though jobs ran (engine/idle.h); 0 on a CPU */
 } engine_stats;
 void engine_get_stats(engine *e, engine_stats *out);
 

@@ -181,7 +181,7 @@ static bool make_slots(runner *r, status *st) {
              (s->results = backend_alloc_host(r->be, results, st)) && (s->done = mark_new(r->be, st));
     }
     r->device_bytes += bytes + results;
-    return ok;
+    return ok && idle_init(&r->idle, &r->c, st);
 }
 
 /* ---- captured steps ---- */
@@ -189,6 +189,7 @@ static bool make_slots(runner *r, status *st) {
 static bool run_dummies(runner *r, int n_seqs, status *st) {
     batch_clear(&r->batch);
     batch_pad(&r->batch, n_seqs, 1);
+    runner_rest(r); /* what a start takes between them is no standstill */
     int slot = runner_launch(r, st);
     return slot >= 0 && runner_results(r, slot, st);
 }
@@ -256,6 +257,7 @@ void runner_fini(runner *r) {
         mark_free(r->slots[i].done);
     }
     mark_free(r->encoded);
+    idle_fini(&r->idle);
     backend_release(r->be, r->results);
     backend_release(r->be, r->scratch.base);
     backend_release(r->be, r->picture_scratch.base);
@@ -276,20 +278,26 @@ int runner_launch(runner *r, status *st) {
     batch_upload_cross(&r->batch, &r->c);
     size_t bytes = batch_pack(&r->batch, slot->staging);
     ctx_upload(&r->c, tensor_1d(r->batch.dev, DT_I32, (int64_t)(bytes / sizeof(int32_t))), slot->staging);
+    slot->work = idle_begin(&r->idle, &r->c);
     const backend_graph *g = batch_only_decodes(&r->batch) ? graph_of(r, r->batch.n_seqs) : NULL;
     if (g)
         ctx_replay(&r->c, g);
     else
         forward(r, &r->c, &b);
     if (n_out) ctx_fetch(&r->c, slot->results, results_of(r, n_out));
+    idle_end(&r->idle, &r->c, slot->work);
     ctx_mark(&r->c, slot->done);
     r->next_slot = (at + 1) % (STEPS_AHEAD + 1);
-    return take_error(&r->c, st) ? at : -1;
+    bool ok = take_error(&r->c, st);
+    if (!ok) idle_landed(&r->idle, slot->work, false);
+    return ok ? at : -1;
 }
 
 const sample_result *runner_results(runner *r, int slot, status *st) {
     ctx_wait(&r->c, r->slots[slot].done);
-    return take_error(&r->c, st) ? r->slots[slot].results : NULL;
+    bool ok = take_error(&r->c, st);
+    idle_landed(&r->idle, r->slots[slot].work, ok);
+    return ok ? r->slots[slot].results : NULL;
 }
 
 /* ---- pictures ---- */
@@ -299,15 +307,25 @@ bool runner_prepare_seen(runner *r, seq *s, status *st) {
     return take_error(&r->c, st);
 }
 
+static void encodes_landed(runner *r, bool ok) {
+    idle_landed(&r->idle, r->encode_work, ok);
+    r->encoding = false;
+}
+
 bool runner_encode(runner *r, encode *e, status *st) {
     arena_reset(r->pictures.scratch, 0);
+    if (!r->encoding) r->encode_work = idle_begin(&r->idle, &r->pictures);
+    r->encoding = true;
     bool ready = encode_run(&r->pictures, e, 1);
-    return take_error(&r->pictures, st) && ready;
+    bool ok = take_error(&r->pictures, st);
+    if (!ok) encodes_landed(r, false);
+    return ok && ready;
 }
 
 void runner_mark_encodes(runner *r, status *st) {
+    idle_end(&r->idle, &r->pictures, r->encode_work);
     ctx_mark(&r->pictures, r->encoded);
-    take_error(&r->pictures, st);
+    if (!take_error(&r->pictures, st)) encodes_landed(r, false);
 }
 
 bool runner_encodes_reached(const runner *r) {
@@ -316,5 +334,11 @@ bool runner_encodes_reached(const runner *r) {
 
 bool runner_wait_encodes(runner *r, status *st) {
     ctx_wait(&r->pictures, r->encoded);
-    return take_error(&r->pictures, st);
+    bool ok = take_error(&r->pictures, st);
+    encodes_landed(r, ok);
+    return ok;
+}
+
+void runner_rest(runner *r) {
+    idle_rest(&r->idle);
 }

@@ -9,6 +9,7 @@
 #define VLMD_ENGINE_RUNNER_H
 
 #include "engine/batch.h"
+#include "engine/idle.h"
 
 enum { STEPS_AHEAD = 1 }; /* launched before the results of the one before are asked for */
 
@@ -24,6 +25,7 @@ typedef struct runner_slot { /* of a step under way */
     int32_t *staging;        /* pinned, [batch_bytes] */
     sample_result *results;  /* pinned, [max_seqs] */
     backend_mark *done;
+    uint64_t work; /* idle's */
 } runner_slot;
 
 typedef struct runner_graph {
@@ -44,6 +46,9 @@ typedef struct runner {
     runner_graph *graphs; /* [n_graphs] by n_seqs */
     int n_graphs;
     backend_mark *encoded;
+    idle idle;
+    bool encoding; /* slices were launched since the last mark: a work of idle's */
+    uint64_t encode_work;
     size_t device_bytes; /* of all that but KV pages and work memory */
 } runner;
 
@@ -77,5 +82,8 @@ bool runner_encode(runner *r, encode *e, status *st);
 void runner_mark_encodes(runner *r, status *st);
 bool runner_encodes_reached(const runner *r);
 bool runner_wait_encodes(runner *r, status *st); /* false with st set: one of them failed */
+
+/* Nothing is under way, and there is nothing to launch. */
+void runner_rest(runner *r);
 
 #endif

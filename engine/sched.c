@@ -600,6 +600,7 @@ static void collect(sched *sc) {
 static void publish(sched *sc) {
     const kv_cache *kv = &sc->r->kv;
     sc->jobs.stats.kv_usage = 1.0 - (double)kv_available(kv) / (kv->n_pages - 1);
+    sc->jobs.stats.device_idle_seconds = sc->r->idle.seconds;
     roster_publish(&sc->jobs);
 }
 
@@ -618,7 +619,9 @@ bool sched_turn(sched *sc) {
     remove_failed(sc);
     for (seq *s; (s = roster_next_lost(&sc->jobs));) end(sc, s, FINISH_STOP);
     publish(sc);
-    return sc->jobs.n_running > 0 || sc->jobs.waiting.head || sc->n_flights > 0 || sc->beside.pic;
+    bool more = sc->jobs.n_running > 0 || sc->jobs.waiting.head || sc->n_flights > 0 || sc->beside.pic;
+    if (!more) runner_rest(sc->r);
+    return more;
 }
 
 void sched_get_stats(sched *sc, engine_stats *out) {

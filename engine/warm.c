@@ -41,6 +41,7 @@ static bool run_step(runner *r, int rows, tensor shown, status *st) {
     batch_pad(&r->batch, rows % seqs, rows / seqs + 1);
     batch_pad(&r->batch, seqs, rows / seqs);
     if (shown.nd) seen_runs_add_blank(&r->batch.cross, shown, rows);
+    runner_rest(r);
     const int at = runner_launch(r, st);
     const bool ok = at >= 0 && runner_results(r, at, st);
     batch_clear(&r->batch);

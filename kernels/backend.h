@@ -59,6 +59,11 @@ typedef struct backend_ops {
     void (*mark)(ctx *c, backend_mark *m);
     bool (*reached)(const backend_mark *m);
     void (*wait)(ctx *c, backend_mark *m);
+    /* These four: NULL without a clock of its own. */
+    bool (*stamp_init)(backend_stamp *s, status *st);
+    void (*stamp_fini)(backend_stamp *s);
+    void (*stamp)(ctx *c, backend_stamp *s);
+    double (*stamp_seconds)(const backend_stamp *from, const backend_stamp *to);
     void (*capture_begin)(ctx *c);
     void (*capture_end)(ctx *c, backend_graph *g);
     void (*replay)(ctx *c, const backend_graph *g);
@@ -77,6 +82,11 @@ struct backend_mark {
     void *event; /* the backend's own */
     int32_t *fault;
     bool set;
+};
+
+struct backend_stamp {
+    backend *be;
+    void *event; /* the backend's own */
 };
 
 struct backend_graph {

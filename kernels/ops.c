@@ -337,6 +337,36 @@ void ctx_wait(ctx *c, backend_mark *m) {
     if (ctx_ok(c) && m->set) c->be->ops->wait(c, m);
 }
 
+bool backend_has_clock(const backend *be) {
+    return be->ops->stamp != NULL;
+}
+
+backend_stamp *stamp_new(backend *be, status *st) {
+    CHECK(backend_has_clock(be));
+    backend_stamp *s = mem_calloc(1, sizeof *s);
+    if (!s) {
+        status_set(st, ST_NO_MEMORY, "no memory for a stamp");
+        return NULL;
+    }
+    s->be = be;
+    if (be->ops->stamp_init(s, st)) return s;
+    mem_free(s);
+    return NULL;
+}
+
+void stamp_free(backend_stamp *s) {
+    if (s) s->be->ops->stamp_fini(s);
+    mem_free(s);
+}
+
+void ctx_stamp(ctx *c, backend_stamp *s) {
+    if (ctx_ok(c) && !c->dry) c->be->ops->stamp(c, s);
+}
+
+double stamp_seconds(const backend_stamp *from, const backend_stamp *to) {
+    return from->be->ops->stamp_seconds(from, to);
+}
+
 void ctx_capture_begin(ctx *c) {
     CHECK(backend_is_async(c->be) && !c->dry);
     if (ctx_ok(c)) c->be->ops->capture_begin(c);

@@ -128,6 +128,16 @@ void ctx_mark(ctx *c, backend_mark *m);   /* behind all that c's lane has so far
 bool mark_reached(const backend_mark *m); /* without waiting; one that was never set is */
 void ctx_wait(ctx *c, backend_mark *m);   /* the host waits; what went wrong before it is in c->st now */
 
+/* A moment on the device's clock. */
+typedef struct backend_stamp backend_stamp;
+bool backend_has_clock(const backend *be); /* else there are no stamps */
+backend_stamp *stamp_new(backend *be, status *st);
+void stamp_free(backend_stamp *s);        /* NULL is fine; before its backend */
+void ctx_stamp(ctx *c, backend_stamp *s); /* when all that c's lane has so far is done */
+/* Seconds between two that are known to be past, whatever their lanes; NAN: the device does not say. To 0.5 us, or to the
+ * 24 bits of a float where that is more. */
+double stamp_seconds(const backend_stamp *from, const backend_stamp *to);
+
 /* A captured stretch of launches, with the addresses and shapes that it had: what they read may have changed at the next
  * replay. Between begin and end of a capture nothing runs, and neither uploads, download, sync, marks nor memory are allowed.
  * Only where backend_is_async. */

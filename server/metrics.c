@@ -190,6 +190,11 @@ static void write_engine(buf *b, const char *m, const engine_info *info, const e
                    ends[i].reason, (unsigned long long)ends[i].n);
     one(b, "engine_steps_total", "counter", "Steps of the engine.", m, (double)s->steps);
     write_steps(b, m, s);
+    one(b, "device_idle_seconds_total", "counter",
+        "Time in which the device stood still between steps and encodes while requests ran, by its own "
+        "clock; gaps "
+        "between the kernels of one are not seen; 0 on a CPU.",
+        m, s->device_idle_seconds);
     write_images(b, m, s);
     one(b, "embeddings_total", "counter", "Vectors made.", m, (double)s->embeddings);
     one(b, "weight_bytes", "gauge", "Memory of the weights.", m, (double)info->weight_bytes);

@@ -1,8 +1,11 @@
-/* lanes.c - order of work on the GPU: pinned memory, marks (events), captured graphs, lanes that follow each other. See ops.h.
+/* lanes.c - order of work on the GPU: pinned memory, marks and stamps (events), captured graphs, lanes that follow each other.
+ * See ops.h.
  *
  * A mark brings the lane's fault word along, so that who waits for it learns what went wrong before it and nothing later.
  * Thread: the ctx owner's. Owner: marks and graphs are their makers'. */
 #include "kernels/cuda/cuda.h"
+
+#include <math.h>
 
 /* ---- pinned memory ---- */
 
@@ -103,6 +106,33 @@ bool cuda_reached(const backend_mark *m) {
 void cuda_wait(ctx *c, backend_mark *m) {
     cuda_enter(m->be);
     if (cuda_ok(&c->st, cudaEventSynchronize(m->event), "wait")) cuda_take_fault(c, *m->fault, "a step");
+}
+
+/* ---- stamps ---- */
+
+bool cuda_stamp_init(backend_stamp *s, status *st) {
+    cudaEvent_t e = NULL;
+    cuda_enter(s->be);
+    bool ok = cuda_ok(st, cudaEventCreateWithFlags(&e, cudaEventDefault), "event");
+    s->event = e;
+    return ok;
+}
+
+void cuda_stamp_fini(backend_stamp *s) {
+    cuda_enter(s->be);
+    cudaEventDestroy(s->event);
+}
+
+void cuda_stamp(ctx *c, backend_stamp *s) {
+    cuda_ok(&c->st, cudaEventRecord(s->event, lane_of(c)->stream), "stamp");
+}
+
+double cuda_stamp_seconds(const backend_stamp *from, const backend_stamp *to) {
+    float ms;
+    cuda_enter(from->be);
+    if (cudaEventElapsedTime(&ms, from->event, to->event) == cudaSuccess) return ms * 1e-3;
+    cudaGetLastError(); /* else the next launch would find it */
+    return NAN;
 }
 
 /* ---- graphs ---- */

@@ -11,6 +11,7 @@
  * EMU_FAIL_FILE = path: once a file is there the next grid that runs breaks them for good, as an illegal address does.
  * Threads: one host thread at a time. Owner: everything lives until the matching destroy call. */
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -86,6 +87,8 @@ struct CUevent_st {
     int device;
     cudaStream_t stream;
     size_t upto; /* ops of that stream before it */
+    bool timed;
+    std::shared_ptr<double> ms; /* when it was reached */
 };
 struct CUgraph_st {
     int device;
@@ -402,8 +405,11 @@ cudaError_t cudaDeviceReset(void) {
     return note(cudaSuccess);
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) {
-    *e = new CUevent_st{device_now, nullptr, 0};
+static double now_ms() {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags) {
+    *e = new CUevent_st{device_now, nullptr, 0, !(flags & cudaEventDisableTiming), nullptr};
     return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t e) {
@@ -414,6 +420,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
     if (foreign(e) || foreign(s)) return refused();
     if (s->capture) emu_fail("an event in a graph");
+    if (e->timed) {
+        auto ms = e->ms = std::make_shared<double>();
+        add(s, [ms] { *ms = now_ms(); });
+    }
     e->stream = s;
     e->upto = s->n_added;
     return cudaSuccess;
@@ -437,8 +447,13 @@ cudaError_t cudaEventQuery(cudaEvent_t e) {
     drain(e->stream, e->stream->n_done + 1);
     return note(cudaErrorNotReady);
 }
-cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t, cudaEvent_t) {
-    *ms = 1; /* time is not emulated */
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
+    for (cudaEvent_t e : {from, to}) {
+        if (foreign(e)) return refused();
+        if (!e->timed || !e->stream) return note(cudaErrorInvalidResourceHandle);
+        if (e->stream->n_done < e->upto) return note(cudaErrorNotReady);
+    }
+    *ms = (float)(*to->ms - *from->ms);
     return cudaSuccess;
 }
 

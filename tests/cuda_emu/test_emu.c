@@ -422,6 +422,18 @@ static void test_streams(void **state) {
     cudaEventSynchronize(e);
     assert_int_equal(cudaStreamQuery(a), cudaSuccess);
     cudaEventDestroy(e);
+    cudaEvent_t timed[2];
+    float ms = -1;
+    for (int i = 0; i < 2; i++) {
+        cudaEventCreateWithFlags(&timed[i], cudaEventDefault);
+        cudaEventRecord(timed[i], a);
+    }
+    assert_int_equal(cudaEventElapsedTime(&ms, timed[0], timed[1]), eager ? cudaSuccess : cudaErrorNotReady);
+    cudaGetLastError();
+    cudaEventSynchronize(timed[1]);
+    assert_int_equal(cudaEventElapsedTime(&ms, timed[0], timed[1]), cudaSuccess);
+    assert_true(ms >= 0);
+    for (int i = 0; i < 2; i++) cudaEventDestroy(timed[i]);
     cudaFree(d);
     cudaStreamDestroy(a);
     cudaStreamDestroy(b);

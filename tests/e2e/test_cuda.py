@@ -126,6 +126,7 @@ def with_picture(text, name="easy-vqa-1044.png"):
 
 def test_emulated_plan_of_memory():
     """What is planned is what is taken; the rest of the run takes no more."""
+    begin = time.time()
     with emulated() as s:
         planned = re.search(r"GPU memory: ([\d.]+) MB weights, ([\d.]+) MB KV cache, ([\d.]+) MB activations, ([\d.]+) MB workspace, "
                             r"([\d.]+) MB pictures .* within ([\d.]+) of ([\d.]+) MB", s.text())
@@ -141,6 +142,7 @@ def test_emulated_plan_of_memory():
         r = s.chat("hello", temperature=0.7, seed=1, max_tokens=4, logit_bias={"5": 3}, frequency_penalty=0.5, repetition_penalty=1.1)
         assert r.status == 200
         assert "more than was planned" not in s.text()
+        assert 0 < s.metric("device_idle_seconds_total") < time.time() - begin
 
 
 def test_emulated_plan_that_does_not_fit():

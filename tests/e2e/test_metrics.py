@@ -12,7 +12,8 @@ GAUGES = ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc",
           "queued_prompt_tokens", "image_memory_used_bytes", "request_memory_used_bytes", "weight_bytes", "kv_cache_bytes", "activation_bytes",
           "image_memory_bytes", "request_memory_bytes"]
 COUNTERS = ["num_preemptions_total", "prompt_tokens_total", "generation_tokens_total", "request_success_total", "image_tokens_total",
-            "image_decode_seconds_total", "image_resize_seconds_total", "image_encode_seconds_total", "request_refusals_total"]
+            "image_decode_seconds_total", "image_resize_seconds_total", "image_encode_seconds_total", "request_refusals_total",
+            "device_idle_seconds_total"]
 
 
 def parse(text):

@@ -1,16 +1,22 @@
 #!/usr/bin/env python3
-"""Figures of a GPU beside that GPU's own bounds, measured in the same run: build/gpu-bench.json, and a table in build/gpu-bench.md.
+"""Figures of a GPU beside that GPU's own bounds, measured in the same run, and whether the goals (table.py) are met:
+build/gpu-bench.json, and tables in build/gpu-bench.md.
 
   decode    1, 8, 32, 128 sequences at once: seconds a step, by the server's own counters, against the bytes that it reads (weights,
             keys and values) at the rate at which this GPU copies
   prefill   one long prompt; encode: 16 pictures at once; against the rate of cuBLAS's bf16 products
   load      1, 8, 32, 128 clients, each a new picture, 64 tokens of text, 128 tokens of answer, streamed: requests a second, time to
-            the first token, between tokens
-  others    the same work by transformers on the same GPU, and by vLLM where it can be imported
+            the first token, between tokens; and how much of the wall the device stood still between turns, by its own clock
+            (device_idle_seconds_total)
+  deterministic  decode, prefill and encode once more by a server with --deterministic: what that costs
+  hf        the same work by transformers on the same GPU, whole batches at a time
+  vllm      the same clients at vLLM's server, where vLLM can be imported
   start     seconds to the first answer of /health
+  profile   of each goal that was missed: what its step, prefill or encode spends its time on, op by op (tests/tools/trace_ops), and
+            where nsys is on the machine its summary of the same (build/gpu-bench-GOAL.nsys.txt)
 
-The checkpoint is random, of LLaVA-1.5-7B's shape in bf16, written once to build/bench by our own tool (--model: another). Without
-torch the bounds are missing. VLMD_BIN or BUILD names the program, BENCH_ARGS are options of `vlmd serve`.
+The checkpoint is random, of LLaVA-1.5-7B's shape in bf16, written once to build/bench by our own tool (--model: another; --smoke:
+a tiny one). Without torch the bounds are missing. VLMD_BIN or BUILD names the program, BENCH_ARGS are options of `vlmd serve`.
 usage: bench.py [--device NAME] [--model FOLDER] [--parts decode,prefill,...] [--smoke]"""
 import argparse
 import asyncio
@@ -19,9 +25,9 @@ import json
 import os
 import pathlib
 import shlex
+import shutil
 import subprocess
 import sys
-import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -38,9 +44,11 @@ except ImportError:
     pass
 sys.path.insert(0, str(ROOT / "tests" / "load"))
 from shape import Shape  # noqa: E402
-from wire import CHAT, MODEL, Conn, Server, chat_body, image_part, percentile, png, seeded, text_part, words  # noqa: E402
+from table import goals, table  # noqa: E402
+from vllm_server import VllmServer  # noqa: E402
+from wire import CHAT, MODEL, Broken, Conn, Server, chat_body, image_part, percentile, png, seeded, text_part, words  # noqa: E402
 
-PARTS = ["start", "decode", "prefill", "encode", "load", "hf", "vllm"]
+PARTS = ["start", "decode", "prefill", "encode", "load", "deterministic", "hf", "vllm", "profile"]
 
 
 def others(what, *args):
@@ -55,38 +63,21 @@ def others(what, *args):
     return {"note": (r.stderr.strip().splitlines() or ["nothing was printed"])[-1][:300]}
 
 
-class Busy:
-    """How much of the time the GPU had work, as nvidia-smi samples it."""
-
-    def __enter__(self):
-        self.samples, self.over = [], threading.Event()
-        self.thread = threading.Thread(target=self._sample, daemon=True)
-        self.thread.start()
-        return self
-
-    def _sample(self):
-        while not self.over.wait(0.5):
-            try:
-                out = subprocess.run(["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=10)
-                self.samples.append(float(out.stdout.split()[0]))
-            except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
-                return
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.thread.join()
-
-    @property
-    def mean(self):
-        return sum(self.samples) / len(self.samples) / 100 if self.samples else None
+def run_text(command, seconds=600):
+    """What a program says; None and why where it fails."""
+    try:
+        r = subprocess.run([str(x) for x in command], capture_output=True, text=True, timeout=seconds)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return None, str(e)
+    return (r.stdout, None) if r.returncode == 0 else (None, (r.stderr.strip() or f"ends with {r.returncode}")[-300:])
 
 
 class Bench:
     def __init__(self, o):
         self.o, self.tiny = o, o.smoke
         self.counts = [1, 2] if self.tiny else [1, 8, 32, 128]
-        self.text, self.tokens = (8, 6) if self.tiny else (64, 128)
-        self.model = pathlib.Path(o.model) if o.model else MODEL if self.tiny else self.checkpoint("llava-1.5-7b")
+        self.text, self.tokens = (8, 48) if self.tiny else (64, 128)
+        self.model = pathlib.Path(o.model) if o.model else self.checkpoint("llava-tiny" if self.tiny else "llava-1.5-7b")
         self.shape = Shape(self.model)
         self.serial = 0
         self.out = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), "commit": self.commit(), "model": str(self.model.name),
@@ -108,9 +99,9 @@ class Bench:
             (folder / "done").write_text("1\n")
         return folder
 
-    def serve(self):
-        args = ["--device", self.o.device, "--log-level", "warn", "--max-model-len", "256" if self.tiny else "4096",
-                "--max-num-seqs", str(max(self.counts)), *shlex.split(os.environ.get("BENCH_ARGS", ""))]
+    def serve(self, *more):
+        args = ["--device", self.o.device, "--log-level", "warn", "--max-model-len", "1024" if self.tiny else "4096",
+                "--max-num-seqs", str(max(self.counts)), *shlex.split(os.environ.get("BENCH_ARGS", "")), *more]
         begin = time.perf_counter()
         self.server = Server(self.model, *args)
         return time.perf_counter() - begin
@@ -144,7 +135,7 @@ class Bench:
     # ---- the device's work, by the server's counters ----
 
     def decode(self, n):
-        tokens = 150 if self.tiny else 384
+        tokens = 900 if self.tiny else 384
         prompt, samples = [], []
 
         async def run():
@@ -197,47 +188,115 @@ class Bench:
 
     # ---- what clients see ----
 
-    async def client(self, body, seen):
-        c = await Conn(self.server.port).open()
+    async def client(self, port, body, seen):
+        """One streamed answer. Who does not say which tokens an event brings is taken to bring them evenly."""
+        c = await Conn(port).open()
         begin = last = time.perf_counter()
-        await c.request("POST", CHAT, body)
+        await c.request("POST", CHAT, body, b"Content-Type: application/json\r\n")
         if await c.reply() != 200:
             raise SystemExit("refused: " + (await c.rest()).decode()[:300])
-        first = True
+        first, told, gaps = None, 0, []
         async for e in c.events():
             if '"error"' in e:
                 raise SystemExit("an answer ended in error: " + e[:300])
-            new = 0 if e == "[DONE]" else sum(len(x.get("token_ids") or []) for x in json.loads(e)["choices"])
-            if not new:
+            choices = [] if e == "[DONE]" else json.loads(e)["choices"]
+            new = sum(len(x.get("token_ids") or []) for x in choices)
+            if not new and not any(x["delta"].get("content") for x in choices):
                 continue
             now = time.perf_counter()
-            if first:
-                seen["ttft"].append(now - begin)
-            else:
-                seen["itl"] += [(now - last) / new] * new
-            first, last = False, now
+            if first is None:
+                first = now
+            elif new:
+                gaps += [(now - last) / new] * new
+            told, last = told + new, now
         c.close()
+        if first is None:
+            raise SystemExit("an answer without a token")
+        seen["ttft"].append(first - begin)
+        seen["itl"] += gaps if told == self.tokens else [(last - first) / max(1, self.tokens - 1)] * (self.tokens - 1)
 
-    def load(self, n):
+    def clients(self, port, n, **more):
+        """n clients at a server that speaks OpenAI's protocol: requests a second, and what they wait for."""
         seen = {"ttft": [], "itl": []}
-        rounds = 1 if self.tiny else 4 if n == 1 else 2
-        bodies = [[self.body([self.picture(), text_part(self.text_of(self.text))], self.tokens, stream=True, return_token_ids=True) for _ in range(rounds)]
-                  for _ in range(n)]
+        rounds = 1 if self.tiny else 8 if n == 1 else 2
+        bodies = [[self.body([self.picture(), text_part(self.text_of(self.text))], self.tokens, stream=True, return_token_ids=True, **more)
+                   for _ in range(rounds)] for _ in range(n)]
 
         async def one(mine):
             for b in mine:
-                await self.client(b, seen)
+                await self.client(port, b, seen)
 
         async def run():
             await asyncio.gather(*[one(b) for b in bodies])
         begin = time.perf_counter()
-        with Busy() as busy:
-            asyncio.run(run())
+        asyncio.run(run())
         wall = time.perf_counter() - begin
-        return {"clients": n, "requests": n * rounds, "requests_s": n * rounds / wall, "tokens_s": n * rounds * self.tokens / wall, "gpu_busy": busy.mean,
-                **{f"{k}_{p}_s": percentile(v, p) for k, v in seen.items() for p in (50, 95)}}
+        return {"clients": n, "requests": n * rounds, "wall_s": wall, "requests_s": n * rounds / wall, "tokens_s": n * rounds * self.tokens / wall,
+                **{f"{k}_{p}_s": percentile(v, p) for k, v in seen.items() if v for p in (50, 95)}}
+
+    def load(self, n):
+        before = self.server.metrics()["device_idle_seconds_total"]
+        x = self.clients(self.server.port, n)
+        time.sleep(0.1)
+        idle = self.server.metrics()["device_idle_seconds_total"] - before
+        return {**x, "device_idle": None if self.o.device == "cpu" else idle / x["wall_s"]}
+
+    def vllm(self):
+        try:
+            server = VllmServer(self.model, max(self.counts), BUILD / "gpu-bench-vllm.log")
+        except RuntimeError as e:
+            return {"note": str(e)}
+        out = {"start_s": server.start_s, "clients": {}}
+        try:
+            self.clients(server.port, 1, model=server.name)  # warms it
+            for n in self.counts:
+                out["clients"][str(n)] = self.clients(server.port, n, model=server.name)
+        except (SystemExit, OSError, Broken) as e:
+            out["note"] = f"ended early: {e}"
+        server.stop()
+        return out
 
     # ---- the run ----
+
+    def profile(self, out):
+        """Of the goals that were missed (smoke: of all) where the time goes."""
+        of = {"decode_one": ["--decode", 1], "decode_step": ["--decode", max(self.counts)], "prefill": ["--prefill", 2048], "encode": ["--encode", 16],
+              "gaps": ["--decode", max(self.counts)], "first_token": ["--prefill", 640, "--encode", 1]}
+        found, seen = {}, {}
+        for g in out["goals"]:
+            if g["verdict"] != "missed" and not self.tiny:
+                continue
+            command = [BUILD / "tests" / "tools" / "trace_ops", self.model, "--device", self.o.device, "--past", 256, *of[g["name"]]]
+            key = tuple(of[g["name"]])
+            if key not in seen:
+                text, why = run_text(command)
+                seen[key] = {"text": text} if text else {"note": "trace_ops: " + why}
+                if shutil.which("nsys"):
+                    at = ROOT / "build" / f"gpu-bench-{g['name']}"
+                    summary, why = run_text(["nsys", "profile", "--stats=true", "--force-overwrite=true", "-o", at, *command])
+                    at.with_suffix(".nsys.txt").write_text(summary or "nsys: " + why)
+                    seen[key]["nsys"] = at.with_suffix(".nsys.txt").name
+            found[g["name"]] = seen[key]
+            self.say("profile", g["name"])
+        return found
+
+    def say(self, part, what):
+        print(f"{part} {what}", flush=True)
+        return what
+
+    def warm(self):
+        self.kv_per_token = self.start_message_bytes()
+        asyncio.run(self.at_once([self.body([self.picture(), text_part("warm")], 4)]))
+
+    def measure(self, out, parts, name=""):
+        for part in ("decode", "load"):
+            if part in parts:
+                out[part] = [self.say(name + part, getattr(self, part)(n)) for n in self.counts]
+        for part in ("prefill", "encode"):
+            if part in parts:
+                out[part] = self.say(name + part, getattr(self, part)())
+        if self.server.stop() != 0:
+            out["note"] = "the server did not end well: " + "".join(self.server.log[-3:])
 
     def run(self):
         o, out = self.o, self.out
@@ -246,25 +305,20 @@ class Bench:
         start = self.serve()
         if "start" in o.parts:
             out["start"] = {"s": start}
-        self.kv_per_token = self.start_message_bytes()
-        asyncio.run(self.at_once([self.body([self.picture(), text_part("warm")], 4)]))
-        for part in ("decode", "load"):
-            if part in o.parts:
-                out[part] = []
-                for n in self.counts:
-                    out[part].append(getattr(self, part)(n))
-                    print(f"{part} {out[part][-1]}", flush=True)
-        for part in ("prefill", "encode"):
-            if part in o.parts:
-                out[part] = getattr(self, part)()
-                print(f"{part} {out[part]}", flush=True)
-        if self.server.stop() != 0:
-            out["note"] = "the server did not end well: " + "".join(self.server.log[-3:])
+        self.warm()
+        self.measure(out, o.parts)
+        if "deterministic" in o.parts:
+            self.serve("--deterministic")
+            self.warm()
+            self.measure(out.setdefault("deterministic", {}), [p for p in o.parts if p in ("decode", "prefill", "encode")], "deterministic: ")
         case = json.dumps({"clients": self.counts, "text": self.text, "tokens": self.tokens, "image": self.shape.image})
-        for part in ("hf", "vllm"):
-            if part in o.parts:
-                out[part] = others(part, where, str(self.model), case)
-                print(f"{part} {out[part]}", flush=True)
+        if "hf" in o.parts:
+            out["hf"] = self.say("hf", others("hf", where, str(self.model), case))
+        if "vllm" in o.parts:
+            out["vllm"] = self.say("vllm", self.vllm())
+        out["goals"] = goals(out)
+        if "profile" in o.parts:
+            out["profile"] = self.profile(out)
         return out
 
     def start_message_bytes(self):
@@ -276,46 +330,6 @@ class Bench:
                     return int(line.split("at most, ")[1].split()[0])
             time.sleep(0.05)
         raise SystemExit("no start message:\n" + "".join(self.server.log))
-
-
-# ---- the table ----
-
-def table(out):
-    bounds, rows = out["bounds"], []
-    copy, peak = bounds.get("copy_bytes_s"), max(bounds.get("matmul_flop_s", {}).values(), default=None)
-
-    def row(what, value, ratio=None, goal=None):
-        verdict = "" if ratio is None or goal is None else "met" if ratio >= goal else "missed"
-        rows.append((what, value, "" if ratio is None else f"{ratio:.2f}", "" if goal is None else f"{goal:.2f} {verdict}"))
-    if "start" in out:
-        row("start to /health", f"{out['start']['s']:.1f} s")
-    for d in out.get("decode", []):
-        if "step_s" not in d:
-            row(f"decode, {d['sequences']} sequences", f"{d['tokens_s']:.0f} tokens/s ({d['note']})")
-            continue
-        row(f"decode, {d['sequences']} sequences", f"{d['step_s'] * 1e3:.2f} ms a step, {d['steady_tokens_s']:.0f} tokens/s",
-            d["read_bytes_s"] / copy if copy else None, 0.9 if d["sequences"] == 1 else 0.8)
-    for part, unit, goal in (("prefill", "tokens", 0.7), ("encode", "pictures", 0.5)):
-        if part in out:
-            p = out[part]
-            row(f"{part}, {p[unit]:.0f} {unit}", f"{p['s'] * 1e3:.1f} ms (wall {p['wall_s'] * 1e3:.1f})", p["flop_s"] / peak if peak else None, goal)
-    for x in out.get("load", []):
-        n = x["clients"]
-        busy = "" if x["gpu_busy"] is None else f", GPU busy {x['gpu_busy']:.2f}"
-        row(f"load, {n} clients", f"{x['requests_s']:.2f} requests/s; TTFT {x['ttft_50_s'] * 1e3:.0f} / {x['ttft_95_s'] * 1e3:.0f} ms; "
-            f"ITL {x['itl_50_s'] * 1e3:.1f} / {x['itl_95_s'] * 1e3:.1f} ms{busy}")
-        for other in ("hf", "vllm"):
-            theirs = out.get(other, {}).get("clients", {}).get(str(n), {})
-            if "requests_s" in theirs:
-                row(f"  {other}, {n} at once", f"{theirs['requests_s']:.2f} requests/s", x["requests_s"] / theirs["requests_s"], 1.0)
-    for other in ("hf", "vllm"):
-        if "note" in out.get(other, {}):
-            row(other, "not run: " + out[other]["note"])
-    head = [f"{out['date']}, commit {out['commit']}, {bounds.get('gpu', out['device'])}, {out['model']}{', smoke: no figures' if out['smoke'] else ''}.",
-            f"Copies {copy / 1e9:.0f} GB/s, bf16 products {peak / 1e12:.1f} TFLOP/s." if copy else f"No bounds: {bounds.get('note')}.",
-            "Ratios: to the copy rate, to the product rate, to the other's requests/s; p50 / p95.", "",
-            "| what | figure | ratio | goal |", "|---|---|---|---|"]
-    return "\n".join(head + [f"| {a} | {b} | {c} | {d} |" for a, b, c, d in rows]) + "\n"
 
 
 def main():

@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
-# Everything that must hold on a GPU, from the tree (make gpu-check) or from an unpacked bundle; ends with the number of parts
-# that failed, and what each part did lies in build/gpu-check/.
-# usage: check.sh [--device NAME] [--smoke]
+# Everything that must hold on a GPU, from the tree (make gpu-check) or from an unpacked bundle. Ends with 0 when every part
+# passed, with 1 when one failed, with 2 when it was called in a wrong way; what each part did lies in build/gpu-check/.
+# usage: check.sh [--device NAME] [--smoke] [--without-sanitizer]
 #   --device  cuda (the default), cuda:1, cpu      --smoke  the same parts, as short as they can be
-# BUILD names the folder of the binaries (build); SANITIZER=0 leaves out compute-sanitizer, which takes longest.
+#   --without-sanitizer  compute-sanitizer, which takes longest, is left out; where it is not found that is a failure otherwise
+# BUILD names the folder of the binaries (build).
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-device=cuda smoke=
+device=cuda smoke= sanitizer=1
 while [ $# -gt 0 ]; do
     case $1 in
     --device) device=$2; shift ;;
     --smoke) smoke=1 ;;
+    --without-sanitizer) sanitizer= ;;
     *) sed -n 's/^# usage: /usage: /p' "$0" >&2; exit 2 ;;
     esac
     shift
@@ -24,7 +26,13 @@ lt=$(python3 -c 'import glob, nvidia; print(*sorted(f for d in nvidia.__path__ f
 [ -n "${VLMD_CUBLASLT:-}" ] || [ -z "$lt" ] || ls lib/libcublasLt.so.1[23] >/dev/null 2>&1 || export VLMD_CUBLASLT=$lt
 rm -rf "$out"
 mkdir -p "$out"
-failed=0 skipped=()
+failed=0 failures=() skipped=()
+# fail NAME WHY: a part that failed.
+fail() {
+    failed=$((failed + 1))
+    failures+=("$1")
+    echo "FAILED  $1 $2"
+}
 # part NAME COMMAND...: runs it, keeps what it says, counts a failure.
 part() {
     local name=$1 begin=$SECONDS
@@ -32,8 +40,7 @@ part() {
     if "$@" >"$out/$name.log" 2>&1; then
         echo "ok      $name ($((SECONDS - begin)) s)"
     else
-        failed=$((failed + 1))
-        echo "FAILED  $name ($((SECONDS - begin)) s): $out/$name.log"
+        fail "$name" "($((SECONDS - begin)) s): $out/$name.log"
         tail -n 25 "$out/$name.log" | sed 's/^/        /'
     fi
 }
@@ -54,28 +61,39 @@ ops=(test_sample test_device_memory)
 for t in "$B"/tests/kernels/test_ops_*; do [ -x "$t" ] && ops+=("${t##*/}"); done
 for t in "${ops[@]}"; do part "$t" "$B/tests/kernels/$t"; done
 for t in test_model test_dual test_lot; do part $t ${smoke:+env VLMD_SHORT=1} "$B/tests/engine/model/$t"; done
-t=$B/tests/engine/sched/test_device # the scheduler on a device: steps ahead, captured and not
-[ -x "$t" ] && part test_device "$t"
+part test_device "$B/tests/engine/sched/test_device" # the scheduler on a device: steps ahead, captured and not
 
-# ---- the server: goldens; captured = eager; alone = together ----
+# ---- the server: goldens; captured = eager; alone = together, by --deterministic and as far as promised by default ----
 part parity python3 tests/gpu/parity.py --device "$device" ${smoke:+--smoke --steps 4}
 MIXED_ARGS="--device $device --deterministic" MIXED_REQUESTS=${smoke:+150} MIXED_REQUESTS=${MIXED_REQUESTS:-600} \
     part alone_as_together python3 tests/load/mixed.py
+part default_bits python3 tests/gpu/default_bits.py --device "$device" ${smoke:+--smoke}
 
 # ---- a load run with clients that leave, its answers compared, no growth ----
 SOAK_SECONDS=${smoke:+8} SOAK_SECONDS=${SOAK_SECONDS:-120} SOAK_CLIENTS=${smoke:+4} SOAK_CLIENTS=${SOAK_CLIENTS:-24} \
     SOAK_NO_RSS=$smoke part load python3 tests/load/soak.py --device "$device" --deterministic
 
 # ---- compute-sanitizer over the ops ----
-sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
-if [ "${SANITIZER:-1}" = 0 ] || [ -z "$sanitizer" ] || [ "$device" = cpu ]; then
-    skip compute-sanitizer "${sanitizer:-it is not there}, device $device"
+find_sanitizer() {
+    local at
+    for at in "$(command -v compute-sanitizer)" "${CUDA_HOME:-/none}"/{bin,compute-sanitizer}/compute-sanitizer \
+        /usr/local/cuda*/{bin,compute-sanitizer}/compute-sanitizer; do
+        [ -x "$at" ] && echo "$at" && return
+    done
+}
+found=$(find_sanitizer)
+if [ -z "$sanitizer" ]; then
+    skip compute-sanitizer "--without-sanitizer"
+elif [ "$device" = cpu ]; then
+    skip compute-sanitizer "device cpu"
+elif [ -z "$found" ]; then
+    fail compute-sanitizer "it is neither on the path nor below CUDA_HOME or /usr/local/cuda*; --without-sanitizer leaves it out"
 else
     for tool in memcheck racecheck synccheck; do
         for t in "${ops[@]}"; do
-            part "$tool-$t" "$sanitizer" --tool "$tool" --error-exitcode 9 "$B/tests/kernels/$t"
+            part "$tool-$t" "$found" --tool "$tool" --error-exitcode 9 "$B/tests/kernels/$t"
         done
     done
 fi
-echo "$failed failed${skipped[*]:+, skipped: ${skipped[*]}}"
+echo "$failed failed${failures[*]:+: ${failures[*]}}${skipped[*]:+; skipped: ${skipped[*]}}"
 exit $((failed > 0))

@@ -124,10 +124,11 @@ static inline bool random_weights(const char *dir, dtype dt, uint64_t seed, stat
     random_tensor *t = list.all;
     size_t n = list.n;
     buf header = {0};
+    buf_puts(&header, "{\"__metadata__\":{\"format\":\"pt\"}"); /* or older readers refuse it */
     uint64_t at = 0;
     for (size_t i = 0; i < n; i++) {
         uint64_t bytes = (uint64_t)random_count(&t[i]) * dtype_size(dt);
-        buf_printf(&header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", i ? "," : "{", t[i].name,
+        buf_printf(&header, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t[i].name,
                    dt == DT_F32    ? "F32"
                    : dt == DT_BF16 ? "BF16"
                                    : "F16");

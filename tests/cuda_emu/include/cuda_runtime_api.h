@@ -79,7 +79,7 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t s);
 
 /* ---- streams, events, graphs ---- */
 
-enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2 };
 enum cudaStreamCaptureMode {
     cudaStreamCaptureModeGlobal,
     cudaStreamCaptureModeThreadLocal,
