@@ -37,12 +37,16 @@ int main(void) {
         const char *name;
         int seqs, rows, len, heads, kv_heads, hd;
         bool paged;
-    } cases[] = {{"decode 1 seq", 1, 1, 8192, 32, 4, 64, true},
-                 {"decode 1 seq, no groups", 1, 1, 4096, 32, 32, 128, true},
-                 {"decode 16 seqs", 16, 1, 1024, 32, 8, 128, true},
-                 {"prefill", 1, 512, 1024, 32, 4, 64, true},
-                 {"prefill", 1, 512, 2048, 32, 8, 128, true},
-                 {"tower", 1, 577, 577, 16, 16, 64, false}};
+        dtype kept;
+    } cases[] = {{"decode 1 seq", 1, 1, 8192, 32, 4, 64, true, DT_F32},
+                 {"decode 1 seq, no groups", 1, 1, 4096, 32, 32, 128, true, DT_F32},
+                 {"decode 16 seqs", 16, 1, 1024, 32, 8, 128, true, DT_F32},
+                 {"decode 16 seqs", 16, 1, 1024, 32, 8, 128, true, DT_BF16},
+                 {"decode 16 seqs", 16, 1, 1024, 32, 8, 128, true, DT_F16},
+                 {"prefill", 1, 512, 1024, 32, 4, 64, true, DT_F32},
+                 {"prefill", 1, 512, 2048, 32, 8, 128, true, DT_F32},
+                 {"prefill", 1, 512, 2048, 32, 8, 128, true, DT_BF16},
+                 {"tower", 1, 577, 577, 16, 16, 64, false, DT_F32}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         const int64_t S = cases[i].seqs, R = cases[i].rows, L = cases[i].len, H = cases[i].heads,
                       K = cases[i].kv_heads, D = cases[i].hd, per = (L + 15) / 16, pages = S * per + 1;
@@ -65,15 +69,20 @@ int main(void) {
         tensor k, v;
         if (cases[i].paged) {
             int64_t d[] = {pages, K, 16, D};
-            k = tensor_of(kc, DT_F32, 4, d);
-            v = tensor_of(vc, DT_F32, 4, d);
+            k = tensor_of(kc, cases[i].kept, 4, d);
+            v = tensor_of(vc, cases[i].kept, 4, d);
+            if (cases[i].kept != DT_F32) { /* small numbers, as either type reads them */
+                memset(kc, 0x2e, (size_t)cache * 2);
+                memset(vc, 0x2e, (size_t)cache * 2);
+            }
             a.pages = tensor_2d(table, DT_I32, S, per);
         } else {
             k = tensor_3d(kc, DT_F32, S * L, K, D);
             v = tensor_3d(vc, DT_F32, S * L, K, D);
         }
         double best = 1e9, read = 0, bound = 0;
-        size_t bytes = (size_t)cache * 4 & ~(size_t)((1 << 20) - 1);
+        const size_t size = dtype_size(cases[i].kept),
+                     bytes = (size_t)cache * size & ~(size_t)((1 << 20) - 1);
         for (int round = 0; round < 12; round++) {
             if (R == 1) {
                 double b = bench_read_pass(p, kc, bytes);
@@ -89,17 +98,18 @@ int main(void) {
         }
         if (!ctx_ok(&c)) printf("%s\n", c.st.msg);
         if (R == 1) {
-            double b = (double)cache * 8 / best;
-            printf("attn %s, %lld keys, %lld/%lld heads of %lld: %.1f GB/s, ratio %.2f (read %.1f GB/s)\n",
-                   cases[i].name, (long long)L, (long long)H, (long long)K, (long long)D, b * 1e-9, b / read,
-                   read * 1e-9);
+            double b = (double)(cache * 2) * (double)size / best;
+            printf("attn %s, %lld %s keys, %lld/%lld heads of %lld: %.0f us, %.1f GB/s, ratio %.2f (read "
+                   "%.1f GB/s)\n",
+                   cases[i].name, (long long)L, dtype_name(cases[i].kept), (long long)H, (long long)K,
+                   (long long)D, best * 1e6, b * 1e-9, b / read, read * 1e-9);
         } else {
             double keys = cases[i].paged ? (double)L - (double)R / 2 : (double)L;
             double g = 4e-9 * (double)(S * R * H * D) * keys / best;
-            printf("attn %s, %lld rows of %lld keys, %lld/%lld heads of %lld: %.1f GFLOP/s, ratio %.2f "
+            printf("attn %s, %lld rows of %lld %s keys, %lld/%lld heads of %lld: %.1f GFLOP/s, ratio %.2f "
                    "(sgemm %.1f)\n",
-                   cases[i].name, (long long)R, (long long)L, (long long)H, (long long)K, (long long)D, g,
-                   g / bound, bound);
+                   cases[i].name, (long long)R, (long long)L, dtype_name(cases[i].kept), (long long)H,
+                   (long long)K, (long long)D, g, g / bound, bound);
         }
         backend_release(be, kc);
         backend_release(be, vc);

@@ -1,11 +1,11 @@
 /* bench_encode.c - what a picture costs before the decoder sees it: tokens, time (also of processors, which says the same while
  * others work beside it), memory, by size; and the longest slice, which is what decode steps beside it wait for.
  *
- *   build/tests/bench/bench_encode FOLDER [--threads N] [--together N] [--rows N] [--plan] [WIDTHxHEIGHT ...]
+ *   build/tests/bench/bench_encode [FOLDER] [--threads N] [--together N] [--rows N] [--plan] [WIDTHxHEIGHT ...]
  *
  * --plan: tiles and tokens alone. --together: so many pictures in one encode, times of all. --rows: of a slice
  * (backend_encode_rows), instead of what suits a CPU.
- * The folder may be one of random weights (tests/tools/random_checkpoint). One thread drives, as the engine's does. */
+ * No folder: the bundled model. It may be one of random weights (tests/tools/random_checkpoint). One thread drives, as the engine's does. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,9 +91,10 @@ int main(int argc, char **argv) {
         else if (!dir)
             dir = argv[i];
     }
-    if (!dir || together < 1 || together > MOST_TOGETHER) {
+    if (!dir) dir = "models/vlmd-tiny";
+    if (together < 1 || together > MOST_TOGETHER) {
         fprintf(stderr,
-                "usage: bench_encode FOLDER [--threads N] [--together 1..%d] [--rows N] [--plan] "
+                "usage: bench_encode [FOLDER] [--threads N] [--together 1..%d] [--rows N] [--plan] "
                 "[WIDTHxHEIGHT ...]\n",
                 MOST_TOGETHER);
         return 2;
