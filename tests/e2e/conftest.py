@@ -83,9 +83,13 @@ class Server:
         end = time.time() + PATIENCE
         while time.time() < end:
             if self.proc.poll() is not None:
+                self.reader.join(10)
                 raise AssertionError("the server ended: " + self.text())
-            if self.request("GET", "/health").status == 200:
-                return
+            try:
+                if self.request("GET", "/health").status == 200:
+                    return
+            except ConnectionError:
+                pass  # it is ending
             time.sleep(0.05)
         raise AssertionError("not ready: " + self.text())
 
