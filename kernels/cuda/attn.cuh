@@ -222,7 +222,7 @@ static __device__ __forceinline__ void bring(const attn &t, float *to, const voi
         const bool in = find_key(k, b, tok, base, j, &off);
         float *cell = to + j * t.ld + part * 4;
         if (t.wide) {
-            cu_cp_async16(cell, in ? from + off + part * 4 : t.a.k, in);
+            cu_cp_async<16>(cell, in ? from + off + part * 4 : t.a.k, in);
         } else {
             for (int e = 0; e < 4; e++)
                 cell[e] = in && part * 4 + e < t.a.hd ? from[off + part * 4 + e] : 0.0f;
@@ -242,7 +242,7 @@ static __device__ __forceinline__ void bring_narrow(const attn &t, float *to, in
         const bool in = find_key(k, b, tok, base, j, &off);
         uint16_t *cell = reinterpret_cast<uint16_t *>(reinterpret_cast<char *>(to) + j * row + u * each);
         if (t.wide) {
-            cu_cp_async16(cell, in ? from + off + u * 8 : t.a.k, in);
+            cu_cp_async<16>(cell, in ? from + off + u * 8 : t.a.k, in);
         } else {
             for (int e = 0; e < 8; e++) cell[e] = in && u * 8 + e < t.a.hd ? from[off + u * 8 + e] : static_cast<uint16_t>(0);
         }

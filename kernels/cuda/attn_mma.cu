@@ -35,7 +35,7 @@ static __device__ __forceinline__ int thread_again() {
 /* x = hi + lo + rest, |rest| <= 2^-17 |x|; a product is hi hi + hi lo + lo hi. */
 struct precise {
     enum { PIECES = 2, AS_IS = -1 }; /* AS_IS: keys that come so stay so */
-        static __device__ __forceinline__ float fit(float x) { return x; }
+    static __device__ __forceinline__ float fit(float x) { return x; }
     static __device__ __forceinline__ void cut(float x, float y, unsigned &hi, unsigned &lo) {
         hi = cu_pack_bf16(x, y);
         lo = cu_pack_bf16(__fadd_rn(x, -__uint_as_float(hi << 16)), __fadd_rn(y, -__uint_as_float(hi & 0xffff0000u)));
@@ -88,7 +88,7 @@ static __device__ __forceinline__ void bring_unit(float *row, int u, const float
         const int col = 4 * u + half * mma_shape<P, HC>::LO;
         if (wide) {
             const bool read = in && col < t.a.hd;
-            cu_cp_async16(row + col, read ? src + col : src, read);
+            cu_cp_async<16>(row + col, read ? src + col : src, read);
         } else {
             for (int e = 0; e < 4; e++) row[col + e] = in && col + e < t.a.hd ? src[col + e] : 0.0f;
         }
@@ -103,7 +103,7 @@ static __device__ __forceinline__ void bring_narrow_unit(float *row, int u, cons
         uint16_t *const cell = reinterpret_cast<uint16_t *>(row + 4 * u) + 4 * half;
         if (wide) {
             const bool read = in && col < t.a.hd;
-            cu_cp_async8(cell, read ? src + col : src, read);
+            cu_cp_async<8>(cell, read ? src + col : src, read);
         } else {
             for (int e = 0; e < 4; e++) cell[e] = in && col + e < t.a.hd ? src[col + e] : static_cast<uint16_t>(0);
         }

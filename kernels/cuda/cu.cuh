@@ -2,8 +2,9 @@
  * asynchronous copies. Each of the last two is a thin wrapper with a version for the host, so that the same files run under
  * the emulator (tests/cuda_emu).
  *
- * Rules for a kernel here: shared memory is the one dynamic block (SHARED), as large as the GPU allows; no static __shared__, no printf, no legacy
- * stream; what a warp exchanges goes through *_sync operations with the mask of the lanes that take part. */
+ * Rules for a kernel here: shared memory is the one dynamic block (SHARED), as large as the GPU allows; no static __shared__,
+ * no printf, no legacy stream; what a warp exchanges goes through *_sync operations with the mask of the lanes that take
+ * part. */
 #ifndef VLMD_KERNELS_CUDA_CU_CUH
 #define VLMD_KERNELS_CUDA_CU_CUH
 
@@ -225,20 +226,16 @@ template <bool TURNED> static __device__ __forceinline__ void cu_ldmatrix(unsign
 
 /* ---- asynchronous copies of 16 or 8 bytes into shared memory; !read fills with zeros ---- */
 
-static __device__ __forceinline__ void cu_cp_async16(void *shared, const void *global, bool read) {
+template <int BYTES> static __device__ __forceinline__ void cu_cp_async(void *shared, const void *global, bool read) {
+    static_assert(BYTES == 16 || BYTES == 8, "16 past the L1 cache, or 8");
 #ifdef VLMD_CUDA_EMU
-    emu_cp_async(shared, global, 16, read);
+    emu_cp_async(shared, global, BYTES, read);
 #else
     const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(read ? 16 : 0) : "memory");
-#endif
-}
-static __device__ __forceinline__ void cu_cp_async8(void *shared, const void *global, bool read) {
-#ifdef VLMD_CUDA_EMU
-    emu_cp_async(shared, global, 8, read);
-#else
-    const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(global), "r"(read ? 8 : 0) : "memory");
+    if (BYTES == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(read ? 16 : 0) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(to), "l"(global), "r"(read ? 8 : 0) : "memory");
 #endif
 }
 static __device__ __forceinline__ void cu_cp_commit() {

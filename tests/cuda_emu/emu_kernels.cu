@@ -17,13 +17,13 @@ void k_neighbour(cuk_stream s, float *out, int n, neighbour_how how) {
 static __global__ void copy(float *out, const float *in, copy_how how) {
     SHARED(float, room);
     const unsigned i = threadIdx.x, next = (i + 1) % blockDim.x, from = how == COPY_OWN || how == COPY_NO_WAIT ? i : next;
-    cu_cp_async16(room + i * 4, in + i * 4, true);
+    cu_cp_async<16>(room + i * 4, in + i * 4, true);
     cu_cp_commit();
     if (how != COPY_NO_WAIT) cu_cp_wait<0>();
     if (how == COPY_RIGHT || how == COPY_TOO_EARLY) __syncthreads();
     for (unsigned k = 0; k < 4; k++) out[i * 4 + k] = room[from * 4 + k];
     if (how == COPY_TOO_EARLY) {
-        cu_cp_async16(room + i * 4, in, false);
+        cu_cp_async<16>(room + i * 4, in, false);
         cu_cp_commit();
     }
     cu_cp_wait<0>();
@@ -60,7 +60,7 @@ static __global__ void diverge(diverge_how how) {
     case DIVERGE_SOURCE:
         if (lane < 16) __shfl_sync(0xffff, lane, 20);
         break;
-    case DIVERGE_ALIGNMENT: cu_cp_async16(room + 4, nullptr, false); break;
+    case DIVERGE_ALIGNMENT: cu_cp_async<16>(room + 4, nullptr, false); break;
     }
 }
 void k_diverge(cuk_stream s, diverge_how how) {
