@@ -81,9 +81,10 @@ bool batch_init(batch *b, backend *be, int block_rows, int span_rows, int max_se
     b->host = mem_calloc(l.at[BLOCKS], sizeof(int32_t));
     b->rules = mem_calloc((size_t)max_seqs, sizeof *b->rules);
     b->splices = mem_calloc((size_t)b->max_rows, sizeof *b->splices);
+    b->sources = mem_calloc((size_t)b->max_rows, sizeof *b->sources);
     b->blocks = mem_calloc((size_t)b->max_blocks + 1, sizeof *b->blocks);
     if (be) b->dev = backend_alloc(be, batch_bytes(b), st);
-    if (!b->host || !b->rules || !b->splices || !b->blocks || (be && !b->dev)) {
+    if (!b->host || !b->rules || !b->splices || !b->sources || !b->blocks || (be && !b->dev)) {
         int rows = b->max_rows;
         batch_fini(b);
         return status_set(st, ST_NO_MEMORY, "no memory for a step of %d rows", rows);
@@ -104,6 +105,7 @@ void batch_fini(batch *b) {
     mem_free(b->host);
     mem_free(b->rules);
     mem_free(b->splices);
+    mem_free(b->sources);
     mem_free(b->blocks);
     *b = (batch){0};
 }
@@ -127,10 +129,10 @@ static void splice(batch *b, const seq *s, int from, int to, int row0) {
         if (lo >= hi) continue;
         for (int row = lo; row < hi; row++) b->ids[row0 + row - from] = -1;
         CHECK(b->n_splices < b->max_rows && seq_image_ready(s, r->image));
-        tensor rows = encode_rows(s->images[r->image].pic->enc);
-        b->splices[b->n_splices++] =
-            (struct step_splice){row0 + lo - from, tensor_rows(rows, r->from + lo - r->row, hi - lo),
-                                 s->images[r->image].pic->enc, r->from + lo - r->row};
+        const encode *enc = s->images[r->image].pic->enc;
+        int at = r->from + lo - r->row;
+        b->splices[b->n_splices] = (row_run){row0 + lo - from, tensor_rows(encode_rows(enc), at, hi - lo)};
+        b->sources[b->n_splices++] = (struct step_source){enc, at};
     }
 }
 
@@ -278,6 +280,7 @@ void batch_describe(const batch *b, batch_step *out) {
     describe(b, true, b->n_rows, b->n_seqs, b->n_out, out);
     out->s.n_splices = b->n_splices;
     out->s.splices = b->splices;
+    out->s.sources = b->sources;
     out->s.n_cross = b->cross.n;
     out->s.cross = b->cross.v;
 }

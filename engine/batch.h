@@ -18,7 +18,8 @@ typedef struct batch {
     int32_t *host, *ids, *pos, *rope_len, *slots, *q_start, *kv_len, *pages, *out_rows, *limit;
     int32_t *from;     /* [max_rows] the result of the step before that is the row's id; -1: ids has it */
     sample_row *rules; /* [max_seqs] how to choose from the logits of each wanted row */
-    struct step_splice *splices; /* [max_rows] */
+    row_run *splices;  /* [max_rows] */
+    struct step_source *sources; /* of each */
     struct step_block *blocks;   /* [max_blocks] */
     bool spans;                  /* rows have limits */
     seen_runs cross;             /* of sequences whose pictures stand apart */

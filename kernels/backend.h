@@ -28,11 +28,14 @@ typedef struct backend_ops {
     void (*norm)(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
                  float eps, float gain_offset);
     void (*add)(ctx *c, tensor y, tensor x, const weight *gain); /* gain may be NULL */
+    void (*add_norm)(ctx *c, tensor x, tensor h, const norm_by *before, const weight *scale, tensor y,
+                     const norm_by *after);
     void (*copy)(ctx *c, tensor y, tensor x);
     void (*act)(ctx *c, tensor y, act a);
     void (*softcap)(ctx *c, tensor y, float cap);
     void (*glu)(ctx *c, tensor y, tensor gate, tensor up, act a);
-    void (*embed)(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add);
+    void (*embed)(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add,
+                  const row_run *runs, int n); /* n > 0: not with add */
     void (*gather)(ctx *c, tensor y, tensor x, tensor idx);
     /* of x, or (table not NULL) of a table's rows, which are added to y; by.nd 0: all 1 */
     void (*mix)(ctx *c, tensor y, tensor x, const weight *table, tensor from, tensor by);

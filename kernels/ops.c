@@ -453,6 +453,21 @@ void op_add_scaled(ctx *c, tensor y, tensor x, const weight *gain) {
         c->be->ops->add(c, y, x, gain);
 }
 
+static bool norm_fits(ctx *c, const char *op, const norm_by *n, int64_t width) {
+    return !n || ((!n->gain || expect_weight(c, op, "gain", n->gain, WEIGHT_VECTOR, width)) &&
+                  (!n->bias || expect_weight(c, op, "bias", n->bias, WEIGHT_VECTOR, width)));
+}
+
+void op_add_norm(ctx *c, tensor x, tensor h, const norm_by *before, const weight *scale, tensor y,
+                 const norm_by *after) {
+    const char *op = "add_norm";
+    if (EXPECT("x", x, DT_F32, -1, -1) && EXPECT("h", h, DT_F32, x.d[0], x.d[1]) &&
+        (!after || EXPECT("y", y, DT_F32, x.d[0], x.d[1])) && norm_fits(c, op, before, x.d[1]) &&
+        norm_fits(c, op, after, x.d[1]) &&
+        (!scale || expect_weight(c, op, "scale", scale, WEIGHT_VECTOR, x.d[1])) && launch(c, &x))
+        c->be->ops->add_norm(c, x, h, before, scale, y, after);
+}
+
 void op_copy(ctx *c, tensor y, tensor x) {
     const char *op = "copy";
     if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("x", x, DT_F32, y.d[0], y.d[1]) && launch(c, &y))
@@ -477,18 +492,29 @@ void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
         c->be->ops->glu(c, y, gate, up, a);
 }
 
-void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale) {
+void op_embed_splice(ctx *c, tensor y, const weight *table, tensor ids, float scale, const row_run *runs,
+                     int n) {
     const char *op = "embed";
-    if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("ids", ids, DT_I32, y.d[0]) &&
-        expect_weight(c, op, "table", table, WEIGHT_TABLE, y.d[1]) && launch(c, &y))
-        c->be->ops->embed(c, y, table, ids, scale, false);
+    if (!EXPECT("y", y, DT_F32, -1, -1) || !EXPECT("ids", ids, DT_I32, y.d[0]) ||
+        !expect_weight(c, op, "table", table, WEIGHT_TABLE, y.d[1]))
+        return;
+    for (int64_t i = 0, end = 0; i < n; end = runs[i].row + runs[i].rows.d[0], i++)
+        if (!EXPECT("run", runs[i].rows, DT_F32, -1, y.d[1]) ||
+            !expect_that(c, runs[i].row >= end && runs[i].row + runs[i].rows.d[0] <= y.d[0], op,
+                         "runs within the rows, rising"))
+            return;
+    if (launch(c, &y)) c->be->ops->embed(c, y, table, ids, scale, false, runs, n);
+}
+
+void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale) {
+    op_embed_splice(c, y, table, ids, scale, NULL, 0);
 }
 
 void op_embed_add(ctx *c, tensor y, const weight *table, tensor ids) {
     const char *op = "embed_add";
     if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("ids", ids, DT_I32, y.d[0]) &&
         expect_weight(c, op, "table", table, WEIGHT_TABLE, y.d[1]) && launch(c, &y))
-        c->be->ops->embed(c, y, table, ids, 1.0f, true);
+        c->be->ops->embed(c, y, table, ids, 1.0f, true, NULL, 0);
 }
 
 void op_gather(ctx *c, tensor y, tensor x, tensor idx) {

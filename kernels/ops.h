@@ -184,6 +184,16 @@ typedef enum norm_kind { NORM_LAYER, NORM_RMS } norm_kind;
 void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
              float gain_offset);
 void op_add(ctx *c, tensor y, tensor x); /* y[N,D] += x[N,D] */
+/* A residual and the norms around it: x[N,D] += scale[D] * norm(h[N,D]), then y[N,D] = norm(x), with the bits of op_norm,
+ * op_add_scaled or op_add, and op_norm one behind the other; one launch. before NULL: h as it is; scale NULL: 1; after NULL:
+ * no y. What h holds afterwards is left open; y may be x. (Without norm or scale in between the linear adds: LINEAR_ADD.) */
+typedef struct norm_by {
+    const weight *gain, *bias; /* as op_norm's */
+    norm_kind kind;
+    float eps, gain_offset;
+} norm_by;
+void op_add_norm(ctx *c, tensor x, tensor h, const norm_by *before, const weight *scale, tensor y,
+                 const norm_by *after);
 /* y[N,D] += gain[D] * x[N,D], product and sum rounded each: layer scale, gates */
 void op_add_scaled(ctx *c, tensor y, tensor x, const weight *gain);
 void op_copy(ctx *c, tensor y, tensor x);                     /* y[N,D] = x[N,D] */
@@ -192,6 +202,14 @@ void op_softcap(ctx *c, tensor y, float cap);                 /* y = cap * tanh(
 void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a); /* y[N,F] = a(gate) * up; y may be gate */
 /* y[i,:] = scale * table[ids[i],:] for ids[i] >= 0; rows with a negative id are left alone. ids i32 [N]. */
 void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale);
+/* The same, and y[row + i,:] = rows[i,:] of n runs of rows from elsewhere, pictures' among text's, whatever ids says there.
+ * Runs rise and do not overlap. */
+typedef struct row_run {
+    int64_t row;
+    tensor rows; /* f32 [n,D] */
+} row_run;
+void op_embed_splice(ctx *c, tensor y, const weight *table, tensor ids, float scale, const row_run *runs,
+                     int n);
 /* y[i,:] += table[ids[i],:]: learned positions. ids i32 [N]. */
 void op_embed_add(ctx *c, tensor y, const weight *table, tensor ids);
 /* y[i,:] = x[idx[i],:]. idx i32 [M]. */

@@ -9,11 +9,7 @@ static void embed(ctx *c, const model *m, const step *s, tensor x) {
     const text_spec *t = &m->spec.text;
     size_t mark = arena_mark(c->scratch);
     tensor e = t->embed_width ? ctx_2d(c, DT_F32, x.d[0], t->embed_width) : x;
-    op_embed(c, e, m->w[S_EMBED], s->ids, t->embed_scale);
-    for (int i = 0; i < s->n_splices; i++) {
-        const struct step_splice *p = &s->splices[i];
-        op_copy(c, tensor_rows(e, p->row, p->rows.d[0]), p->rows);
-    }
+    op_embed_splice(c, e, m->w[S_EMBED], s->ids, t->embed_scale, s->splices, s->n_splices);
     if (t->embed_width) op_linear(c, x, e, m->w[S_EMBED_IN], NULL, ACT_NONE, 0);
     if (t->learned_pos) op_embed_add(c, x, m->w[S_EMBED_POS], s->pos);
     if (t->embed_norm)
@@ -25,10 +21,11 @@ static void embed(ctx *c, const model *m, const step *s, tensor x) {
 static void add_deep(ctx *c, const model *m, const step *s, int i, tensor x) {
     if (i >= m->spec.deep.n) return;
     for (int k = 0; k < s->n_splices; k++) {
-        const struct step_splice *p = &s->splices[k];
-        int64_t n = p->rows.d[0];
-        CHECK(p->picture);
-        op_add(c, tensor_rows(x, p->row, n), tensor_rows(encode_deep(p->picture, i), p->from, n));
+        const struct step_source *from = &s->sources[k];
+        int64_t n = s->splices[k].rows.d[0];
+        CHECK(from->picture);
+        op_add(c, tensor_rows(x, s->splices[k].row, n),
+               tensor_rows(encode_deep(from->picture, i), from->from, n));
     }
 }
 
@@ -89,8 +86,7 @@ static void layer_in_blocks(ctx *c, const model *m, const step *s, int i, tensor
                 tensor kb = ctx_2d(c, DT_F32, n, kd), vb = ctx_2d(c, DT_F32, n, kd);
                 stack_project(c, k, w, xb, qb, kb, vb, &one);
             } else {
-                stack_attend(c, k, w, i, xb, qb, (tensor){0}, (tensor){0}, &one);
-                stack_feed_forward(c, k, w, xb);
+                stack_rest(c, k, w, i, xb, qb, (tensor){0}, (tensor){0}, &one);
             }
             arena_reset(c->scratch, mark);
         }

@@ -98,12 +98,15 @@ void cross_beside(ctx *c, const model *m, int i, tensor x, const step *s);
 
 /* Its parts, for who keeps q[N, H*hd], k and v[N, K*hd] itself and gives the rows in blocks: projections of x, where there
  * are pages with k and v written there, and then the k given is not what attention sees; x += attention, where k and v may
- * hold more rows than x and q (without pages: one sequence, all its keys; with pages they are not read); x += ffn. */
+ * hold more rows than x and q (without pages: one sequence, all its keys; with pages they are not read); x += ffn; the latter
+ * two as stack_rest, with the norm between them in one launch with what it follows. */
 void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q, tensor k,
                    tensor v, const layer_run *run);
 void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
                   tensor v, const layer_run *run);
 void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x);
+void stack_rest(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
+                tensor v, const layer_run *run);
 /* For layers that attend to other rows: queries alone of x[N, D] into q[N, H*hd]; keys and values k, v[M, K*hd] of those rows
  * x[M, context]; x += the attention's y[N, H*hd], led back. Norms where the layer has them. */
 void stack_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q);

@@ -57,13 +57,12 @@ typedef struct step {
         bool past; /* a picture lies behind them; rows before all pictures skip the layers' feed-forward */
     } * cross;
     int n_splices;
-    const struct step_splice { /* rows of an encoded picture: rows.d[0] rows of the batch from `row` on */
-        int row;
-        tensor rows; /* f32 [n, width] */
-        const struct encode
-            *picture; /* they are its rows from `from` on, in each of its sets; NULL: one set */
+    const row_run *splices; /* rows of an encoded picture, [n, width]: the batch's rows from `row` on */
+    const struct
+        step_source { /* where each of them is from: `from` on in each of the picture's sets; NULL: one set */
+        const struct encode *picture;
         int from;
-    } * splices;
+    } * sources;
 } step;
 
 /* Logits f32 [n_out, vocab] in c->scratch. Row-exact. In dry mode it measures. */

@@ -3,9 +3,17 @@
  * Thread: the engine's. Activations live in the ctx's scratch and are given back before return. */
 #include "engine/model/impl.h"
 
+static norm_by norm_of(const stack_spec *s, const layer_weights *w, layer_slot gain) {
+    return (norm_by){.gain = w->w[gain],
+                     .bias = w->w[gain + 1],
+                     .kind = s->norm,
+                     .eps = s->norm_eps,
+                     .gain_offset = s->norm_plain ? 1 : s->norm_offset};
+}
+
 static void norm(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot gain, tensor y, tensor x) {
-    float offset = s->norm_plain ? 1 : s->norm_offset;
-    op_norm(c, y, x, w->w[gain], w->w[gain + 1], s->norm, s->norm_eps, offset);
+    const norm_by n = norm_of(s, w, gain);
+    op_norm(c, y, x, n.gain, n.bias, n.kind, n.eps, n.gain_offset);
 }
 
 /* What goes into attention or feed-forward. */
@@ -37,21 +45,32 @@ void stack_context(ctx *c, const stack_spec *s, const layer_weights *w, tensor x
     arena_reset(c->scratch, mark);
 }
 
-/* x += y m + b, with the norms behind it. */
-static void join(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot before, layer_slot post,
-                 layer_slot scale, tensor x, tensor y, const weight *m, const weight *b) {
-    if (s->post_norms || w->w[scale]) {
+/* One of a layer's two halves on its way back into x: x += y m + b, with the norms around it, and where h is given
+ * h = norm(x) for what comes next. */
+typedef struct way_back {
+    const weight *m, *b;
+    layer_slot norm, post, scale; /* of this half */
+    tensor h;                     /* nd 0: none */
+    layer_slot next;
+} way_back;
+
+static void join(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y, const way_back *j) {
+    tensor to = s->norm_after ? x : j->h;
+    const layer_slot behind = s->norm_after ? j->norm : j->next;
+    if (s->post_norms || w->w[j->scale]) {
         tensor h = ctx_2d(c, DT_F32, x.d[0], s->width);
-        op_linear(c, h, y, m, b, ACT_NONE, 0);
-        if (s->post_norms) norm(c, s, w, post, h, h);
-        if (w->w[scale])
-            op_add_scaled(c, x, h, w->w[scale]);
-        else
-            op_add(c, x, h);
+        op_linear(c, h, y, j->m, j->b, ACT_NONE, 0);
+        const norm_by before = norm_of(s, w, j->post), after = norm_of(s, w, behind);
+        op_add_norm(c, x, h, s->post_norms ? &before : NULL, w->w[j->scale], to, to.nd ? &after : NULL);
     } else {
-        op_linear(c, x, y, m, b, ACT_NONE, LINEAR_ADD);
+        op_linear(c, x, y, j->m, j->b, ACT_NONE, LINEAR_ADD);
+        if (to.nd) norm(c, s, w, behind, to, x);
     }
-    if (s->norm_after) norm(c, s, w, before, x, x);
+}
+
+static void join_attention(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y,
+                           tensor h) {
+    join(c, s, w, x, y, &(way_back){w->w[L_O_W], w->w[L_O_B], L_NORM1_G, L_POST1_G, L_SCALE1, h, L_NORM2_G});
 }
 
 /* Norm, projections and what the spec does to queries and keys before they meet: rows x to q, k, v, or to q and the pages. */
@@ -90,8 +109,9 @@ static void attend(ctx *c, const stack_spec *s, tensor y, tensor q, tensor k, te
             paged ? run->vc : tensor_heads(v, s->kv_heads, s->head_dim), a);
 }
 
-void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
-                  tensor v, const layer_run *run) {
+/* h: as way_back's. */
+static void attend_own(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q,
+                       tensor k, tensor v, const layer_run *run, tensor h) {
     size_t mark = arena_mark(c->scratch);
     tensor y = ctx_2d(c, DT_F32, x.d[0], (int64_t)s->heads * s->head_dim);
     attn_args a = run->attn;
@@ -101,13 +121,18 @@ void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, te
     a.window = s->window[i];
     a.narrow = weight_type(w->w[L_O_W]);
     attend(c, s, y, q, k, v, run, &a);
-    join(c, s, w, L_NORM1_G, L_POST1_G, L_SCALE1, x, y, w->w[L_O_W], w->w[L_O_B]);
+    join_attention(c, s, w, x, y, h);
     arena_reset(c->scratch, mark);
+}
+
+void stack_attend(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
+                  tensor v, const layer_run *run) {
+    attend_own(c, s, w, i, x, q, k, v, run, (tensor){0});
 }
 
 void stack_join_attention(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor y) {
     size_t mark = arena_mark(c->scratch);
-    join(c, s, w, L_NORM1_G, L_POST1_G, L_SCALE1, x, y, w->w[L_O_W], w->w[L_O_B]);
+    join_attention(c, s, w, x, y, (tensor){0});
     arena_reset(c->scratch, mark);
 }
 
@@ -142,9 +167,10 @@ void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, te
     arena_reset(c->scratch, mark);
 }
 
-void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x) {
+/* h: x with its norm, or x where the norms come after. */
+static void feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor h) {
     size_t mark = arena_mark(c->scratch);
-    tensor h = normed(c, s, w, L_NORM2_G, x), up = ctx_2d(c, DT_F32, x.d[0], s->ffn), y = up;
+    tensor up = ctx_2d(c, DT_F32, x.d[0], s->ffn), y = up;
     if (s->glu) {
         y = ctx_2d(c, DT_F32, x.d[0], s->ffn);
         const linear_to both[] = {{y, w->w[L_GATE_W], w->w[L_GATE_B]}, {up, w->w[L_UP_W], w->w[L_UP_B]}};
@@ -153,21 +179,51 @@ void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, ten
     } else {
         op_linear(c, up, h, w->w[L_UP_W], w->w[L_UP_B], s->activation, 0);
     }
-    join(c, s, w, L_NORM2_G, L_POST2_G, L_SCALE2, x, y, w->w[L_DOWN_W], w->w[L_DOWN_B]);
+    join(c, s, w, x, y,
+         &(way_back){.m = w->w[L_DOWN_W],
+                     .b = w->w[L_DOWN_B],
+                     .norm = L_NORM2_G,
+                     .post = L_POST2_G,
+                     .scale = L_SCALE2});
+    arena_reset(c->scratch, mark);
+}
+
+void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x) {
+    size_t mark = arena_mark(c->scratch);
+    feed_forward(c, s, w, x, normed(c, s, w, L_NORM2_G, x));
+    arena_reset(c->scratch, mark);
+}
+
+void stack_rest(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
+                tensor v, const layer_run *run) {
+    size_t mark = arena_mark(c->scratch);
+    tensor h = {0};
+    if (!s->norm_after) h = ctx_2d(c, DT_F32, x.d[0], s->width);
+    attend_own(c, s, w, i, x, q, k, v, run, h);
+    feed_forward(c, s, w, x, h.nd ? h : x);
+    arena_reset(c->scratch, mark);
+}
+
+static void attention(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x,
+                      const layer_run *run, tensor h) {
+    int64_t n = x.d[0], qd = (int64_t)s->heads * s->head_dim, kd = (int64_t)s->kv_heads * s->head_dim;
+    size_t mark = arena_mark(c->scratch);
+    tensor q = ctx_2d(c, DT_F32, n, qd), k = ctx_2d(c, DT_F32, n, kd), v = ctx_2d(c, DT_F32, n, kd);
+    stack_project(c, s, w, x, q, k, v, run);
+    attend_own(c, s, w, i, x, q, k, v, run, h);
     arena_reset(c->scratch, mark);
 }
 
 void stack_attention(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x,
                      const layer_run *run) {
-    int64_t n = x.d[0], qd = (int64_t)s->heads * s->head_dim, kd = (int64_t)s->kv_heads * s->head_dim;
-    size_t mark = arena_mark(c->scratch);
-    tensor q = ctx_2d(c, DT_F32, n, qd), k = ctx_2d(c, DT_F32, n, kd), v = ctx_2d(c, DT_F32, n, kd);
-    stack_project(c, s, w, x, q, k, v, run);
-    stack_attend(c, s, w, i, x, q, k, v, run);
-    arena_reset(c->scratch, mark);
+    attention(c, s, w, i, x, run, (tensor){0});
 }
 
 void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run) {
-    stack_attention(c, s, w, i, x, run);
-    stack_feed_forward(c, s, w, x);
+    size_t mark = arena_mark(c->scratch);
+    tensor h = {0};
+    if (!s->norm_after) h = ctx_2d(c, DT_F32, x.d[0], s->width);
+    attention(c, s, w, i, x, run, h);
+    feed_forward(c, s, w, x, h.nd ? h : x);
+    arena_reset(c->scratch, mark);
 }

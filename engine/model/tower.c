@@ -245,9 +245,8 @@ static void run_layer(ctx *c, encode_lot *l, const pass *p, int i, int half, int
     run.attn.q_start = ids_at(l, at.blocks + s.start, s.n + 1);
     run.attn.kv_len = ids_at(l, at.blocks + s.len, s.n);
     tensor x = tensor_rows(l->x, b.from, b.n);
-    stack_attend(c, &t->stack, &m->tower[i], i, x, tensor_rows(l->q, b.from, b.n),
-                 tensor_rows(l->k, see_from, see), tensor_rows(l->v, see_from, see), &run);
-    stack_feed_forward(c, &t->stack, &m->tower[i], x);
+    stack_rest(c, &t->stack, &m->tower[i], i, x, tensor_rows(l->q, b.from, b.n),
+               tensor_rows(l->k, see_from, see), tensor_rows(l->v, see_from, see), &run);
     for (int k = 0; k < p->n; k++)
         tower_keep_features(c, l, k, i + 1, p->n > 1 ? 0 : b.from, p->n > 1 ? rows : b.n, rows);
 }

@@ -181,9 +181,8 @@ static void run_layer(ctx *c, encode_lot *l, const shape *s, int i, int half, in
         stack_project(c, &t->stack, &m->tower[i], x, q, tensor_rows(l->k, from, n),
                       tensor_rows(l->v, from, n), &run);
     } else {
-        stack_attend(c, &t->stack, &m->tower[i], i, x, q, tensor_rows(l->k, 0, s->all),
-                     tensor_rows(l->v, 0, s->all), &run);
-        stack_feed_forward(c, &t->stack, &m->tower[i], x);
+        stack_rest(c, &t->stack, &m->tower[i], i, x, q, tensor_rows(l->k, 0, s->all),
+                   tensor_rows(l->v, 0, s->all), &run);
         tower_keep_features(c, l, 0, i + 1, from, n, t->max_tiles * s->tile);
     }
 }

@@ -170,6 +170,7 @@ static const backend_ops cpu_ops = {
     .sync = cpu_sync,
     .linear = cpu_linear,
     .norm = cpu_norm,
+    .add_norm = cpu_add_norm,
     .add = cpu_add,
     .copy = cpu_copy,
     .act = cpu_act,

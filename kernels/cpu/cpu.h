@@ -57,12 +57,15 @@ void cpu_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a
 /* rows.c */
 void cpu_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind, float eps,
               float gain_offset);
+void cpu_add_norm(ctx *c, tensor x, tensor h, const norm_by *before, const weight *scale, tensor y,
+                  const norm_by *after);
 void cpu_add(ctx *c, tensor y, tensor x, const weight *gain);
 void cpu_copy(ctx *c, tensor y, tensor x);
 void cpu_act(ctx *c, tensor y, act a);
 void cpu_softcap(ctx *c, tensor y, float cap);
 void cpu_glu(ctx *c, tensor y, tensor gate, tensor up, act a);
-void cpu_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add);
+void cpu_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add, const row_run *runs,
+               int n);
 void cpu_gather(ctx *c, tensor y, tensor x, tensor idx);
 void cpu_mix(ctx *c, tensor y, tensor x, const weight *table, tensor from, tensor by);
 void cpu_rope_table(ctx *c, tensor cs, tensor pos, tensor len, const rope_args *a);

@@ -83,20 +83,59 @@ static void add_range(void *arg, int64_t from, int64_t to, int thread) {
     for (int64_t i = from; i < to; i++) j->s->add(j->y + i * j->y_ld, j->x + i * j->x_ld, j->width);
 }
 
+static void scaled_row(float *y, const float *x, const float *gain, int64_t n) {
+    for (int64_t k = 0; k < n; k++) y[k] += gain[k] * x[k];
+}
+
 static void add_scaled_range(void *arg, int64_t from, int64_t to, int thread) {
     (void)thread;
     const rows_job *j = arg;
-    for (int64_t i = from; i < to; i++) {
-        float *y = j->y + i * j->y_ld;
-        const float *x = j->x + i * j->x_ld;
-        for (int64_t k = 0; k < j->width; k++) y[k] += j->gain[k] * x[k];
-    }
+    for (int64_t i = from; i < to; i++) scaled_row(j->y + i * j->y_ld, j->x + i * j->x_ld, j->gain, j->width);
 }
 
 void cpu_add(ctx *c, tensor y, tensor x, const weight *gain) {
     rows_job j = job_of(c, &y, &x);
     j.gain = gain ? gain->vec : NULL;
     run_rows(c, &j, 0.5, gain ? add_scaled_range : add_range);
+}
+
+typedef struct add_norm_job {
+    const simd *s;
+    tensor x, h, y;
+    const norm_by *before, *after;
+    const float *scale;
+} add_norm_job;
+
+static void norm_row(const simd *s, float *y, const float *x, int64_t n, const norm_by *a) {
+    s->norm(y, x, a->gain ? a->gain->vec : NULL, a->bias ? a->bias->vec : NULL, n, a->kind, a->eps,
+            a->gain_offset);
+}
+
+static void add_norm_range(void *arg, int64_t from, int64_t to, int thread) {
+    (void)thread;
+    const add_norm_job *j = arg;
+    const int64_t n = j->x.d[1];
+    for (int64_t i = from; i < to; i++) {
+        float *x = (float *)j->x.data + i * j->x.ld, *h = (float *)j->h.data + i * j->h.ld;
+        if (j->before) norm_row(j->s, h, h, n, j->before);
+        if (j->scale)
+            scaled_row(x, h, j->scale, n);
+        else
+            j->s->add(x, h, n);
+        if (j->after) norm_row(j->s, (float *)j->y.data + i * j->y.ld, x, n, j->after);
+    }
+}
+
+void cpu_add_norm(ctx *c, tensor x, tensor h, const norm_by *before, const weight *scale, tensor y,
+                  const norm_by *after) {
+    add_norm_job j = {.s = cpu_of(c)->simd,
+                      .x = x,
+                      .h = h,
+                      .y = y,
+                      .before = before,
+                      .after = after,
+                      .scale = scale ? scale->vec : NULL};
+    cpu_for(cpu_of(c), x.d[0], row_piece(x.d[1]), 2 * (double)x.d[0] * (double)x.d[1], add_norm_range, &j);
 }
 
 static void copy_range(void *arg, int64_t from, int64_t to, int thread) {
@@ -175,7 +214,8 @@ static void embed_range(void *arg, int64_t from, int64_t to, int thread) {
                         j->scale, j->add);
 }
 
-void cpu_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add) {
+void cpu_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add, const row_run *runs,
+               int n) {
     rows_job j = job_of(c, &y, NULL);
     j.idx = ids.data;
     j.table = table->data;
@@ -190,6 +230,7 @@ void cpu_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, b
             return;
         }
     run_rows(c, &j, 0.5, embed_range);
+    for (int i = 0; i < n; i++) cpu_copy(c, tensor_rows(y, runs[i].row, runs[i].rows.d[0]), runs[i].rows);
 }
 
 static void mix_range(void *arg, int64_t from, int64_t to, int thread) {

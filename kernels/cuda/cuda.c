@@ -145,6 +145,33 @@ static void cuda_add(ctx *c, tensor y, tensor x, const weight *gain) {
     launched(c, "add");
 }
 
+static cuk_norm_by norm_of(const norm_by *n) {
+    if (!n) return (cuk_norm_by){0};
+    return (cuk_norm_by){.gain = n->gain ? n->gain->vec : NULL,
+                         .bias = n->bias ? n->bias->vec : NULL,
+                         .on = true,
+                         .rms = n->kind == NORM_RMS,
+                         .eps = n->eps,
+                         .gain_offset = n->gain_offset};
+}
+
+static void cuda_add_norm(ctx *c, tensor x, tensor h, const norm_by *before, const weight *scale, tensor y,
+                          const norm_by *after) {
+    const cuk_add_norm a = {.x = x.data,
+                            .h = h.data,
+                            .y = y.data,
+                            .scale = scale ? scale->vec : NULL,
+                            .x_ld = x.ld,
+                            .h_ld = h.ld,
+                            .y_ld = y.ld,
+                            .rows = x.d[0],
+                            .d = (int)x.d[1],
+                            .before = norm_of(before),
+                            .after = norm_of(after)};
+    cuk_residual(stream_of(c), &a);
+    launched(c, "add_norm");
+}
+
 static void cuda_copy(ctx *c, tensor y, tensor x) {
     cuk_copy(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1]);
     launched(c, "copy");
@@ -165,9 +192,26 @@ static void cuda_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
     launched(c, "glu");
 }
 
-static void cuda_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add) {
-    cuk_embed(stream_of(c), y.data, y.ld, table->data, cuda_type(table->dt), table->ld, table->rows, ids.data,
-              y.d[0], y.d[1], scale, add, lane_of(c)->fault);
+static void cuda_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale, bool add,
+                       const row_run *runs, int n) {
+    cuk_embed_rows e = {.y = y.data,
+                        .table = table->data,
+                        .t = cuda_type(table->dt),
+                        .y_ld = y.ld,
+                        .table_ld = table->ld,
+                        .n_table = table->rows,
+                        .ids = ids.data,
+                        .rows = y.d[0],
+                        .d = y.d[1],
+                        .scale = scale,
+                        .add = add,
+                        .fault = lane_of(c)->fault};
+    do { /* what more runs there are than one launch takes goes by further ones, which leave ids alone */
+        for (e.n = 0; n > 0 && e.n < CUK_EMBED_RUNS; n--, runs++)
+            e.run[e.n++] = (cuk_embed_run){runs->row, runs->rows.d[0], runs->rows.data, runs->rows.ld};
+        cuk_embed(stream_of(c), &e);
+        e.ids = NULL;
+    } while (n > 0);
     launched(c, "embed");
 }
 
@@ -353,6 +397,7 @@ static const backend_ops cuda_ops = {
     .linear = cuda_linear,
     .norm = cuda_norm,
     .add = cuda_add,
+    .add_norm = cuda_add_norm,
     .copy = cuda_copy,
     .act = cuda_act,
     .softcap = cuda_softcap,

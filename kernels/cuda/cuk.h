@@ -55,16 +55,48 @@ void cuk_norm(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld
 /* y += x, y = x, y = a(y), y = a(gate) * up; all f32 [rows, d] */
 void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *gain,
              int64_t rows, int64_t d); /* x times gain, where it is not NULL */
+/* As op_add_norm, all f32 [rows, d]; h is left as it was */
+typedef struct cuk_norm_by {
+    const float *gain, *bias; /* [d], either may be NULL */
+    bool on, rms;
+    float eps, gain_offset;
+} cuk_norm_by;
+typedef struct cuk_add_norm {
+    float *x, *y;           /* y: with after alone; may be x */
+    const float *h, *scale; /* scale NULL: 1 */
+    int64_t x_ld, h_ld, y_ld, rows;
+    int d;
+    cuk_norm_by before, after;
+} cuk_add_norm;
+void cuk_residual(cuk_stream s, const cuk_add_norm *a);
 void cuk_copy(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t d);
 void cuk_act_rows(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, cuk_act a);
 /* y = cap * tanh(y / cap) */
 void cuk_softcap(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, float cap);
 void cuk_glu(cuk_stream s, float *y, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up,
              int64_t up_ld, int64_t rows, int64_t d, cuk_act a);
-/* y[i,:] (+)= scale * table[ids[i],:]; !add: rows with a negative id are left alone. ids >= n_table (or < 0 with add): CUK_BAD_ID */
-void cuk_embed(cuk_stream s, float *y, int64_t y_ld, const void *table, cuk_type t, int64_t table_ld,
-               int64_t n_table, const int32_t *ids, int64_t rows, int64_t d, float scale, bool add,
-               int32_t *fault);
+/* y[i,:] (+)= scale * table[ids[i],:]; !add: rows with a negative id are left alone, and y[row + i,:] = x[i,:] for each of the
+ * runs, whatever ids has there. ids NULL: runs alone. ids >= n_table (or < 0 with add): CUK_BAD_ID */
+enum { CUK_EMBED_RUNS = 64 };
+typedef struct cuk_embed_run {
+    int64_t row, n;
+    const float *x;
+    int64_t x_ld;
+} cuk_embed_run;
+typedef struct cuk_embed_rows {
+    float *y;
+    const void *table;
+    cuk_type t;
+    int64_t y_ld, table_ld, n_table;
+    const int32_t *ids;
+    int64_t rows, d;
+    float scale;
+    bool add;
+    int32_t *fault;
+    int n;
+    cuk_embed_run run[CUK_EMBED_RUNS];
+} cuk_embed_rows;
+void cuk_embed(cuk_stream s, const cuk_embed_rows *e);
 /* y[i,:] = x[idx[i],:]; CUK_BAD_INDEX */
 void cuk_gather(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t n_x,
                 const int32_t *idx, int64_t rows, int64_t d, int32_t *fault);

@@ -184,24 +184,42 @@ template <class T, bool ADD> struct embed_op {
     }
 };
 
-template <class T>
-static void embed_as(cuk_stream s, float *y, int64_t y_ld, const void *table, int64_t table_ld, int64_t n_table,
-                     const int32_t *ids, int64_t rows, int64_t d, float scale, bool add, int32_t *fault) {
+/* Rows from elsewhere, and what embed_op does with the others. */
+template <class T> struct splice_op {
+    embed_op<T, false> embed; /* ids NULL: nothing */
+    int n;
+    cuk_embed_run run[CUK_EMBED_RUNS];
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        for (int k = 0; k < n; k++)
+            if (i >= run[k].row && i < run[k].row + run[k].n) {
+                cu_store<N>(embed.y + i * embed.y_ld + c, cu_load<N>(run[k].x + (i - run[k].row) * run[k].x_ld + c));
+                return;
+            }
+        if (embed.ids) embed.template at<N>(i, c);
+    }
+};
+
+template <class T> static void embed_as(cuk_stream s, const cuk_embed_rows &e) {
     typedef typename T::bits bits;
-    const bits *t = static_cast<const bits *>(table);
-    const bool wide = cu_wide(y, y_ld) && cu_wide(t, table_ld, sizeof *t);
-    if (add)
-        cu_each_row(s, embed_op<T, true>{y, t, ids, fault, y_ld, table_ld, n_table, scale}, rows, d, wide);
-    else
-        cu_each_row(s, embed_op<T, false>{y, t, ids, fault, y_ld, table_ld, n_table, scale}, rows, d, wide);
+    const bits *t = static_cast<const bits *>(e.table);
+    bool wide = cu_wide(e.y, e.y_ld) && cu_wide(t, e.table_ld, sizeof *t);
+    if (e.add)
+        return cu_each_row(s, embed_op<T, true>{e.y, t, e.ids, e.fault, e.y_ld, e.table_ld, e.n_table, e.scale}, e.rows, e.d, wide);
+    const embed_op<T, false> embed = {e.y, t, e.ids, e.fault, e.y_ld, e.table_ld, e.n_table, e.scale};
+    if (e.n == 0) return cu_each_row(s, embed, e.rows, e.d, wide);
+    splice_op<T> both = {embed, e.n, {}};
+    for (int i = 0; i < e.n; i++) {
+        both.run[i] = e.run[i];
+        wide = wide && cu_wide(e.run[i].x, e.run[i].x_ld);
+    }
+    cu_each_row(s, both, e.rows, e.d, wide);
 }
 
-void cuk_embed(cuk_stream s, float *y, int64_t y_ld, const void *table, cuk_type t, int64_t table_ld, int64_t n_table,
-               const int32_t *ids, int64_t rows, int64_t d, float scale, bool add, int32_t *fault) {
-    switch (t) {
-    case CUK_F32: return embed_as<cu_f32>(s, y, y_ld, table, table_ld, n_table, ids, rows, d, scale, add, fault);
-    case CUK_F16: return embed_as<cu_f16>(s, y, y_ld, table, table_ld, n_table, ids, rows, d, scale, add, fault);
-    case CUK_BF16: return embed_as<cu_bf16>(s, y, y_ld, table, table_ld, n_table, ids, rows, d, scale, add, fault);
+void cuk_embed(cuk_stream s, const cuk_embed_rows *e) {
+    switch (e->t) {
+    case CUK_F32: return embed_as<cu_f32>(s, *e);
+    case CUK_F16: return embed_as<cu_f16>(s, *e);
+    case CUK_BF16: return embed_as<cu_bf16>(s, *e);
     }
 }
 
@@ -274,23 +292,20 @@ void cuk_mix(cuk_stream s, float *y, int64_t y_ld, const void *x, cuk_type t, in
 
 /* ---- norm ---- */
 
-struct norm_args {
-    float *y;
-    const float *x, *gain, *bias;
-    int64_t y_ld, x_ld, units, heads; /* a unit: one head of one row */
-    int d;
-    float eps, gain_offset;
-    bool rms, wide;
-};
-
-/* Group g of four of a row; past its end zeros, which the sums do not see. */
-static __device__ __forceinline__ void norm_group(float v[4], const float *x, int g, const norm_args &a, float otherwise) {
-    if (a.wide && g * 4 + 4 <= a.d) {
+/* Group g of four of a row of d; past its end what `otherwise` says, which the sums do not see. */
+static __device__ __forceinline__ void norm_group(float v[4], const float *x, int g, int d, bool wide, float otherwise) {
+    if (wide && g * 4 + 4 <= d) {
         const cu_vec<4> r = cu_load<4>(x + g * 4);
         for (int k = 0; k < 4; k++) v[k] = r.v[k];
     } else {
-        for (int k = 0; k < 4; k++) v[k] = g * 4 + k < a.d ? x[g * 4 + k] : otherwise;
+        for (int k = 0; k < 4; k++) v[k] = g * 4 + k < d ? x[g * 4 + k] : otherwise;
     }
+}
+static __device__ __forceinline__ void norm_keep(float *y, int g, int d, bool wide, const float v[4]) {
+    if (wide && g * 4 + 4 <= d)
+        cu_store<4>(y + g * 4, cu_vec<4>{{v[0], v[1], v[2], v[3]}});
+    else
+        for (int k = 0; k < 4 && g * 4 + k < d; k++) y[g * 4 + k] = v[k];
 }
 
 /* Over the T threads of a unit. room: a float a warp; WARPS > 1 waits for the whole block. */
@@ -305,44 +320,93 @@ template <int WARPS> static __device__ __forceinline__ float norm_total(float x,
     return x;
 }
 
+/* What a row of d is normalised by. Each thread reads the groups that it alone writes before and behind. */
+struct norm_stats {
+    float mean, inv;
+};
+template <int WARPS>
+static __device__ __forceinline__ norm_stats norm_measure(const float *x, int d, bool wide, const cuk_norm_by &by, float *room) {
+    const int T = WARPS * 32, t = static_cast<int>(threadIdx.x) % T;
+    float v[4], sum = 0;
+    norm_stats s = {0, 0};
+    if (!by.rms) {
+        for (int g = t; g * 4 < d; g += T) {
+            norm_group(v, x, g, d, wide, 0);
+            sum = __fadd_rn(sum, __fadd_rn(__fadd_rn(v[0], v[1]), __fadd_rn(v[2], v[3])));
+        }
+        s.mean = norm_total<WARPS>(sum, room) / static_cast<float>(d);
+        sum = 0;
+    }
+    for (int g = t; g * 4 < d; g += T) {
+        norm_group(v, x, g, d, wide, s.mean);
+        for (int k = 0; k < 4; k++) v[k] = __fadd_rn(v[k], -s.mean);
+        const float ab = fmaf(v[1], v[1], __fmul_rn(v[0], v[0])), cd = fmaf(v[3], v[3], __fmul_rn(v[2], v[2]));
+        sum = __fadd_rn(sum, __fadd_rn(ab, cd));
+    }
+    s.inv = 1.0f / sqrtf(norm_total<WARPS>(sum, room) / static_cast<float>(d) + by.eps);
+    return s;
+}
+static __device__ __forceinline__ void norm_apply(float v[4], int g, int d, const cuk_norm_by &by, norm_stats s) {
+    for (int k = 0; k < 4; k++) {
+        const int c = g * 4 + k;
+        if (c >= d) break;
+        const float n = __fmul_rn(__fadd_rn(v[k], -s.mean), s.inv),
+                    gain = by.gain ? __fadd_rn(by.gain_offset, by.gain[c]) : by.gain_offset;
+        v[k] = by.bias ? fmaf(n, gain, by.bias[c]) : __fmul_rn(n, gain);
+    }
+}
+
+struct norm_args {
+    float *y;
+    const float *x;
+    int64_t y_ld, x_ld, units, heads; /* a unit: one head of one row */
+    int d;
+    bool wide;
+    cuk_norm_by by;
+};
+
 /* WARPS: of a unit; with one, a block does eight units. */
 template <int WARPS> static __global__ void __launch_bounds__(256) norm_kernel(norm_args a) {
     SHARED(float, room);
-    const int T = WARPS * 32, t = static_cast<int>(threadIdx.x) % T;
+    const int T = WARPS * 32;
     const int64_t unit = static_cast<int64_t>(blockIdx.x) * (blockDim.x / T) + threadIdx.x / T;
     if (unit >= a.units) return; /* a whole warp */
     const int64_t row = unit / a.heads, at = unit % a.heads * a.d;
     const float *x = a.x + row * a.x_ld + at;
-    float *y = a.y + row * a.y_ld + at;
-    float v[4], sum = 0, mean = 0;
-    if (!a.rms) {
-        for (int g = t; g * 4 < a.d; g += T) {
-            norm_group(v, x, g, a, 0);
-            sum = __fadd_rn(sum, __fadd_rn(__fadd_rn(v[0], v[1]), __fadd_rn(v[2], v[3])));
-        }
-        mean = norm_total<WARPS>(sum, room) / static_cast<float>(a.d);
-        sum = 0;
+    float *y = a.y + row * a.y_ld + at, v[4];
+    const norm_stats s = norm_measure<WARPS>(x, a.d, a.wide, a.by, room);
+    for (int g = static_cast<int>(threadIdx.x) % T; g * 4 < a.d; g += T) {
+        norm_group(v, x, g, a.d, a.wide, 0);
+        norm_apply(v, g, a.d, a.by, s);
+        norm_keep(y, g, a.d, a.wide, v);
     }
+}
+
+template <int WARPS> static __global__ void __launch_bounds__(256) add_norm_kernel(cuk_add_norm a, bool wide) {
+    SHARED(float, room);
+    const int T = WARPS * 32, t = static_cast<int>(threadIdx.x) % T;
+    const int64_t row = static_cast<int64_t>(blockIdx.x) * (blockDim.x / T) + threadIdx.x / T;
+    if (row >= a.rows) return; /* a whole warp */
+    const float *h = a.h + row * a.h_ld;
+    float *x = a.x + row * a.x_ld, v[4], o[4];
+    norm_stats s = {0, 0};
+    if (a.before.on) s = norm_measure<WARPS>(h, a.d, wide, a.before, room);
     for (int g = t; g * 4 < a.d; g += T) {
-        norm_group(v, x, g, a, mean);
-        for (int k = 0; k < 4; k++) v[k] = __fadd_rn(v[k], -mean);
-        const float ab = fmaf(v[1], v[1], __fmul_rn(v[0], v[0])), cd = fmaf(v[3], v[3], __fmul_rn(v[2], v[2]));
-        sum = __fadd_rn(sum, __fadd_rn(ab, cd));
-    }
-    const float inv = 1.0f / sqrtf(norm_total<WARPS>(sum, room) / static_cast<float>(a.d) + a.eps);
-    for (int g = t; g * 4 < a.d; g += T) {
-        norm_group(v, x, g, a, 0);
+        norm_group(v, h, g, a.d, wide, 0);
+        norm_group(o, x, g, a.d, wide, 0);
+        if (a.before.on) norm_apply(v, g, a.d, a.before, s);
         for (int k = 0; k < 4; k++) {
-            const int c = g * 4 + k;
-            if (c >= a.d) break;
-            const float n = __fmul_rn(__fadd_rn(v[k], -mean), inv),
-                        gain = a.gain ? __fadd_rn(a.gain_offset, a.gain[c]) : a.gain_offset;
-            v[k] = a.bias ? fmaf(n, gain, a.bias[c]) : __fmul_rn(n, gain);
+            if (a.scale && g * 4 + k < a.d) v[k] = __fmul_rn(a.scale[g * 4 + k], v[k]);
+            o[k] = __fadd_rn(o[k], v[k]);
         }
-        if (a.wide && g * 4 + 4 <= a.d)
-            cu_store<4>(y + g * 4, cu_vec<4>{{v[0], v[1], v[2], v[3]}});
-        else
-            for (int k = 0; k < 4 && g * 4 + k < a.d; k++) y[g * 4 + k] = v[k];
+        norm_keep(x, g, a.d, wide, o);
+    }
+    if (!a.after.on) return;
+    s = norm_measure<WARPS>(x, a.d, wide, a.after, room);
+    for (int g = t; g * 4 < a.d; g += T) {
+        norm_group(v, x, g, a.d, wide, 0);
+        norm_apply(v, g, a.d, a.after, s);
+        norm_keep(a.y + row * a.y_ld, g, a.d, wide, v);
     }
 }
 
@@ -350,10 +414,19 @@ void cuk_norm(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld
               const float *gain, const float *bias, bool rms, float eps, float gain_offset) {
     if (rows <= 0 || heads <= 0 || d <= 0) return;
     const bool wide = cu_wide(y, y_ld) && cu_wide(x, x_ld) && (heads == 1 || d % 4 == 0);
-    const norm_args a = {y,     x,     gain, bias, y_ld, x_ld, rows * heads, heads, static_cast<int>(d), eps, gain_offset,
-                         rms, wide};
+    const norm_args a = {y,     x,    y_ld, x_ld, rows * heads, heads, static_cast<int>(d), wide,
+                         {gain, bias, true, rms,  eps,          gain_offset}};
     if (d <= 512)
         cu_launch<norm_kernel<1>>(dim3(cu_blocks(a.units, 8)), dim3(256), 0, s, a);
     else
         cu_launch<norm_kernel<8>>(dim3(cu_blocks(a.units, 1)), dim3(256), 8 * sizeof(float), s, a);
+}
+
+void cuk_residual(cuk_stream s, const cuk_add_norm *a) {
+    if (a->rows <= 0 || a->d <= 0) return;
+    const bool wide = cu_wide(a->x, a->x_ld) && cu_wide(a->h, a->h_ld) && (!a->after.on || cu_wide(a->y, a->y_ld));
+    if (a->d <= 512)
+        cu_launch<add_norm_kernel<1>>(dim3(cu_blocks(a->rows, 8)), dim3(256), 0, s, *a, wide);
+    else
+        cu_launch<add_norm_kernel<8>>(dim3(cu_blocks(a->rows, 1)), dim3(256), 8 * sizeof(float), s, *a, wide);
 }

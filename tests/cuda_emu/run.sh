@@ -1,44 +1,77 @@
 #!/usr/bin/env bash
-# Builds the CUDA backend for the host against the emulator, under ASan and UBSan, and runs the tests of ops and models on it:
-# once forward, once with everything the other way round, once shuffled; then the goldens of the reference library, a few
-# steps each; the server on it (tests/e2e/test_cuda.py), every family's goldens through the server, a few of each
-# (tests/gpu/parity.py), and what is promised bit for bit by default (tests/gpu/default_bits.py). EMU_QUICK=1: ops at small sizes,
-# forward and shuffled, the server's short tests, and two small checkpoints' goldens through it.
+# The CUDA backend on this machine's CPU: built for the host against the emulator, then the tests of ops and models, forward,
+# reversed and shuffled, each over another pattern in shared memory; the server on it (tests/e2e/test_cuda.py), the goldens of
+# every family through that server, a few of each (tests/gpu/parity.py), and what is promised bit for bit by default
+# (tests/gpu/default_bits.py). All of it under ASan and UBSan, at all sizes.
+# EMU_QUICK=1, for `make test`: small sizes; ops forward under ASan, all else without a sanitizer; not what is promised by
+# default, not the server's long tests.
+# As many jobs at once as there are cores; what one says is printed when it is done.
 set -uo pipefail
-cd "$(dirname "$0")/../.."
-B=build/emu
-more=()
-ops=(tests/kernels/test_ops_*.c)
-tests=(tests/cuda_emu/test_emu tests/cuda_emu/test_blas "${ops[@]%.c}" tests/kernels/test_sample tests/kernels/test_device_memory tests/engine/sched/test_device)
-[ -n "${EMU_QUICK:-}" ] || more=(tests/engine/model/test_model tests/engine/model/test_dual tests/engine/model/test_lot)
-make --no-print-directory -j"$(nproc)" BUILD=$B CUDA=emu SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" \
-    "$B/vlmd" "${tests[@]/#/$B/}" ${more[@]/#/$B/} || exit 1
-failed=0
-run() {
-    for t in "${tests[@]}"; do
-        out=$(VLMD_DEVICE=cuda ASAN_OPTIONS=detect_stack_use_after_return=0 "$@" "$B/$t" 2>&1) ||
-            { failed=1; echo "$out" | tail -n 40; echo "FAILED: $* $t"; continue; }
-        echo "$out" | grep -E '^\[  PASSED  \]' | sed "s|^|$(basename "$t") ($*): |"
-    done
-}
-# server SCRIPT ARGUMENT...: a script that runs the program as a server on the emulated device.
-server() {
-    VLMD_BIN=$PWD/$B/vlmd ASAN_OPTIONS=detect_stack_use_after_return=0 EMU_MEMORY=600000000 EMU_STREAMS=lazy python3 "$@" \
-        --max-num-batched-tokens 256 --image-memory 64M --image-cache-memory 16M || failed=1
-}
-run env EMU_ORDER=forward EMU_STREAMS=lazy EMU_SHARED=0xff ${EMU_QUICK:+VLMD_SHORT=1}
+cd "$(dirname "$0")/../.." || exit
+cores=$(nproc) tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+export ASAN_OPTIONS=detect_stack_use_after_return=0
 python=python3
 "$python" -c 'import pytest' 2>/dev/null || python=/usr/bin/python3
-VLMD_EMU_BIN=$PWD/$B/vlmd "$python" -m pytest -q -p no:cacheprovider tests/e2e/test_cuda.py -k "emulated${EMU_QUICK:+ and not long}" || failed=1
+ops=(tests/kernels/test_ops_*.c)
+tests=(tests/cuda_emu/test_emu tests/cuda_emu/test_blas "${ops[@]%.c}" tests/kernels/test_sample tests/kernels/test_device_memory tests/engine/sched/test_device)
+models=(tests/engine/model/test_dual tests/engine/model/test_lot)
+
+# build DIR SANITIZER PROGRAM...
+build() {
+    make --no-print-directory -j"$cores" BUILD="$1" CUDA=emu SAN="$2" "${@:3}" || exit 1
+}
+# job NAME COMMAND...: beside others
+job() {
+    while (($(jobs -rp | wc -l) >= cores)); do wait -n; done
+    {
+        if out=$("${@:2}" 2>&1); then
+            echo "$out" | grep -E '^\[  PASSED|passed' | sed "s|^|$1: |"
+        else
+            touch "$tmp/failed"
+            echo "$out" | tail -n 40
+            echo "FAILED: $1"
+        fi
+    } &
+}
+# pass DIR SETTINGS PROGRAM...: each as a job
+pass() {
+    for t in "${@:3}"; do
+        # shellcheck disable=SC2086
+        job "$(basename "$t") ($2)" env VLMD_DEVICE=cuda $2 "$1/$t"
+    done
+}
+# e2e DIR TESTS
+e2e() {
+    job "test_cuda.py" env VLMD_EMU_BIN="$PWD/$1/vlmd" "$python" -m pytest -q -p no:cacheprovider tests/e2e/test_cuda.py -k "$2"
+}
+# server DIR ORDER SCRIPT ARGUMENT...: a script that runs the program as a server on the emulated device
+server() {
+    VLMD_BIN=$PWD/$1/vlmd EMU_MEMORY=600000000 EMU_STREAMS=lazy EMU_ORDER=$2 python3 "${@:3}" \
+        --max-num-batched-tokens 256 --image-memory 64M --image-cache-memory 16M || touch "$tmp/failed"
+}
+
 if [ -n "${EMU_QUICK:-}" ]; then
-    run env EMU_ORDER=shuffle EMU_STREAMS=eager EMU_SHARED=0x3f VLMD_SHORT=1
-    EMU_ORDER=reverse server tests/gpu/parity.py --smoke --steps 1 --only clip_llama,linear_join -- --max-num-seqs 2
+    B=build/emu A=build/emu-asan
+    build $B "" $B/vlmd "${tests[@]/#/$B/}" "${models[@]/#/$B/}"
+    build $A "-fsanitize=address -O1" "${tests[@]/#/$A/}"
+    e2e $B "emulated and not long"
+    pass $A "EMU_ORDER=forward EMU_STREAMS=lazy EMU_SHARED=0xff VLMD_SHORT=1" "${tests[@]}"
+    pass $B "EMU_ORDER=reverse EMU_STREAMS=eager EMU_SHARED=0 VLMD_SHORT=1" "${tests[@]}"
+    pass $B "EMU_ORDER=shuffle EMU_STREAMS=lazy EMU_SHARED=0x3f VLMD_SHORT=1" "${models[@]}" "${tests[@]}"
+    wait
+    server $B reverse tests/gpu/parity.py --smoke --steps 2 --jobs "$cores" -- --max-num-seqs 2
 else
-    run env EMU_ORDER=reverse EMU_STREAMS=eager EMU_SHARED=0
-    run env EMU_ORDER=shuffle EMU_STREAMS=lazy EMU_SHARED=0x3f
-    tests=("${more[@]}")
-    run env EMU_ORDER=shuffle EMU_STREAMS=lazy VLMD_SHORT=1
-    EMU_ORDER=shuffle server tests/gpu/parity.py --smoke --steps 2 -- --max-num-seqs 2
-    EMU_ORDER=shuffle server tests/gpu/default_bits.py --smoke --
+    B=build/emu-san
+    models+=(tests/engine/model/test_model)
+    build $B "-fsanitize=address,undefined -fno-sanitize-recover=undefined" $B/vlmd "${tests[@]/#/$B/}" "${models[@]/#/$B/}"
+    e2e $B emulated
+    pass $B "EMU_ORDER=forward EMU_STREAMS=lazy EMU_SHARED=0xff" "${tests[@]}"
+    pass $B "EMU_ORDER=reverse EMU_STREAMS=eager EMU_SHARED=0" "${tests[@]}"
+    pass $B "EMU_ORDER=shuffle EMU_STREAMS=lazy EMU_SHARED=0x3f" "${tests[@]}"
+    pass $B "EMU_ORDER=shuffle EMU_STREAMS=lazy VLMD_SHORT=1" "${models[@]}"
+    wait
+    server $B shuffle tests/gpu/parity.py --smoke --steps 2 --jobs "$cores" -- --max-num-seqs 2
+    server $B shuffle tests/gpu/default_bits.py --smoke --
 fi
-exit $failed
+[ ! -e "$tmp/failed" ]

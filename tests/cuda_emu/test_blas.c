@@ -331,7 +331,7 @@ static void test_one_plan_for_a_bucket(void **state) {
 /* None makes way for another. */
 static void test_many_plans(void **state) {
     (void)state;
-    enum { SHAPES = 1500 };
+    enum { SHAPES = 500 };
     cuda_blas *b = cuda_blas_new(false);
     for (int round = 0; round < 2; round++)
         for (int i = 0; i < SHAPES; i++) {

@@ -13,11 +13,12 @@
 Every family of tests/golden/models and tests/golden/families, whatever joins its pictures to its text. tests/cuda_emu/run.sh runs it on
 the emulated device as well, with --smoke and --steps.
 
-usage: parity.py [--device NAME] [--smoke] [--steps N] [--only NAME,NAME] [-- OPTION...]. Standard library only; VLMD_BIN names the
+usage: parity.py [--device NAME] [--smoke] [--steps N] [--jobs N] [--only NAME,NAME] [-- OPTION...]. Standard library only; VLMD_BIN names the
 program, OPTION... are more of the server's."""
 import argparse
 import asyncio
 import base64
+import concurrent.futures
 import json
 import pathlib
 import sys
@@ -101,38 +102,44 @@ def shorten(case, steps):
     return {**case, "tokens": case["tokens"][:steps], "top": case["top"][:steps]}
 
 
+def check(folder, file, o):
+    """What is wrong with a checkpoint, and a line that says how far off it is."""
+    more, wrong, said, f32 = ["--device", o.device, *o.options], [], [], is_f32(folder)
+    cases = json.loads(file.read_text())["cases"]
+    cases = [shorten(c, o.steps) for c in ([cases[0], cases[-1]] if o.smoke else cases)]
+    for name, tolerance, args in (("deterministic", EXACT, ["--deterministic"]), ("default", EXACT if f32 else LOOSE.get(folder.name, ROUNDED), [])):
+        replies, worst = answers(folder, cases, *more, *args), 0.0
+        for case, text in zip(cases, replies):
+            what, off = compare(json.loads(text), case, tolerance)
+            worst = max(worst, off)
+            if what:
+                wrong.append(f"{folder.name}, {name}, {case['name']}: {what}")
+        said.append(f"{name} {worst:.2e} of {tolerance:g}")
+        if not args and not o.smoke:
+            eager = answers(folder, cases, *more, "--enforce-eager")
+            if [plain(t) for t in eager] != [plain(t) for t in replies]:
+                wrong.append(f"{folder.name}: captured steps and eager ones differ")
+            said.append("captured = eager")
+    return wrong, f"{folder.name:28s} {'f32' if f32 else '16 bits'}, {len(cases)} cases: {', '.join(said)}"
+
+
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("--device", default="cuda")
     a.add_argument("--smoke", action="store_true", help="two cases of each checkpoint, captured and eager steps not compared")
     a.add_argument("--steps", type=int, help="tokens of each answer, fewer than the goldens have")
+    a.add_argument("--jobs", type=int, default=1, help="servers at a time; a GPU has room for one")
     a.add_argument("--only", default="", help="names of checkpoints")
     a.add_argument("options", nargs="*", help="more options of the server, after --")
     o = a.parse_args()
-    only, more = [x for x in o.only.split(",") if x], ["--device", o.device, *o.options]
+    only = [x for x in o.only.split(",") if x]
     files = {p.parent: p for d in PARTS for p in sorted(d.glob("*/golden.json"))}
     files[MODEL] = PARTS[0] / "vlmd_tiny.json"
     wrong = []
-    for folder, file in files.items():
-        if only and folder.name not in only:
-            continue
-        cases = json.loads(file.read_text())["cases"]
-        cases = [shorten(c, o.steps) for c in ([cases[0], cases[-1]] if o.smoke else cases)]
-        f32, said = is_f32(folder), []
-        for name, tolerance, args in (("deterministic", EXACT, ["--deterministic"]), ("default", EXACT if f32 else LOOSE.get(folder.name, ROUNDED), [])):
-            replies, worst = answers(folder, cases, *more, *args), 0.0
-            for case, text in zip(cases, replies):
-                what, off = compare(json.loads(text), case, tolerance)
-                worst = max(worst, off)
-                if what:
-                    wrong.append(f"{folder.name}, {name}, {case['name']}: {what}")
-            said.append(f"{name} {worst:.2e} of {tolerance:g}")
-            if not args and not o.smoke:
-                eager = answers(folder, cases, *more, "--enforce-eager")
-                if [plain(t) for t in eager] != [plain(t) for t in replies]:
-                    wrong.append(f"{folder.name}: captured steps and eager ones differ")
-                said.append("captured = eager")
-        print(f"{folder.name:28s} {'f32' if f32 else '16 bits'}, {len(cases)} cases: {', '.join(said)}", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(o.jobs) as pool:
+        for bad, line in pool.map(lambda f: check(*f, o), [f for f in files.items() if not only or f[0].name in only]):
+            wrong += bad
+            print(line, flush=True)
     for w in wrong:
         print("WRONG " + w)
     return 1 if wrong else 0

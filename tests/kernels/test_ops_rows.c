@@ -183,6 +183,55 @@ static void test_norm(void **state) {
     }
 }
 
+/* As one op behind the other, bit for bit; these are held to double precision above and below. */
+static void test_add_norm(void **state) {
+    (void)state;
+    uint64_t seed = 21;
+    rig r;
+    for (int threads = 1; threads <= most_threads(2); threads++) RIG_EACH(r, threads) {
+            for (int t = 0; t < 48; t++) {
+                int64_t d = widths[t % (int)ARRAY_LEN(widths)], n = ref_int(&seed, 1, 20),
+                        ld = d + ref_int(&seed, 0, 4);
+                const bool before = t & 1, scaled = t & 2, after = t & 4, in_place = t & 8;
+                float *g = random_floats(&seed, 5 * d, 1), *x = random_floats(&seed, n * ld, 2),
+                      *h = random_floats(&seed, n * ld, 2), *y = random_floats(&seed, n * ld, 1);
+                float *want_x = op_copy_of(x, sizeof(float) * (size_t)(n * ld)),
+                      *want_h = op_copy_of(h, sizeof(float) * (size_t)(n * ld)),
+                      *want_y = op_copy_of(in_place ? x : y, sizeof(float) * (size_t)(n * ld));
+                weight *w[5];
+                for (int i = 0; i < 5; i++)
+                    w[i] = new_weight(&r, tensor_1d(g + i * d, DT_F32, d), WEIGHT_VECTOR);
+                const norm_by a = {w[0], t % 3 ? w[1] : NULL, t % 5 ? NORM_RMS : NORM_LAYER, 1e-5f,
+                                   (float)(t % 2)},
+                              b = {t % 7 ? w[2] : NULL, w[3], t % 4 ? NORM_LAYER : NORM_RMS, 1e-6f, 1};
+                tensor xt = tensor_2d(x, DT_F32, n, d), ht = tensor_2d(h, DT_F32, n, d),
+                       yt = tensor_2d(in_place ? x : y, DT_F32, n, d), wx = tensor_2d(want_x, DT_F32, n, d),
+                       wh = tensor_2d(want_h, DT_F32, n, d), wy = tensor_2d(want_y, DT_F32, n, d);
+                xt.ld = ht.ld = yt.ld = wx.ld = wh.ld = wy.ld = ld;
+                if (before) op_norm(&r.c, wh, wh, a.gain, a.bias, a.kind, a.eps, a.gain_offset);
+                if (scaled)
+                    op_add_scaled(&r.c, wx, wh, w[4]);
+                else
+                    op_add(&r.c, wx, wh);
+                if (after) op_norm(&r.c, wy, wx, b.gain, b.bias, b.kind, b.eps, b.gain_offset);
+                op_add_norm(&r.c, xt, ht, before ? &a : NULL, scaled ? w[4] : NULL, after ? yt : (tensor){0},
+                            after ? &b : NULL);
+                rig_ok(&r);
+                same_bits(r.isa, in_place && after ? want_y : want_x, x, n * ld);
+                if (!in_place) same_bits(r.isa, want_y, y, n * ld);
+                for (int i = 0; i < 5; i++) weight_free(w[i]);
+                op_free_all(g, x, h, y, want_x, want_h, want_y);
+            }
+            float x[4] = {0};
+            tensor two = tensor_2d(x, DT_F32, 1, 2), three = tensor_2d(x, DT_F32, 1, 3);
+            op_add_norm(&r.c, two, three, NULL, NULL, two, NULL);
+            rig_fails(&r, "add_norm: h: expected [1,2] f32 (-1: any), found [1,3] f32", "add_norm: h");
+            op_add_norm(&r.c, two, two, NULL, NULL, three, &(norm_by){.eps = 1});
+            rig_fails(&r, "add_norm: y: expected [1,2] f32", "add_norm: y");
+            rig_fini(&r);
+        }
+}
+
 static void test_add_copy_gather(void **state) {
     (void)state;
     uint64_t seed = 8;
@@ -271,6 +320,63 @@ static void test_embed(void **state) {
             rig_fails(&r, "embed", "an id beyond");
             weight_free(w);
             op_free_all(src, bytes, y, old, ids);
+        }
+        rig_fini(&r);
+    }
+}
+
+/* Rows of runs are theirs whatever ids says, the others the table's or left alone; more runs than one launch takes. */
+static void test_splice(void **state) {
+    (void)state;
+    enum { TABLE = 9, MOST = 150 };
+    uint64_t seed = 22;
+    rig r;
+    RIG_EACH(r, 2) {
+        for (int t = 0; t < 12; t++) {
+            const int n = t % 6 == 5 ? MOST : (int)ref_int(&seed, 0, 5);
+            const int64_t d = widths[t % (int)ARRAY_LEN(widths)], ld = d + ref_int(&seed, 0, 4);
+            const dtype dt = types[t % 3];
+            row_run runs[MOST];
+            float *src[MOST];
+            int64_t rows = 0;
+            for (int i = 0; i < n; i++) {
+                int64_t m = ref_int(&seed, 0, 3), src_ld = d + (t % 2 ? 0 : ref_int(&seed, 0, 4));
+                rows += ref_int(&seed, 0, 2);
+                src[i] = random_floats(&seed, (m + 1) * src_ld, 1);
+                runs[i] = (row_run){rows, tensor_2d(src[i], DT_F32, m, d)};
+                runs[i].rows.ld = src_ld;
+                rows += m;
+            }
+            rows += ref_int(&seed, 2, 3);
+            float *table = random_floats(&seed, TABLE * d, 1), *y = random_floats(&seed, rows * ld, 1),
+                  *want = op_copy_of(y, sizeof(float) * (size_t)(rows * ld));
+            uint8_t *bytes = op_alloc((size_t)(TABLE * d) * 4);
+            ref_store(dt, bytes, table, TABLE * d);
+            int32_t *ids = op_ints(rows);
+            for (int64_t i = 0; i < rows; i++) {
+                ids[i] = (int32_t)ref_int(&seed, -1, TABLE - 1);
+                for (int64_t k = 0; k < d && ids[i] >= 0; k++)
+                    want[i * ld + k] = (float)ref_from(dt, bytes, ids[i] * d + k) * 0.5f;
+            }
+            for (int i = 0; i < n; i++)
+                for (int64_t k = 0; k < runs[i].rows.d[0]; k++)
+                    memcpy(want + (runs[i].row + k) * ld, src[i] + k * runs[i].rows.ld,
+                           sizeof(float) * (size_t)d);
+            weight *w = new_weight(&r, tensor_2d(bytes, dt, TABLE, d), WEIGHT_TABLE);
+            tensor yt = tensor_2d(y, DT_F32, rows, d);
+            yt.ld = ld;
+            op_embed_splice(&r.c, yt, w, tensor_1d(ids, DT_I32, rows), 0.5f, runs, n);
+            rig_ok(&r);
+            same_bits("splice", want, y, rows * ld);
+            row_run bad[2] = {{rows - 1, tensor_rows(yt, 0, 2)}, {0, tensor_rows(yt, 0, 1)}};
+            op_embed_splice(&r.c, yt, w, tensor_1d(ids, DT_I32, rows), 1, bad, 1);
+            rig_fails(&r, "embed: expected runs within the rows", "embed: expected runs within the rows");
+            bad[0] = bad[1]; /* the same row twice */
+            op_embed_splice(&r.c, yt, w, tensor_1d(ids, DT_I32, rows), 1, bad, 2);
+            rig_fails(&r, "embed: expected runs within the rows", "embed: expected runs within the rows");
+            weight_free(w);
+            for (int i = 0; i < n; i++) op_free(src[i]);
+            op_free_all(table, y, want, bytes, ids);
         }
         rig_fini(&r);
     }
@@ -574,7 +680,9 @@ int main(void) {
                                        cmocka_unit_test(test_act),
                                        cmocka_unit_test(test_softcap),
                                        cmocka_unit_test(test_norm),
+                                       cmocka_unit_test(test_add_norm),
                                        cmocka_unit_test(test_embed),
+                                       cmocka_unit_test(test_splice),
                                        cmocka_unit_test(test_add_copy_gather),
                                        cmocka_unit_test(test_context),
                                        cmocka_unit_test(test_patchify),

@@ -96,8 +96,13 @@ TRACED(copy, (ctx * c, tensor y, tensor a), c, y, a)
 TRACED(act, (ctx * c, tensor y, act a), c, y, a)
 TRACED(softcap, (ctx * c, tensor y, float cap), c, y, cap)
 TRACED(glu, (ctx * c, tensor y, tensor gate, tensor up, act a), c, y, gate, up, a)
-TRACED(embed, (ctx * c, tensor y, const weight *t, tensor ids, float scale, bool add), c, y, t, ids, scale,
-       add)
+TRACED(add_norm,
+       (ctx * c, tensor a, tensor h, const norm_by *before, const weight *scale, tensor y,
+        const norm_by *after),
+       c, a, h, before, scale, y, after)
+TRACED(embed,
+       (ctx * c, tensor y, const weight *t, tensor ids, float scale, bool add, const row_run *runs, int n), c,
+       y, t, ids, scale, add, runs, n)
 TRACED(gather, (ctx * c, tensor y, tensor a, tensor idx), c, y, a, idx)
 TRACED(mix, (ctx * c, tensor y, tensor a, const weight *t, tensor from, tensor by), c, y, a, t, from, by)
 TRACED(rope_table, (ctx * c, tensor cs, tensor pos, tensor len, const rope_args *a), c, cs, pos, len, a)
@@ -139,7 +144,8 @@ static void trace(backend *be) {
     g_traced = *g_real;
 #define PUT(op) g_traced.op = traced_##op
     PUT(linear), PUT(norm), PUT(add), PUT(copy), PUT(act), PUT(softcap), PUT(glu), PUT(embed), PUT(gather);
-    PUT(mix), PUT(rope_table), PUT(rope), PUT(kv_write), PUT(rope_kv_write), PUT(attn), PUT(patchify);
+    PUT(add_norm), PUT(mix), PUT(rope_table), PUT(rope), PUT(kv_write), PUT(rope_kv_write), PUT(attn),
+        PUT(patchify);
     PUT(sample), PUT(next_ids), PUT(upload);
 #undef PUT
     be->ops = &g_traced;

@@ -139,8 +139,9 @@ static void place_of(const rig *r, const part *p, int t, int32_t at[ROPE_MAX_AXE
 static void rig_step(rig *r, const part *parts, int n, float *out) {
     static int32_t ids[4096], pos[4096 * ROPE_MAX_AXES], len[4096], slots[4096], limits[4096];
     int32_t start[MAX_SEQS + 1] = {0}, kv_len[MAX_SEQS], outs[MAX_SEQS], pages[MAX_SEQS * PAGES_A_SEQ];
-    struct step_splice splices[256];
-    step s = {.n_seqs = n, .n_out = n, .splices = splices};
+    row_run splices[256];
+    struct step_source sources[256];
+    step s = {.n_seqs = n, .n_out = n, .splices = splices, .sources = sources};
     int axes = model_get_spec(r->m)->text.stack.rope.axes > 1 ? ROPE_MAX_AXES : 1;
     for (int i = 0; i < n; i++) {
         const part *p = &parts[i];
@@ -158,12 +159,13 @@ static void rig_step(rig *r, const part *parts, int n, float *out) {
             int row = pic_row++;
             for (; row >= (int)encode_rows(*pic).d[0]; pic++) row -= (int)encode_rows(*pic).d[0];
             tensor one = tensor_rows(encode_rows(*pic), row, 1);
-            struct step_splice *last = s.n_splices ? &splices[s.n_splices - 1] : NULL;
-            if (last && row && last->row + last->rows.d[0] == s.n_rows)
+            row_run *last = s.n_splices ? &splices[s.n_splices - 1] : NULL;
+            if (last && row && last->row + last->rows.d[0] == s.n_rows) {
                 last->rows.d[0]++;
-            else
-                splices[s.n_splices++] =
-                    (struct step_splice){.row = s.n_rows, .rows = one, .picture = *pic, .from = row};
+            } else {
+                splices[s.n_splices] = (row_run){s.n_rows, one};
+                sources[s.n_splices++] = (struct step_source){*pic, row};
+            }
             assert_true(s.n_splices < (int)ARRAY_LEN(splices));
         }
         start[i + 1] = s.n_rows;

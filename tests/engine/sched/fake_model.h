@@ -136,7 +136,7 @@ static uint32_t fake_row_content(const step *s, int row) {
     int32_t id = ((const int32_t *)s->ids.data)[row];
     if (id >= 0) return fake_mix(1, (uint32_t)id);
     for (int i = 0; i < s->n_splices; i++) {
-        int k = row - s->splices[i].row;
+        int64_t k = row - s->splices[i].row;
         if (k < 0 || k >= s->splices[i].rows.d[0]) continue;
         const float *x = (const float *)s->splices[i].rows.data + k * s->splices[i].rows.ld;
         return fake_mix(2, (uint32_t)x[0] | (uint32_t)x[1] << 16);
