@@ -399,15 +399,29 @@ void backend_graph_free(backend_graph *g) {
 
 /* ---- ops ---- */
 
+/* The type that is expected of y: its own, where ops write 16-bit numbers at all. */
+static dtype rounded(const ctx *c, const tensor *y) {
+    return c->be->narrows && is_float(y->dt) ? y->dt : DT_F32;
+}
+
+static bool linear_rounds(const ctx *c, int64_t rows) {
+    return c->be->ops->linear_rounds && c->be->ops->linear_rounds(c->be, rows);
+}
+
+dtype op_linear_takes(const ctx *c, int64_t rows, const weight *w) {
+    return w && linear_rounds(c, rows) ? w->dt : DT_F32;
+}
+
 static void linears(ctx *c, const char *op, tensor x, const linear_to *to, int n, act a, unsigned flags) {
     linear_to some[LINEARS]; /* those with work to do */
     int n_some = 0;
-    if (!EXPECT("x", x, DT_F32, -1, -1) || !expect_that(c, n >= 1 && n <= LINEARS, op, "one to three"))
-        return;
+    if (!ctx_ok(c) || !expect_that(c, n >= 1 && n <= LINEARS, op, "one to three")) return;
     for (int i = 0; i < n; i++) {
         const linear_to *t = &to[i];
-        if (!expect_weight(c, op, "w", t->w, WEIGHT_LINEAR, x.d[1]) ||
-            !EXPECT("y", t->y, DT_F32, x.d[0], t->w->rows) ||
+        if (!EXPECT("x", x, x.dt == DT_F32 ? DT_F32 : op_linear_takes(c, x.d[0], t->w), -1, -1) ||
+            !expect_weight(c, op, "w", t->w, WEIGHT_LINEAR, x.d[1]) ||
+            !EXPECT("y", t->y, (flags & LINEAR_ADD) || !linear_rounds(c, x.d[0]) ? DT_F32 : rounded(c, &t->y),
+                    x.d[0], t->w->rows) ||
             (t->b && !expect_weight(c, op, "bias", t->b, WEIGHT_VECTOR, t->w->rows)))
             return;
         if (launch_or_ask(c, &t->y)) some[n_some++] = *t;
@@ -433,7 +447,7 @@ void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias,
         y.d[2] = y.d[1];
         x.d[1] = y.d[1] = 1;
     }
-    if (!EXPECT("x", x, DT_F32, -1, -1, -1) || !EXPECT("y", y, DT_F32, x.d[0], x.d[1], x.d[2]) ||
+    if (!EXPECT("x", x, DT_F32, -1, -1, -1) || !EXPECT("y", y, rounded(c, &y), x.d[0], x.d[1], x.d[2]) ||
         (gain && !expect_weight(c, op, "gain", gain, WEIGHT_VECTOR, x.d[2])) ||
         (bias && !expect_weight(c, op, "bias", bias, WEIGHT_VECTOR, x.d[2])))
         return;
@@ -462,7 +476,7 @@ void op_add_norm(ctx *c, tensor x, tensor h, const norm_by *before, const weight
                  const norm_by *after) {
     const char *op = "add_norm";
     if (EXPECT("x", x, DT_F32, -1, -1) && EXPECT("h", h, DT_F32, x.d[0], x.d[1]) &&
-        (!after || EXPECT("y", y, DT_F32, x.d[0], x.d[1])) && norm_fits(c, op, before, x.d[1]) &&
+        (!after || EXPECT("y", y, rounded(c, &y), x.d[0], x.d[1])) && norm_fits(c, op, before, x.d[1]) &&
         norm_fits(c, op, after, x.d[1]) &&
         (!scale || expect_weight(c, op, "scale", scale, WEIGHT_VECTOR, x.d[1])) && launch(c, &x))
         c->be->ops->add_norm(c, x, h, before, scale, y, after);
@@ -487,7 +501,7 @@ void op_softcap(ctx *c, tensor y, float cap) {
 
 void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
     const char *op = "glu";
-    if (EXPECT("y", y, DT_F32, -1, -1) && EXPECT("gate", gate, DT_F32, y.d[0], y.d[1]) &&
+    if (EXPECT("y", y, rounded(c, &y), -1, -1) && EXPECT("gate", gate, DT_F32, y.d[0], y.d[1]) &&
         EXPECT("up", up, DT_F32, y.d[0], y.d[1]) && launch(c, &y))
         c->be->ops->glu(c, y, gate, up, a);
 }
@@ -598,7 +612,8 @@ void op_rope_kv_write(ctx *c, tensor q, tensor k, tensor v, tensor cs, tensor kc
 void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a) {
     const char *op = "attn";
     const bool paged = a->pages.nd != 0;
-    if (!EXPECT("q", q, DT_F32, -1, -1, -1) || !EXPECT("y", y, DT_F32, q.d[0], q.d[1], q.d[2])) return;
+    if (!EXPECT("q", q, DT_F32, -1, -1, -1) || !EXPECT("y", y, rounded(c, &y), q.d[0], q.d[1], q.d[2]))
+        return;
     if (paged) {
         if (!pages_fit(c, op, k, v, -1, q.d[2]) || !EXPECT("pages", a->pages, DT_I32, a->n_seqs, -1)) return;
     } else if (!EXPECT("k", k, DT_F32, a->n_seqs == 1 ? -1 : q.d[0], -1, q.d[2]) ||

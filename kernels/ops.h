@@ -5,7 +5,7 @@
  * and ctx_tensor counts bytes: the same forward code measures its own peak.
  *
  * Letters: N rows, D model width, H query heads, K kv heads, hd head size, F ffn width, V vocabulary, P pages.
- * Activations are f32; every sum is accumulated in f32. "Row-exact" ops give a row the same bits whatever other
+ * Activations are f32, but for what op_linear_takes says; every sum is accumulated in f32. "Row-exact" ops give a row the same bits whatever other
  * rows are in the call: all but those marked BULK. Order of summation of a row-exact dot product over k: lane j of
  * 16 takes k = j, j+16, ... in rising order by fused multiply-add from 0; then lanes 8..15 are added to 0..7,
  * 4..7 to 0..3, 2..3 to 0..1, 1 to 0. It is the same in the portable, AVX2 and AVX-512 paths.
@@ -169,6 +169,11 @@ enum {
 void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
 /* Up to LINEARS of the same x, y = x w^T + b each: the bits of op_linear without activation and flags. A device goes through
  * the weights of a few rows in one launch. */
+/* What op_linear and op_linears of so many rows multiply w by: f32, or (CUDA without deterministic, many rows) w's 16-bit type,
+ * to which they round what is f32. So x may be of that type already: op_norm, op_add_norm, op_glu, op_attn, and op_linear without
+ * LINEAR_ADD and of as many rows, write a y of it, rounded to the nearest: the bits that rounding on the way would have
+ * given, for fewer passes. Elsewhere all but f32 is refused. */
+dtype op_linear_takes(const ctx *c, int64_t rows, const weight *w);
 enum { LINEARS = 3 };
 typedef struct linear_to {
     tensor y;            /* as op_linear's */

@@ -16,19 +16,35 @@ static void norm(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot
     op_norm(c, y, x, n.gain, n.bias, n.kind, n.eps, n.gain_offset);
 }
 
-/* What goes into attention or feed-forward. */
-static tensor normed(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot gain, tensor x) {
+/* Rows that only w reads, and where it is given w2 and w3: of the type that they are multiplied in. */
+static tensor factor(ctx *c, int64_t rows, int64_t width, const weight *w, const weight *w2,
+                     const weight *w3) {
+    dtype t = op_linear_takes(c, rows, w);
+    if ((w2 && op_linear_takes(c, rows, w2) != t) || (w3 && op_linear_takes(c, rows, w3) != t)) t = DT_F32;
+    return ctx_2d(c, t, rows, width);
+}
+
+/* What goes into the query's projection, or those of all three. */
+static tensor normed(ctx *c, const stack_spec *s, const layer_weights *w, layer_slot gain, tensor x,
+                     const weight *q, const weight *k, const weight *v) {
     if (s->norm_after) return x;
-    tensor h = ctx_2d(c, DT_F32, x.d[0], s->width);
+    tensor h = factor(c, x.d[0], s->width, q, k, v);
     norm(c, s, w, gain, h, x);
     return h;
+}
+
+/* Room for what goes into the feed-forward; nd 0: x itself does. */
+static tensor room_for_next(ctx *c, const stack_spec *s, const layer_weights *w, tensor x) {
+    if (s->norm_after) return (tensor){0};
+    return factor(c, x.d[0], s->width, w->w[L_UP_W], s->glu ? w->w[L_GATE_W] : NULL, NULL);
 }
 
 /* Queries alone of rows that attend to others: x[N, D] to q[N, H*hd]. */
 void stack_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q) {
     size_t mark = arena_mark(c->scratch);
     tensor qh = tensor_heads(q, s->heads, s->head_dim);
-    op_linear(c, q, normed(c, s, w, L_NORM1_G, x), w->w[L_Q_W], w->w[L_Q_B], ACT_NONE, 0);
+    tensor h = normed(c, s, w, L_NORM1_G, x, w->w[L_Q_W], NULL, NULL);
+    op_linear(c, q, h, w->w[L_Q_W], w->w[L_Q_B], ACT_NONE, 0);
     if (w->w[L_QNORM_G]) op_norm(c, qh, qh, w->w[L_QNORM_G], NULL, NORM_RMS, s->norm_eps, s->norm_offset);
     arena_reset(c->scratch, mark);
 }
@@ -37,7 +53,7 @@ void stack_context(ctx *c, const stack_spec *s, const layer_weights *w, tensor x
     size_t mark = arena_mark(c->scratch);
     tensor h = x, kh = tensor_heads(k, s->kv_heads, s->head_dim);
     if (w->w[L_CONTEXT_G]) {
-        h = ctx_2d(c, DT_F32, x.d[0], x.d[1]);
+        h = factor(c, x.d[0], x.d[1], w->w[L_K_W], w->w[L_V_W], NULL);
         norm(c, s, w, L_CONTEXT_G, h, x);
     }
     op_linears(c, h, (linear_to[]){{k, w->w[L_K_W], w->w[L_K_B]}, {v, w->w[L_V_W], w->w[L_V_B]}}, 2);
@@ -77,7 +93,7 @@ static void join_attention(ctx *c, const stack_spec *s, const layer_weights *w, 
 void stack_project(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q, tensor k,
                    tensor v, const layer_run *run) {
     size_t mark = arena_mark(c->scratch);
-    tensor h = normed(c, s, w, L_NORM1_G, x);
+    tensor h = normed(c, s, w, L_NORM1_G, x, w->w[L_Q_W], w->w[L_K_W], w->w[L_V_W]);
     const linear_to qkv[] = {
         {q, w->w[L_Q_W], w->w[L_Q_B]}, {k, w->w[L_K_W], w->w[L_K_B]}, {v, w->w[L_V_W], w->w[L_V_B]}};
     op_linears(c, h, qkv, 3);
@@ -113,7 +129,7 @@ static void attend(ctx *c, const stack_spec *s, tensor y, tensor q, tensor k, te
 static void attend_own(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q,
                        tensor k, tensor v, const layer_run *run, tensor h) {
     size_t mark = arena_mark(c->scratch);
-    tensor y = ctx_2d(c, DT_F32, x.d[0], (int64_t)s->heads * s->head_dim);
+    tensor y = factor(c, x.d[0], (int64_t)s->heads * s->head_dim, w->w[L_O_W], NULL, NULL);
     attn_args a = run->attn;
     a.scale = s->attn_scale;
     a.softcap = s->attn_softcap;
@@ -144,7 +160,8 @@ void stack_beside_keep(ctx *c, const layer_weights *w, tensor y, tensor k, tenso
 
 void stack_beside_query(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor q) {
     size_t mark = arena_mark(c->scratch);
-    op_linear(c, q, normed(c, s, w, L_BESIDE_NORM_G, x), w->w[L_BESIDE_Q_W], w->w[L_BESIDE_Q_B], ACT_NONE, 0);
+    tensor h = normed(c, s, w, L_BESIDE_NORM_G, x, w->w[L_BESIDE_Q_W], NULL, NULL);
+    op_linear(c, q, h, w->w[L_BESIDE_Q_W], w->w[L_BESIDE_Q_B], ACT_NONE, 0);
     arena_reset(c->scratch, mark);
 }
 
@@ -157,7 +174,7 @@ void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, te
                          const layer_run *run) {
     size_t mark = arena_mark(c->scratch);
     tensor q = ctx_2d(c, DT_F32, x.d[0], (int64_t)s->heads * s->head_dim),
-           y = ctx_2d(c, DT_F32, q.d[0], q.d[1]);
+           y = factor(c, q.d[0], q.d[1], w->w[L_BESIDE_O_W], NULL, NULL);
     stack_beside_query(c, s, w, x, q);
     attn_args a = run->attn;
     a.scale = s->attn_scale;
@@ -170,14 +187,15 @@ void stack_beside_attend(ctx *c, const stack_spec *s, const layer_weights *w, te
 /* h: x with its norm, or x where the norms come after. */
 static void feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x, tensor h) {
     size_t mark = arena_mark(c->scratch);
-    tensor up = ctx_2d(c, DT_F32, x.d[0], s->ffn), y = up;
+    tensor y = factor(c, x.d[0], s->ffn, w->w[L_DOWN_W], NULL, NULL);
     if (s->glu) {
-        y = ctx_2d(c, DT_F32, x.d[0], s->ffn);
-        const linear_to both[] = {{y, w->w[L_GATE_W], w->w[L_GATE_B]}, {up, w->w[L_UP_W], w->w[L_UP_B]}};
+        tensor up = ctx_2d(c, DT_F32, x.d[0], s->ffn), gate = y;
+        if (y.dt != DT_F32) gate = ctx_2d(c, DT_F32, x.d[0], s->ffn);
+        const linear_to both[] = {{gate, w->w[L_GATE_W], w->w[L_GATE_B]}, {up, w->w[L_UP_W], w->w[L_UP_B]}};
         op_linears(c, h, both, 2);
-        op_glu(c, y, y, up, s->activation);
+        op_glu(c, y, gate, up, s->activation);
     } else {
-        op_linear(c, up, h, w->w[L_UP_W], w->w[L_UP_B], s->activation, 0);
+        op_linear(c, y, h, w->w[L_UP_W], w->w[L_UP_B], s->activation, 0);
     }
     join(c, s, w, x, y,
          &(way_back){.m = w->w[L_DOWN_W],
@@ -190,15 +208,16 @@ static void feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, te
 
 void stack_feed_forward(ctx *c, const stack_spec *s, const layer_weights *w, tensor x) {
     size_t mark = arena_mark(c->scratch);
-    feed_forward(c, s, w, x, normed(c, s, w, L_NORM2_G, x));
+    tensor h = room_for_next(c, s, w, x);
+    if (h.nd) norm(c, s, w, L_NORM2_G, h, x);
+    feed_forward(c, s, w, x, h.nd ? h : x);
     arena_reset(c->scratch, mark);
 }
 
 void stack_rest(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, tensor q, tensor k,
                 tensor v, const layer_run *run) {
     size_t mark = arena_mark(c->scratch);
-    tensor h = {0};
-    if (!s->norm_after) h = ctx_2d(c, DT_F32, x.d[0], s->width);
+    tensor h = room_for_next(c, s, w, x);
     attend_own(c, s, w, i, x, q, k, v, run, h);
     feed_forward(c, s, w, x, h.nd ? h : x);
     arena_reset(c->scratch, mark);
@@ -221,8 +240,7 @@ void stack_attention(ctx *c, const stack_spec *s, const layer_weights *w, int i,
 
 void stack_layer(ctx *c, const stack_spec *s, const layer_weights *w, int i, tensor x, const layer_run *run) {
     size_t mark = arena_mark(c->scratch);
-    tensor h = {0};
-    if (!s->norm_after) h = ctx_2d(c, DT_F32, x.d[0], s->width);
+    tensor h = room_for_next(c, s, w, x);
     attention(c, s, w, i, x, run, h);
     feed_forward(c, s, w, x, h.nd ? h : x);
     arena_reset(c->scratch, mark);

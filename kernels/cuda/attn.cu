@@ -182,7 +182,7 @@ static __device__ __forceinline__ void end_split(vec_state &u, float4 o[C4], con
     }
     __syncwarp();
     const float inv = inverse(L);
-    float *y = t.a.y + (at.rows.from + vec / t.group) * t.a.y_ld +
+    float *y = static_cast<float *>(t.a.y) + (at.rows.from + vec / t.group) * t.a.y_ld +
                (static_cast<int>(blockIdx.y) * t.group + vec % t.group) * static_cast<int64_t>(t.a.hd);
 #pragma unroll
     for (int i = 0; i < C4; i++) {
@@ -348,7 +348,7 @@ void cuk_attention(cuk_stream s, const cuk_attn *a) {
     t.wide = narrow ? a->hd % 8 == 0 && cu_wide(a->k, 0) && cu_wide(a->v, 0)
                     : by_four && cu_wide(a->k, is_paged(a) ? 0 : a->k_ld) && cu_wide(a->v, is_paged(a) ? 0 : a->v_ld);
     t.wide_q = by_four && cu_wide(a->q, a->q_ld);
-    t.wide_y = by_four && cu_wide(a->y, a->y_ld);
+    t.wide_y = by_four && cu_wide(a->y, a->y_ld, cu_size(a->left));
     void (*const together)(cuk_stream, attn) = a->precision == CUK_ATTN_EXACT ? run_tiles : attn_run_mma;
     /* Rows alone go to the split kernel, unless its scratch is missing; the bits are the same if exact. */
     const size_t want = cuk_attn_scratch(a);

@@ -41,6 +41,7 @@ struct precise {
         lo = cu_pack_bf16(__fadd_rn(x, -__uint_as_float(hi << 16)), __fadd_rn(y, -__uint_as_float(hi & 0xffff0000u)));
     }
     static __device__ __forceinline__ float kept(float x, float y, unsigned) { return __fadd_rn(x, y); }
+    static __device__ __forceinline__ unsigned pack(float, float) { return 0; } /* nobody has it so */
     static __device__ __forceinline__ void mma(float d[4], const unsigned a[4], const unsigned b[2]) { cu_mma_bf16(d, a, b); }
 };
 
@@ -48,6 +49,7 @@ struct precise {
 struct rounded_bf16 {
     enum { PIECES = 1, AS_IS = CUK_BF16 };
     static __device__ __forceinline__ float fit(float x) { return x; }
+    static __device__ __forceinline__ unsigned pack(float x, float y) { return cu_pack_bf16(x, y); }
     static __device__ __forceinline__ void cut(float x, float y, unsigned &hi, unsigned &) { hi = cu_pack_bf16(x, y); }
     static __device__ __forceinline__ float kept(float, float, unsigned hi) {
         return __fadd_rn(__uint_as_float(hi << 16), __uint_as_float(hi & 0xffff0000u));
@@ -59,6 +61,7 @@ struct rounded_bf16 {
 struct rounded_f16 {
     enum { PIECES = 1, AS_IS = CUK_F16 };
     static __device__ __forceinline__ float fit(float x) { return x > 65504.0f ? 65504.0f : x < -65504.0f ? -65504.0f : x; }
+    static __device__ __forceinline__ unsigned pack(float x, float y) { return cu_pack_f16(x, y); }
     static __device__ __forceinline__ void cut(float x, float y, unsigned &hi, unsigned &) { hi = cu_pack_f16(x, y); }
     static __device__ __forceinline__ float kept(float, float, unsigned hi) {
         return __fadd_rn(cu_from_f16(static_cast<uint16_t>(hi)), cu_from_f16(static_cast<uint16_t>(hi >> 16)));
@@ -426,6 +429,23 @@ template <class P, int HC> static __device__ void spoil(int spoilt, float *q, in
         if (spoilt >> j & 1) pad->l = NAN;
 }
 
+/* y[at], y[at + 1] = a, b, as far as there are `left`; of P's own type or f32. */
+template <class P> static __device__ __forceinline__ void put_two(const attn &t, int64_t at, float a, float b, int left) {
+    const bool as_is = static_cast<int>(P::AS_IS) == static_cast<int>(t.a.left);
+    if (as_is && t.wide_y && left > 0) {
+        static_cast<unsigned *>(t.a.y)[at / 2] = P::pack(a, b);
+    } else if (as_is) {
+        const unsigned both = P::pack(a, b);
+        if (left > 0) static_cast<uint16_t *>(t.a.y)[at] = static_cast<uint16_t>(both);
+        if (left > 1) static_cast<uint16_t *>(t.a.y)[at + 1] = static_cast<uint16_t>(both >> 16);
+    } else if (t.wide_y && left > 0) {
+        *reinterpret_cast<float2 *>(static_cast<float *>(t.a.y) + at) = make_float2(a, b);
+    } else {
+        if (left > 0) static_cast<float *>(t.a.y)[at] = a;
+        if (left > 1) static_cast<float *>(t.a.y)[at + 1] = b;
+    }
+}
+
 template <class P, int HC> static __device__ __forceinline__ void leave(const mma_sums<P, HC> &w, const attn &t, float *q) {
     tile_at at; /* found again: registers */
     if (!find_tile(t, static_cast<int>(gridDim.x - 1 - blockIdx.x), &at)) return;
@@ -439,18 +459,13 @@ template <class P, int HC> static __device__ __forceinline__ void leave(const mm
             if (vec >= at.rows.n * t.group) continue;
             const float l = pad_of<P, HC>(q, m * 16 + r * 8 + lane / 4)->l;
             const float inv = l == 0 ? 0.0f : __fdividef(1.0f, l); /* no call of a slow path: registers */
-            float *y = t.a.y + (at.rows.from + vec / t.group) * t.a.y_ld +
-                       (kvh * t.group + vec % t.group) * static_cast<int64_t>(t.a.hd);
+            const int64_t y = (at.rows.from + vec / t.group) * t.a.y_ld +
+                              (kvh * t.group + vec % t.group) * static_cast<int64_t>(t.a.hd);
 #pragma unroll
             for (int u = 0; u < mma_shape<P, HC>::UNITS; u++) {
                 const int col = 4 * u + (c < 2 ? 2 * c : mma_shape<P, HC>::LO + 2 * (c - 2));
                 const float a = __fmul_rn(w.o[m][u][2 * r], inv), b = __fmul_rn(w.o[m][u][2 * r + 1], inv);
-                if (t.wide_y && col < t.a.hd) {
-                    *reinterpret_cast<float2 *>(y + col) = make_float2(a, b);
-                } else {
-                    if (col < t.a.hd) y[col] = a;
-                    if (col + 1 < t.a.hd) y[col + 1] = b;
-                }
+                put_two<P>(t, y + col, a, b, t.a.hd - col);
             }
         }
 }

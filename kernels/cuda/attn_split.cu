@@ -197,16 +197,17 @@ static __device__ __forceinline__ void leave_split(split_sum<NV, CT, CC> &sum, c
     }
     if (alone) __syncthreads();
     const int64_t hd = t.a.hd, step = S::VG * (alone ? hd : t.splits * hd);
-    float *to = alone ? t.a.y + row * t.a.y_ld + (head0 + vg) * hd
-                      : static_cast<float *>(t.a.scratch) + scratch_at(t, unit, head0 + vg, split) * hd;
+    void *const to = alone ? t.a.y : t.a.scratch;
+    const cuk_type type = alone ? t.a.left : CUK_F32;
+    int64_t at = alone ? row * t.a.y_ld + (head0 + vg) * hd : scratch_at(t, unit, head0 + vg, split) * hd;
 #pragma unroll
-    for (int i = 0; i < S::MINE; i++, to += step) {
+    for (int i = 0; i < S::MINE; i++, at += step) {
         const int vec = vg + S::VG * i;
         if (vec >= n) break;
         const float by = alone ? room.c[vec] : 1.0f;
 #pragma unroll
         for (int e = 0; e < CC; e++)
-            if (c0 + e * CT < t.a.hd) to[c0 + e * CT] = __fmul_rn(sum.o[i][e], by);
+            if (c0 + e * CT < t.a.hd) cu_store_any<1>(to, type, at + c0 + e * CT, {{__fmul_rn(sum.o[i][e], by)}});
     }
 }
 
@@ -279,7 +280,7 @@ static __global__ void __launch_bounds__(MAX_HD) combine_kernel(const attn t) {
             fold(M, L, ml[0], ml[1], &keep, &take);
             O = fmaf(o, take, __fmul_rn(O, keep));
         }
-        t.a.y[row * t.a.y_ld + head * static_cast<int64_t>(t.a.hd) + d] = __fmul_rn(O, inverse(L));
+        cu_store_any<1>(t.a.y, t.a.left, row * t.a.y_ld + head * static_cast<int64_t>(t.a.hd) + d, {{__fmul_rn(O, inverse(L))}});
     }
 }
 

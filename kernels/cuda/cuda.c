@@ -135,8 +135,8 @@ static cuk_stream stream_of(const ctx *c) {
 
 static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
                       float eps, float gain_offset) {
-    cuk_norm(stream_of(c), y.data, y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2], gain ? gain->vec : NULL,
-             bias ? bias->vec : NULL, kind == NORM_RMS, eps, gain_offset);
+    cuk_norm(stream_of(c), y.data, cuda_type(y.dt), y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2],
+             gain ? gain->vec : NULL, bias ? bias->vec : NULL, kind == NORM_RMS, eps, gain_offset);
     launched(c, "norm");
 }
 
@@ -160,6 +160,7 @@ static void cuda_add_norm(ctx *c, tensor x, tensor h, const norm_by *before, con
     const cuk_add_norm a = {.x = x.data,
                             .h = h.data,
                             .y = y.data,
+                            .t = after ? cuda_type(y.dt) : CUK_F32,
                             .scale = scale ? scale->vec : NULL,
                             .x_ld = x.ld,
                             .h_ld = h.ld,
@@ -188,7 +189,8 @@ static void cuda_softcap(ctx *c, tensor y, float cap) {
 }
 
 static void cuda_glu(ctx *c, tensor y, tensor gate, tensor up, act a) {
-    cuk_glu(stream_of(c), y.data, y.ld, gate.data, gate.ld, up.data, up.ld, y.d[0], y.d[1], (cuk_act)a);
+    cuk_glu(stream_of(c), y.data, cuda_type(y.dt), y.ld, gate.data, gate.ld, up.data, up.ld, y.d[0], y.d[1],
+            (cuk_act)a);
     launched(c, "glu");
 }
 
@@ -291,6 +293,7 @@ static void cuda_rope_kv_write(ctx *c, tensor q, tensor k, tensor v, tensor cs, 
 static void cuda_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a) {
     const bool paged = a->pages.nd != 0;
     cuk_attn t = {.y = y.data,
+                  .left = cuda_type(y.dt),
                   .q = q.data,
                   .k = k.data,
                   .v = v.data,
@@ -395,6 +398,7 @@ static const backend_ops cuda_ops = {
     .download = cuda_download,
     .sync = cuda_sync,
     .linear = cuda_linear,
+    .linear_rounds = cuda_linear_rounds,
     .norm = cuda_norm,
     .add = cuda_add,
     .add_norm = cuda_add_norm,

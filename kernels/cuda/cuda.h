@@ -154,6 +154,7 @@ size_t cuda_weights_bytes(backend *be, weight *const *w, int n);
 bool cuda_weights_load(backend *be, weight *const *w, int n, status *st);
 /* linear.c */
 int cuda_plans(const backend *be);
+bool cuda_linear_rounds(const backend *be, int64_t rows);
 void cuda_linear(ctx *c, tensor x, const linear_to *to, int n, act a, unsigned flags);
 /* sample.c */
 void cuda_sample(ctx *c, tensor logits, tensor rules, tensor results);

@@ -49,20 +49,23 @@ int cuk_archs(const int **list);
 
 /* ---- rows.cu ---- */
 
-/* x, y f32 [rows, heads, d]; gain, bias f32 [d], either may be NULL. One block a row and head; y may be x. */
-void cuk_norm(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t heads,
-              int64_t d, const float *gain, const float *bias, bool rms, float eps, float gain_offset);
-/* y += x, y = x, y = a(y), y = a(gate) * up; all f32 [rows, d] */
+/* x f32, y of type t [rows, heads, d]; gain, bias f32 [d], either may be NULL. y may be x. */
+void cuk_norm(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows,
+              int64_t heads, int64_t d, const float *gain, const float *bias, bool rms, float eps,
+              float gain_offset);
+/* y += x, y = x, y = a(y), y = a(gate) * up; all f32 [rows, d], but y of type t */
 void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *gain,
              int64_t rows, int64_t d); /* x times gain, where it is not NULL */
-/* As op_add_norm, all f32 [rows, d]; h is left as it was */
+/* As op_add_norm, all f32 [rows, d] but y of type t; h is left as it was */
 typedef struct cuk_norm_by {
     const float *gain, *bias; /* [d], either may be NULL */
     bool on, rms;
     float eps, gain_offset;
 } cuk_norm_by;
 typedef struct cuk_add_norm {
-    float *x, *y;           /* y: with after alone; may be x */
+    float *x;
+    void *y; /* with after alone; may be x */
+    cuk_type t;
     const float *h, *scale; /* scale NULL: 1 */
     int64_t x_ld, h_ld, y_ld, rows;
     int d;
@@ -73,8 +76,8 @@ void cuk_copy(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld
 void cuk_act_rows(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, cuk_act a);
 /* y = cap * tanh(y / cap) */
 void cuk_softcap(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, float cap);
-void cuk_glu(cuk_stream s, float *y, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up,
-             int64_t up_ld, int64_t rows, int64_t d, cuk_act a);
+void cuk_glu(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *gate, int64_t gate_ld,
+             const float *up, int64_t up_ld, int64_t rows, int64_t d, cuk_act a);
 /* y[i,:] (+)= scale * table[ids[i],:]; !add: rows with a negative id are left alone, and y[row + i,:] = x[i,:] for each of the
  * runs, whatever ids has there. ids NULL: runs alone. ids >= n_table (or < 0 with add): CUK_BAD_ID */
 enum { CUK_EMBED_RUNS = 64 };
@@ -106,9 +109,11 @@ void cuk_mix(cuk_stream s, float *y, int64_t y_ld, const void *x, cuk_type t, in
              int32_t *fault);
 /* y 16-bit [rows, d] packed = x f32, rounded to nearest even. t: CUK_F16 or CUK_BF16 */
 void cuk_narrow(cuk_stream s, uint16_t *y, cuk_type t, const float *x, int64_t x_ld, int64_t rows, int64_t d);
-/* y[rows, d] (+)= act(x + bias): what a GEMM without epilogue leaves to do. x may be y without add */
-void cuk_epilogue(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *bias,
-                  int64_t rows, int64_t d, cuk_act a, bool add);
+/* y f32 packed = x of type t, 16 bits */
+void cuk_widen(cuk_stream s, float *y, const void *x, cuk_type t, int64_t x_ld, int64_t rows, int64_t d);
+/* y[rows, d] (+)= act(x + bias): what a GEMM without epilogue leaves to do. x may be y without add. y: of type t, with add f32 */
+void cuk_epilogue(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *x, int64_t x_ld,
+                  const float *bias, int64_t rows, int64_t d, cuk_act a, bool add);
 
 /* ---- pos.cu: rotary positions, pictures to patches ---- */
 
@@ -147,7 +152,8 @@ void cuk_patchify(cuk_stream s, const cuk_patches *p);
 typedef enum cuk_precision { CUK_ATTN_EXACT, CUK_ATTN_THREE, CUK_ATTN_BF16, CUK_ATTN_F16 } cuk_precision;
 
 typedef struct cuk_attn {
-    float *y;
+    void *y; /* of type left: with BF16 and F16 of that type or, as always with the others, f32 */
+    cuk_type left;
     const float *q;
     const void *k, *v; /* f32; pages: of type kept */
     cuk_type kept;

@@ -44,39 +44,41 @@ void cuk_copy(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld
 
 /* y = act(gate) * up */
 template <int A> struct glu_op {
-    float *y;
+    void *y;
+    cuk_type t;
     const float *gate, *up;
     int64_t y_ld, gate_ld, up_ld;
     template <int N> __device__ void at(int64_t i, int64_t c) const {
         cu_vec<N> g = cu_load<N>(gate + i * gate_ld + c);
         const cu_vec<N> u = cu_load<N>(up + i * up_ld + c);
         for (int k = 0; k < N; k++) g.v[k] = __fmul_rn(cu_act<A>(g.v[k]), u.v[k]);
-        cu_store<N>(y + i * y_ld + c, g);
+        cu_store_any<N>(y, t, i * y_ld + c, g);
     }
 };
 
 template <int A>
-static void glu_as(cuk_stream s, float *y, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up, int64_t up_ld,
-                   int64_t rows, int64_t d) {
-    cu_each_row(s, glu_op<A>{y, gate, up, y_ld, gate_ld, up_ld}, rows, d,
-                cu_wide(y, y_ld) && cu_wide(gate, gate_ld) && cu_wide(up, up_ld));
+static void glu_as(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up,
+                   int64_t up_ld, int64_t rows, int64_t d) {
+    cu_each_row(s, glu_op<A>{y, t, gate, up, y_ld, gate_ld, up_ld}, rows, d,
+                cu_wide(y, y_ld, cu_size(t)) && cu_wide(gate, gate_ld) && cu_wide(up, up_ld));
 }
 
-void cuk_glu(cuk_stream s, float *y, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up, int64_t up_ld, int64_t rows,
+void cuk_glu(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up, int64_t up_ld, int64_t rows,
              int64_t d, cuk_act a) {
     switch (a) {
-    case CUK_ACT_NONE: return glu_as<CUK_ACT_NONE>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
-    case CUK_ACT_SILU: return glu_as<CUK_ACT_SILU>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
-    case CUK_ACT_GELU: return glu_as<CUK_ACT_GELU>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
-    case CUK_ACT_GELU_TANH: return glu_as<CUK_ACT_GELU_TANH>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
-    case CUK_ACT_QUICK_GELU: return glu_as<CUK_ACT_QUICK_GELU>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
-    case CUK_ACT_RELU: return glu_as<CUK_ACT_RELU>(s, y, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    case CUK_ACT_NONE: return glu_as<CUK_ACT_NONE>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    case CUK_ACT_SILU: return glu_as<CUK_ACT_SILU>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    case CUK_ACT_GELU: return glu_as<CUK_ACT_GELU>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    case CUK_ACT_GELU_TANH: return glu_as<CUK_ACT_GELU_TANH>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    case CUK_ACT_QUICK_GELU: return glu_as<CUK_ACT_QUICK_GELU>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
+    case CUK_ACT_RELU: return glu_as<CUK_ACT_RELU>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
     }
 }
 
 /* y (+)= act(x + bias); which of the three there are is uniform over a launch */
 template <int A> struct epilogue_op {
-    float *y;
+    void *y;
+    cuk_type t;
     const float *x, *bias;
     int64_t y_ld, x_ld;
     bool add;
@@ -88,34 +90,34 @@ template <int A> struct epilogue_op {
         }
         for (int k = 0; k < N; k++) v.v[k] = cu_act<A>(v.v[k]);
         if (add) {
-            const cu_vec<N> o = cu_load<N>(y + i * y_ld + c);
+            const cu_vec<N> o = cu_load<N>(static_cast<float *>(y) + i * y_ld + c);
             for (int k = 0; k < N; k++) v.v[k] = __fadd_rn(o.v[k], v.v[k]);
         }
-        cu_store<N>(y + i * y_ld + c, v);
+        cu_store_any<N>(y, t, i * y_ld + c, v);
     }
 };
 
 template <int A>
-static void epilogue_as(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *bias, int64_t rows,
-                        int64_t d, bool add) {
-    cu_each_row(s, epilogue_op<A>{y, x, bias, y_ld, x_ld, add}, rows, d,
-                cu_wide(y, y_ld) && cu_wide(x, x_ld) && cu_wide(bias, 0));
+static void epilogue_as(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *x, int64_t x_ld, const float *bias,
+                        int64_t rows, int64_t d, bool add) {
+    cu_each_row(s, epilogue_op<A>{y, t, x, bias, y_ld, x_ld, add}, rows, d,
+                cu_wide(y, y_ld, cu_size(t)) && cu_wide(x, x_ld) && cu_wide(bias, 0));
 }
 
-void cuk_epilogue(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *bias, int64_t rows, int64_t d,
-                  cuk_act a, bool add) {
+void cuk_epilogue(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *x, int64_t x_ld, const float *bias, int64_t rows,
+                  int64_t d, cuk_act a, bool add) {
     switch (a) {
-    case CUK_ACT_NONE: return epilogue_as<CUK_ACT_NONE>(s, y, y_ld, x, x_ld, bias, rows, d, add);
-    case CUK_ACT_SILU: return epilogue_as<CUK_ACT_SILU>(s, y, y_ld, x, x_ld, bias, rows, d, add);
-    case CUK_ACT_GELU: return epilogue_as<CUK_ACT_GELU>(s, y, y_ld, x, x_ld, bias, rows, d, add);
-    case CUK_ACT_GELU_TANH: return epilogue_as<CUK_ACT_GELU_TANH>(s, y, y_ld, x, x_ld, bias, rows, d, add);
-    case CUK_ACT_QUICK_GELU: return epilogue_as<CUK_ACT_QUICK_GELU>(s, y, y_ld, x, x_ld, bias, rows, d, add);
-    case CUK_ACT_RELU: return epilogue_as<CUK_ACT_RELU>(s, y, y_ld, x, x_ld, bias, rows, d, add);
+    case CUK_ACT_NONE: return epilogue_as<CUK_ACT_NONE>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
+    case CUK_ACT_SILU: return epilogue_as<CUK_ACT_SILU>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
+    case CUK_ACT_GELU: return epilogue_as<CUK_ACT_GELU>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
+    case CUK_ACT_GELU_TANH: return epilogue_as<CUK_ACT_GELU_TANH>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
+    case CUK_ACT_QUICK_GELU: return epilogue_as<CUK_ACT_QUICK_GELU>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
+    case CUK_ACT_RELU: return epilogue_as<CUK_ACT_RELU>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
     }
 }
 
 void cuk_act_rows(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, cuk_act a) {
-    if (a != CUK_ACT_NONE) cuk_epilogue(s, y, y_ld, y, y_ld, NULL, rows, d, a, false);
+    if (a != CUK_ACT_NONE) cuk_epilogue(s, y, CUK_F32, y_ld, y, y_ld, NULL, rows, d, a, false);
 }
 
 struct softcap_op {
@@ -156,6 +158,24 @@ void cuk_narrow(cuk_stream s, uint16_t *y, cuk_type t, const float *x, int64_t x
         cu_each_row(s, narrow_op<true>{y, x, d, x_ld}, rows, d, wide);
     else
         cu_each_row(s, narrow_op<false>{y, x, d, x_ld}, rows, d, wide);
+}
+
+template <class T> struct widen_op {
+    float *y;
+    const uint16_t *x;
+    int64_t y_ld, x_ld;
+    template <int N> __device__ void at(int64_t i, int64_t c) const {
+        cu_store<N>(y + i * y_ld + c, cu_load_as<T, N>(x + i * x_ld + c));
+    }
+};
+
+void cuk_widen(cuk_stream s, float *y, const void *x, cuk_type t, int64_t x_ld, int64_t rows, int64_t d) {
+    const uint16_t *from = static_cast<const uint16_t *>(x);
+    const bool wide = cu_wide(y, d) && cu_wide(x, x_ld, sizeof *from);
+    if (t == CUK_BF16)
+        cu_each_row(s, widen_op<cu_bf16>{y, from, d, x_ld}, rows, d, wide);
+    else
+        cu_each_row(s, widen_op<cu_f16>{y, from, d, x_ld}, rows, d, wide);
 }
 
 /* ---- rows by index ---- */
@@ -301,11 +321,12 @@ static __device__ __forceinline__ void norm_group(float v[4], const float *x, in
         for (int k = 0; k < 4; k++) v[k] = g * 4 + k < d ? x[g * 4 + k] : otherwise;
     }
 }
-static __device__ __forceinline__ void norm_keep(float *y, int g, int d, bool wide, const float v[4]) {
+/* y: `at` is where the row begins. */
+static __device__ __forceinline__ void norm_keep(void *y, cuk_type t, int64_t at, int g, int d, bool wide, const float v[4]) {
     if (wide && g * 4 + 4 <= d)
-        cu_store<4>(y + g * 4, cu_vec<4>{{v[0], v[1], v[2], v[3]}});
+        cu_store_any<4>(y, t, at + g * 4, cu_vec<4>{{v[0], v[1], v[2], v[3]}});
     else
-        for (int k = 0; k < 4 && g * 4 + k < d; k++) y[g * 4 + k] = v[k];
+        for (int k = 0; k < 4 && g * 4 + k < d; k++) cu_store_any<1>(y, t, at + g * 4 + k, cu_vec<1>{{v[k]}});
 }
 
 /* Over the T threads of a unit. room: a float a warp; WARPS > 1 waits for the whole block. */
@@ -357,7 +378,8 @@ static __device__ __forceinline__ void norm_apply(float v[4], int g, int d, cons
 }
 
 struct norm_args {
-    float *y;
+    void *y;
+    cuk_type t;
     const float *x;
     int64_t y_ld, x_ld, units, heads; /* a unit: one head of one row */
     int d;
@@ -373,12 +395,12 @@ template <int WARPS> static __global__ void __launch_bounds__(256) norm_kernel(n
     if (unit >= a.units) return; /* a whole warp */
     const int64_t row = unit / a.heads, at = unit % a.heads * a.d;
     const float *x = a.x + row * a.x_ld + at;
-    float *y = a.y + row * a.y_ld + at, v[4];
+    float v[4];
     const norm_stats s = norm_measure<WARPS>(x, a.d, a.wide, a.by, room);
     for (int g = static_cast<int>(threadIdx.x) % T; g * 4 < a.d; g += T) {
         norm_group(v, x, g, a.d, a.wide, 0);
         norm_apply(v, g, a.d, a.by, s);
-        norm_keep(y, g, a.d, a.wide, v);
+        norm_keep(a.y, a.t, row * a.y_ld + at, g, a.d, a.wide, v);
     }
 }
 
@@ -399,23 +421,23 @@ template <int WARPS> static __global__ void __launch_bounds__(256) add_norm_kern
             if (a.scale && g * 4 + k < a.d) v[k] = __fmul_rn(a.scale[g * 4 + k], v[k]);
             o[k] = __fadd_rn(o[k], v[k]);
         }
-        norm_keep(x, g, a.d, wide, o);
+        norm_keep(x, CUK_F32, 0, g, a.d, wide, o);
     }
     if (!a.after.on) return;
     s = norm_measure<WARPS>(x, a.d, wide, a.after, room);
     for (int g = t; g * 4 < a.d; g += T) {
         norm_group(v, x, g, a.d, wide, 0);
         norm_apply(v, g, a.d, a.after, s);
-        norm_keep(a.y + row * a.y_ld, g, a.d, wide, v);
+        norm_keep(a.y, a.t, row * a.y_ld, g, a.d, wide, v);
     }
 }
 
-void cuk_norm(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t heads, int64_t d,
-              const float *gain, const float *bias, bool rms, float eps, float gain_offset) {
+void cuk_norm(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t heads,
+              int64_t d, const float *gain, const float *bias, bool rms, float eps, float gain_offset) {
     if (rows <= 0 || heads <= 0 || d <= 0) return;
-    const bool wide = cu_wide(y, y_ld) && cu_wide(x, x_ld) && (heads == 1 || d % 4 == 0);
-    const norm_args a = {y,     x,    y_ld, x_ld, rows * heads, heads, static_cast<int>(d), wide,
-                         {gain, bias, true, rms,  eps,          gain_offset}};
+    const bool wide = cu_wide(y, y_ld, cu_size(t)) && cu_wide(x, x_ld) && (heads == 1 || d % 4 == 0);
+    const norm_args a = {y,    t,    x,    y_ld, x_ld, rows * heads, heads, static_cast<int>(d), wide,
+                         {gain, bias, true, rms,  eps,  gain_offset}};
     if (d <= 512)
         cu_launch<norm_kernel<1>>(dim3(cu_blocks(a.units, 8)), dim3(256), 0, s, a);
     else
@@ -424,7 +446,7 @@ void cuk_norm(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld
 
 void cuk_residual(cuk_stream s, const cuk_add_norm *a) {
     if (a->rows <= 0 || a->d <= 0) return;
-    const bool wide = cu_wide(a->x, a->x_ld) && cu_wide(a->h, a->h_ld) && (!a->after.on || cu_wide(a->y, a->y_ld));
+    const bool wide = cu_wide(a->x, a->x_ld) && cu_wide(a->h, a->h_ld) && (!a->after.on || cu_wide(a->y, a->y_ld, cu_size(a->t)));
     if (a->d <= 512)
         cu_launch<add_norm_kernel<1>>(dim3(cu_blocks(a->rows, 8)), dim3(256), 0, s, *a, wide);
     else

@@ -53,6 +53,17 @@ template <class T, int N> static __device__ __forceinline__ void cu_store_as(typ
     }
 }
 
+/* The same where the type is known only when the kernel runs; i counts numbers. */
+template <int N> static __device__ __forceinline__ void cu_store_any(void *p, cuk_type t, int64_t i, const cu_vec<N> &x) {
+    if (t == CUK_F32)
+        cu_store<N>(static_cast<float *>(p) + i, x);
+    else if (t == CUK_BF16)
+        cu_store_as<cu_bf16, N>(static_cast<uint16_t *>(p) + i, x);
+    else
+        cu_store_as<cu_f16, N>(static_cast<uint16_t *>(p) + i, x);
+}
+static inline size_t cu_size(cuk_type t) { return t == CUK_F32 ? 4 : 2; }
+
 /* One block a row and piece of it; op.at<N>(row, column) treats the N columns from there on. */
 template <class OP, int N> static __global__ void __launch_bounds__(256) cu_each(OP op, int64_t d) {
     const int64_t row = blockIdx.x, c = (static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x) * N;

@@ -431,15 +431,64 @@ static void test_compute_type(void **state) {
     assert_int_equal(g_lib->n_matmuls, 3);
 }
 
+/* Rows that come and go in 16 bits: the same numbers as in f32, which are ones that 16 bits hold. */
+static void linear_narrow(dtype dt) {
+    enum { ROWS = 150, K = 48, OUT = 24 };
+    const backend_options o = {.device = "cuda"};
+    status st = {0};
+    uint64_t seed = 6;
+    backend *be = backend_new(&o, &st);
+    if (!be) fail_msg("%s", st.msg);
+    ctx c = {.be = be};
+    uint8_t *w = stored(dt, &seed, OUT * K), *x16 = stored(dt, &seed, ROWS * K),
+            *bias = stored(DT_F32, &seed, OUT);
+    static float x[ROWS * K], y[2][ROWS * OUT];
+    static uint16_t y16[ROWS * OUT], want[ROWS * OUT];
+    for (int i = 0; i < ROWS * K; i++) x[i] = (float)ref_from(dt, x16, i);
+    tensor wt = tensor_2d(w, dt, OUT, K), bt = tensor_1d(bias, DT_F32, OUT);
+    weight *ww = weight_new(be, &wt, WEIGHT_LINEAR, &st), *bw = weight_new(be, &bt, WEIGHT_VECTOR, &st);
+    assert_true(ww && bw);
+    tensor dx = tensor_2d(backend_alloc(be, sizeof x, &st), DT_F32, ROWS, K),
+           dx16 = tensor_2d(backend_alloc(be, sizeof x / 2, &st), dt, ROWS, K),
+           dy = tensor_2d(backend_alloc(be, sizeof y[0], &st), DT_F32, ROWS, OUT), dy16 = dy;
+    dy16.dt = dt;
+    ctx_upload(&c, dx, x);
+    ctx_upload(&c, dx16, x16);
+    for (int i = 0; i < 2; i++) {
+        op_linear(&c, dy, i ? dx16 : dx, ww, bw, ACT_SILU, 0);
+        ctx_download(&c, y[i], dy);
+    }
+    op_linear(&c, dy16, dx16, ww, bw, ACT_SILU, 0);
+    ctx_download(&c, y16, dy16);
+    if (!ctx_ok(&c)) fail_msg("%s", c.st.msg);
+    assert_memory_equal(y[0], y[1], sizeof y[0]);
+    ref_store(dt, want, y[0], ROWS * OUT);
+    assert_memory_equal(y16, want, sizeof want);
+    backend_release(be, dx.data);
+    backend_release(be, dx16.data);
+    backend_release(be, dy.data);
+    weight_free(ww);
+    weight_free(bw);
+    backend_free(be);
+    free(w);
+    free(x16);
+    free(bias);
+}
+
 static void test_fallback(void **state) {
     (void)state;
     const backend_options o = {.device = "cuda"};
     g_lib->no_bias = true; /* the bias goes behind the product */
     for (size_t i = 0; i < ARRAY_LEN(types); i++) linear(&o, types[i], 0);
     assert_int_equal(g_lib->n_matmuls, 3);
+    linear_narrow(DT_BF16);
+    linear_narrow(DT_F16);
+    assert_int_equal(g_lib->n_matmuls, 9);
     g_lib->no_algorithm = true; /* kernels of ours */
     for (size_t i = 0; i < ARRAY_LEN(types); i++) linear(&o, types[i], 0);
-    assert_int_equal(g_lib->n_matmuls, 3);
+    linear_narrow(DT_BF16);
+    linear_narrow(DT_F16);
+    assert_int_equal(g_lib->n_matmuls, 9);
 }
 
 /* ---- where it lies ---- */

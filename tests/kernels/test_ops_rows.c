@@ -653,7 +653,7 @@ static void test_device_only(void **state) {
         if (t % 2) memcpy(x, special, sizeof special);
         const bool bf16 = t % 4 < 2;
         cuk_narrow(s, h, bf16 ? CUK_BF16 : CUK_F16, x, ld, n, d);
-        cuk_epilogue(s, y, ld, x, ld, t % 3 ? bias : NULL, n, d, (cuk_act)(t % 6), t % 2);
+        cuk_epilogue(s, y, CUK_F32, ld, x, ld, t % 3 ? bias : NULL, n, d, (cuk_act)(t % 6), t % 2);
         rig_ok(&r);
         for (int64_t i = 0; i < n * d; i++) {
             const int64_t at = i / d * ld + i % d;
