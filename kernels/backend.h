@@ -24,8 +24,6 @@ typedef struct backend_ops {
     void (*sync)(ctx *c);
     /* With get_memory, linear, attn and sample are called in dry mode too, to say what work memory they want. */
     void (*linear)(ctx *c, tensor x, const linear_to *to, int n, act a, unsigned flags); /* n >= 1 */
-    /* Whether linear of so many rows rounds x to the weights' 16-bit type; NULL: never. */
-    bool (*linear_rounds)(const backend *be, int64_t rows);
     /* y, x: [rows, H, D] */
     void (*norm)(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
                  float eps, float gain_offset);
@@ -78,7 +76,8 @@ typedef struct backend_ops {
 struct backend {
     const backend_ops *ops;
     int encode_rows;
-    bool narrows; /* as attn_args.narrow allows */
+    bool narrows;    /* as attn_args.narrow allows; ops write y of 16 bits */
+    int rounds_from; /* linear of so many rows rounds x to the weights' 16-bit type; 0: never */
     char about[64];
 };
 

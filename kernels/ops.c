@@ -405,11 +405,18 @@ static dtype rounded(const ctx *c, const tensor *y) {
 }
 
 static bool linear_rounds(const ctx *c, int64_t rows) {
-    return c->be->ops->linear_rounds && c->be->ops->linear_rounds(c->be, rows);
+    return c->be->rounds_from && rows >= c->be->rounds_from;
 }
 
 dtype op_linear_takes(const ctx *c, int64_t rows, const weight *w) {
     return w && linear_rounds(c, rows) ? w->dt : DT_F32;
+}
+
+tensor ctx_factor(ctx *c, dtype t, int64_t rows, int64_t width) {
+    if (t == DT_F32) return ctx_2d(c, DT_F32, rows, width);
+    const int64_t wide = c->be->rounds_from - 1, half = (rows + 1) / 2; /* rows of f32 */
+    tensor f = ctx_2d(c, DT_F32, half > wide ? half : wide, width);
+    return tensor_2d(f.data, t, rows, width);
 }
 
 static void linears(ctx *c, const char *op, tensor x, const linear_to *to, int n, act a, unsigned flags) {
@@ -622,6 +629,7 @@ void op_attn(ctx *c, tensor y, tensor q, tensor k, tensor v, const attn_args *a)
     }
     if (!expect_that(c, a->n_seqs >= 0, op, "a number of sequences") ||
         !expect_that(c, is_float(a->narrow), op, "a float type to narrow to") ||
+        !expect_that(c, y.dt == DT_F32 || y.dt == a->narrow, op, "y of f32 or of the type to narrow to") ||
         !EXPECT("q_start", a->q_start, DT_I32, (int64_t)a->n_seqs + 1) ||
         !EXPECT("kv_len", a->kv_len, DT_I32, a->n_seqs) ||
         (a->limit.nd && !EXPECT("limit", a->limit, DT_I32, q.d[0])) ||

@@ -169,17 +169,21 @@ enum {
 void op_linear(ctx *c, tensor y, tensor x, const weight *w, const weight *b, act a, unsigned flags);
 /* Up to LINEARS of the same x, y = x w^T + b each: the bits of op_linear without activation and flags. A device goes through
  * the weights of a few rows in one launch. */
-/* What op_linear and op_linears of so many rows multiply w by: f32, or (CUDA without deterministic, many rows) w's 16-bit type,
- * to which they round what is f32. So x may be of that type already: op_norm, op_add_norm, op_glu, op_attn, and op_linear without
- * LINEAR_ADD and of as many rows, write a y of it, rounded to the nearest: the bits that rounding on the way would have
- * given, for fewer passes. Elsewhere all but f32 is refused. */
-dtype op_linear_takes(const ctx *c, int64_t rows, const weight *w);
 enum { LINEARS = 3 };
 typedef struct linear_to {
     tensor y;            /* as op_linear's */
     const weight *w, *b; /* b may be NULL */
 } linear_to;
 void op_linears(ctx *c, tensor x, const linear_to *to, int n);
+/* What op_linear and op_linears of so many rows multiply w by: f32, or (CUDA without deterministic, many rows) w's 16-bit type,
+ * to which they round what is f32. So x may be of that type already. On such a device op_norm, op_add_norm, op_glu, op_attn (of
+ * the type that it narrows to), and op_linear of as many rows without LINEAR_ADD write a y of 16 bits, rounded to the nearest:
+ * the bits that rounding on the way gives, for fewer passes. (Where the device's library has no way for a product, an f32 x is
+ * not rounded.) Everything else wants f32. */
+dtype op_linear_takes(const ctx *c, int64_t rows, const weight *w);
+/* An uninitialised activation of such a type; never of fewer bytes than one of fewer rows, so that what the most rows take does
+ * for all. */
+tensor ctx_factor(ctx *c, dtype t, int64_t rows, int64_t width);
 
 /* ---- rows ------------------------------------------------------------------------------------------------- */
 
@@ -191,7 +195,7 @@ void op_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias,
 void op_add(ctx *c, tensor y, tensor x); /* y[N,D] += x[N,D] */
 /* A residual and the norms around it: x[N,D] += scale[D] * norm(h[N,D]), then y[N,D] = norm(x), with the bits of op_norm,
  * op_add_scaled or op_add, and op_norm one behind the other; one launch. before NULL: h as it is; scale NULL: 1; after NULL:
- * no y. What h holds afterwards is left open; y may be x. (Without norm or scale in between the linear adds: LINEAR_ADD.) */
+ * no y. What h holds afterwards is left open; y may be x, if it is f32, and not h. (Without norm or scale in between the linear adds: LINEAR_ADD.) */
 typedef struct norm_by {
     const weight *gain, *bias; /* as op_norm's */
     norm_kind kind;
@@ -207,8 +211,8 @@ void op_softcap(ctx *c, tensor y, float cap);                 /* y = cap * tanh(
 void op_glu(ctx *c, tensor y, tensor gate, tensor up, act a); /* y[N,F] = a(gate) * up; y may be gate */
 /* y[i,:] = scale * table[ids[i],:] for ids[i] >= 0; rows with a negative id are left alone. ids i32 [N]. */
 void op_embed(ctx *c, tensor y, const weight *table, tensor ids, float scale);
-/* The same, and y[row + i,:] = rows[i,:] of n runs of rows from elsewhere, pictures' among text's, whatever ids says there.
- * Runs rise and do not overlap. */
+/* The same, and y[row + i,:] = rows[i,:] of n runs of rows from elsewhere, pictures' among text's; what ids says there does not
+ * matter as long as it is none that is refused. Runs rise and do not overlap. */
 typedef struct row_run {
     int64_t row;
     tensor rows; /* f32 [n,D] */

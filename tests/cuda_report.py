@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 GPUS = {"80": ("A100", 164 << 10), "90": ("H100, H200", 228 << 10)}  # shared memory of a multiprocessor
 WARPS, REGISTERS, BLOCKS, RESERVED = 64, 65536, 32, 1 << 10  # of both; RESERVED bytes a block
 # Kernels whose time is a step's or a picture's; of them those that may spill, and why.
-HOT = re.compile(r"^(mma_kernel|tile_kernel|split_kernel|linear_kernel|linear_mma_kernel|combine_kernel|norm_kernel|cu_each)\b")
+HOT = re.compile(r"^(mma_kernel|tile_kernel|split_kernel|linear_kernel|linear_mma_kernel|combine_kernel|(add_)?norm_kernel|cu_each)\b")
 SPARED = {"mma_kernel<precise, 256>": "f32 weights with heads of over 128 numbers: rare; a few bytes once a block of keys"}
 
 
@@ -91,9 +91,9 @@ def compile_one(nvcc, source, arch, folder):
     if run.returncode:
         raise SystemExit(run.stderr)
     threads, rows = threads_of(cubin.read_bytes()), []
-    for m in re.finditer(r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
+    for m in re.finditer(r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads.*?Used (\d+) registers",
                          run.stderr, re.S):
-        rows.append((m[1], int(m[4]), int(m[2]) + int(m[3]), threads.get(m[1])))
+        rows.append((m[1], int(m[5]), int(m[3]) + int(m[4]) or int(m[2]), threads.get(m[1])))
     return [(source.name, arch, name, *row[1:]) for name, row in zip(plain([r[0] for r in rows]), rows)]
 
 
@@ -126,7 +126,7 @@ def main():
     version = re.search(r"release ([\d.]+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout)
     lines = ["# What the compiler makes of the CUDA kernels", "",
              f"Written by `make cuda-report` (`tests/cuda_report.py`), nvcc {version[1] if version else '?'}. For each GPU: registers a thread, "
-             "bytes of spills (stores and loads; static, not how often), and warps of a multiprocessor at once, of 64: as registers, "
+             "bytes of spills (stores and loads, or of what else is in local memory; static, not how often), and warps of a multiprocessor at once, of 64: as registers, "
              "threads and shared memory allow, worked out, not measured. Shared memory is dynamic: KiB at the largest head size of a "
              "kernel; where none stands it is at most 1 KiB or small beside the rest. `make cuda-report CHECK=1` fails when a hot kernel spills.", ""]
     if SPARED:

@@ -56,7 +56,7 @@ static void project(ctx *c, const join_spec *j, weight *const *w, tensor x, tens
         op_linear(c, y, x, fc1, bias1, ACT_NONE, 0);
     } else {
         const weight *fc2 = w[S_FC2_W - S_FIRST_JOIN];
-        tensor h = ctx_2d(c, op_linear_takes(c, y.d[0], fc2), y.d[0], j->hidden);
+        tensor h = ctx_factor(c, op_linear_takes(c, y.d[0], fc2), y.d[0], j->hidden);
         op_linear(c, h, x, fc1, bias1, j->activation, 0);
         op_linear(c, y, h, fc2, w[S_FC2_B - S_FIRST_JOIN], ACT_NONE, 0);
     }

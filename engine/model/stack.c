@@ -21,7 +21,7 @@ static tensor factor(ctx *c, int64_t rows, int64_t width, const weight *w, const
                      const weight *w3) {
     dtype t = op_linear_takes(c, rows, w);
     if ((w2 && op_linear_takes(c, rows, w2) != t) || (w3 && op_linear_takes(c, rows, w3) != t)) t = DT_F32;
-    return ctx_2d(c, t, rows, width);
+    return ctx_factor(c, t, rows, width);
 }
 
 /* What goes into the query's projection, or those of all three. */

@@ -34,7 +34,7 @@ struct attn {
     int key_ld;              /* of a key of 16 bits as it comes (split): numbers */
     int splits;              /* that the longest sequence can have */
     serve_kind serve;
-    bool wide, wide_q, wide_y; /* accesses of 16 bytes: K and V, q, y (mma, keys of 16 bits: of 8) */
+    bool wide, wide_q, wide_y; /* accesses of 16 bytes: K and V, q, y (mma, numbers of 16 bits: of 4 or 8) */
     bool one;                  /* K and V take turns in one buffer */
     float twice;               /* 2 / softcap */
 };

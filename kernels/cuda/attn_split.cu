@@ -213,7 +213,7 @@ static __device__ __forceinline__ void leave_split(split_sum<NV, CT, CC> &sum, c
 
 /* Block (sequence, kv head and chunk of its group, which of the splits: z, z + gridDim.z, ...) */
 template <class T, int NV, int CT, int CC>
-static __global__ void __launch_bounds__(SPLIT_THREADS, NV <= 4 ? 4 : 2) split_kernel(const attn t) {
+static __global__ void __launch_bounds__(SPLIT_THREADS, NV <= 4 || (NV == 8 && CT == 64) ? 4 : 2) split_kernel(const attn t) {
     SHARED(float, all);
     const int s = static_cast<int>(blockIdx.x), kvh = static_cast<int>(blockIdx.y) / t.chunks,
               chunk = static_cast<int>(blockIdx.y) % t.chunks, z = static_cast<int>(blockIdx.z);

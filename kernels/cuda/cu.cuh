@@ -92,6 +92,15 @@ static __device__ __forceinline__ uint16_t cu_to_f16(float f) {
 #endif
 }
 
+/* The line around p is on its way to the L2 cache; p has to be an address that can be read. */
+static __device__ __forceinline__ void cu_prefetch(const void *p) {
+#ifndef VLMD_CUDA_EMU
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
+#else
+    (void)p;
+#endif
+}
+
 /* Element types of weights and of pages, as kernels take them: a template over these instead of a branch in the loop. */
 struct cu_f32 {
     typedef float bits;

@@ -398,7 +398,6 @@ static const backend_ops cuda_ops = {
     .download = cuda_download,
     .sync = cuda_sync,
     .linear = cuda_linear,
-    .linear_rounds = cuda_linear_rounds,
     .norm = cuda_norm,
     .add = cuda_add,
     .add_norm = cuda_add_norm,
@@ -551,6 +550,7 @@ backend *cuda_backend_new(const backend_options *o, status *st) {
         size_t before = 0, after = 0, all;
         cudaMemGetInfo(&before, &all);
         if (!o->deterministic) be->blas = cuda_blas_new(o->allow_tf32);
+        if (be->blas) be->base.rounds_from = CUDA_FEW + 1;
         cudaMemGetInfo(&after, &all);
         be->taken_bytes = before > after ? before - after : 0;
         return &be->base;

@@ -13,6 +13,8 @@
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/cuk.h"
 
+enum { CUDA_FEW = 16 }; /* rows that linears of our own read weights once for */
+
 /* ring.c: pinned pieces that a lane's uploads go through, one after the other */
 enum { RING_PIECES = 4, RING_PIECE_BYTES = 1 << 20 };
 typedef struct cuda_ring {
@@ -154,7 +156,6 @@ size_t cuda_weights_bytes(backend *be, weight *const *w, int n);
 bool cuda_weights_load(backend *be, weight *const *w, int n, status *st);
 /* linear.c */
 int cuda_plans(const backend *be);
-bool cuda_linear_rounds(const backend *be, int64_t rows);
 void cuda_linear(ctx *c, tensor x, const linear_to *to, int n, act a, unsigned flags);
 /* sample.c */
 void cuda_sample(ctx *c, tensor logits, tensor rules, tensor results);

@@ -53,7 +53,7 @@ int cuk_archs(const int **list);
 void cuk_norm(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows,
               int64_t heads, int64_t d, const float *gain, const float *bias, bool rms, float eps,
               float gain_offset);
-/* y += x, y = x, y = a(y), y = a(gate) * up; all f32 [rows, d], but y of type t */
+/* y += x, y = x, y = a(y), y = a(gate) * up; all f32 [rows, d], but glu's y of type t */
 void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *gain,
              int64_t rows, int64_t d); /* x times gain, where it is not NULL */
 /* As op_add_norm, all f32 [rows, d] but y of type t; h is left as it was */

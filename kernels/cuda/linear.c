@@ -10,8 +10,7 @@
 #include "kernels/cuda/cuda.h"
 
 enum {
-    FEW = 16,
-    FEW_EXACT = 8, /* that linear.cu reads the weights of at the memory's speed */
+    FEW_EXACT = 8, /* rows that linear.cu reads the weights of at the memory's speed */
     WIDE = 64      /* rows that are widened at a time where cuBLASLt has nothing */
 };
 
@@ -110,19 +109,14 @@ static void products(ctx *c, const job *j) {
             exact(c, j, i, lane->work, y);
 }
 
-bool cuda_linear_rounds(const backend *b, int64_t rows) {
-    const cuda_backend *be = (const cuda_backend *)b;
-    return be->blas && !be->exact && rows > FEW;
-}
-
 static void launch(ctx *c, const job *j) {
     const cuda_backend *be = cuda_of(c);
     const cuk_linear *l = &j->l;
-    if (l->rows > FEW && be->blas)
+    if (l->rows > CUDA_FEW && be->blas)
         products(c, j);
     else if (c->dry)
         return;
-    else if (l->rows > FEW)
+    else if (l->rows > CUDA_FEW)
         cuk_linear_exact(lane_of(c)->stream, l);
     else if (l->rows > FEW_EXACT && l->t != CUK_F32 && !be->exact)
         cuk_linear_mma(lane_of(c)->stream, l);

@@ -5,22 +5,25 @@
  * from 0; then the butterfly of distances 16, 8, 4, 2, 1. Elements past k count as 0 times 0.
  * A warp holds a tile of R rows times O outputs in registers, so that a weight is widened once for R rows and an activation
  * read once for O outputs; an output's own sum does not see the tile's size. Hence one row, 16 and 512 give the same bits.
+ * Weights are on their way while x is staged and while the ones before are multiplied.
  * Bound by reading w for few rows; by multiplications for many (which is cuBLASLt's work, unless bits are promised: blas.c).
  * Thread: the engine's. Owner: nothing. */
 #include "kernels/cuda/linear.cuh"
 
 enum {
     XS_FLOATS = 12288, /* of x in shared memory: R rows times XS_FLOATS / R elements, 48 KiB */
+    EARLY = 3,         /* rounds of weights that are called before they are brought */
     ROUND = 256        /* elements that a warp takes at once with 16-bit weights; twice as many as with f32 */
 };
 
-/* What each number of rows gets: outputs a warp, vectors of each in flight a lane, warps a block. */
+/* What each number of rows gets: outputs a warp, vectors of each that a lane brings at once, whether it brings the next ones while
+ * it multiplies (as far as there are registers), warps a block. */
 template <int R> struct tile;
-template <> struct tile<1> { enum { O = 2, U = 4, WARPS = 4, BLOCKS = 4 }; };
-template <> struct tile<2> { enum { O = 2, U = 4, WARPS = 4, BLOCKS = 4 }; };
-template <> struct tile<4> { enum { O = 4, U = 2, WARPS = 4, BLOCKS = 4 }; };
-template <> struct tile<8> { enum { O = 4, U = 1, WARPS = 8, BLOCKS = 2 }; };
-template <> struct tile<16> { enum { O = 4, U = 1, WARPS = 8, BLOCKS = 1 }; };
+template <> struct tile<1> { enum { O = 2, U = 2, AHEAD = 1, WARPS = 8, BLOCKS = 2 }; };
+template <> struct tile<2> { enum { O = 2, U = 2, AHEAD = 1, WARPS = 8, BLOCKS = 2 }; };
+template <> struct tile<4> { enum { O = 4, U = 1, AHEAD = 1, WARPS = 8, BLOCKS = 2 }; };
+template <> struct tile<8> { enum { O = 4, U = 1, AHEAD = 0, WARPS = 8, BLOCKS = 2 }; };
+template <> struct tile<16> { enum { O = 4, U = 1, AHEAD = 1, WARPS = 8, BLOCKS = 1 }; };
 
 /* ---- x: R rows of a chunk of k in shared memory, zeros where there is nothing ----
  * Quads of four elements; with VEC = 8 the even quads of a row lie before the odd ones, so that lanes next to each other
@@ -74,22 +77,68 @@ static __device__ __forceinline__ void multiply(float (&acc)[R * O], const float
     }
 }
 
-/* This lane's share of a chunk of n elements. w: O rows at the chunk's begin. */
+/* This lane's vectors v, v + 32, .. of O weight rows; w: at the chunk's begin. */
+template <class T, int O, int U, bool ALIGNED>
+static __device__ __forceinline__ void bring(vec<T> (&in)[U][O], const typename T::bits *const (&w)[O], int v) {
+#pragma unroll
+    for (int u = 0; u < U; u++)
+#pragma unroll
+        for (int o = 0; o < O; o++) load<T, ALIGNED>(in[u][o], w[o] + (v + 32 * u) * vec<T>::N);
+}
+/* Are there U of them in a chunk of n elements? */
+template <class T, int U> static __device__ __forceinline__ bool has(int64_t n, int v) {
+    return v + 32 * (U - 1) < static_cast<int>(n / vec<T>::N);
+}
+
+/* Without the registers for that: towards the L2 cache, EARLY rounds before they are brought from there. */
+template <class T, int O, int U>
+static __device__ __forceinline__ void call(const typename T::bits *const (&w)[O], int64_t n, int v) {
+    if (!has<T, U>(n, v)) return;
+#pragma unroll
+    for (int u = 0; u < U; u++)
+#pragma unroll
+        for (int o = 0; o < O; o++) cu_prefetch(w[o] + (v + 32 * u) * vec<T>::N);
+}
+
+template <int R> static __device__ __forceinline__ constexpr bool ahead(bool aligned) { return aligned && tile<R>::AHEAD; }
+
+/* acc += U vectors of each output, from v on. */
+template <class T, int R, int O, int U>
+static __device__ __forceinline__ void multiply_all(float (&acc)[R * O], const float4 *xs, int quads, int v, const vec<T> (&in)[U][O]) {
+#pragma unroll
+    for (int u = 0; u < U; u++) multiply<T, R, O>(acc, xs, quads, v + 32 * u, in[u]);
+}
+
+/* This lane's share of a chunk of n elements. a: with `ahead` its first vectors, if it has so many. */
 template <class T, int R, int O, int U, bool ALIGNED>
 static __device__ __forceinline__ void chunk(float (&acc)[R * O], const float4 *xs, int quads, const typename T::bits *const (&w)[O],
-                                             int64_t n, int lane) {
-    enum { N = vec<T>::N };
+                                             int64_t n, int lane, vec<T> (&a)[U][O]) {
+    enum { N = vec<T>::N, STEP = 32 * U };
     const int whole = static_cast<int>(n / N), all = static_cast<int>((n + N - 1) / N);
     int v = lane;
+    bool more = has<T, U>(n, v);
+    if (ahead<R>(ALIGNED)) {
+        vec<T> b[U][O]; /* a and b take turns: one is multiplied, the other on its way */
 #pragma unroll 1
-    for (; v + 32 * (U - 1) < whole; v += 32 * U) {
-        vec<T> in[U][O];
-#pragma unroll
-        for (int u = 0; u < U; u++)
-#pragma unroll
-            for (int o = 0; o < O; o++) load<T, ALIGNED>(in[u][o], w[o] + (v + 32 * u) * N);
-#pragma unroll
-        for (int u = 0; u < U; u++) multiply<T, R, O>(acc, xs, quads, v + 32 * u, in[u]);
+        while (more) {
+            more = has<T, U>(n, v + STEP);
+            if (more) bring<T, O, U, ALIGNED>(b, w, v + STEP);
+            multiply_all<T, R, O, U>(acc, xs, quads, v, a);
+            v += STEP;
+            if (!more) break;
+            more = has<T, U>(n, v + STEP);
+            if (more) bring<T, O, U, ALIGNED>(a, w, v + STEP);
+            multiply_all<T, R, O, U>(acc, xs, quads, v, b);
+            v += STEP;
+        }
+    } else {
+#pragma unroll 1
+        for (; more; more = has<T, U>(n, v)) {
+            call<T, O, U>(w, n, v + EARLY * STEP);
+            bring<T, O, U, ALIGNED>(a, w, v);
+            multiply_all<T, R, O, U>(acc, xs, quads, v, a);
+            v += STEP;
+        }
     }
 #pragma unroll 1
     for (; v < all; v += 32) {
@@ -131,7 +180,7 @@ template <int N> static __device__ __forceinline__ void butterfly(float (&v)[N],
 template <class T, int R, bool ALIGNED>
 static __global__ void __launch_bounds__(tile<R>::WARPS * 32, tile<R>::BLOCKS)
     linear_kernel(const cuk_linear l, const linear_blocks blocks, int groups, int quads, bool x_aligned) {
-    enum { O = tile<R>::O, N = R * O };
+    enum { O = tile<R>::O, U = tile<R>::U, N = R * O };
     typedef typename T::bits bits;
     SHARED(float4, xs);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -148,11 +197,16 @@ static __global__ void __launch_bounds__(tile<R>::WARPS * 32, tile<R>::BLOCKS)
 #pragma unroll
     for (int i = 0; i < N; i++) acc[i] = 0.0f;
     for (int64_t k0 = 0; k0 < l.k; k0 += quads * 4) {
+        const int64_t left = l.k - k0, n = left < quads * 4 ? left : quads * 4;
+        vec<T> first[U][O]; /* weights are on their way while x is staged */
+        if (!ahead<R>(ALIGNED))
+            for (int i = 0; i < EARLY; i++) call<T, O, U>(w, n, lane + 32 * U * i);
+        else if (has<T, U>(n, lane))
+            bring<T, O, U, ALIGNED>(first, w, lane);
         if (k0 > 0) __syncthreads();
         stage<vec<T>::N, R>(xs, quads, l, row, k0, x_aligned);
         __syncthreads();
-        const int64_t left = l.k - k0;
-        chunk<T, R, O, tile<R>::U, ALIGNED>(acc, xs, quads, w, left < quads * 4 ? left : quads * 4, lane);
+        chunk<T, R, O, U, ALIGNED>(acc, xs, quads, w, n, lane, first);
 #pragma unroll
         for (int o = 0; o < O; o++) w[o] += quads * 4;
     }

@@ -54,7 +54,7 @@ server() {
 if [ -n "${EMU_QUICK:-}" ]; then
     B=build/emu A=build/emu-asan
     build $B "" $B/vlmd "${tests[@]/#/$B/}" "${models[@]/#/$B/}"
-    build $A "-fsanitize=address -O1" "${tests[@]/#/$A/}"
+    build $A "-fsanitize=address,alignment -fno-sanitize-recover=alignment -O1" "${tests[@]/#/$A/}"
     e2e $B "emulated and not long"
     pass $A "EMU_ORDER=forward EMU_STREAMS=lazy EMU_SHARED=0xff VLMD_SHORT=1" "${tests[@]}"
     pass $B "EMU_ORDER=reverse EMU_STREAMS=eager EMU_SHARED=0 VLMD_SHORT=1" "${tests[@]}"
