@@ -22,7 +22,8 @@ GPUS = {"80": ("A100", 164 << 10), "90": ("H100, H200", 228 << 10)}  # shared me
 WARPS, REGISTERS, BLOCKS, RESERVED = 64, 65536, 32, 1 << 10  # of both; RESERVED bytes a block
 # Kernels whose time is a step's or a picture's; of them those that may spill, and why.
 HOT = re.compile(r"^(mma_kernel|tile_kernel|split_kernel|linear_kernel|linear_mma_kernel|combine_kernel|(add_)?norm_kernel|cu_each)\b")
-SPARED = {"mma_kernel<precise, 256>": "f32 weights with heads of over 128 numbers: rare; a few bytes once a block of keys"}
+SPARED = {"mma_kernel<precise, 256>": "f32 weights with heads of over 128 numbers: rare; a few bytes once a block of keys",
+          **{f"cu_each<table_op, {n}>": "rotary angles, once a step: the range reduction of a sine of a large angle" for n in (1, 4)}}
 
 
 def mma_shared(args):
