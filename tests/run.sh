@@ -1,14 +1,25 @@
 #!/usr/bin/env bash
-# Runs the unit test programs named as arguments, then the end-to-end tests against the program beside them.
+# Runs the unit test programs named as arguments, as many at once as there are cores, then the end-to-end tests against the program
+# beside them.
 # VLMD_SUITE=tsan keeps to what threads share; VLMD_LONG=1 adds the long tests.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-failed=0
+unit() {
+    local out
+    out=$("$1" 2>&1) || { echo "$out"; echo "FAILED: $1"; return 1; }
+    echo "$out" | grep -E '^\[  PASSED  \]' | sed "s|^|$(basename "$1"): |"
+}
+failed=0 running=0
 for t in "$@"; do
     if [ "${VLMD_SUITE:-}" = tsan ] && ! [[ $t =~ tests/(server|engine/sched|kernels/test_pool) ]]; then continue; fi
-    out=$("$t" 2>&1) || { failed=1; echo "$out"; echo "FAILED: $t"; continue; }
-    echo "$out" | grep -E '^\[  PASSED  \]' | sed "s|^|$(basename "$t"): |"
+    if ((running == $(nproc))); then
+        wait -n || failed=1
+        ((running--))
+    fi
+    unit "$t" &
+    ((++running))
 done
+for ((; running > 0; running--)); do wait -n || failed=1; done
 bin=$(dirname "${1:-build/tests/x}"); bin=${bin%%/tests*}/vlmd
 # Debian's pytest belongs to Debian's Python; another python3 may come first on the path.
 python=python3
