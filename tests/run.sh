@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 unit() {
     local out
     out=$("$1" 2>&1) || { echo "$out"; echo "FAILED: $1"; return 1; }
-    echo "$out" | grep -E '^\[  PASSED  \]' | sed "s|^|$(basename "$1"): |"
+    echo "$out" | sed -n "s|^\[  PASSED  \]|$(basename "$1"): &|p"
 }
 failed=0 running=0
 for t in "$@"; do
