@@ -133,18 +133,6 @@ static cuk_stream stream_of(const ctx *c) {
     return lane_of(c)->stream;
 }
 
-static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
-                      float eps, float gain_offset) {
-    cuk_norm(stream_of(c), y.data, cuda_type(y.dt), y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2],
-             gain ? gain->vec : NULL, bias ? bias->vec : NULL, kind == NORM_RMS, eps, gain_offset);
-    launched(c, "norm");
-}
-
-static void cuda_add(ctx *c, tensor y, tensor x, const weight *gain) {
-    cuk_add(stream_of(c), y.data, y.ld, x.data, x.ld, gain ? gain->vec : NULL, y.d[0], y.d[1]);
-    launched(c, "add");
-}
-
 static cuk_norm_by norm_of(const norm_by *n) {
     if (!n) return (cuk_norm_by){0};
     return (cuk_norm_by){.gain = n->gain ? n->gain->vec : NULL,
@@ -153,6 +141,18 @@ static cuk_norm_by norm_of(const norm_by *n) {
                          .rms = n->kind == NORM_RMS,
                          .eps = n->eps,
                          .gain_offset = n->gain_offset};
+}
+
+static void cuda_norm(ctx *c, tensor y, tensor x, const weight *gain, const weight *bias, norm_kind kind,
+                      float eps, float gain_offset) {
+    const cuk_norm_by by = norm_of(&(norm_by){gain, bias, kind, eps, gain_offset});
+    cuk_norm(stream_of(c), y.data, cuda_type(y.dt), y.ld, x.data, x.ld, y.d[0], y.d[1], y.d[2], &by);
+    launched(c, "norm");
+}
+
+static void cuda_add(ctx *c, tensor y, tensor x, const weight *gain) {
+    cuk_add(stream_of(c), y.data, y.ld, x.data, x.ld, gain ? gain->vec : NULL, y.d[0], y.d[1]);
+    launched(c, "add");
 }
 
 static void cuda_add_norm(ctx *c, tensor x, tensor h, const norm_by *before, const weight *scale, tensor y,

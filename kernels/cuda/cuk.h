@@ -49,19 +49,19 @@ int cuk_archs(const int **list);
 
 /* ---- rows.cu ---- */
 
-/* x f32, y of type t [rows, heads, d]; gain, bias f32 [d], either may be NULL. y may be x. */
-void cuk_norm(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows,
-              int64_t heads, int64_t d, const float *gain, const float *bias, bool rms, float eps,
-              float gain_offset);
-/* y += x, y = x, y = a(y), y = a(gate) * up; all f32 [rows, d], but glu's y of type t */
-void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *gain,
-             int64_t rows, int64_t d); /* x times gain, where it is not NULL */
-/* As op_add_norm, all f32 [rows, d] but y of type t; h is left as it was */
+/* As ops.h: norm_by; on: there is one. */
 typedef struct cuk_norm_by {
     const float *gain, *bias; /* [d], either may be NULL */
     bool on, rms;
     float eps, gain_offset;
 } cuk_norm_by;
+/* x f32, y of type t [rows, heads, d]. y may be x. */
+void cuk_norm(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows,
+              int64_t heads, int64_t d, const cuk_norm_by *by);
+/* y += x, y = x, y = a(y), y = a(gate) * up; all f32 [rows, d], but glu's y of type t */
+void cuk_add(cuk_stream s, float *y, int64_t y_ld, const float *x, int64_t x_ld, const float *gain,
+             int64_t rows, int64_t d); /* x times gain, where it is not NULL */
+/* As op_add_norm, all f32 [rows, d] but y of type t; h is left as it was */
 typedef struct cuk_add_norm {
     float *x;
     void *y; /* with after alone; may be x */

@@ -56,23 +56,23 @@ template <int A> struct glu_op {
     }
 };
 
-template <int A>
-static void glu_as(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up,
-                   int64_t up_ld, int64_t rows, int64_t d) {
-    cu_each_row(s, glu_op<A>{y, t, gate, up, y_ld, gate_ld, up_ld}, rows, d,
-                cu_wide(y, y_ld, cu_size(t)) && cu_wide(gate, gate_ld) && cu_wide(up, up_ld));
+/* OP<a>{fields..} over rows of d. */
+template <template <int> class OP, class... F>
+static void act_each_row(cuk_stream s, cuk_act a, int64_t rows, int64_t d, bool wide, F... fields) {
+    switch (a) {
+    case CUK_ACT_NONE: return cu_each_row(s, OP<CUK_ACT_NONE>{fields...}, rows, d, wide);
+    case CUK_ACT_SILU: return cu_each_row(s, OP<CUK_ACT_SILU>{fields...}, rows, d, wide);
+    case CUK_ACT_GELU: return cu_each_row(s, OP<CUK_ACT_GELU>{fields...}, rows, d, wide);
+    case CUK_ACT_GELU_TANH: return cu_each_row(s, OP<CUK_ACT_GELU_TANH>{fields...}, rows, d, wide);
+    case CUK_ACT_QUICK_GELU: return cu_each_row(s, OP<CUK_ACT_QUICK_GELU>{fields...}, rows, d, wide);
+    case CUK_ACT_RELU: return cu_each_row(s, OP<CUK_ACT_RELU>{fields...}, rows, d, wide);
+    }
 }
 
-void cuk_glu(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up, int64_t up_ld, int64_t rows,
-             int64_t d, cuk_act a) {
-    switch (a) {
-    case CUK_ACT_NONE: return glu_as<CUK_ACT_NONE>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
-    case CUK_ACT_SILU: return glu_as<CUK_ACT_SILU>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
-    case CUK_ACT_GELU: return glu_as<CUK_ACT_GELU>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
-    case CUK_ACT_GELU_TANH: return glu_as<CUK_ACT_GELU_TANH>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
-    case CUK_ACT_QUICK_GELU: return glu_as<CUK_ACT_QUICK_GELU>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
-    case CUK_ACT_RELU: return glu_as<CUK_ACT_RELU>(s, y, t, y_ld, gate, gate_ld, up, up_ld, rows, d);
-    }
+void cuk_glu(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *gate, int64_t gate_ld, const float *up, int64_t up_ld,
+             int64_t rows, int64_t d, cuk_act a) {
+    const bool wide = cu_wide(y, y_ld, cu_size(t)) && cu_wide(gate, gate_ld) && cu_wide(up, up_ld);
+    act_each_row<glu_op>(s, a, rows, d, wide, y, t, gate, up, y_ld, gate_ld, up_ld);
 }
 
 /* y (+)= act(x + bias); which of the three there are is uniform over a launch */
@@ -97,23 +97,10 @@ template <int A> struct epilogue_op {
     }
 };
 
-template <int A>
-static void epilogue_as(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *x, int64_t x_ld, const float *bias,
-                        int64_t rows, int64_t d, bool add) {
-    cu_each_row(s, epilogue_op<A>{y, t, x, bias, y_ld, x_ld, add}, rows, d,
-                cu_wide(y, y_ld, cu_size(t)) && cu_wide(x, x_ld) && cu_wide(bias, 0));
-}
-
 void cuk_epilogue(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *x, int64_t x_ld, const float *bias, int64_t rows,
                   int64_t d, cuk_act a, bool add) {
-    switch (a) {
-    case CUK_ACT_NONE: return epilogue_as<CUK_ACT_NONE>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
-    case CUK_ACT_SILU: return epilogue_as<CUK_ACT_SILU>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
-    case CUK_ACT_GELU: return epilogue_as<CUK_ACT_GELU>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
-    case CUK_ACT_GELU_TANH: return epilogue_as<CUK_ACT_GELU_TANH>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
-    case CUK_ACT_QUICK_GELU: return epilogue_as<CUK_ACT_QUICK_GELU>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
-    case CUK_ACT_RELU: return epilogue_as<CUK_ACT_RELU>(s, y, t, y_ld, x, x_ld, bias, rows, d, add);
-    }
+    const bool wide = cu_wide(y, y_ld, cu_size(t)) && cu_wide(x, x_ld) && cu_wide(bias, 0);
+    act_each_row<epilogue_op>(s, a, rows, d, wide, y, t, x, bias, y_ld, x_ld, add);
 }
 
 void cuk_act_rows(cuk_stream s, float *y, int64_t y_ld, int64_t rows, int64_t d, cuk_act a) {
@@ -433,11 +420,10 @@ template <int WARPS> static __global__ void __launch_bounds__(256) add_norm_kern
 }
 
 void cuk_norm(cuk_stream s, void *y, cuk_type t, int64_t y_ld, const float *x, int64_t x_ld, int64_t rows, int64_t heads,
-              int64_t d, const float *gain, const float *bias, bool rms, float eps, float gain_offset) {
+              int64_t d, const cuk_norm_by *by) {
     if (rows <= 0 || heads <= 0 || d <= 0) return;
     const bool wide = cu_wide(y, y_ld, cu_size(t)) && cu_wide(x, x_ld) && (heads == 1 || d % 4 == 0);
-    const norm_args a = {y,    t,    x,    y_ld, x_ld, rows * heads, heads, static_cast<int>(d), wide,
-                         {gain, bias, true, rms,  eps,  gain_offset}};
+    const norm_args a = {y, t, x, y_ld, x_ld, rows * heads, heads, static_cast<int>(d), wide, *by};
     if (d <= 512)
         cu_launch<norm_kernel<1>>(dim3(cu_blocks(a.units, 8)), dim3(256), 0, s, a);
     else

@@ -5,14 +5,10 @@
 # (tests/gpu/default_bits.py). All of it under ASan and UBSan, at all sizes.
 # EMU_QUICK=1, for `make test`: small sizes; ops forward under ASan, all else without a sanitizer; not what is promised by
 # default, not the server's long tests.
-# As many jobs at once as there are cores; what one says is printed when it is done.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit
-cores=$(nproc) tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
+. tests/jobs.sh
 export ASAN_OPTIONS=detect_stack_use_after_return=0
-python=python3
-"$python" -c 'import pytest' 2>/dev/null || python=/usr/bin/python3
 ops=(tests/kernels/test_ops_*.c)
 tests=(tests/cuda_emu/test_emu tests/cuda_emu/test_blas "${ops[@]%.c}" tests/kernels/test_sample tests/kernels/test_device_memory tests/engine/sched/test_device)
 models=(tests/engine/model/test_dual tests/engine/model/test_lot)
@@ -20,19 +16,6 @@ models=(tests/engine/model/test_dual tests/engine/model/test_lot)
 # build DIR SANITIZER PROGRAM...
 build() {
     make --no-print-directory -j"$cores" BUILD="$1" CUDA=emu SAN="$2" "${@:3}" || exit 1
-}
-# job NAME COMMAND...: beside others
-job() {
-    while (($(jobs -rp | wc -l) >= cores)); do wait -n; done
-    {
-        if out=$("${@:2}" 2>&1); then
-            echo "$out" | grep -E '^\[  PASSED|passed' | sed "s|^|$1: |"
-        else
-            touch "$tmp/failed"
-            echo "$out" | tail -n 40
-            echo "FAILED: $1"
-        fi
-    } &
 }
 # pass DIR SETTINGS PROGRAM...: each as a job
 pass() {
@@ -48,7 +31,7 @@ e2e() {
 # server DIR ORDER SCRIPT ARGUMENT...: a script that runs the program as a server on the emulated device
 server() {
     VLMD_BIN=$PWD/$1/vlmd EMU_MEMORY=600000000 EMU_STREAMS=lazy EMU_ORDER=$2 python3 "${@:3}" \
-        --max-num-batched-tokens 256 --image-memory 64M --image-cache-memory 16M || touch "$tmp/failed"
+        --max-num-batched-tokens 256 --image-memory 64M --image-cache-memory 16M || failed=1
 }
 
 if [ -n "${EMU_QUICK:-}" ]; then
@@ -59,7 +42,7 @@ if [ -n "${EMU_QUICK:-}" ]; then
     pass $A "EMU_ORDER=forward EMU_STREAMS=lazy EMU_SHARED=0xff VLMD_SHORT=1" "${tests[@]}"
     pass $B "EMU_ORDER=reverse EMU_STREAMS=eager EMU_SHARED=0 VLMD_SHORT=1" "${tests[@]}"
     pass $B "EMU_ORDER=shuffle EMU_STREAMS=lazy EMU_SHARED=0x3f VLMD_SHORT=1" "${models[@]}" "${tests[@]}"
-    wait
+    all_ended
     server $B reverse tests/gpu/parity.py --smoke --steps 2 --jobs "$cores" -- --max-num-seqs 2
 else
     B=build/emu-san
@@ -70,8 +53,8 @@ else
     pass $B "EMU_ORDER=reverse EMU_STREAMS=eager EMU_SHARED=0" "${tests[@]}"
     pass $B "EMU_ORDER=shuffle EMU_STREAMS=lazy EMU_SHARED=0x3f" "${tests[@]}"
     pass $B "EMU_ORDER=shuffle EMU_STREAMS=lazy VLMD_SHORT=1" "${models[@]}"
-    wait
+    all_ended
     server $B shuffle tests/gpu/parity.py --smoke --steps 2 --jobs "$cores" -- --max-num-seqs 2
     server $B shuffle tests/gpu/default_bits.py --smoke --
 fi
-[ ! -e "$tmp/failed" ]
+exit $failed
